@@ -1,0 +1,59 @@
+"""What an engine is asked, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array, Backend
+
+
+class Layer(NamedTuple):
+    """t = W z + b, then z = f(t)."""
+
+    weight: Array  # (out, in)
+    bias: Array | None  # (out,)
+    activation: Any
+
+
+@dataclass(slots=True)
+class Call:
+    """One batch for one net. All arrays are checked, of the net's dtype and on its backend.
+
+    ``x`` is (n, features), or (features,) for one sample. The loss is ``scale`` times the sum of the samples'
+    losses times ``weight``.
+    """
+
+    backend: Backend
+    dtype: np.dtype
+    layers: list[Layer]
+    x: Array
+    loss: Any = None
+    y: Array | None = None
+    weight: Array | None = None
+    scale: float = 1.0
+    input_grad: bool = False
+    keep_signals: bool = False
+
+
+@dataclass(slots=True)
+class Signals:
+    """Every t_i and z_i of a call (z_{-1} = x not among them), and their gradients after a backward pass."""
+
+    linear: list[Array]
+    nonlinear: list[Array]
+    grad_linear: list[Array] = field(default_factory=list)
+    grad_nonlinear: list[Array] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Gradients:
+    """The loss and its gradients; ``biases`` holds None for layers without one."""
+
+    weights: list[Array]
+    biases: list[Array | None]
+    x: Array | None = None
+    loss: Any = None
+    signals: Signals | None = None  # where they are kept

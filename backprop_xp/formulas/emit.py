@@ -1,0 +1,59 @@
+"""Formulas as C++: the struct of static functions that kernels/*.h take as a template argument."""
+
+from __future__ import annotations
+
+from .language import MASKS, Formula
+
+INFIX = {
+    "add": "+", "subtract": "-", "multiply": "*", "divide": "/",
+    "less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=", "equal": "==", "not_equal": "!=",
+}  # fmt: skip
+
+
+def struct(formula: Formula, name: str) -> str:
+    """C++ source of ``struct NAME``: ``value``, ``grad`` and ``both`` for any lane type.
+
+    The formula must have the outputs "value" and "grad". ``p`` points to the parameters, in order.
+    """
+    variables = ", ".join(f"T {v}" for v in formula.variables)
+    lines = [f"struct {name} {{", f"  static constexpr int params = {len(formula.parameters)};"]
+    for output in ("value", "grad"):
+        lines.append(f"  template <class T, class P> BPX_FN static T {output}({variables}, P p) {{")
+        lines += _body(formula, [output])
+        lines += [f"    return n{formula.outputs[output]};", "  }"]
+    lines.append(f"  template <class T, class P> BPX_FN static void both({variables}, P p, T& value, T& grad) {{")
+    lines += _body(formula, ["value", "grad"])
+    lines += [f"    {output} = n{formula.outputs[output]};" for output in ("value", "grad")]
+    return "\n".join([*lines, "  }", "};", ""])
+
+
+def _body(formula: Formula, outputs: list[str]) -> list[str]:
+    """One local per node, equal subexpressions shared. Only node indices and whitelisted names are printed."""
+    needed: set[int] = set()
+    stack = [formula.outputs[name] for name in outputs]
+    while stack:
+        i = stack.pop()
+        if i not in needed:
+            needed.add(i)
+            stack.extend(formula.nodes[i].args)
+    lines = [] if formula.parameters else ["    (void)p;"]
+    for i in sorted(needed):
+        kind = "auto" if formula.nodes[i].op in MASKS else "T"
+        lines.append(f"    const {kind} n{i} = {_expression(formula, i)};")
+    return lines
+
+
+def _expression(formula: Formula, i: int) -> str:
+    node = formula.nodes[i]
+    args = [f"n{a}" for a in node.args]
+    if node.op == "variable":
+        return node.name
+    if node.op == "parameter":
+        return f"bpx::c<T>(p[{formula.parameters.index(node.name)}])"
+    if node.op == "constant":
+        return f"bpx::c<T>({node.number!r})"
+    if node.op == "negative":
+        return f"-{args[0]}"
+    if node.op in INFIX:
+        return f"{args[0]} {INFIX[node.op]} {args[1]}"
+    return f"bpx::{node.op}({', '.join(args)})"

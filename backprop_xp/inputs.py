@@ -1,0 +1,149 @@
+"""What a user hands to a net, checked and brought to the net's backend and dtype."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .activations import get_activation
+from .backend import Array, Backend, owner_of
+from .engines.call import Layer
+from .messages import unknown
+
+if TYPE_CHECKING:
+    from .net import Net
+
+LARGEST_WIDTH = 1 << 24
+
+
+def as_sizes(sizes: Any) -> tuple[int, ...]:
+    """Layer widths, input first: at least two positive integers."""
+    if isinstance(sizes, (str, bytes)) or not hasattr(sizes, "__iter__"):
+        raise TypeError(f"sizes must be a sequence of layer widths such as (5, 10, 4, 12), got {sizes!r}")
+    sizes = tuple(sizes)
+    for size in sizes:
+        if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or not 1 <= size <= LARGEST_WIDTH:
+            raise ValueError(f"every layer width must be an integer from 1 to {LARGEST_WIDTH}, got {size!r}")
+    if len(sizes) < 2:
+        raise ValueError(f"a net needs at least an input and an output width, got sizes {sizes}")
+    return tuple(int(size) for size in sizes)
+
+
+def as_activations(activations: Any, depth: int) -> list[Any]:
+    """One activation object a layer."""
+    if activations is None:
+        activations = ["tanh"] * (depth - 1) + ["identity"]
+    if isinstance(activations, (str, bytes)) or not hasattr(activations, "__iter__"):
+        raise TypeError(f"activations must be a sequence of {depth} names or objects, one a layer, got {activations!r}")
+    activations = [get_activation(activation) for activation in activations]
+    if len(activations) != depth:
+        raise ValueError(f"{depth} layers need {depth} activations, got {len(activations)}")
+    return activations
+
+
+def one_of(what: str, value: Any, known: tuple[str, ...]) -> str:
+    """``value`` if it is one of the known names."""
+    if value not in known:
+        raise ValueError(unknown(what, str(value), known))
+    return str(value)
+
+
+def as_layers(net: Net) -> list[Layer]:
+    """The net's layers as they are now, after whatever the user did to its tensors and activations."""
+    depth = len(net.sizes) - 1
+    for name, having in (("weights", net.weights), ("activations", net.activations)):
+        if len(having) != depth:
+            raise ValueError(f"net.{name} must hold {depth}, one a layer, got {len(having)}")
+    if len(net.biases) not in (0, depth):
+        raise ValueError(f"net.biases must be empty or hold {depth}, one a layer, got {len(net.biases)}")
+    layers = []
+    for i, shape in enumerate(zip(net.sizes[1:], net.sizes[:-1])):
+        weight = as_parameter(net.weights[i].data, shape, net.backend, net.dtype, f"weights[{i}].data")
+        bias = None
+        if net.biases:
+            bias = as_parameter(net.biases[i].data, shape[:1], net.backend, net.dtype, f"biases[{i}].data")
+        layers.append(Layer(weight, bias, get_activation(net.activations[i])))
+    return layers
+
+
+def as_dtype(dtype: Any) -> np.dtype:
+    """float32 or float64."""
+    try:
+        result = np.dtype(dtype)
+    except TypeError:
+        result = None
+    if result not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    return result
+
+
+def as_batch(x: Any, features: int, backend: Backend, dtype: np.dtype, what: str = "x") -> Array:
+    """(n, features), or (features,) for one sample."""
+    array = backend.asarray(x, dtype, what)
+    if array.ndim not in (1, 2):
+        raise ValueError(f"{what} must be (n, {features}) or ({features},), got {array.ndim} dimensions {array.shape}")
+    if array.shape[-1] != features:
+        raise ValueError(f"{what} must have {features} features, got {array.shape[-1]} (shape {array.shape})")
+    return array
+
+
+def as_target(y: Any, loss: Any, output_shape: tuple[int, ...], backend: Backend, dtype: np.dtype) -> Array | None:
+    """The target that this loss takes for outputs of this shape."""
+    name = getattr(loss, "name", type(loss).__name__)
+    # a loss in the article's plain style, without this attribute, takes no target
+    if not getattr(loss, "needs_target", False):
+        if y is not None:
+            raise ValueError(f"the loss {name} takes no target, got y")
+        return None
+    if y is None:
+        raise ValueError(f"the loss {name} needs a target: loss_and_grad(x, y)")
+    indices = getattr(loss, "takes_indices", False)
+    array = backend.asarray(y, None, "y")
+    if indices and array.ndim == len(output_shape) - 1:
+        return _as_indices(array, output_shape, backend)
+    if array.shape == output_shape[:-1] and output_shape[-1] == 1:
+        array = array.reshape(output_shape)
+    if array.shape != output_shape:
+        also = f" or class indices of shape {output_shape[:-1]}" if indices else ""
+        raise ValueError(f"y must have the shape {output_shape} of the outputs{also}, got {array.shape}")
+    return array.astype(dtype, copy=False)
+
+
+def _as_indices(array: Array, output_shape: tuple[int, ...], backend: Backend) -> Array:
+    classes = output_shape[-1]
+    if array.shape != output_shape[:-1]:
+        raise ValueError(f"y must hold {output_shape[0]} class indices, one a sample, got shape {array.shape}")
+    if array.dtype.kind not in "biu":
+        raise TypeError(f"class indices must be integers, got dtype {array.dtype}")
+    # looking at values on a device would wait for it
+    if owner_of(array) == "numpy" and array.size:
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high >= classes:
+            raise ValueError(f"class indices must be from 0 to {classes - 1}, got {low if low < 0 else high}")
+    return array.astype(np.int64, copy=False)
+
+
+def as_sample_weight(weight: Any, batch_shape: tuple[int, ...], backend: Backend, dtype: np.dtype) -> Array | None:
+    """(n,), or () for one sample."""
+    if weight is None:
+        return None
+    array = backend.asarray(weight, dtype, "sample_weight")
+    if array.shape != batch_shape:
+        raise ValueError(f"sample_weight must have shape {batch_shape}, one number a sample, got {array.shape}")
+    return array
+
+
+def as_parameter(data: Any, shape: tuple[int, ...], backend: Backend, dtype: np.dtype, what: str) -> Array:
+    """A weight or bias as the user left it: converted to the dtype where needed, never moved between devices."""
+    owner = owner_of(data)
+    if backend.device is None and owner == "cupy":
+        raise TypeError(f"{what} is on a CUDA device and the net is on the host: call net.to('cupy') to move the net")
+    if backend.device is not None and (owner != "cupy" or data.device.id != backend.device):
+        raise TypeError(
+            f"{what} is not on the net's device {backend.name!r}: call net.to({backend.name!r}) to move all parameters"
+        )
+    array = backend.asarray(data, dtype, what)
+    if array.shape != shape:
+        raise ValueError(f"{what} must have shape {shape}, got {array.shape}")
+    return array

@@ -1,0 +1,241 @@
+"""A fully connected net, and backpropagation through it as in the article.
+
+Layer i takes z_{i-1}, the outputs of the layer before it (z_{-1} is the input x):
+
+    t_i = W_i z_{i-1} + b_i        z_i = f_i(t_i)        l = loss(z_last)
+
+:func:`forward_pass` and :func:`backward_pass` are that, in plain array code; every faster engine is checked
+against them. :class:`Net` holds the parameters and checks what it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import engines, inputs
+from .activations import Activation, backpropagate
+from .backend import Array, Backend, column_sums, get_backend, module_of
+from .engines import Call, Gradients, Layer, Signals
+from .initialisers import Draw, as_random, get_initialiser
+from .losses import Loss, get_loss, mean_scale
+from .tensor import Tensor
+
+
+def forward_pass(layers: Sequence[Layer], x: Array) -> Signals:
+    """Every t_i and z_i for one sample (features,) or a batch (n, features), a sample a row."""
+    signals = Signals(linear=[], nonlinear=[])
+    z = x
+    for weight, bias, activation in layers:
+        t = z @ weight.T
+        if bias is not None:
+            t += bias
+        z = activation(t)
+        signals.linear.append(t)
+        signals.nonlinear.append(z)
+    return signals
+
+
+def backward_pass(
+    layers: Sequence[Layer], x: Array, signals: Signals, grad_output: Array, input_grad: bool = False
+) -> Gradients:
+    """The gradients of everything, from the gradient of the loss in the outputs z_last down.
+
+    For a batch the parameters' gradients are sums over the samples. The signals' gradients are added to
+    ``signals``; the gradient in x is computed only if ``input_grad``.
+    """
+    weights: list[Array] = []
+    biases: list[Array | None] = []
+    grad_z = grad_output
+    for i in reversed(range(len(layers))):
+        weight, bias, activation = layers[i]
+        previous = signals.nonlinear[i - 1] if i > 0 else x
+
+        grad_t = backpropagate(activation, signals.linear[i], grad_z)  # grad_z * f'(t)
+        weights.append(outer(grad_t, previous))
+        biases.append(None if bias is None else column_sums(grad_t))
+        signals.grad_nonlinear.append(grad_z)
+        signals.grad_linear.append(grad_t)
+        grad_z = grad_t @ weight if i > 0 or input_grad else None
+
+    for gradients in (weights, biases, signals.grad_nonlinear, signals.grad_linear):
+        gradients.reverse()
+    return Gradients(weights, biases, x=grad_z, signals=signals)
+
+
+def outer(grad_t: Array, z: Array) -> Array:
+    """The outer product of grad_t and z, summed over the samples of a batch."""
+    return grad_t.T @ z if z.ndim == 2 else module_of(z).outer(grad_t, z)
+
+
+class Net:
+    """A chain of fully connected layers.
+
+    ``Net()`` is the article's net: 5-10-4-12, tanh, sigmoid, identity, half the sum of squares, no bias,
+    float64, on NumPy.
+
+    Args:
+        sizes: widths of the layers, input first.
+        activations: a name or an object for each layer; by default tanh, and identity for the last.
+        loss: a name or an object.
+        bias: whether every layer has one; they start at zero.
+        dtype: "float32" or "float64".
+        rng: where weights are drawn from: None (NumPy's global state), a seed, a Generator or a RandomState.
+        backend: "auto", "numpy", "cupy", "cupy:N"; None asks the environment (BACKPROP_XP_BACKEND).
+        init: a name in :data:`backprop_xp.initialisers.INITIALISERS`, or a function of (rng, (out, in)).
+        reduction: "sum" or "mean" of the losses of a batch.
+        engine: "auto", or one of :data:`backprop_xp.engines.ENGINES`.
+
+    Attributes:
+        weights, biases: Tensors of shape (out, in) and (out,); ``biases`` is empty without them.
+        linear_outputs, nonlinear_outputs: Tensors t_i and z_i of the last call that kept its signals.
+        activations, loss: objects, which may be replaced.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int] | None = None,
+        activations: Sequence[str | Activation] | None = None,
+        loss: str | Loss = "half_sum_sq",
+        bias: bool = False,
+        dtype: Any = "float64",
+        rng: Any = None,
+        backend: str | Backend | None = None,
+        init: str | Draw = "normal",
+        reduction: str = "sum",
+        engine: str = "auto",
+    ) -> None:
+        if sizes is None:
+            sizes, activations = (5, 10, 4, 12), activations or ("tanh", "sigmoid", "identity")
+            backend = backend or "numpy"
+        self.sizes = inputs.as_sizes(sizes)
+        depth = len(self.sizes) - 1
+        self.activations = inputs.as_activations(activations, depth)
+        self.loss = get_loss(loss)
+        self.dtype = inputs.as_dtype(dtype)
+        self.reduction = inputs.one_of("reduction", reduction, ("sum", "mean"))
+        self.engine = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
+        self.backend = get_backend(backend)
+
+        random, draw = as_random(rng), get_initialiser(init)
+        self.weights = []
+        for i, shape in enumerate(zip(self.sizes[1:], self.sizes[:-1])):
+            drawn = self.backend.asarray(draw(random, shape), self.dtype, "the initialiser's result")
+            if drawn.shape != shape:
+                raise ValueError(f"the initialiser must return shape {shape}, got {drawn.shape}")
+            self.weights.append(Tensor(drawn, f"W{i}"))
+        self.biases = [Tensor(self._zeros(n), f"b{i}") for i, n in enumerate(self.sizes[1:])] if bias else []
+        self.linear_outputs = [Tensor(self._zeros(n), f"t{i}") for i, n in enumerate(self.sizes[1:])]
+        self.nonlinear_outputs = [Tensor(self._zeros(n), f"z{i}") for i, n in enumerate(self.sizes[1:])]
+        self._kept: Call | None = None  # whose signals linear_outputs and nonlinear_outputs hold
+
+    def loss_and_grad(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        input_grad: bool = False,
+        accumulate: bool = False,
+        keep_signals: bool | None = None,
+    ) -> Any:
+        """The loss of one sample or a batch; fills ``.grad`` of every parameter.
+
+        Args:
+            x: (n, features), or (features,) for one sample.
+            y: the target the loss takes: like the outputs, or class indices (n,) for softmax cross-entropy.
+            sample_weight: (n,) factors of the samples' losses; "mean" is then the weighted mean.
+            input_grad: also compute the gradient in ``x``, and return (loss, gradient).
+            accumulate: add to the parameters' gradients instead of replacing them.
+            keep_signals: keep ``data`` and ``grad`` of every t_i and z_i; by default for one sample only.
+
+        Returns:
+            The loss, a scalar of the net's dtype (on CuPy a 0-d array); with ``input_grad`` also the gradient.
+        """
+        call = self._call(x, keep_signals)
+        output_shape = (*call.x.shape[:-1], self.sizes[-1])
+        call.loss = get_loss(self.loss)
+        call.y = inputs.as_target(y, call.loss, output_shape, self.backend, self.dtype)
+        call.weight = inputs.as_sample_weight(sample_weight, call.x.shape[:-1], self.backend, self.dtype)
+        call.input_grad = input_grad
+        if self.reduction == "mean":
+            call.scale = mean_scale(call.loss, output_shape, call.weight)
+        with self.backend.activate():
+            gradients = engines.choose(self.engine, call).loss_and_grad(call)
+            self._store(gradients, accumulate)
+        self._keep(call, gradients.signals)
+        return (gradients.loss, gradients.x) if input_grad else gradients.loss
+
+    def forward(self, x: Any, *, keep_signals: bool | None = None) -> Array:
+        """The outputs, (n, out) or (out,), without gradients. Kept signals are what :meth:`backward` starts from."""
+        call = self._call(x, keep_signals)
+        with self.backend.activate():
+            output, signals = engines.choose(self.engine, call).forward(call)
+        self._keep(call, signals)
+        return output
+
+    __call__ = forward
+
+    def backward(self, grad_output: Any, *, input_grad: bool = False, accumulate: bool = False) -> Array | None:
+        """Backpropagate a gradient in the outputs through the signals that the last call kept.
+
+        Fills ``.grad`` of parameters and signals as :meth:`loss_and_grad` does.
+
+        Args:
+            grad_output: of the shape of the outputs.
+            input_grad: return the gradient in ``x`` of that call.
+            accumulate: add to the parameters' gradients instead of replacing them.
+        """
+        if self._kept is None:
+            raise RuntimeError("no signals are kept: call net.forward(x, keep_signals=True) before net.backward")
+        kept = self._kept
+        shape = (*kept.x.shape[:-1], self.sizes[-1])
+        grad_output = self.backend.asarray(grad_output, self.dtype, "grad_output")
+        if grad_output.shape != shape:
+            raise ValueError(f"grad_output must have the shape {shape} of the outputs, got {grad_output.shape}")
+        signals = Signals([t.data for t in self.linear_outputs], [z.data for z in self.nonlinear_outputs])
+        call = self._call(kept.x, True)
+        with self.backend.activate():
+            gradients = engines.choose("layered", call).backward(call, signals, grad_output)
+            self._store(gradients, accumulate)
+        self._keep(kept, gradients.signals)
+        return gradients.x if input_grad else None
+
+    def to(self, backend: str | Backend) -> Net:
+        """Move all parameters, and their gradients, to this backend; returns the net itself."""
+        target = get_backend(backend)
+        for tensor in (*self.weights, *self.biases):
+            tensor.data = target.take(tensor.data)
+            tensor.grad = target.take(tensor.grad)
+        self.backend = target
+        self._keep(None, None)
+        return self
+
+    def _call(self, x: Any, keep_signals: bool | None) -> Call:
+        x = inputs.as_batch(x, self.sizes[0], self.backend, self.dtype)
+        keep = x.ndim == 1 if keep_signals is None else keep_signals
+        return Call(self.backend, self.dtype, inputs.as_layers(self), x, keep_signals=keep)
+
+    def _store(self, gradients: Gradients, accumulate: bool) -> None:
+        computed = [*gradients.weights, *(b for b in gradients.biases if b is not None)]
+        for tensor, grad in zip((*self.weights, *self.biases), computed, strict=True):
+            # a new array each time: one that was handed out is never overwritten
+            tensor.grad = tensor.grad + grad if accumulate and tensor.grad is not None else grad
+
+    def _keep(self, call: Call | None, signals: Signals | None) -> None:
+        self._kept = call if signals is not None else None
+        for i, (t, z) in enumerate(zip(self.linear_outputs, self.nonlinear_outputs)):
+            t.data = z.data = t.grad = z.grad = None
+            if signals is not None:
+                t.data, z.data = signals.linear[i], signals.nonlinear[i]
+                if signals.grad_linear:
+                    t.grad, z.grad = signals.grad_linear[i], signals.grad_nonlinear[i]
+
+    def _zeros(self, n: int) -> Array:
+        with self.backend.activate():
+            return self.backend.xp.zeros(n, self.dtype)
+
+    def __repr__(self) -> str:
+        names = ", ".join(getattr(f, "name", type(f).__name__) for f in self.activations)
+        loss = getattr(self.loss, "name", type(self.loss).__name__)
+        return f"Net({'-'.join(map(str, self.sizes))}, {names}, {loss}, {self.dtype.name}, {self.backend.name})"

@@ -1,0 +1,1 @@
+"""Throughput cases, and the suites that run them."""

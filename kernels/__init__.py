@@ -1,0 +1,26 @@
+"""C++/CUDA headers: one source for the CPU and the GPU. See README.md of this folder for what stands where."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+@lru_cache(maxsize=32)
+def source(name: str) -> str:
+    """The text of a header with the headers of this folder that it includes written out, each once.
+
+    One text is what a cache of compiled code can hash: an edited header never meets code compiled from an older.
+    """
+    return _expand(name, set())
+
+
+def _expand(name: str, seen: set[str]) -> str:
+    if name in seen:
+        return ""
+    seen.add(name)
+    text = (FOLDER / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
+    return re.sub(r'^#include "([\w.]+)"$', lambda match: _expand(match[1], seen), text, flags=re.MULTILINE)

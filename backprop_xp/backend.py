@@ -227,9 +227,9 @@ def elementwise(
     """
     first = next(iter(arrays.values()))
     if owner_of(first) == "cupy":
-        from .formulas import device  # kernels are compiled at their first use, never at import
+        from .formulas.device import run  # kernels are compiled at their first use, never at import
 
-        return device.run(formula, outputs, arrays, parameters)
+        return run(formula, outputs, arrays, parameters)
     nodes = [formula.nodes[formula.outputs[name]] for name in outputs]
     if all(node.op == "variable" and isinstance(arrays[node.name], np.ndarray) for node in nodes):
         return [arrays[node.name] for node in nodes]
@@ -255,9 +255,9 @@ def sum_elementwise(
     """
     first = next(iter(arrays.values()))
     if owner_of(first) == "cupy":
-        from .formulas import device
+        from .formulas.device import run
 
-        return device.run(formula, (output,), arrays, parameters)[0].sum()
+        return run(formula, (output,), arrays, parameters)[0].sum()
     dtype = _floating(arrays.values())
     ready = {name: np.atleast_1d(np.asarray(a, dtype)) for name, a in arrays.items()}
     first = next(iter(ready.values()))

@@ -212,7 +212,10 @@ class SoftmaxCrossEntropy(Loss):
 
 
 #: Every built-in loss by name.
-LOSSES: dict[str, type[Loss]] = {cls.name: cls for cls in (*ElementwiseLoss.__subclasses__(), SoftmaxCrossEntropy)}
+LOSSES: dict[str, type[Loss]] = {}
+for _loss in (*ElementwiseLoss.__subclasses__(), SoftmaxCrossEntropy):
+    LOSSES[_loss.name] = _loss
+
 FORMULA_LOSSES = frozenset(ElementwiseLoss.__subclasses__())
 
 

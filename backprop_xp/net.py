@@ -195,11 +195,12 @@ class Net:
             raise ValueError(f"grad_output must have the shape {shape} of the outputs, got {grad_output.shape}")
         signals = Signals([t.data for t in self.linear_outputs], [z.data for z in self.nonlinear_outputs])
         call = self._call(kept.x, True)
+        call.input_grad = input_grad
         with self.backend.activate():
             gradients = engines.choose("layered", call).backward(call, signals, grad_output)
             self._store(gradients, accumulate)
         self._keep(kept, gradients.signals)
-        return gradients.x if input_grad else None
+        return gradients.x
 
     def to(self, backend: str | Backend) -> Net:
         """Move all parameters, and their gradients, to this backend; returns the net itself."""

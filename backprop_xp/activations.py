@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from . import backend
-from .formulas import Formula
+from .formulas import Formula, differentiate
 from .messages import unknown
 
 Array = Any
@@ -42,19 +42,19 @@ class Elementwise(Activation):
     Args:
         name: what to call it in messages.
         value: f as a formula of ``t``.
-        grad: f' as a formula of ``t``.
+        grad: f' as a formula of ``t``; derived from ``value`` if left out.
         let: names for subexpressions that both use.
         params: names and values of scalar parameters; they become attributes, which may be changed.
     """
 
     name: str
-    text: tuple[str, str, tuple[tuple[str, str], ...], tuple[str, ...]]  # value, grad, let, parameters' names
+    text: tuple[str, str | None, tuple[tuple[str, str], ...], tuple[str, ...]]  # value, grad, let, parameters' names
 
     def __init__(
         self,
         name: str,
         value: str,
-        grad: str,
+        grad: str | None = None,
         *,
         let: Mapping[str, str] | None = None,
         params: Mapping[str, float] | None = None,
@@ -336,8 +336,11 @@ def backpropagate(activation: Any, t: Array, grad_z: Array) -> Array:
 
 
 @lru_cache(maxsize=512)
-def _formula(value: str, grad: str, let: tuple[tuple[str, str], ...], parameters: tuple[str, ...]) -> Formula:
-    formula = Formula(("t", "grad_z"), parameters, dict(let), {"value": value, "grad": grad})
+def _formula(value: str, grad: str | None, let: tuple[tuple[str, str], ...], parameters: tuple[str, ...]) -> Formula:
+    given = {"value": value} if grad is None else {"value": value, "grad": grad}
+    formula = Formula(("t", "grad_z"), parameters, dict(let), given)
+    if grad is None:
+        formula.outputs["grad"] = differentiate(formula, "value", "t")
     product = formula.node("multiply", formula.parse("grad_z"), formula.outputs["grad"])
     formula.outputs["grad_t"] = product
     return formula

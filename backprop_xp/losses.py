@@ -211,10 +211,10 @@ class SoftmaxCrossEntropy(Loss):
         return f"{type(self).__name__}()"
 
 
+_BUILT_IN: list[type[Loss]] = [*ElementwiseLoss.__subclasses__(), SoftmaxCrossEntropy]
+
 #: Every built-in loss by name.
-LOSSES: dict[str, type[Loss]] = {}
-for _loss in (*ElementwiseLoss.__subclasses__(), SoftmaxCrossEntropy):
-    LOSSES[_loss.name] = _loss
+LOSSES: dict[str, type[Loss]] = {cls.name: cls for cls in _BUILT_IN}
 
 FORMULA_LOSSES = frozenset(ElementwiseLoss.__subclasses__())
 

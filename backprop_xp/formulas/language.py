@@ -94,15 +94,23 @@ class Formula:
             self.nodes.append(node)
         return self._index[key]
 
+    def constant(self, number: float) -> int:
+        """The index of this number's node."""
+        return self.node("constant", number=number)
+
     def parse(self, text: str) -> int:
         """Add an expression to the graph; returns its node's index."""
+        return self.parse_with(text, self._names)
+
+    def parse_with(self, text: str, names: Mapping[str, int]) -> int:
+        """The same with these nodes as the names it may use."""
         if not isinstance(text, str):
             raise FormulaError(f"a formula is text, got {type(text).__name__}")
         if len(text) > LONGEST_TEXT:
             raise FormulaError(f"a formula may have {LONGEST_TEXT} characters, got {len(text)}")
         try:
             tree = ast.parse(text.strip(), mode="eval")
-            index = self._walk(tree.body, text, self._names)
+            index = self._walk(tree.body, text, names)
         except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
             if isinstance(error, FormulaError):
                 raise
@@ -127,7 +135,7 @@ class Formula:
             case ast.Constant(value=int() | float() as number):
                 if not math.isfinite(value := float(number)):
                     raise FormulaError(f"the number {number} in {text!r} is too large")
-                return self.node("constant", number=value)
+                return self.constant(value)
             case ast.Name(id=name):
                 if name in names:
                     return names[name]
@@ -135,7 +143,7 @@ class Formula:
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 inner = self._number(operand, text, names)
                 if self.nodes[inner].op == "constant":
-                    return self.node("constant", number=-self.nodes[inner].number)
+                    return self.constant(-self.nodes[inner].number)
                 return self.node("negative", inner)
             case ast.UnaryOp(op=ast.UAdd(), operand=operand):
                 return self._number(operand, text, names)
@@ -183,7 +191,7 @@ class Formula:
             case ast.Constant(value=int() as n) if not isinstance(n, bool) and 1 <= n <= LARGEST_POWER:
                 return self._multiplied(base, n)
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() as n)) if 1 <= n <= LARGEST_POWER:
-                return self.node("divide", self.node("constant", number=1.0), self._multiplied(base, n))
+                return self.node("divide", self.constant(1.0), self._multiplied(base, n))
         raise FormulaError(
             f"the exponent in {text!r} must be 0.5 or a whole number from 1 to {LARGEST_POWER} or its negative"
         )

@@ -1,0 +1,130 @@
+"""The machine's C++ compiler: which one, its flags, and one call of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+#: No -ffast-math and nothing that implies -ffinite-math-only: NaN and infinity must propagate.
+FLAGS: tuple[str, ...] = (
+    "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
+    "-fPIC", "-shared", "-fvisibility=hidden", "-w",
+)  # fmt: skip
+CANDIDATES = ("g++", "clang++", "c++")
+TIMEOUT = 120.0  # seconds; BACKPROP_XP_COMPILE_TIMEOUT overrides it
+ANNOUNCE_AFTER = 0.5  # seconds
+
+
+class CompileError(RuntimeError):
+    """Kernels can't be compiled here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A compiler that answered. ``command`` is the program with whatever arguments $CXX holds."""
+
+    command: tuple[str, ...]
+    version: str
+    flags: tuple[str, ...]
+
+    def build(self, source: Path, target: Path, what: str) -> None:
+        """Compile one source file to a shared library. Raises CompileError."""
+        announce = threading.Timer(ANNOUNCE_AFTER, _announce, [what])
+        announce.daemon = True
+        announce.start()
+        try:
+            code, output = _run((*self.command, *self.flags, "-o", str(target), str(source)), _timeout())
+        finally:
+            announce.cancel()
+        if code != 0 or not target.exists():
+            raise CompileError(f"{self.command[0]} failed: {_first_error(output)}")
+
+
+def find() -> Compiler:
+    """The compiler named by $CXX, else the first of g++, clang++ and c++ on the PATH. Raises CompileError."""
+    return _find(os.environ.get("CXX", ""), os.environ.get("PATH", ""))
+
+
+@cache
+def _find(cxx: str, path: str) -> Compiler:
+    wanted = [tuple(shlex.split(cxx))] if cxx.strip() else [(name,) for name in CANDIDATES]
+    for command in wanted:
+        program = shutil.which(command[0], path=path)
+        if program is None:
+            continue
+        code, output = _run((program, *command[1:], "--version"), 10.0)
+        if code != 0:
+            raise CompileError(f"{program} --version failed: {_first_error(output)}")
+        flags = FLAGS
+        if "avx512f" in cpu_features():
+            flags += ("-mprefer-vector-width=512",)
+        return Compiler((program, *command[1:]), output.splitlines()[0] if output else "unknown", flags)
+    names = f"$CXX is {cxx!r}" if cxx.strip() else f"none of {', '.join(CANDIDATES)} is on the PATH"
+    raise CompileError(f"no C++ compiler was found ({names})")
+
+
+@cache
+def cpu_features() -> tuple[str, ...]:
+    """What the processor calls its features, sorted; code compiled for one set must not run on another."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                name, _, value = line.partition(":")
+                if name.strip() in ("flags", "Features"):
+                    return tuple(sorted(value.split()))
+    except OSError:
+        pass
+    return (platform.machine(), platform.processor())
+
+
+def _timeout() -> float:
+    text = os.environ.get("BACKPROP_XP_COMPILE_TIMEOUT", "")
+    try:
+        return float(text) if text else TIMEOUT
+    except ValueError:
+        raise CompileError(f"BACKPROP_XP_COMPILE_TIMEOUT must be seconds, got {text!r}") from None
+
+
+def _run(command: tuple[str, ...], timeout: float) -> tuple[int, str]:
+    """Exit code and output; the whole process group is ended at the time limit."""
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "LC_ALL": "C"},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise CompileError(f"{command[0]} can't be started: {error.strerror}") from None
+    try:
+        output = process.communicate(timeout=timeout)[0]
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise CompileError(f"{command[0]} did not finish within {timeout:g} seconds") from None
+        raise
+    return process.returncode, output.decode("utf-8", "replace")
+
+
+def _first_error(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    for line in lines:
+        if "error" in line.lower():
+            return line[:300]
+    return lines[0][:300] if lines else "it printed nothing"
+
+
+def _announce(what: str) -> None:
+    print(f"backprop_xp: compiling {what} (once, then it is cached)", file=sys.stderr, flush=True)

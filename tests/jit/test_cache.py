@@ -1,0 +1,201 @@
+"""The cache of compiled kernels, on the machine's real compiler."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+import pytest
+
+from backprop_xp.jit import cache, compiler
+from backprop_xp.jit.compiler import CompileError
+
+SOURCE = '#define OUT extern "C" __attribute__((visibility("default")))\nOUT int answer() { return 42; }\n'
+
+
+def has_compiler() -> bool:
+    try:
+        compiler.find()
+    except CompileError:
+        return False
+    return True
+
+
+needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler on this machine")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty cache, and no memory of what was loaded."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("BACKPROP_XP_CACHE", str(folder))
+    monkeypatch.setattr(cache, "_loaded", {})
+    cache._private.cache_clear()
+    yield folder
+    cache._private.cache_clear()
+
+
+def build_count(monkeypatch) -> list[str]:
+    """The names of what the compiler is called for from here on."""
+    calls: list[str] = []
+    original = compiler.Compiler.build
+
+    def build(self, source, target, what):
+        calls.append(what)
+        original(self, source, target, what)
+
+    monkeypatch.setattr(compiler.Compiler, "build", build)
+    return calls
+
+
+@needs_compiler
+class TestCache:
+    def test_compiles_once_and_finds_it_again(self, home, monkeypatch):
+        calls = build_count(monkeypatch)
+        assert cache.library(SOURCE, "a test").answer() == 42
+        assert cache.library(SOURCE, "a test").answer() == 42
+        cache._loaded.clear()  # as a new process would
+        assert cache.library(SOURCE, "a test").answer() == 42
+        assert calls == ["a test"]
+
+    def test_folder_is_private_and_holds_only_kernels(self, home):
+        cache.library(SOURCE, "a test")
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700
+        assert [path.suffix for path in home.iterdir()] == [".kernel"]
+        assert cache.size()[0] == 1
+        assert cache.size()[1] > 100
+
+    def test_another_source_is_another_file(self, home):
+        cache.library(SOURCE, "a test")
+        assert cache.library(SOURCE.replace("42", "43"), "a test").answer() == 43
+        assert cache.size()[0] == 2
+
+    def test_clear_leaves_other_files(self, home):
+        cache.library(SOURCE, "a test")
+        (home / "mine.txt").write_text("keep")
+        assert cache.clear() == 1
+        assert cache.size() == (0, 0)
+        assert (home / "mine.txt").exists()
+
+    @pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
+    def test_a_damaged_file_is_compiled_again(self, home, damage):
+        cache.library(SOURCE, "a test")
+        (path,) = home.glob("*.kernel")
+        content = path.read_bytes()
+        path.unlink()  # the loaded file stays mapped as it was
+        if damage == "flip":
+            content = content[:2000] + bytes([content[2000] ^ 1]) + content[2001:]
+        path.write_bytes({"truncate": content[: len(content) // 2], "empty": b"", "flip": content}[damage])
+        cache._loaded.clear()
+        with pytest.warns(RuntimeWarning, match="is damaged and is compiled again"):
+            assert cache.library(SOURCE, "a test").answer() == 42
+
+    def test_an_error_of_the_compiler_is_one_sentence_and_not_tried_again(self, home, monkeypatch):
+        calls = build_count(monkeypatch)
+        for _ in range(2):
+            with pytest.raises(CompileError, match="failed: .*error"):
+                cache.library("this is no C++", "a test")
+        assert len(calls) == 1
+        assert not list(home.iterdir())
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    def test_a_read_only_folder(self, home):
+        home.mkdir(mode=0o500)
+        with pytest.warns(RuntimeWarning, match="compiled kernels are not kept"):
+            assert cache.library(SOURCE, "a test").answer() == 42
+
+    def test_a_folder_that_others_can_write_is_not_used(self, home):
+        home.mkdir()
+        home.chmod(0o777)
+        with pytest.warns(RuntimeWarning, match="can be written by, somebody else"):
+            assert cache.library(SOURCE, "a test").answer() == 42
+        assert not list(home.iterdir())
+
+    def test_a_file_where_the_folder_should_be(self, home):
+        home.write_text("")
+        with pytest.warns(RuntimeWarning, match="compiled kernels are not kept"):
+            assert cache.library(SOURCE, "a test").answer() == 42
+
+    def test_a_full_disk(self, home, monkeypatch):
+        def full(self, data):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "write_bytes", full)
+        with pytest.raises(CompileError, match="can't be written to .*No space left on device"):
+            cache.library(SOURCE, "a test")
+        assert not list(home.iterdir())
+
+    def test_many_processes_on_an_empty_cache(self, home):
+        program = textwrap.dedent(f"""
+            from backprop_xp.jit import cache
+            assert cache.library({SOURCE!r}, "a test").answer() == 42
+        """)
+        running = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) for _ in range(6)]
+        for process in running:
+            error = process.communicate(timeout=120)[1]
+            assert process.returncode == 0, error
+        assert cache.size()[0] == 1
+
+
+class TestCompiler:
+    @needs_compiler
+    def test_finds_one_and_its_version(self):
+        found = compiler.find()
+        assert Path(found.command[0]).exists()
+        assert found.version
+        assert not any("fast-math" in flag or "finite-math" in flag for flag in found.flags)
+
+    def test_none_on_the_path(self, monkeypatch, tmp_path):
+        monkeypatch.delenv("CXX", raising=False)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(CompileError, match=r"no C\+\+ compiler was found \(none of g\+\+"):
+            compiler.find()
+
+    def test_cxx_that_does_not_exist(self, monkeypatch):
+        monkeypatch.setenv("CXX", "/nonexistent")
+        with pytest.raises(CompileError, match="CXX is '/nonexistent'"):
+            compiler.find()
+
+    def test_cxx_is_no_shell_command(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("CXX", f"g++; touch {tmp_path}/owned")
+        with pytest.raises(CompileError):
+            compiler.find()
+        assert not list(tmp_path.iterdir())
+
+    @needs_compiler
+    def test_cxx_with_arguments(self, monkeypatch, home):
+        monkeypatch.setenv("CXX", f"{compiler.find().command[0]} -DVALUE=7")
+        source = SOURCE.replace("42", "VALUE")
+        assert cache.library(source, "a test").answer() == 7
+
+    def test_a_compiler_that_hangs_is_ended(self, monkeypatch, tmp_path, home):
+        script = tmp_path / "slow"
+        script.write_text('#!/bin/sh\n[ "$1" = --version ] && { echo slow 1; exit 0; }\nsleep 600\n')
+        script.chmod(0o700)
+        monkeypatch.setenv("CXX", str(script))
+        monkeypatch.setenv("BACKPROP_XP_COMPILE_TIMEOUT", "1")
+        with pytest.raises(CompileError, match="did not finish within 1 seconds"):
+            cache.library(SOURCE, "a test")
+
+    def test_a_slow_compilation_is_announced(self, monkeypatch, tmp_path, home, capsys):
+        real = shutil.which("g++")
+        if real is None:
+            pytest.skip("no g++")
+        script = tmp_path / "slow"
+        script.write_text(f'#!/bin/sh\n[ "$1" = --version ] || sleep 1\nexec {real} "$@"\n')
+        script.chmod(0o700)
+        monkeypatch.setenv("CXX", str(script))
+        assert cache.library(SOURCE, "the net 5-10").answer() == 42
+        assert "compiling the net 5-10" in capsys.readouterr().err
+
+
+def test_warnings_of_the_cache_are_runtime_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cache.size()

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from . import workspace
 from .formulas import Formula, blocked
 
 Array = Any
@@ -240,7 +241,7 @@ def elementwise(
     for name, array in arrays.items():
         array = np.asarray(array, dtype)
         ready[name] = np.ravel(array) if flat else array
-    outs = [np.empty(ready[next(iter(ready))].shape, dtype) for _ in outputs]
+    outs = [workspace.empty(ready[next(iter(ready))].shape, dtype) for _ in outputs]
     blocked.tape(formula, outputs).run(ready, parameters, outs)
     return [out.reshape(shape)[()] for out in outs]
 
@@ -271,6 +272,13 @@ def sum_elementwise(
             blocked.tape(formula, (output,)).run(block, parameters, [out])
             total += float(out.sum())
         return dtype.type(total)
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """The matrix product a @ b, in recycled memory where that is allowed."""
+    if owner_of(a) == "cupy" or a.ndim == 1:
+        return a @ b
+    return np.matmul(a, b, out=workspace.empty((len(a), b.shape[1]), np.result_type(a, b)))
 
 
 def column_sums(grad_t: Array) -> Array:

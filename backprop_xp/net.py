@@ -15,11 +15,12 @@ from typing import Any
 
 from . import engines, inputs
 from .activations import Activation, backpropagate
-from .backend import Array, Backend, column_sums, get_backend, module_of
+from .backend import Array, Backend, column_sums, get_backend, matmul, module_of
 from .engines import Call, Gradients, Layer, Signals
 from .initialisers import Draw, as_random, get_initialiser
 from .losses import Loss, get_loss, mean_scale
 from .tensor import Tensor
+from .threads import count
 
 
 def forward_pass(layers: Sequence[Layer], x: Array) -> Signals:
@@ -27,7 +28,7 @@ def forward_pass(layers: Sequence[Layer], x: Array) -> Signals:
     signals = Signals(linear=[], nonlinear=[])
     z = x
     for weight, bias, activation in layers:
-        t = z @ weight.T
+        t = matmul(z, weight.T)
         if bias is not None:
             t += bias
         z = activation(t)
@@ -56,7 +57,7 @@ def backward_pass(
         biases.append(None if bias is None else column_sums(grad_t))
         signals.grad_nonlinear.append(grad_z)
         signals.grad_linear.append(grad_t)
-        grad_z = grad_t @ weight if i > 0 or input_grad else None
+        grad_z = matmul(grad_t, weight) if i > 0 or input_grad else None
 
     for gradients in (weights, biases, signals.grad_nonlinear, signals.grad_linear):
         gradients.reverse()
@@ -85,6 +86,8 @@ class Net:
         init: a name in :data:`backprop_xp.initialisers.INITIALISERS`, or a function of (rng, (out, in)).
         reduction: "sum" or "mean" of the losses of a batch.
         engine: "auto", or one of :data:`backprop_xp.engines.ENGINES`.
+        threads: how many the tiled and fused engines use; None asks the environment (BACKPROP_XP_NUM_THREADS),
+            else every processor this process may run on. The results don't depend on it.
 
     Attributes:
         weights, biases: Tensors of shape (out, in) and (out,); ``biases`` is empty without them.
@@ -104,6 +107,7 @@ class Net:
         init: str | Draw = "normal",
         reduction: str = "sum",
         engine: str = "auto",
+        threads: int | None = None,
     ) -> None:
         if sizes is None:
             sizes, activations = (5, 10, 4, 12), activations or ("tanh", "sigmoid", "identity")
@@ -115,6 +119,7 @@ class Net:
         self.dtype = inputs.as_dtype(dtype)
         self.reduction = inputs.one_of("reduction", reduction, ("sum", "mean"))
         self.engine = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
+        self.threads = threads if threads is None else count(threads)
         self.backend = get_backend(backend)
 
         random, draw = as_random(rng), get_initialiser(init)
@@ -215,7 +220,7 @@ class Net:
     def _call(self, x: Any, keep_signals: bool | None) -> Call:
         x = inputs.as_batch(x, self.sizes[0], self.backend, self.dtype)
         keep = x.ndim == 1 if keep_signals is None else keep_signals
-        return Call(self.backend, self.dtype, inputs.as_layers(self), x, keep_signals=keep)
+        return Call(self.backend, self.dtype, inputs.as_layers(self), x, keep_signals=keep, threads=self.threads)
 
     def _store(self, gradients: Gradients, accumulate: bool) -> None:
         computed = [*gradients.weights, *(b for b in gradients.biases if b is not None)]

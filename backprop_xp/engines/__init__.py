@@ -10,7 +10,7 @@ from .call import Call, Gradients, Layer, Signals
 __all__ = ["ENGINES", "Call", "Gradients", "Layer", "Signals", "choose"]
 
 #: Every engine by name, each a module of this package.
-ENGINES = ("layered",)
+ENGINES = ("layered", "tiled")
 
 
 def choose(name: str, call: Call) -> Any:

@@ -36,6 +36,7 @@ class Call:
     scale: float = 1.0
     input_grad: bool = False
     keep_signals: bool = False
+    threads: int | None = None
 
 
 @dataclass(slots=True)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..backend import Array
+from ..losses import LOSSES
 from ..net import backward_pass, forward_pass
+from ..workspace import recycled
 from .call import Call, Gradients, Signals
 
 
@@ -22,7 +24,7 @@ def forward(call: Call) -> tuple[Array, Signals | None]:
 
 def loss_and_grad(call: Call) -> Gradients:
     """The loss and the gradients of all parameters."""
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), recycled(may_recycle(call)):
         signals = forward_pass(call.layers, call.x)
         loss, grad_output = call.loss.weighted(signals.nonlinear[-1], call.y, call.weight, call.scale)
         gradients = backward(call, signals, grad_output)
@@ -37,3 +39,10 @@ def backward(call: Call, signals: Signals, grad_output: Array) -> Gradients:
     if not call.keep_signals:
         gradients.signals = None
     return gradients
+
+
+def may_recycle(call: Call) -> bool:
+    """Whether nobody holds on to intermediate arrays: they are not kept, and no code of the user's sees them."""
+    user_code = any(not getattr(f, "is_formula", False) for _, _, f in call.layers)
+    user_code |= call.loss is not None and type(call.loss) not in LOSSES.values()
+    return not (user_code or call.keep_signals or call.input_grad)

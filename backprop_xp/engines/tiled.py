@@ -1,0 +1,112 @@
+"""The tiled engine: the loop of net.py over tiles of the batch that stay in the cache, on worker threads.
+
+Each worker has one BLAS thread and its own arrays, which it reuses from tile to tile. A tile is a fixed logical
+chunk of samples with its own partial sums, which are added in a fixed tree: the same bits for any number of
+threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+
+from .. import threads
+from ..backend import Array
+from ..workspace import recycled
+from . import layered
+from .call import Call, Gradients, Signals
+from .tree import ChunkTree
+
+CACHE_BYTES = 4 << 20  # that a tile's signals may take
+FEWEST_ROWS, MOST_ROWS = 256, 8192
+
+
+def tile_rows(sizes: tuple[int, ...], itemsize: int) -> int:
+    """Samples in a tile, a power of two: it depends on the net and the dtype alone."""
+    row_bytes = 2 * sum(sizes) * itemsize
+    rows = FEWEST_ROWS
+    while rows < MOST_ROWS and 2 * rows * row_bytes <= CACHE_BYTES:
+        rows *= 2
+    return rows
+
+
+def forward(call: Call) -> tuple[Array, Signals | None]:
+    """The net's outputs; calls that keep signals run layered."""
+    if not _tileable(call):
+        return layered.forward(call)
+    output = np.empty((len(call.x), len(call.layers[-1].weight)), call.dtype)
+
+    def tile(index: int, rows: slice) -> None:
+        with recycled(layered.may_recycle(call)):
+            output[rows] = layered.forward(replace(call, x=call.x[rows]))[0]
+
+    _each_tile(call, tile)
+    return output, None
+
+
+def loss_and_grad(call: Call) -> Gradients:
+    """The loss and the gradients of all parameters; calls that keep signals run layered."""
+    if not _tileable(call) or not len(call.x):
+        return layered.loss_and_grad(call)
+    tree: ChunkTree[_Partial] = ChunkTree()
+    grad_x = np.empty_like(call.x) if call.input_grad else None
+
+    def tile(index: int, rows: slice) -> None:
+        y, weight = (None if a is None else a[rows] for a in (call.y, call.weight))
+        gradients = layered.loss_and_grad(replace(call, x=call.x[rows], y=y, weight=weight))
+        if grad_x is not None:
+            grad_x[rows] = gradients.x
+        arrays = [*gradients.weights, *(b for b in gradients.biases if b is not None)]
+        tree.add(index, _Partial(float(gradients.loss), arrays))
+
+    _each_tile(call, tile)
+    total = tree.total()
+    assert total is not None
+    depth = len(call.layers)
+    biases: list[Array | None] = list(total.arrays[depth:]) or [None] * depth
+    return Gradients(total.arrays[:depth], biases, grad_x, call.dtype.type(total.loss))
+
+
+@dataclass
+class _Partial:
+    """The sums over one tile, or over several."""
+
+    loss: float
+    arrays: list[Array]
+
+    def __iadd__(self, other: _Partial) -> _Partial:
+        self.loss += other.loss
+        for mine, more in zip(self.arrays, other.arrays):
+            mine += more
+        return self
+
+
+def _tileable(call: Call) -> bool:
+    return call.x.ndim == 2 and not call.keep_signals and not call.backend.on_gpu
+
+
+def _each_tile(call: Call, work: Any) -> None:
+    """``work(index, rows)`` for every tile, on all threads."""
+    n = len(call.x)
+    sizes = (call.x.shape[1], *(len(layer.weight) for layer in call.layers))
+    rows = tile_rows(sizes, call.dtype.itemsize)
+    numbers = itertools.count()
+    stopped: list[bool] = []
+
+    def worker() -> None:
+        while (index := next(numbers)) * rows < n and not stopped:
+            work(index, slice(index * rows, min(n, (index + 1) * rows)))
+
+    workers = min(threads.count(call.threads), -(-n // rows))
+    with _blas().limit(limits=1, user_api="blas"):
+        threads.run(worker, max(workers, 1), stop=lambda: stopped.append(True))
+
+
+@cache
+def _blas() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController()

@@ -1,0 +1,46 @@
+"""Sums whose bits don't depend on who computes which part when."""
+
+from __future__ import annotations
+
+import threading
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class ChunkTree(Generic[Value]):
+    """Adds up numbered partial sums in a fixed binary tree, whatever order they arrive in.
+
+    Partial sums 2k and 2k+1 of a level are added, left + right, to number k of the level above; what is left over
+    at the end is added from the last to the first. The result depends on the partial sums and their numbers
+    alone. Holds O(log n) values where they arrive roughly in order. Values are added in place by ``+=``.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[int, int], Value] = {}
+        self._lock = threading.Lock()
+
+    def add(self, index: int, value: Value) -> None:
+        """Partial sum number ``index``, from 0; each number is added once, from any thread."""
+        level = 0
+        while True:
+            with self._lock:
+                sibling = self._waiting.pop((level, index ^ 1), None)
+                if sibling is None:
+                    self._waiting[level, index] = value
+                    return
+            left, right = (sibling, value) if index & 1 else (value, sibling)
+            left += right  # type: ignore[operator]
+            level, index, value = level + 1, index >> 1, left
+
+    def total(self) -> Value | None:
+        """The sum of all partial sums 0 ... n - 1, None if there were none."""
+        result: Value | None = None
+        for key in sorted(self._waiting, key=lambda key: key[1] << key[0], reverse=True):
+            part = self._waiting[key]
+            if result is None:
+                result = part
+            else:
+                part += result  # type: ignore[operator]
+                result = part
+        return result

@@ -262,7 +262,7 @@ def sum_elementwise(
     dtype = _floating(arrays.values())
     ready = {name: np.atleast_1d(np.asarray(a, dtype)) for name, a in arrays.items()}
     first = next(iter(ready.values()))
-    rows = max(1, 8 * blocked.BLOCK // max(1, first[:1].size))
+    rows = max(1, blocked.BLOCK // max(1, first[:1].size))
     buffer = np.empty((min(rows, len(first)), *first.shape[1:]), dtype)
     total = 0.0
     with np.errstate(all="ignore"):

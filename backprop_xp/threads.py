@@ -13,6 +13,7 @@ MOST = 1024
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
 _lock = threading.Lock()
+_here = threading.local()  # .working: this thread is one of those that run() uses
 
 
 def count(threads: int | None = None) -> int:
@@ -34,16 +35,28 @@ def run(work: Callable[[], None], threads: int, stop: Callable[[], None]) -> Non
 
     ``work`` returns to Python every now and then, so that an interrupt is seen. On an exception in any of them,
     KeyboardInterrupt included, ``stop`` is called, which makes the others return soon, and it is raised again.
+    Called by ``work`` itself, it runs on the one thread it is called from.
     """
-    futures = _submit(work, threads - 1) if threads > 1 else []
-    try:
+    if threads == 1 or getattr(_here, "working", False):
         work()
+        return
+    futures = _submit(work, threads - 1)
+    try:
+        _work(work)
         for future in futures:
             future.result()
     except BaseException:
         stop()
         wait(futures)
         raise
+
+
+def _work(work: Callable[[], None]) -> None:
+    _here.working = True
+    try:
+        work()
+    finally:
+        _here.working = False
 
 
 def _submit(work: Callable[[], None], copies: int) -> list[Future[None]]:
@@ -53,7 +66,7 @@ def _submit(work: Callable[[], None], copies: int) -> list[Future[None]]:
             if _pool is not None:
                 _pool.shutdown(wait=False)
             _pool, _pool_size = ThreadPoolExecutor(copies, "backprop_xp"), copies
-        return [_pool.submit(work) for _ in range(copies)]
+        return [_pool.submit(_work, work) for _ in range(copies)]
 
 
 def _forget() -> None:

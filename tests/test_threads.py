@@ -66,6 +66,16 @@ def test_an_exception_in_a_worker_stops_the_others_and_is_raised():
         threads.run(work, 3, stop.set)
 
 
+def test_work_that_uses_threads_itself_does_not_wait_for_its_own_pool():
+    inner = []
+
+    def work():
+        threads.run(lambda: inner.append(threading.get_ident()), 4, stop=lambda: None)
+
+    threads.run(work, 3, stop=lambda: None)
+    assert len(inner) == 3
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_fork_after_use_works():

@@ -6,16 +6,20 @@ steps costs one pass over main memory, not a dozen.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from .. import threads
 from . import special
 from .language import MASKS, Formula
 
-BLOCK = 16384  # elements: a handful of float64 temporaries fit in a 1 MiB cache
+# Elements: large enough that threads seldom wait for the interpreter, small enough for the cache.
+BLOCK = 1 << 17
 
 UFUNCS: dict[str, Callable[..., Any]] = {
     name: getattr(np, name)
@@ -77,9 +81,23 @@ class Tape:
         ``arrays`` and ``outs`` share their first axis and broadcast along the others; an out may be one of
         the arrays, which is then overwritten. All are of one floating dtype.
         """
-        dtype, length = outs[0].dtype, outs[0].shape[0]
+        length = outs[0].shape[0]
         if length == 0:
             return
+        workers = min(threads.count(), outs[0].size // BLOCK) or 1
+        edges = [length * i // workers for i in range(workers + 1)]
+        spans = [slice(start, stop) for start, stop in pairwise(edges)]
+
+        def work() -> None:
+            while spans:
+                with contextlib.suppress(IndexError):  # another thread took the last one
+                    span = spans.pop()
+                    self._run({name: a[span] for name, a in arrays.items()}, parameters, [out[span] for out in outs])
+
+        threads.run(work, workers, stop=spans.clear)
+
+    def _run(self, arrays: Mapping[str, np.ndarray], parameters: Sequence[float], outs: Sequence[np.ndarray]) -> None:
+        dtype, length = outs[0].dtype, outs[0].shape[0]
         rows = min(length, max(1, BLOCK // max(1, outs[0][0].size)))
         shape = (rows, *outs[0].shape[1:])
         # a mask is kept as all ones or all zeros in the width of the dtype: see _select

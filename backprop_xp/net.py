@@ -166,7 +166,7 @@ class Net:
         if self.reduction == "mean":
             call.scale = mean_scale(call.loss, output_shape, call.weight)
         with self.backend.activate():
-            gradients = engines.choose(self.engine, call).loss_and_grad(call)
+            gradients = engines.loss_and_grad(self.engine, call)
             self._store(gradients, accumulate)
         self._keep(call, gradients.signals)
         return (gradients.loss, gradients.x) if input_grad else gradients.loss
@@ -175,7 +175,7 @@ class Net:
         """The outputs, (n, out) or (out,), without gradients. Kept signals are what :meth:`backward` starts from."""
         call = self._call(x, keep_signals)
         with self.backend.activate():
-            output, signals = engines.choose(self.engine, call).forward(call)
+            output, signals = engines.forward(self.engine, call)
         self._keep(call, signals)
         return output
 
@@ -198,14 +198,22 @@ class Net:
         grad_output = self.backend.asarray(grad_output, self.dtype, "grad_output")
         if grad_output.shape != shape:
             raise ValueError(f"grad_output must have the shape {shape} of the outputs, got {grad_output.shape}")
+        from .engines import layered  # it imports the loops above
+
         signals = Signals([t.data for t in self.linear_outputs], [z.data for z in self.nonlinear_outputs])
         call = self._call(kept.x, True)
         call.input_grad = input_grad
         with self.backend.activate():
-            gradients = engines.choose("layered", call).backward(call, signals, grad_output)
+            gradients = layered.backward(call, signals, grad_output)
             self._store(gradients, accumulate)
         self._keep(kept, gradients.signals)
         return gradients.x
+
+    def plan(self, x: Any) -> engines.Plan:
+        """Which engine ``loss_and_grad(x)`` would run on, why, and its estimated flop and bytes."""
+        call = self._call(x, None)
+        call.loss = get_loss(self.loss)
+        return engines.plan(self.engine, call)
 
     def to(self, backend: str | Backend) -> Net:
         """Move all parameters, and their gradients, to this backend; returns the net itself."""

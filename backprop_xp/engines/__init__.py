@@ -1,18 +1,94 @@
-"""How a whole batch is run. An engine is a module with ``loss_and_grad(call)`` and ``forward(call)``."""
+"""How a whole batch is run, and the choice among the ways.
+
+An engine is a module of this package with
+
+    refuses(call)             why it can't or shouldn't run this call, "" if it can
+    loss_and_grad(call)       -> Gradients
+    forward(call)             -> (outputs, kept signals or None)
+    intermediate_bytes(call)  how much memory it takes beside input, parameters and gradients
+"""
 
 from __future__ import annotations
 
 import importlib
+import warnings
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from .call import Call, Gradients, Layer, Signals
+from ..jit.compiler import CompileError
+from .call import Array, Call, Gradients, Layer, Signals
 
-__all__ = ["ENGINES", "Call", "Gradients", "Layer", "Signals", "choose"]
+__all__ = ["ENGINES", "Call", "Gradients", "Layer", "Plan", "Signals", "forward", "loss_and_grad", "plan"]
 
-#: Every engine by name, each a module of this package.
-ENGINES = ("layered", "tiled")
+#: Every engine by name, the one that "auto" would rather have first.
+ENGINES = ("tiled", "layered")
 
 
-def choose(name: str, call: Call) -> Any:
-    """The engine that runs this call: the one named, or for "auto" the fastest that can."""
-    return importlib.import_module(f".{'layered' if name == 'auto' else name}", __package__)
+def loss_and_grad(name: str, call: Call) -> Gradients:
+    """The loss and all gradients of a call, by the engine of this name or the one "auto" chooses."""
+    return _run(name, call, "loss_and_grad")
+
+
+def forward(name: str, call: Call) -> tuple[Array, Signals | None]:
+    """The outputs of a call, and its signals where it keeps them."""
+    return _run(name, call, "forward")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which engine runs a call, and why.
+
+    Attributes:
+        engine: its name.
+        reason: a sentence.
+        flops: multiplications and additions of the matrix products, for the loss and all gradients.
+        bytes: of the intermediate arrays, beside input, parameters and gradients.
+    """
+
+    engine: str
+    reason: str
+    flops: int
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.engine}: {self.reason}; {self.flops:,} flop, about {self.bytes:,} bytes of intermediate arrays"
+
+
+def plan(name: str, call: Call) -> Plan:
+    """Which engine would run a call, in words and numbers."""
+    engine, reason = _choose(name, call)
+    products = [a * b for a, b in zip(call.sizes, call.sizes[1:])]
+    multiply_adds = 3 * sum(products) - (0 if call.input_grad else products[0])
+    return Plan(engine, reason, 2 * call.samples * multiply_adds, _module(engine).intermediate_bytes(call))
+
+
+def _run(name: str, call: Call, what: str) -> Any:
+    engine = _choose(name, call)[0]
+    try:
+        return getattr(_module(engine), what)(call)
+    except CompileError as error:
+        _warn(str(error))
+        return getattr(_module("tiled"), what)(call)
+
+
+def _choose(name: str, call: Call) -> tuple[str, str]:
+    if call.keep_signals or call.x.ndim == 1:
+        return "layered", "its signals are kept" if call.keep_signals else "it is one sample"
+    reasons = []
+    for engine in ENGINES if name == "auto" else (name,):
+        refusal = _module(engine).refuses(call)
+        if not refusal:
+            return engine, "; ".join(reasons) or ("it is the fastest" if name == "auto" else "it was asked for")
+        reasons.append(f"not {engine}: {refusal}")
+    raise ValueError(f"the {name} engine can't run this call: {refusal}")
+
+
+@cache
+def _warn(reason: str) -> None:
+    warnings.warn(f"running without compiled kernels: {reason}", RuntimeWarning, stacklevel=5)
+
+
+@cache
+def _module(name: str) -> Any:
+    return importlib.import_module(f".{name}", __package__)

@@ -38,6 +38,15 @@ class Call:
     keep_signals: bool = False
     threads: int | None = None
 
+    @property
+    def samples(self) -> int:
+        return len(self.x) if self.x.ndim == 2 else 1
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The widths of the layers, input first."""
+        return (self.x.shape[-1], *(len(layer.weight) for layer in self.layers))
+
 
 @dataclass(slots=True)
 class Signals:

@@ -15,6 +15,16 @@ from ..workspace import recycled
 from .call import Call, Gradients, Signals
 
 
+def refuses(call: Call) -> str:
+    """Nothing: it runs every call."""
+    return ""
+
+
+def intermediate_bytes(call: Call) -> int:
+    """Every t, z, and gradient of the whole batch."""
+    return 4 * call.samples * sum(call.sizes[1:]) * call.dtype.itemsize
+
+
 def forward(call: Call) -> tuple[Array, Signals | None]:
     """The net's outputs, and all its signals where the call keeps them."""
     with np.errstate(all="ignore"):

@@ -35,10 +35,22 @@ def tile_rows(sizes: tuple[int, ...], itemsize: int) -> int:
     return rows
 
 
+def refuses(call: Call) -> str:
+    """It runs batches on the CPU."""
+    if call.backend.on_gpu:
+        return "it runs on the CPU"
+    return "" if call.samples else "there are no samples"
+
+
+def intermediate_bytes(call: Call) -> int:
+    """Every t, z, and gradient of one tile a thread, and the partial sums."""
+    tile = 4 * tile_rows(call.sizes, call.dtype.itemsize) * sum(call.sizes[1:])
+    sums = 2 * sum(layer.weight.size for layer in call.layers)
+    return threads.count(call.threads) * (tile + sums) * call.dtype.itemsize
+
+
 def forward(call: Call) -> tuple[Array, Signals | None]:
-    """The net's outputs; calls that keep signals run layered."""
-    if not _tileable(call):
-        return layered.forward(call)
+    """The net's outputs."""
     output = np.empty((len(call.x), len(call.layers[-1].weight)), call.dtype)
 
     def tile(index: int, rows: slice) -> None:
@@ -50,9 +62,7 @@ def forward(call: Call) -> tuple[Array, Signals | None]:
 
 
 def loss_and_grad(call: Call) -> Gradients:
-    """The loss and the gradients of all parameters; calls that keep signals run layered."""
-    if not _tileable(call) or not len(call.x):
-        return layered.loss_and_grad(call)
+    """The loss and the gradients of all parameters."""
     tree: ChunkTree[_Partial] = ChunkTree()
     grad_x = np.empty_like(call.x) if call.input_grad else None
 
@@ -86,15 +96,10 @@ class _Partial:
         return self
 
 
-def _tileable(call: Call) -> bool:
-    return call.x.ndim == 2 and not call.keep_signals and not call.backend.on_gpu
-
-
 def _each_tile(call: Call, work: Any) -> None:
     """``work(index, rows)`` for every tile, on all threads."""
     n = len(call.x)
-    sizes = (call.x.shape[1], *(len(layer.weight) for layer in call.layers))
-    rows = tile_rows(sizes, call.dtype.itemsize)
+    rows = tile_rows(call.sizes, call.dtype.itemsize)
     numbers = itertools.count()
     stopped: list[bool] = []
 

@@ -1,15 +1,96 @@
-"""Formulas on CuPy: one kernel launch each, built from kernels/elementwise.h."""
+"""Formulas on CuPy: one kernel launch each, built from kernels/math.h when it is first needed."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
+from .. import kernels
+from . import emit
 from .language import Formula
+
+THREADS = 256  # a block
+MOST_BLOCKS = 4096  # beyond it, threads take several elements
+OPTIONS = ("-std=c++17",)
+NUMBERS = {"float32": "float", "float64": "double"}
 
 
 def run(
     formula: Formula, outputs: tuple[str, ...], arrays: Mapping[str, Any], parameters: Sequence[float]
 ) -> list[Any]:
-    """The outputs of a formula as new CuPy arrays, computed in one launch on the current stream."""
-    raise NotImplementedError("formulas on CuPy arrays are not built yet")
+    """The outputs of a formula as new CuPy arrays, computed in one launch on the current stream.
+
+    All arrays are on one device and of the first one's dtype and shape, or columns (n, 1) beside its (n, width).
+
+    Raises:
+        TypeError: an array that isn't a CuPy array of float32 or float64.
+    """
+    cupy = sys.modules["cupy"]
+    first = next(iter(arrays.values()))
+    dtype = first.dtype if first.dtype.name in NUMBERS else np.dtype(np.float64)
+    if first.dtype.kind not in "biuf" or first.dtype.name == "float16":
+        raise TypeError(f"expected float32 or float64 numbers, got dtype {first.dtype}")
+    inputs, widths = [], []
+    for name in formula.variables:
+        if name not in arrays:  # a variable that none of these outputs reads
+            inputs.append(None)
+            widths.append(0)
+            continue
+        array = arrays[name]
+        if not isinstance(array, cupy.ndarray):
+            raise TypeError(f"{name} must be a CuPy array like the others, got {type(array).__name__}")
+        column = array.shape != first.shape
+        if column and (array.ndim != 2 or array.shape != (first.shape[0], 1)):
+            array, column = cupy.broadcast_to(array, first.shape), False
+        # the kernel reads this dtype, whatever the array's: another would be read as garbage
+        inputs.append(cupy.ascontiguousarray(array, dtype=dtype))
+        widths.append(first.shape[1] if column else 1)
+    results = [cupy.empty(first.shape, dtype) for _ in outputs]
+    if first.size:
+        # converted here: CuPy would pass a Python float as a double, whatever the kernel expects
+        scalars = [dtype.type(number) for number in parameters]
+        read = [array for array in inputs if array is not None]
+        kernel = _kernel(formula, outputs, tuple(widths), dtype.name)
+        blocks = min(MOST_BLOCKS, -(-first.size // THREADS))
+        kernel((blocks,), (THREADS,), (np.int64(first.size), *results, *read, *scalars))
+    return results
+
+
+def entry(formula: Formula, outputs: tuple[str, ...], widths: tuple[int, ...], dtype: str, name: str) -> str:
+    """CUDA source of one kernel, without the headers: variable k is an array read at i / widths[k]; 0: it has none."""
+    number = NUMBERS[dtype]
+    pointers = [f"{number}* __restrict__ result{k}" for k in range(len(outputs))]
+    values, loads = [], []
+    for k, width in enumerate(widths):
+        values.append(f"x{k}")
+        if width == 0:
+            loads.append(f"    const {number} x{k} = 0;")
+            continue
+        pointers.append(f"const {number}* __restrict__ in{k}")
+        loads.append(f"    const {number} x{k} = in{k}[{'i' if width == 1 else f'i / {width}'}];")
+    scalars = [f"{number} p{k}" for k in range(len(formula.parameters))]
+    listed = ", ".join(f"p{k}" for k in range(len(scalars))) or "0"
+    lines = [
+        emit.function(formula, outputs, f"Formula_{name}"),
+        f'extern "C" __global__ void {name}(long long n, {", ".join([*pointers, *scalars])}) {{',
+        f"  const {number} p[] = {{{listed}}};",
+        "  const long long step = (long long)gridDim.x * blockDim.x;",
+        "  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {",
+        *loads,
+        *(f"    {number} y{k};" for k in range(len(outputs))),
+        f"    Formula_{name}::run({', '.join([*values, 'p', *(f'y{k}' for k in range(len(outputs)))])});",
+        *(f"    result{k}[i] = y{k};" for k in range(len(outputs))),
+        "  }",
+        "}",
+    ]
+    return "\n".join([*lines, ""])
+
+
+@lru_cache(maxsize=512)
+def _kernel(formula: Formula, outputs: tuple[str, ...], widths: tuple[int, ...], dtype: str) -> Any:
+    source = kernels.source("math.h") + entry(formula, outputs, widths, dtype, "formula")
+    return sys.modules["cupy"].RawKernel(source, "formula", options=OPTIONS)

@@ -27,6 +27,16 @@ def struct(formula: Formula, name: str) -> str:
     return "\n".join([*lines, "  }", "};", ""])
 
 
+def function(formula: Formula, outputs: tuple[str, ...], name: str) -> str:
+    """C++ source of ``struct NAME`` with ``run(variables..., p, results...)`` for these outputs, any lane type."""
+    inputs = ", ".join(f"T {v}" for v in formula.variables)
+    results = ", ".join(f"T& result{k}" for k in range(len(outputs)))
+    lines = [f"struct {name} {{", f"  template <class T, class P> BPX_FN static void run({inputs}, P p, {results}) {{"]
+    lines += _body(formula, list(outputs))
+    lines += [f"    result{k} = n{formula.outputs[output]};" for k, output in enumerate(outputs)]
+    return "\n".join([*lines, "  }", "};", ""])
+
+
 def _body(formula: Formula, outputs: list[str]) -> list[str]:
     """One local per node, equal subexpressions shared. Only node indices and whitelisted names are printed."""
     needed: set[int] = set()

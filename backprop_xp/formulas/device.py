@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import kernels
+from ..kernels import source as kernel_source
 from . import emit
 from .language import Formula
 
@@ -34,7 +34,8 @@ def run(
     dtype = first.dtype if first.dtype.name in NUMBERS else np.dtype(np.float64)
     if first.dtype.kind not in "biuf" or first.dtype.name == "float16":
         raise TypeError(f"expected float32 or float64 numbers, got dtype {first.dtype}")
-    inputs, widths = [], []
+    inputs: list[Any] = []
+    widths: list[int] = []
     for name in formula.variables:
         if name not in arrays:  # a variable that none of these outputs reads
             inputs.append(None)
@@ -92,5 +93,5 @@ def entry(formula: Formula, outputs: tuple[str, ...], widths: tuple[int, ...], d
 
 @lru_cache(maxsize=512)
 def _kernel(formula: Formula, outputs: tuple[str, ...], widths: tuple[int, ...], dtype: str) -> Any:
-    source = kernels.source("math.h") + entry(formula, outputs, widths, dtype, "formula")
+    source = kernel_source("math.h") + entry(formula, outputs, widths, dtype, "formula")
     return sys.modules["cupy"].RawKernel(source, "formula", options=OPTIONS)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from backprop_xp.kernels import source
 
-from backprop_xp import ACTIVATIONS, kernels
+from backprop_xp import ACTIVATIONS
 from backprop_xp.formulas import Formula, device
 from backprop_xp.losses import LOSSES, ElementwiseLoss
 
@@ -27,15 +28,15 @@ def all_kernels(dtype: str) -> tuple[str, int]:
                 arrays = len(cls().formula.variables) - 1
                 widths = (1,) * arrays + (12 if "weighted" in output else 0,)
                 entries.append(device.entry(cls().formula, (output,), widths, dtype, f"{name}_{output}"))
-    return kernels.source("math.h") + "".join(entries), len(entries)
+    return source("math.h") + "".join(entries), len(entries)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_kernel_compiles_for_every_architecture(dtype):
     nvrtc = pytest.importorskip("nvrtc")
-    source, count = all_kernels(dtype)
+    code, count = all_kernels(dtype)
     for architecture in nvrtc.ARCHITECTURES:
-        binary, resources = nvrtc.compile_for(source, architecture)
+        binary, resources = nvrtc.compile_for(code, architecture)
         assert binary
         assert len(resources) == count
         spilling = [name for name, r in resources.items() if r.spills or r.stack]

@@ -19,6 +19,7 @@ import numpy as np
 
 from . import workspace
 from .formulas import Formula, blocked
+from .jit import elementwise as jit
 
 Array = Any
 
@@ -240,9 +241,10 @@ def elementwise(
     ready = {}
     for name, array in arrays.items():
         array = np.asarray(array, dtype)
-        ready[name] = np.ravel(array) if flat else array
+        ready[name] = np.ravel(array) if flat else array  # contiguous
     outs = [workspace.empty(ready[next(iter(ready))].shape, dtype) for _ in outputs]
-    blocked.tape(formula, outputs).run(ready, parameters, outs)
+    if not (flat and jit.run(formula, outputs, ready, parameters, outs)):
+        blocked.tape(formula, outputs).run(ready, parameters, outs)
     return [out.reshape(shape)[()] for out in outs]
 
 

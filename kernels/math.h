@@ -22,21 +22,21 @@ template <class T, class S, int N> BPX_FN T polynomial(T x, const S (&constants)
   return sum;
 }
 
-// The upper tail of the normal distribution is Q(a) = exp(-a^2 / 2) P(u) w, w = 1 / (a + K), u = (a - K) w, a >= 0:
+// The upper tail of the normal distribution is Q(a) = exp(-a^2 / 2) P(u) w, w = 1 / (a + K), u = (a - K) w:
 // the transformation with which Shepherd and Laframboise (1981) expanded exp(x^2) erfc(x). P by Remez:
-// to 2^-24.2 with K = 4 up to a = 14.5 for float, to 2^-52.8 with K = 6 up to a = 39 for double.
+// to 2^-25.7 with K = 4 for a from 0.55 to 14.5 (float), to 2^-53.8 with K = 6 for a from 0.55 to 39 (double).
 template <class T> BPX_FN T tail_polynomial(T u, float) {
-  const float P[] = {7.5528514e-01f, -6.078966e-01f,  3.8713732e-01f, -1.8652156e-01f, 6.0398147e-02f, -7.5429054e-03f,
-                     -3.491297e-03f, 1.6370873e-03f, 1.7094032e-04f, -2.220571e-04f,  -4.6318473e-05f};
+  const float P[] = {7.5528514e-01f,  -6.078966e-01f,  3.871363e-01f,  -1.8652222e-01f, 6.0410332e-02f,
+                     -7.5332145e-03f, -3.5371177e-03f, 1.5829493e-03f, 2.1072903e-04f, -1.2998843e-04f};
   return polynomial(u, P);
 }
 template <class T> BPX_FN T tail_polynomial(T u, double) {
-  const double P[] = {0.7773517718933622,     -0.7010090295908655,    0.5689688918147839,    -0.4139035857755904,
-                      0.26797424584163837,    -0.15268023206449535,   0.07517191566939015,   -0.03098531550754115,
-                      0.010029820634582319,   -0.0021316052108260796, 3.287006625035849e-05, 0.0001813604213997559,
-                      -6.475223467703854e-05, 1.075584913489847e-06,  6.797130850068667e-06, -1.799677290048045e-06,
-                      -4.3121614692237813e-07, 3.1028902958597123e-07, 9.927732491670996e-09, -4.296358206233684e-08,
-                      7.098840250429701e-12,  4.724276649031343e-09,  6.945640796193427e-10};
+  const double P[] = {0.7773517718933622,     -0.7010090295908656,    0.5689688918147667,    -0.4139035857755714,
+                      0.26797424584258145,    -0.15268023206530484,   0.07517191564919976,   -0.03098531549411134,
+                      0.01002982085574703,    -0.002131605319310475,  3.286866181507111e-05, 0.00018136088046751754,
+                      -6.474674208316761e-05, 1.0746351587656626e-06, 6.783637102414966e-06, -1.7992710090676905e-06,
+                      -4.107560194809234e-07, 3.1229169779959573e-07, -7.913740656259734e-09, -4.6584890203680045e-08,
+                      7.40438289881536e-09,   6.6335087843968456e-09};
   return polynomial(u, P);
 }
 /// Q(a) / exp(-a^2 / 2). Q changes several times as much as w, relatively, so what rounding took from w is added again.

@@ -100,12 +100,12 @@ template <class T> BPX_FN T exp_rest(T r, double) {
 /// e^x = 2^k (1 + p), k an integer and |p| < 0.42.
 template <class T> struct Power { T k, p; };
 
-template <class T> BPX_FN Power<T> power(T x, T x_low) {  // of x + x_low, where x_low is tiny or 0
+template <class T> BPX_FN Power<T> power(T x, T x_low) {  // of x + x_low, where x_low is next to nothing
   using S = Scalar<T>;
   using F = Format<S>;
   x = limit_argument(x);
   const T k = fma(x, c<T>(F::log2e), c<T>(F::magic)) - c<T>(F::magic);
-  const T r = limit_rest(fma(k, c<T>(-F::ln2_low), fma(k, c<T>(-F::ln2_high), x)) + x_low);
+  const T r = limit_rest(fma(k, c<T>(-F::ln2_high), x) + fma(k, c<T>(-F::ln2_low), x_low));
   return {k, fma(r * r, exp_rest(r, S()), r)};
 }
 template <class T> BPX_FN Power<T> power(T x) {
@@ -136,7 +136,7 @@ template <class T> BPX_FN T tanh(T t) {
   const T n = fma(s, e.p, s - c<T>(0.5f));                  // (e - 1) / 2, without cancellation
 #ifndef BPX_TANH_FAST
   const T error = fma(-q, n, c<T>(1.0f) - q);               // of q as the reciprocal of 1 + n
-  return copysign(fma(n * q, error, n * q), t);
+  return copysign(fma(n, q, n * (q * error)), t);
 #else
   return copysign(n * q, t);
 #endif

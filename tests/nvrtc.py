@@ -10,7 +10,7 @@ import pytest
 
 if not os.environ.get("CI"):  # there, what can't be compiled is a failure
     pytest.importorskip("cupy", reason="CuPy is not installed")
-from cupy.cuda import nvrtc  # noqa: E402
+from cupy.cuda import nvrtc
 
 #: Turing to Blackwell.
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)

@@ -17,13 +17,15 @@ import threadpoolctl
 
 from .. import threads
 from ..backend import Array
+from ..jit.elementwise import compiled
 from ..workspace import recycled
 from . import layered
 from .call import Call, Gradients, Signals
 from .tree import ChunkTree
 
-CACHE_BYTES = 4 << 20  # that a tile's signals may take
-FEWEST_ROWS, MOST_ROWS = 256, 8192
+# Small tiles would fit a smaller cache, but then the threads wait for the interpreter more than they compute.
+CACHE_BYTES = 32 << 20  # that a tile's signals may take
+FEWEST_ROWS, MOST_ROWS = 1024, 8192
 
 
 def tile_rows(sizes: tuple[int, ...], itemsize: int) -> int:
@@ -54,7 +56,7 @@ def forward(call: Call) -> tuple[Array, Signals | None]:
     output = np.empty((len(call.x), len(call.layers[-1].weight)), call.dtype)
 
     def tile(index: int, rows: slice) -> None:
-        with recycled(layered.may_recycle(call)):
+        with recycled(layered.may_recycle(call)), compiled():
             output[rows] = layered.forward(replace(call, x=call.x[rows]))[0]
 
     _each_tile(call, tile)
@@ -68,7 +70,8 @@ def loss_and_grad(call: Call) -> Gradients:
 
     def tile(index: int, rows: slice) -> None:
         y, weight = (None if a is None else a[rows] for a in (call.y, call.weight))
-        gradients = layered.loss_and_grad(replace(call, x=call.x[rows], y=y, weight=weight))
+        with compiled():
+            gradients = layered.loss_and_grad(replace(call, x=call.x[rows], y=y, weight=weight))
         if grad_x is not None:
             grad_x[rows] = gradients.x
         arrays = [*gradients.weights, *(b for b in gradients.biases if b is not None)]

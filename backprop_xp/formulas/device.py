@@ -64,27 +64,21 @@ def run(
 def entry(formula: Formula, outputs: tuple[str, ...], widths: tuple[int, ...], dtype: str, name: str) -> str:
     """CUDA source of one kernel, without the headers: variable k is an array read at i / widths[k]; 0: it has none."""
     number = NUMBERS[dtype]
-    pointers = [f"{number}* __restrict__ result{k}" for k in range(len(outputs))]
-    values, loads = [], []
-    for k, width in enumerate(widths):
-        values.append(f"x{k}")
-        if width == 0:
-            loads.append(f"    const {number} x{k} = 0;")
-            continue
-        pointers.append(f"const {number}* __restrict__ in{k}")
-        loads.append(f"    const {number} x{k} = in{k}[{'i' if width == 1 else f'i / {width}'}];")
+    pointers = [f"{number}* __restrict__ out{k}" for k in range(len(outputs))]
+    pointers += [f"const {number}* __restrict__ in{k}" for k, width in enumerate(widths) if width]
     scalars = [f"{number} p{k}" for k in range(len(formula.parameters))]
-    listed = ", ".join(f"p{k}" for k in range(len(scalars))) or "0"
+    read = {0: "0", 1: "in{k}[i]"}
+    values = [read.get(width, f"in{{k}}[i / {width}]").format(k=k) for k, width in enumerate(widths)]
     lines = [
         emit.function(formula, outputs, f"Formula_{name}"),
         f'extern "C" __global__ void {name}(long long n, {", ".join([*pointers, *scalars])}) {{',
-        f"  const {number} p[] = {{{listed}}};",
+        f"  const {number} p[] = {{{', '.join(f'p{k}' for k in range(len(scalars))) or '0'}}};",
         "  const long long step = (long long)gridDim.x * blockDim.x;",
         "  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {",
-        *loads,
-        *(f"    {number} y{k};" for k in range(len(outputs))),
-        f"    Formula_{name}::run({', '.join([*values, 'p', *(f'y{k}' for k in range(len(outputs)))])});",
-        *(f"    result{k}[i] = y{k};" for k in range(len(outputs))),
+        f"    const {number} x[] = {{{', '.join(values)}}};",
+        f"    {number} y[{len(outputs)}];",
+        f"    Formula_{name}::run(x, p, y);",
+        *(f"    out{k}[i] = y[{k}];" for k in range(len(outputs))),
         "  }",
         "}",
     ]

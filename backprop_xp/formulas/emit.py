@@ -28,12 +28,14 @@ def struct(formula: Formula, name: str) -> str:
 
 
 def function(formula: Formula, outputs: tuple[str, ...], name: str) -> str:
-    """C++ source of ``struct NAME`` with ``run(variables..., p, results...)`` for these outputs, any lane type."""
-    inputs = ", ".join(f"T {v}" for v in formula.variables)
-    results = ", ".join(f"T& result{k}" for k in range(len(outputs)))
-    lines = [f"struct {name} {{", f"  template <class T, class P> BPX_FN static void run({inputs}, P p, {results}) {{"]
+    """C++ source of ``struct NAME`` with ``run(inputs, p, results)``, arrays of the variables and of these outputs."""
+    lines = [
+        f"struct {name} {{",
+        "  template <class T, class P> BPX_FN static void run(const T* inputs, P p, T* results) {",
+    ]
+    lines += [f"    const T {variable} = inputs[{k}];" for k, variable in enumerate(formula.variables)]
     lines += _body(formula, list(outputs))
-    lines += [f"    result{k} = n{formula.outputs[output]};" for k, output in enumerate(outputs)]
+    lines += [f"    results[{k}] = n{formula.outputs[output]};" for k, output in enumerate(outputs)]
     return "\n".join([*lines, "  }", "};", ""])
 
 

@@ -99,7 +99,7 @@ class TestCache:
     def test_an_error_of_the_compiler_is_one_sentence_and_not_tried_again(self, home, monkeypatch):
         calls = build_count(monkeypatch)
         for _ in range(2):
-            with pytest.raises(CompileError, match="failed: .*error"):
+            with pytest.raises(CompileError, match=r"failed: .*error"):
                 cache.library("this is no C++", "a test")
         assert len(calls) == 1
         assert not list(home.iterdir())
@@ -127,7 +127,7 @@ class TestCache:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(Path, "write_bytes", full)
-        with pytest.raises(CompileError, match="can't be written to .*No space left on device"):
+        with pytest.raises(CompileError, match=r"can't be written to .*No space left on device"):
             cache.library(SOURCE, "a test")
         assert not list(home.iterdir())
 

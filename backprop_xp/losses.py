@@ -70,6 +70,11 @@ class ElementwiseLoss(Loss):
         return _formula(type(self))  # type: ignore[arg-type]  # a class is hashable
 
     @property
+    def kernel_formula(self) -> Formula:
+        """The outputs "value" and "grad" as functions of ``z`` and ``y`` alone, for kernels that weight and scale."""
+        return _kernel_formula(type(self))  # type: ignore[arg-type]
+
+    @property
     def parameters(self) -> tuple[float, ...]:
         return tuple(float(getattr(self, name)) for name in self.params)
 
@@ -253,3 +258,8 @@ def _formula(loss: type[ElementwiseLoss]) -> Formula:
     formula.outputs["grad_scaled"] = node("multiply", formula.outputs["grad"], scale)
     formula.outputs["grad_weighted"] = node("multiply", formula.outputs["grad_scaled"], weight)
     return formula
+
+
+@lru_cache(maxsize=64)
+def _kernel_formula(loss: type[ElementwiseLoss]) -> Formula:
+    return Formula(("z", "y"), tuple(loss.params), loss.let, {"value": loss.value, "grad": loss.derivative})

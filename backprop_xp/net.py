@@ -13,11 +13,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from . import engines, inputs
 from .activations import Activation, backpropagate
 from .backend import Array, Backend, column_sums, get_backend, matmul, module_of
 from .engines import Call, Gradients, Layer, Signals
 from .initialisers import Draw, as_random, get_initialiser
+from .jit import single
+from .jit.compiler import CompileError
+from .jit.single import Single
 from .losses import Loss, get_loss, mean_scale
 from .tensor import Tensor
 from .threads import count
@@ -132,7 +137,8 @@ class Net:
         self.biases = [Tensor(self._zeros(n), f"b{i}") for i, n in enumerate(self.sizes[1:])] if bias else []
         self.linear_outputs = [Tensor(self._zeros(n), f"t{i}") for i, n in enumerate(self.sizes[1:])]
         self.nonlinear_outputs = [Tensor(self._zeros(n), f"z{i}") for i, n in enumerate(self.sizes[1:])]
-        self._kept: Call | None = None  # whose signals linear_outputs and nonlinear_outputs hold
+        self._kept_x: Array | None = None  # whose signals linear_outputs and nonlinear_outputs hold
+        self._single: Single | None = None
 
     def loss_and_grad(
         self,
@@ -157,6 +163,11 @@ class Net:
         Returns:
             The loss, a scalar of the net's dtype (on CuPy a 0-d array); with ``input_grad`` also the gradient.
         """
+        if type(x) is np.ndarray and x.ndim == 1 and not (input_grad or accumulate) and sample_weight is None:
+            compiled = self._compiled_single(x, y, keep_signals)
+            if compiled is not None:
+                self._kept_x = x
+                return compiled.loss_and_grad(self, x, y)
         call = self._call(x, keep_signals)
         output_shape = (*call.x.shape[:-1], self.sizes[-1])
         call.loss = get_loss(self.loss)
@@ -168,7 +179,7 @@ class Net:
         with self.backend.activate():
             gradients = engines.loss_and_grad(self.engine, call)
             self._store(gradients, accumulate)
-        self._keep(call, gradients.signals)
+        self._keep(call.x, gradients.signals)
         return (gradients.loss, gradients.x) if input_grad else gradients.loss
 
     def forward(self, x: Any, *, keep_signals: bool | None = None) -> Array:
@@ -176,7 +187,7 @@ class Net:
         call = self._call(x, keep_signals)
         with self.backend.activate():
             output, signals = engines.forward(self.engine, call)
-        self._keep(call, signals)
+        self._keep(call.x, signals)
         return output
 
     __call__ = forward
@@ -191,22 +202,21 @@ class Net:
             input_grad: return the gradient in ``x`` of that call.
             accumulate: add to the parameters' gradients instead of replacing them.
         """
-        if self._kept is None:
+        if self._kept_x is None:
             raise RuntimeError("no signals are kept: call net.forward(x, keep_signals=True) before net.backward")
-        kept = self._kept
-        shape = (*kept.x.shape[:-1], self.sizes[-1])
+        call = self._call(self._kept_x, True)
+        call.input_grad = input_grad
+        shape = (*call.x.shape[:-1], self.sizes[-1])
         grad_output = self.backend.asarray(grad_output, self.dtype, "grad_output")
         if grad_output.shape != shape:
             raise ValueError(f"grad_output must have the shape {shape} of the outputs, got {grad_output.shape}")
         from .engines import layered  # it imports the loops above
 
         signals = Signals([t.data for t in self.linear_outputs], [z.data for z in self.nonlinear_outputs])
-        call = self._call(kept.x, True)
-        call.input_grad = input_grad
         with self.backend.activate():
             gradients = layered.backward(call, signals, grad_output)
             self._store(gradients, accumulate)
-        self._keep(kept, gradients.signals)
+        self._keep(call.x, gradients.signals)
         return gradients.x
 
     def plan(self, x: Any) -> engines.Plan:
@@ -230,14 +240,35 @@ class Net:
         keep = x.ndim == 1 if keep_signals is None else keep_signals
         return Call(self.backend, self.dtype, inputs.as_layers(self), x, keep_signals=keep, threads=self.threads)
 
+    def _compiled_single(self, x: np.ndarray, y: Any, keep_signals: bool | None) -> Single | None:
+        """The compiled form of this net for one sample, None where it has none or the call needs more checks."""
+        if self._single is not None and self._single.current(self):
+            compiled = self._single
+        elif self.engine not in ("auto", "fused") or single.refuses(self):
+            return None
+        else:
+            try:
+                compiled = self._single = single.Single(self)
+            except CompileError:
+                return None
+        if x.shape != compiled.x_shape or x.dtype.kind != "f" or keep_signals is False:
+            return None
+        if compiled.y_shape is None:
+            return compiled if y is None else None
+        fits = type(y) is np.ndarray and y.shape == compiled.y_shape and y.dtype.kind == "f"
+        return compiled if fits else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_single": None}  # it holds addresses
+
     def _store(self, gradients: Gradients, accumulate: bool) -> None:
         computed = [*gradients.weights, *(b for b in gradients.biases if b is not None)]
         for tensor, grad in zip((*self.weights, *self.biases), computed, strict=True):
             # a new array each time: one that was handed out is never overwritten
             tensor.grad = tensor.grad + grad if accumulate and tensor.grad is not None else grad
 
-    def _keep(self, call: Call | None, signals: Signals | None) -> None:
-        self._kept = call if signals is not None else None
+    def _keep(self, x: Array | None, signals: Signals | None) -> None:
+        self._kept_x = x if signals is not None else None
         for i, (t, z) in enumerate(zip(self.linear_outputs, self.nonlinear_outputs)):
             t.data = z.data = t.grad = z.grad = None
             if signals is not None:

@@ -22,32 +22,40 @@ template <class T, class S, int N> BPX_FN T polynomial(T x, const S (&constants)
   return sum;
 }
 
-// The upper tail of the normal distribution is Q(a) = exp(-a^2 / 2) P(u) w, w = 1 / (a + K), u = (a - K) w:
-// the transformation with which Shepherd and Laframboise (1981) expanded exp(x^2) erfc(x). P by Remez:
-// to 2^-25.7 with K = 4 for a from 0.55 to 14.5 (float), to 2^-53.8 with K = 6 for a from 0.55 to 39 (double).
-template <class T> BPX_FN T tail_polynomial(T u, float) {
-  const float P[] = {7.5528514e-01f,  -6.078966e-01f,  3.871363e-01f,  -1.8652222e-01f, 6.0410332e-02f,
-                     -7.5332145e-03f, -3.5371177e-03f, 1.5829493e-03f, 2.1072903e-04f, -1.2998843e-04f};
+// The upper tail of the normal distribution is Q(a) = exp(-a^2 / 2) (c + u P(u)) w, w = 1 / (a + K), u = (a - K) w: the
+// transformation with which Shepherd and Laframboise (1981) expanded exp(x^2) erfc(x). c + u P by Remez: to 2^-29.3
+// with K = 4 for a from 0.55 to 14.5 (float), to 2^-59.3 with K = 6 for a from 0.55 to 39 (double).
+template <class S> struct Tail;
+template <> struct Tail<float> {
+  static constexpr float K = 4.0f, c = 7.5528514e-01f, c_low = -1.3465003e-08f;
+};
+template <> struct Tail<double> {
+  static constexpr double K = 6.0, c = 0.7773517718933622, c_low = -5.080339995331781e-17;
+};
+template <class T> BPX_FN T tail_rest(T u, float) {
+  const float P[] = {-6.078966e-01f, 3.8713738e-01f,  -1.8652247e-01f, 6.0396995e-02f, -7.533674e-03f,
+                     -3.4820673e-03f, 1.602461e-03f, 1.3665603e-04f,  -1.7825761e-04f};
   return polynomial(u, P);
 }
-template <class T> BPX_FN T tail_polynomial(T u, double) {
-  const double P[] = {0.7773517718933622,     -0.7010090295908656,    0.5689688918147667,    -0.4139035857755714,
-                      0.26797424584258145,    -0.15268023206530484,   0.07517191564919976,   -0.03098531549411134,
-                      0.01002982085574703,    -0.002131605319310475,  3.286866181507111e-05, 0.00018136088046751754,
-                      -6.474674208316761e-05, 1.0746351587656626e-06, 6.783637102414966e-06, -1.7992710090676905e-06,
-                      -4.107560194809234e-07, 3.1229169779959573e-07, -7.913740656259734e-09, -4.6584890203680045e-08,
-                      7.40438289881536e-09,   6.6335087843968456e-09};
+template <class T> BPX_FN T tail_rest(T u, double) {
+  const double P[] = {-0.7010090295908656,    0.5689688918147836,    -0.4139035857755788,   0.2679742458416567,
+                      -0.15268023206492054,   0.07517191566899467,   -0.030985315500444862, 0.010029820639336709,
+                      -0.0021316052758079624, 3.287002959687283e-05, 0.00018136077976730827, -6.475204340409448e-05,
+                      1.0743408187762429e-06, 6.796453329763899e-06, -1.796934287345938e-06, -4.2962886768079996e-07,
+                      3.065564255850783e-07,  7.593154290951741e-09, -4.0101093757925335e-08, 1.9489561724665553e-09,
+                      3.776965289861825e-09};
   return polynomial(u, P);
 }
-/// Q(a) / exp(-a^2 / 2). Q changes several times as much as w, relatively, so what rounding took from w is added again.
+/// Q(a) / exp(-a^2 / 2). Q changes several times as much as w, relatively: what the roundings of w and of the sum took
+/// away is added again.
 template <class T> BPX_FN T tail_factor(T a) {
   using S = Scalar<T>;
-  const T one = c<T>(1.0f), K = c<T>(sizeof(S) == 4 ? 4.0f : 6.0f);
+  const T one = c<T>(1.0f), K = c<T>(Tail<S>::K), minus_2K = c<T>(-2 * Tail<S>::K), first = c<T>(Tail<S>::c);
   const T sum = a + K, part = sum - a, lost = (a - (sum - part)) + (K - part);  // Knuth's TwoSum
   const T w = one / sum, w_low = w * fma(-w, lost, fma(-w, sum, one));
-  const T u = fma(c<T>(-2.0f) * K, w_low, fma(c<T>(-2.0f) * K, w, one));
-  const T P = tail_polynomial(u, S());
-  return fma(P, w, P * w_low);
+  const T u = fma(minus_2K, w_low, fma(minus_2K, w, one));
+  const T rest = u * tail_rest(u, S()), P = first + rest, P_low = rest - (P - first) + c<T>(Tail<S>::c_low);
+  return fma(P, w, fma(P, w_low, P_low * w));
 }
 
 // erf(x) = x + x E(x^2), |x| <= 1, good to 2^-29.4 and 2^-55.4
@@ -82,8 +90,10 @@ template <class T> BPX_FN T normal_pdf(T t) {
 template <class T> BPX_FN T normal_cdf(T t) {
   const T a = at_most(abs(t), 40.0f), half = c<T>(0.5f);
   const T tail = times_gauss(tail_factor(a), a, -half);
-  const T x = t * c<T>(0.7071067811865476), middle = fma(half * x, erf_rest(x * x, Scalar<T>()), fma(half, x, half));
-  return where(a < c<T>(0.6f), middle, where(t < c<T>(0.0f), tail, c<T>(1.0f) - tail));
+  // near 0: 1/2 + erf(t / sqrt(2)) / 2; k is the rounding error of sqrt(1/8) in this precision, relatively
+  const T eighth = c<T>(0.3535533905932738), k = c<T>(sizeof(Scalar<T>) == 4 ? 1.711427e-08f : -6.835809e-17f);
+  const T middle = fma(t * eighth, erf_rest(half * t * t, Scalar<T>()) + k, fma(t, eighth, half));
+  return where(a < c<T>(0.95f), middle, where(t < c<T>(0.0f), tail, c<T>(1.0f) - tail));
 }
 
 }  // namespace bpx

@@ -10,18 +10,19 @@ INFIX = {
 }  # fmt: skip
 
 
-def struct(formula: Formula, name: str) -> str:
+def struct(formula: Formula, name: str, variables: tuple[str, ...]) -> str:
     """C++ source of ``struct NAME``: ``value``, ``grad`` and ``both`` for any lane type.
 
-    The formula must have the outputs "value" and "grad". ``p`` points to the parameters, in order.
+    The formula must have the outputs "value" and "grad", of these variables alone, which become the functions'
+    first arguments. ``p`` points to the parameters, in order.
     """
-    variables = ", ".join(f"T {v}" for v in formula.variables)
+    arguments = ", ".join(f"T {v}" for v in variables)
     lines = [f"struct {name} {{", f"  static constexpr int params = {len(formula.parameters)};"]
     for output in ("value", "grad"):
-        lines.append(f"  template <class T, class P> BPX_FN static T {output}({variables}, P p) {{")
+        lines.append(f"  template <class T, class P> BPX_FN static T {output}({arguments}, P p) {{")
         lines += _body(formula, [output])
         lines += [f"    return n{formula.outputs[output]};", "  }"]
-    lines.append(f"  template <class T, class P> BPX_FN static void both({variables}, P p, T& value, T& grad) {{")
+    lines.append(f"  template <class T, class P> BPX_FN static void both({arguments}, P p, T& value, T& grad) {{")
     lines += _body(formula, ["value", "grad"])
     lines += [f"    {output} = n{formula.outputs[output]};" for output in ("value", "grad")]
     return "\n".join([*lines, "  }", "};", ""])

@@ -51,11 +51,27 @@ class Compiler:
 
 def find() -> Compiler:
     """The compiler named by $CXX, else the first of g++, clang++ and c++ on the PATH. Raises CompileError."""
-    return _find(os.environ.get("CXX", ""), os.environ.get("PATH", ""))
+    found = _find(os.environ.get("CXX", ""), os.environ.get("PATH", ""))
+    if isinstance(found, CompileError):
+        raise found
+    return found
+
+
+def missing() -> str:
+    """Why there is no compiler, "" if there is one."""
+    found = _find(os.environ.get("CXX", ""), os.environ.get("PATH", ""))
+    return str(found) if isinstance(found, CompileError) else ""
 
 
 @cache
-def _find(cxx: str, path: str) -> Compiler:
+def _find(cxx: str, path: str) -> Compiler | CompileError:
+    try:
+        return _search(cxx, path)
+    except CompileError as error:
+        return error
+
+
+def _search(cxx: str, path: str) -> Compiler:
     wanted = [tuple(shlex.split(cxx))] if cxx.strip() else [(name,) for name in CANDIDATES]
     for command in wanted:
         program = shutil.which(command[0], path=path)

@@ -33,7 +33,7 @@ def test_the_bits_do_not_depend_on_the_order(n, source):
 def test_the_tree_is_the_documented_one():
     class Text(str):
         def __add__(self, other):
-            return Text(f"({self}{str(other)})")
+            return Text(f"({self}{other!s})")
 
     tree = ChunkTree()
     for i in random.Random(0).sample(range(7), 7):

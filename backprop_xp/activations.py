@@ -131,9 +131,10 @@ class Tanh(BuiltIn):
     """Hyperbolic tangent, f'(t) = 1 - tanh(t)^2, computed as 4 exp(-2 |t|) / (1 + exp(-2 |t|))^2."""
 
     name = "tanh"
-    let = {"e": "exp(-2 * abs(t))", "q": "1 / (1 + e)"}
+    # kernels/math_cpu.h computes tanh from the same e and q, which the compiler then shares
+    let = {"e": "exp(-2 * abs(t))", "q": "2 / (1 + e)"}
     value = "tanh(t)"
-    derivative = "4 * e * q * q"
+    derivative = "e * q * q"
 
 
 class Sigmoid(BuiltIn):

@@ -62,7 +62,7 @@ def source(formula: Formula, outputs: tuple[str, ...], dtype: str) -> str:
     shape = f"{len(formula.variables)}, {len(outputs)}"
     number = NUMBERS[dtype]
     return (
-        kernel_source("arrays.h")
+        kernel_source("elementwise.h")
         + emit.function(formula, outputs, "Formula")
         + f"BPX_ENTRY void formula(bpx::i64 n, const {number}* const* in, {number}* const* out, const {number}* p) {{\n"
         + f"  bpx::elementwise<Formula, {shape}>(n, in, out, p);\n}}\n"

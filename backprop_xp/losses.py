@@ -192,7 +192,7 @@ class SoftmaxCrossEntropy(Loss):
             value, grad = self.weighted(z[None], y[None], None if weight is None else weight[None], scale)
             return value, grad[0]
         with np.errstate(all="ignore"):
-            shifted = z - z.max(axis=1, keepdims=True, initial=-np.inf)
+            shifted = z - z.max(axis=1, keepdims=True)
             grad = xp.exp(shifted)
             total = grad.sum(axis=1, keepdims=True)
             log_total = xp.log(total)
@@ -240,12 +240,13 @@ def get_loss(loss: str | Any) -> Any:
     return loss
 
 
-def mean_scale(loss: Any, output_shape: tuple[int, ...], weight: Array | None) -> Any:
-    """What reduction="mean" multiplies the weighted sum of the losses by; NaN for no samples, as in PyTorch."""
-    total = (output_shape[0] if len(output_shape) == 2 else 1) if weight is None else weight.sum()
-    if getattr(loss, "mean_over", "samples") == "elements":
-        total = total * output_shape[-1]
-    return 1.0 / total if weight is not None or total else float("nan")
+def averaged(loss: Any, output_shape: tuple[int, ...], weight: Array | None) -> tuple[float, Array | None]:
+    """What reduction="mean" takes as (scale, weight): the weighted mean; NaN for no samples, as in PyTorch."""
+    scale = 1.0 / output_shape[-1] if getattr(loss, "mean_over", "samples") == "elements" else 1.0
+    if weight is not None:
+        return scale, weight / weight.sum()
+    samples = output_shape[0] if len(output_shape) == 2 else 1
+    return (scale / samples if samples else float("nan")), None
 
 
 @lru_cache(maxsize=64)

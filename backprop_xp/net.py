@@ -23,7 +23,7 @@ from .initialisers import Draw, as_random, get_initialiser
 from .jit import single
 from .jit.compiler import CompileError
 from .jit.single import Single
-from .losses import Loss, get_loss, mean_scale
+from .losses import Loss, averaged, get_loss
 from .tensor import Tensor
 from .threads import count
 
@@ -175,7 +175,8 @@ class Net:
         call.weight = inputs.as_sample_weight(sample_weight, call.x.shape[:-1], self.backend, self.dtype)
         call.input_grad = input_grad
         if self.reduction == "mean":
-            call.scale = mean_scale(call.loss, output_shape, call.weight)
+            with self.backend.activate():
+                call.scale, call.weight = averaged(call.loss, output_shape, call.weight)
         with self.backend.activate():
             gradients = engines.loss_and_grad(self.engine, call)
             self._store(gradients, accumulate)

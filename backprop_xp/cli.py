@@ -1,0 +1,111 @@
+"""The command line: bench, check, demo, info, cache."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__, threads
+from .backend import BackendError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, or 1 after one sentence on what is wrong."""
+    try:
+        arguments = _parser().parse_args(argv)
+        return arguments.run(arguments)
+    except (ValueError, TypeError, BackendError, OSError) as error:
+        print(f"backprop-xp: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("backprop-xp: interrupted", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with exit code 1."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="backprop-xp", description="Explicit backpropagation, at the speed of the machine.")
+    parser.add_argument("--version", action="version", version=f"backprop-xp {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    bench = commands.add_parser("bench", help="throughput of loss and all gradients, against PyTorch")
+    bench.add_argument("--batch", type=int, metavar="N", help="samples in every case (default: each case's own)")
+    bench.add_argument("--net", metavar="5-10-4-12", help="measure this net instead, tanh within and identity last")
+    bench.add_argument("--dtype", choices=("float32", "float64"), help="only cases of this dtype, or of --net")
+    bench.add_argument("--threads", type=int, metavar="N", help="of every contender (default: all processors)")
+    bench.add_argument("--backend", default="auto", metavar="NAME", help="auto, numpy, cupy or cupy:N")
+    bench.add_argument("--engines", default="auto", metavar="A,B", help="engines of ours: auto, fused, tiled, layered")
+    bench.add_argument("--compile", action="store_true", help="torch.compile as well")
+    bench.add_argument("--jax", action="store_true", help="JAX as well")
+    bench.add_argument("--full", action="store_true", help="everybody, and sweeps over batch, width and depth")
+    bench.add_argument("--seconds", type=float, default=12.0, metavar="S", help="of timing a case (default: 12)")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
+    bench.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown")
+    bench.add_argument("--plot", type=Path, metavar="FILE.png", help="draw throughput over batch size, 1 to 2^20")
+    bench.set_defaults(run=_bench)
+
+    check = commands.add_parser("check", help="every gradient against finite differences and PyTorch")
+    check.add_argument("--engine", default="auto", metavar="NAME")
+    check.add_argument("--dtype", choices=("float32", "float64"), default="float64")
+    check.add_argument("--backend", default="auto", metavar="NAME")
+    check.set_defaults(run=_check)
+
+    demo = commands.add_parser("demo", help="the article's example, step by step")
+    demo.set_defaults(run=_demo)
+    info = commands.add_parser("info", help="versions, backend, compiler, cache and threads")
+    info.set_defaults(run=_info)
+    cache = commands.add_parser("cache", help="compiled kernels: show or clear them")
+    cache.add_argument("action", choices=("show", "clear"), nargs="?", default="show")
+    cache.set_defaults(run=_cache)
+    return parser
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from .bench import command
+
+    return command.run(arguments, threads.count(arguments.threads))
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from . import check
+
+    failures = 0
+    for name, report in check.run_matrix(engine=arguments.engine, dtype=arguments.dtype, backend=arguments.backend):
+        failures += not report.ok
+        print(f"{'ok  ' if report.ok else 'FAIL'} {name}")
+        if not report.ok:
+            print(report)
+    print(f"{failures} failed" if failures else "every gradient is right")
+    return 1 if failures else 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from . import demo
+
+    return demo.run()
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from . import info
+
+    print(info.text())
+    return 0
+
+
+def _cache(arguments: argparse.Namespace) -> int:
+    from .jit import cache
+
+    if arguments.action == "clear":
+        print(f"{cache.clear()} compiled kernels deleted from {cache.folder()}")
+    else:
+        count, size = cache.size()
+        print(f"{cache.folder()}: {count} compiled kernels, {size / 1024:.0f} KiB")
+    return 0

@@ -1,0 +1,68 @@
+"""What this machine offers and what the package makes of it, for `backprop-xp info`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+import warnings
+
+import threadpoolctl
+
+from . import __version__, threads
+from .backend import get_backend
+from .jit import cache, compiler
+from .jit.compiler import CompileError
+
+PACKAGES = ("numpy", "cupy-cuda13x", "cupy-cuda12x", "torch", "jax", "threadpoolctl")
+
+
+def text() -> str:
+    """Lines of "what: which"."""
+    rows = [("backprop_xp", __version__), ("Python", f"{sys.version.split()[0]}, {platform.platform()}")]
+    rows += [(name, version) for name in PACKAGES if (version := _version(name))]
+    rows += [("backend", _backend())]
+    rows += _compiler()
+    count, size = cache.size()
+    rows.append(("kernel cache", f"{cache.folder()}, {count} kernels, {size / 1024:.0f} KiB"))
+    rows.append(("threads", f"{threads.count()} ({threads.ENVIRONMENT} changes it)"))
+    for library in threadpoolctl.threadpool_info():
+        rows.append(
+            (library["user_api"], f"{library['internal_api']} {library['version']}, {library['num_threads']} threads")
+        )
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _backend() -> str:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        backend = get_backend()
+    if backend.on_gpu:
+        properties = backend.xp.cuda.runtime.getDeviceProperties(backend.device)
+        return f"{backend.name} on {properties['name'].decode()}"
+    reason = str(caught[0].message).partition(": ")[2] if caught else ""
+    if not reason and not (_version("cupy-cuda13x") or _version("cupy-cuda12x")):
+        reason = "CuPy is not installed"
+    return f"{backend.name}" + (f" ({reason})" if reason else "")
+
+
+def _compiler() -> list[tuple[str, str]]:
+    try:
+        found = compiler.find()
+    except CompileError as error:
+        return [("C++ compiler", f"{error}; the fused engine is not available")]
+    features = compiler.cpu_features()
+    width = 512 if "avx512f" in features else 256 if "avx" in features else 128
+    return [
+        ("C++ compiler", f"{' '.join(found.command)}, {found.version}"),
+        ("flags", " ".join(found.flags)),
+        ("vector registers", f"{width} bits"),
+    ]

@@ -1,0 +1,108 @@
+"""What is measured: nets, batches and their data. One definition for the command line and for pytest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Case:
+    """One net and one batch.
+
+    Attributes:
+        name: for the table.
+        sizes: widths of the layers, input first.
+        activations: a name a layer.
+        samples: rows of the batch.
+        dtype: "float32" or "float64".
+        loss: a name; "softmax_cross_entropy" takes class indices, "half_sum_sq" nothing.
+        bias: whether the layers have one.
+        data: "normal" (standard normal numbers) or "digits" (scikit-learn's, repeated).
+    """
+
+    name: str
+    sizes: tuple[int, ...]
+    activations: tuple[str, ...]
+    samples: int
+    dtype: str = "float32"
+    loss: str = "half_sum_sq"
+    bias: bool = False
+    data: str = "normal"
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one sample: forward and weight gradients of every layer, signal gradients of all but the first."""
+        products = [a * b for a, b in zip(self.sizes, self.sizes[1:])]
+        return 3 * sum(products) - products[0]
+
+    @property
+    def flops(self) -> int:
+        """Of one sample's matrix products, two a multiply-add; activations come on top."""
+        return 2 * self.multiply_adds
+
+    def with_samples(self, samples: int) -> Case:
+        return replace(self, samples=samples)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """The batch and its targets, the same for every contender."""
+        if self.data == "digits":
+            return _digits(self.samples, self.dtype)
+        random = np.random.default_rng(0)
+        x = random.standard_normal((self.samples, self.sizes[0]), np.float32).astype(self.dtype)
+        y = random.integers(0, self.sizes[-1], self.samples) if self.loss == "softmax_cross_entropy" else None
+        return x, y
+
+    def net(self, **options: Any) -> Any:
+        """Our net for this case, always with the same weights."""
+        from backprop_xp import Net
+
+        return Net(
+            self.sizes, self.activations, self.loss, self.bias, self.dtype, rng=0, init="glorot_normal", **options
+        )
+
+
+def chain(hidden: str, depth: int) -> tuple[str, ...]:
+    """The same activation everywhere but at the output."""
+    return (hidden,) * (depth - 1) + ("identity",)
+
+
+ARTICLE = Case("article's net", (5, 10, 4, 12), ("tanh", "sigmoid", "identity"), 1 << 20)
+NARROW = Case("64-64-64-64-10", (64, 64, 64, 64, 10), chain("tanh", 4), 1 << 16)
+WIDE = Case("784-512-512-10", (784, 512, 512, 10), chain("relu", 3), 1 << 15)
+DOUBLE = Case("256-256-256-10", (256, 256, 256, 10), chain("tanh", 3), 1 << 14, "float64")
+DIGITS = Case("digits", (64, 128, 10), chain("relu", 2), 57_504, "float32", "softmax_cross_entropy", True, "digits")
+
+#: What `backprop-xp bench` measures by default.
+DEFAULT = (ARTICLE, replace(ARTICLE, dtype="float64"), NARROW, WIDE, DOUBLE, DIGITS)
+
+#: Batch sizes, widths and depths of the sweeps of a full run.
+BATCHES = tuple(1 << k for k in range(0, 23, 2))
+WIDTHS = tuple(
+    Case(f"width {w}", (w, w, w, 10), chain("tanh", 3), max(1024, (1 << 22) // w))
+    for w in (4, 8, 16, 32, 64, 128, 256, 512, 1024)
+)
+DEPTHS = tuple(Case(f"depth {d}", (16,) * (d + 1), chain("tanh", d), 1 << 17) for d in (1, 2, 4, 8, 16))
+
+
+def parse_net(text: str) -> tuple[int, ...]:
+    """Layer widths from text such as "5-10-4-12"."""
+    try:
+        sizes = tuple(int(part) for part in text.split("-"))
+    except ValueError:
+        sizes = ()
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"--net must be widths such as 5-10-4-12, got {text!r}")
+    return sizes
+
+
+def _digits(samples: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise ValueError("the case on digits needs scikit-learn: pip install 'backprop-xp[bench]'") from None
+    x, y = load_digits(return_X_y=True)
+    rows = np.arange(samples) % len(x)
+    return (x[rows] / 16).astype(dtype), y[rows].astype(np.int64)

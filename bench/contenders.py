@@ -1,0 +1,173 @@
+"""Who is measured. A contender is given the same arrays and weights, and computes the loss and every gradient.
+
+``step()`` is what the clock sees: it starts from the batch in the contender's own array type and ends when loss and
+all parameter gradients are there. Nothing is kept from one step to the next but memory.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from backprop_xp.bench.cases import Case
+
+EAGER = "PyTorch eager"
+
+
+@dataclass
+class Contender:
+    """One way to compute a case.
+
+    Attributes:
+        name: for the table; several forms of one rival share it, and the fastest counts.
+        form: which of them this is.
+        step: compute loss and gradients once, and wait for them.
+        results: after a step, the loss and the gradients (weights, then biases) as float64 NumPy arrays.
+        detail: after a step, more about how it was computed.
+    """
+
+    name: str
+    form: str
+    step: Callable[[], Any]
+    results: Callable[[], list[np.ndarray]]
+    detail: str = ""
+
+
+def ours(case: Case, engine: str = "auto", threads: int | None = None, backend: str | None = None) -> Contender:
+    """backprop_xp, by this engine."""
+    net = case.net(engine=engine, threads=threads, backend=backend)
+    x, y = case.arrays()
+    if net.backend.on_gpu:  # PyTorch's batch is on the device too
+        x, y = net.backend.asarray(x, None, "x"), None if y is None else net.backend.asarray(y, None, "y")
+    last: list[Any] = []
+
+    def step() -> None:
+        last[:] = [net.loss_and_grad(x, y)]
+        _wait(net)
+
+    def results() -> list[np.ndarray]:
+        return [_host(a) for a in (last[0], *(p.grad for p in (*net.weights, *net.biases)))]
+
+    chosen = net.plan(x).engine
+    name = "backprop_xp" if engine == "auto" else f"backprop_xp {engine}"
+    return Contender(name, chosen, step, results, detail=chosen)
+
+
+def torch_eager(case: Case, form: str, compiled: bool = False, device: str = "cpu") -> Contender:
+    """PyTorch with nn.Linear modules (form "nn") or plain matrix products (form "matmul")."""
+    import torch
+
+    net = case.net(backend="numpy")
+    x_host, y_host = case.arrays()
+    x = torch.from_numpy(x_host).to(device)
+    y = None if y_host is None else torch.from_numpy(y_host).to(device)
+    weights = [torch.from_numpy(w.data.copy()).to(device).requires_grad_() for w in net.weights]
+    biases = [torch.from_numpy(b.data.copy()).to(device).requires_grad_() for b in net.biases]
+    functions = [_torch_activation(name) for name in case.activations]
+    parameters = [*weights, *biases]
+
+    if form == "nn":
+        modules: list[Any] = []
+        for i, weight in enumerate(weights):
+            linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=case.bias, dtype=x.dtype, device=device)
+            linear.weight = torch.nn.Parameter(weight.detach())
+            if case.bias:
+                linear.bias = torch.nn.Parameter(biases[i].detach())
+            modules += [linear, functions[i]()]
+        model: Callable[[Any], Any] = torch.nn.Sequential(*modules)
+        linears = [m for m in modules if isinstance(m, torch.nn.Linear)]
+        parameters = [m.weight for m in linears] + [m.bias for m in linears if case.bias]
+    else:
+        layers = [f() for f in functions]
+
+        def model(z: Any) -> Any:
+            for i, f in enumerate(layers):
+                z = z @ weights[i].T
+                z = f(z + biases[i] if case.bias else z)
+            return z
+
+    def loss_of(x: Any) -> Any:
+        z = model(x)
+        if case.loss == "softmax_cross_entropy":
+            return torch.nn.functional.cross_entropy(z, y, reduction="sum")
+        return 0.5 * (z * z).sum()
+
+    if compiled:
+        loss_of = torch.compile(loss_of)
+    last: list[Any] = []
+
+    def step() -> None:
+        for parameter in parameters:
+            parameter.grad = None
+        loss = loss_of(x)
+        loss.backward()
+        last[:] = [loss.detach()]
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    def results() -> list[np.ndarray]:
+        return [a.detach().cpu().double().numpy() for a in (last[0], *(p.grad for p in parameters))]
+
+    return Contender("torch.compile" if compiled else EAGER, form, step, results)
+
+
+def jax_jit(case: Case) -> Contender:
+    """JAX: jit of value_and_grad."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    import jax.numpy as jnp
+
+    net = case.net(backend="numpy")
+    x_host, y_host = case.arrays()
+    x, y = jnp.asarray(x_host), None if y_host is None else jnp.asarray(y_host)
+    parameters = ([jnp.asarray(w.data) for w in net.weights], [jnp.asarray(b.data) for b in net.biases])
+    functions = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "relu": jax.nn.relu, "identity": lambda t: t,
+                 "gelu": lambda t: jax.nn.gelu(t, approximate=False)}  # fmt: skip
+
+    def loss_of(parameters: Any, x: Any, y: Any) -> Any:
+        weights, biases = parameters
+        z = x
+        for i, name in enumerate(case.activations):
+            z = z @ weights[i].T
+            z = functions[name](z + biases[i] if biases else z)
+        if case.loss == "softmax_cross_entropy":
+            return -jnp.take_along_axis(jax.nn.log_softmax(z), y[:, None], 1).sum()
+        return 0.5 * (z * z).sum()
+
+    gradient = jax.jit(jax.value_and_grad(loss_of))
+    last: list[Any] = []
+
+    def step() -> None:
+        last[:] = [jax.block_until_ready(gradient(parameters, x, y))]
+
+    def results() -> list[np.ndarray]:
+        loss, (weights, biases) = last[0]
+        return [np.asarray(a, np.float64) for a in (loss, *weights, *biases)]
+
+    return Contender("JAX", "jit", step, results)
+
+
+def available(name: str) -> bool:
+    """Whether this Python package is installed."""
+    return importlib.util.find_spec(name) is not None
+
+
+def _torch_activation(name: str) -> Any:
+    import torch
+
+    table = {"tanh": torch.nn.Tanh, "sigmoid": torch.nn.Sigmoid, "relu": torch.nn.ReLU,
+             "identity": torch.nn.Identity, "gelu": torch.nn.GELU}  # fmt: skip
+    return table[name]
+
+
+def _wait(net: Any) -> None:
+    if net.backend.on_gpu:
+        net.backend.xp.cuda.get_current_stream().synchronize()
+
+
+def _host(array: Any) -> np.ndarray:
+    return np.asarray(array.get() if hasattr(array, "get") else array, np.float64)

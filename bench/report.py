@@ -1,0 +1,155 @@
+"""Results as a table for people, Markdown for documents, and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from backprop_xp.bench.cases import Case
+from backprop_xp.bench.limits import Limits
+
+
+@dataclass
+class Row:
+    """One contender in one case.
+
+    Attributes:
+        samples_per_second: the median.
+        spread: half the distance between quartiles, over the median.
+        speedup: over PyTorch eager, the median of the ratios round by round; None without PyTorch.
+        extra_bytes: peak memory of a step beyond inputs and parameters; None if not measured.
+    """
+
+    contender: str
+    form: str
+    samples_per_second: float
+    spread: float
+    speedup: float | None
+    extra_bytes: int | None = None
+
+
+@dataclass
+class Result:
+    """One case: who was how fast, and how far the gradients were apart. Without rows: why not."""
+
+    case: Case
+    rows: list[Row] = field(default_factory=list)
+    difference: float | None = None
+    refused: str = ""
+
+
+HEAD = f"{'':24}{'samples/s':>12}{'spread':>8}{'x PyTorch':>11}{'% GEMM':>8}{'% FMA':>7}{'memory':>11}"
+
+
+def table(results: list[Result], limits: Limits) -> str:
+    """Text of at most 100 columns."""
+    lines = []
+    for result in results:
+        case = result.case
+        lines += ["", f"{case.name}  {case.samples:,} x {case.dtype}, {case.flops:,} flop a sample", HEAD]
+        lines += [_line(case, row, limits) for row in result.rows]
+        if result.refused:
+            lines.append(f"  no speed is shown: {result.refused}")
+        elif result.difference is not None:
+            lines.append(f"  gradients equal PyTorch's: within {result.difference:.1e} of their norms")
+        else:
+            lines.append("  gradients not compared: PyTorch is not installed")
+    return "\n".join(lines[1:])
+
+
+def markdown(results: list[Result], limits: Limits) -> str:
+    """The same as one Markdown table."""
+    lines = [
+        "| case | batch | contender | samples/s | x PyTorch eager | % of GEMM | % of FMA peak | extra memory |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for result in results:
+        case = result.case
+        for row in result.rows:
+            cells = (
+                case.name, f"{case.samples:,} x {case.dtype}", f"{row.contender} ({row.form})",
+                _rate(row.samples_per_second), _ratio(row.speedup), _share(case, row, limits.gemm),
+                _share(case, row, limits.fma), _bytes(row.extra_bytes),
+            )  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def describe(limits: Limits, threads: int) -> str:
+    """The machine, and its limits as measured."""
+    gemm = ", ".join(f"{limits.gemm[d] / 1e9:.0f} ({d})" for d in limits.gemm)
+    fma = (
+        ", ".join(f"{limits.fma[d] / 1e9:.0f} ({d})" for d in limits.fma)
+        if limits.fma
+        else "not measured (no compiler)"
+    )
+    return (
+        f"{processor()}, {threads} threads\n"
+        f"limits measured in this run: matrix product {gemm} Gflop/s; multiply-add peak {fma} Gflop/s; "
+        f"copy {limits.copy / 1e9:.1f} GB/s"
+    )
+
+
+def processor() -> str:
+    """What the machine calls its processor."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def write_json(path: Path, results: list[Result], limits: Limits, environment: dict[str, Any]) -> None:
+    """All numbers, to a temporary name and then renamed."""
+    content = {"environment": environment, "limits": asdict(limits), "results": [asdict(result) for result in results]}
+    replace_file(path, json.dumps(content, indent=1).encode())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _line(case: Case, row: Row, limits: Limits) -> str:
+    name = f"  {row.contender}" + (f" ({row.form})" if row.form not in row.contender else "")
+    return (
+        f"{name:24}{_rate(row.samples_per_second):>12}{f'+-{row.spread:.0%}':>8}{_ratio(row.speedup):>11}"
+        f"{_share(case, row, limits.gemm):>8}{_share(case, row, limits.fma):>7}{_bytes(row.extra_bytes):>11}"
+    )
+
+
+def _rate(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def _share(case: Case, row: Row, limit: dict[str, float] | None) -> str:
+    return f"{row.samples_per_second * case.flops / limit[case.dtype]:.0%}" if limit else "-"
+
+
+def _bytes(value: int | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value / 2**20:.1f} MiB" if value < 2**30 else f"{value / 2**30:.2f} GiB"

@@ -1,0 +1,38 @@
+"""The cases of `backprop-xp bench` as a pytest-benchmark suite: `pytest bench/`.
+
+BACKPROP_XP_BENCH_SAMPLES sets the batch of every case, for a quick look.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from backprop_xp.bench import contenders, measure
+from backprop_xp.bench.cases import DEFAULT, Case
+
+from backprop_xp import threads
+
+
+def makers(case: Case) -> dict[str, object]:
+    made = {"backprop_xp": lambda: contenders.ours(case, threads=threads.count(), backend="numpy")}
+    if contenders.available("torch"):
+        made["torch-nn"] = lambda: contenders.torch_eager(case, "nn")
+        made["torch-matmul"] = lambda: contenders.torch_eager(case, "matmul")
+    return made
+
+
+@pytest.mark.parametrize("who", ["backprop_xp", "torch-nn", "torch-matmul"])
+@pytest.mark.parametrize("case", DEFAULT, ids=lambda case: f"{case.name}-{case.dtype}")
+def test_loss_and_grad(benchmark, case, who):
+    if samples := os.environ.get("BACKPROP_XP_BENCH_SAMPLES"):
+        case = case.with_samples(int(samples))
+    made = makers(case)
+    if who not in made:
+        pytest.skip("PyTorch is not installed")
+    contender = made[who]()
+    if who != "torch-nn" and "torch-nn" in made:
+        measure.prove_equal(made["torch-nn"](), [contender], case.dtype)
+    benchmark.group = f"{case.name} {case.samples:,} x {case.dtype}"
+    benchmark.extra_info["flop per sample"] = case.flops
+    benchmark(contender.step)

@@ -1,0 +1,75 @@
+#pragma once
+#include "math.h"
+// Losses for the fused pass. run() takes one lane of samples' outputs, z[k * W] for output k, replaces them by the
+// gradient times `factor` (if `scaled`), and returns each sample's loss, without the factor.
+
+namespace bpx {
+
+/// What y holds.
+enum class Target { none, values, classes };
+
+/// A sum over the outputs; F::both(z, y, p, value, grad), or F::both(z, p, value, grad) where F::target is false.
+template <class F> struct ElementwiseLoss {
+  static constexpr int params = F::params;
+  static constexpr Target target = F::target ? Target::values : Target::none;
+
+  template <int OUT, int W, class T, class S> BPX_FN static T run(S* z, const S* y, const S* p, T factor, bool scaled) {
+    T loss = c<T>(0.0f);
+    auto step = [&](int k) __attribute__((always_inline)) {
+      const T zk = load<T>(z + k * W);
+      T value, grad;
+      if constexpr (F::target) {
+        const T yk = load<T>(y + k * W);
+        F::both(zk, yk, p, value, grad);
+      } else {
+        F::both(zk, p, value, grad);
+      }
+      loss = loss + value;
+      store<T>(z + k * W, scaled ? grad * factor : grad);
+    };
+    if constexpr (OUT <= 16 || BPX_CUDA) {
+      BPX_UNROLL
+      for (int k = 0; k < OUT; ++k) step(k);
+    } else {
+      for (int k = 0; k < OUT; ++k) step(k);
+    }
+    return loss;
+  }
+};
+
+/// -sum_k y_k log softmax(z)_k; y are class indices or probabilities.
+template <bool CLASSES> struct SoftmaxCrossEntropy {
+  static constexpr int params = 0;
+  static constexpr Target target = CLASSES ? Target::classes : Target::values;
+
+  template <int OUT, int W, class T, class S> BPX_FN static T run(S* z, const S* y, const S*, T factor, bool scaled) {
+    const T zero = c<T>(0.0f);
+    T top = load<T>(z);
+    for (int k = 1; k < OUT; ++k) top = maximum(load<T>(z + k * W), top);
+    T total = zero;
+    for (int k = 0; k < OUT; ++k) total = total + exp(load<T>(z + k * W) - top);
+    const T log_total = log(total), inverse = c<T>(1.0f) / total;
+    T loss = zero, mass = CLASSES ? c<T>(1.0f) : zero;
+    if constexpr (!CLASSES) {
+      for (int k = 0; k < OUT; ++k) mass = mass + load<T>(y + k * W);
+    }
+    for (int k = 0; k < OUT; ++k) {
+      const T shifted = load<T>(z + k * W) - top, softmax = exp(shifted) * inverse;
+      T grad;
+      if constexpr (CLASSES) {
+        const auto here = load<T>(y) == c<T>(S(k));
+        loss = where(here, log_total - shifted, loss);
+        grad = softmax - where(here, c<T>(1.0f), zero);
+      } else {
+        const T yk = load<T>(y + k * W);
+        // a class of probability 0 adds nothing, even where its log-probability is -inf
+        loss = loss + where(yk != zero, yk * (log_total - shifted), zero);
+        grad = softmax * mass - yk;
+      }
+      store<T>(z + k * W, scaled ? grad * factor : grad);
+    }
+    return loss;
+  }
+};
+
+}  // namespace bpx

@@ -1,0 +1,211 @@
+#pragma once
+#include "losses.h"
+#include "net.h"
+// The fused pass over a whole batch on the CPU: chunks of samples, handed out to any number of threads.
+//
+// A chunk's sums depend on its samples alone, and chunks are added in a tree that depends on their number alone
+// (Tree), so the result is the same bits for any number of threads.
+
+namespace bpx {
+
+/// What the caller hands over. Strides are in elements; the parameters' gradients are laid out like `params`.
+struct Args {
+  i64 n;                        // samples
+  const void* x;                // (n, in), any strides
+  i64 x_row, x_column;
+  const void* y;                // (n, out) numbers or (n,) int64 class indices, any strides
+  i64 y_row, y_column;
+  const void* weight;           // (n,) or null, any stride
+  i64 weight_row;
+  const void* params;           // W and b of every layer, one after another, W row by row
+  const void* scalars;          // parameters of the activations, then of the loss
+  double scale;                 // the gradient is multiplied by it; `losses` is not
+  void* output;                 // (n, out) contiguous: forward
+  void* x_grad;                 // (n, in) contiguous, if Net::input_grad
+  void* sums;                   // (chunks, params): each chunk's gradients
+  double* losses;               // (chunks,): each chunk's sum of weight * loss
+  i64 first, last;              // chunks first .. last - 1 are to do; sums and losses begin at chunk `first`
+  i64 next;                     // the next chunk to hand out; starts at `first`
+  i64 stop;                     // set it, and threads return after the chunk they are at
+};
+
+constexpr i64 chunk_samples = 4096;
+
+#if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
+// One register of numbers that are `step` apart, step * 16 < 2^31
+typedef int Indices16 __attribute__((vector_size(64)));
+typedef int Indices8 __attribute__((vector_size(32)));
+BPX_FN Pack<float, 1> gather(const float* from, int step) {
+  const Indices16 k = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return {__builtin_ia32_gathersiv16sf(VF{}, from, k * step, -1, 4)};
+}
+BPX_FN Pack<double, 1> gather(const double* from, int step) {
+  const Indices8 k = {0, 1, 2, 3, 4, 5, 6, 7};
+  return {__builtin_ia32_gathersiv8df(VD{}, from, k * step, -1, 8)};
+}
+constexpr bool have_gather = true;
+#else
+template <class S> BPX_FN Pack<S, 1> gather(const S* from, int step) {
+  Pack<S, 1> a;
+  for (int k = 0; k < Lane<Pack<S, 1>>::width; ++k) a.v[k] = from[k * i64(step)];
+  return a;
+}
+#endif
+
+/// to[f * W + s] = from[s * row + f * column]; zeros beyond `valid` samples.
+template <int W, class S> BPX_KERNEL void load_tile(const S* from, i64 row, i64 column, int features, int valid, S* to) {
+  constexpr int lanes = Lane<Pack<S, 1>>::width;
+  if (valid == W && row * lanes < (1ll << 30) && row * lanes > -(1ll << 30)) {
+    for (int s = 0; s < W; s += lanes)
+      for (int f = 0; f < features; ++f) store(to + f * W + s, gather(from + s * row + f * column, int(row)));
+    return;
+  }
+  for (int f = 0; f < features; ++f)
+    for (int s = 0; s < W; ++s) to[f * W + s] = s < valid ? from[s * row + f * column] : S(0);
+}
+/// to[s * features + f] = from[f * W + s] for the valid samples
+template <int W, class S> BPX_KERNEL void store_tile(const S* from, int features, int valid, S* to) {
+  for (int s = 0; s < valid; ++s)
+    for (int f = 0; f < features; ++f) to[i64(s) * features + f] = from[f * W + s];
+}
+
+/// One chunk: its gradients and its loss.
+template <class Net> void run_chunk(const Args& args, i64 chunk) {
+  using S = typename Net::S;
+  using T = Pack<S, 1>;
+  using Layers = typename Net::Layers;
+  constexpr int W = Shape<S>::samples, lanes = Lane<T>::width, P = Layers::params;
+  constexpr int in = First<Layers>::Type::in, out = Last<Layers>::Type::out;
+  constexpr int targets = Net::Loss::target == Target::values ? out : Net::Loss::target == Target::classes ? 1 : 0;
+  alignas(64) S x[in * W], y[(targets ? targets : 1) * W], weight[W], factor[W], loss[W], grads[P * lanes];
+  for (int i = 0; i < P * lanes; ++i) grads[i] = S(0);
+  T total{}, low{};  // of the loss, and what rounding took from it
+  Tile<S> tile{(const S*)args.params, (const S*)args.scalars, y, weight, factor, W, grads, loss};
+
+  const i64 begin = chunk * chunk_samples, end = begin + chunk_samples < args.n ? begin + chunk_samples : args.n;
+  for (i64 at = begin; at < end; at += W) {
+    const int valid = tile.valid = end - at < W ? int(end - at) : W;
+    load_tile<W>((const S*)args.x + at * args.x_row, args.x_row, args.x_column, in, valid, x);
+    if constexpr (Net::Loss::target == Target::values) {
+      load_tile<W>((const S*)args.y + at * args.y_row, args.y_row, args.y_column, out, valid, y);
+    } else if constexpr (Net::Loss::target == Target::classes) {
+      for (int s = 0; s < W; ++s) y[s] = s < valid ? S(((const i64*)args.y)[(at + s) * args.y_row]) : S(0);
+    }
+    if constexpr (Net::factors) {
+      const S* const w = (const S*)args.weight;
+      for (int s = 0; s < W; ++s) {
+        weight[s] = w && s < valid ? w[(at + s) * args.weight_row] : S(1);
+        factor[s] = weight[s] * S(args.scale);
+      }
+    }
+    backprop<Net, W, void, 0, 0>(Layers(), tile, x, (const S*)nullptr);
+    clear_rest<1, W>(loss, valid);
+    T sum{};
+    for (int s = 0; s < W; s += lanes) {
+      const T l = load<T>(loss + s);
+      sum = sum + (Net::factors ? l * load<T>(weight + s) : l);
+    }
+    const T both = total + sum, part = both - total;  // Knuth's TwoSum
+    low = low + ((total - (both - part)) + (sum - part));
+    total = both;
+    if constexpr (Net::input_grad) store_tile<W>(x, in, valid, (S*)args.x_grad + at * in);
+  }
+
+  S* const sums = (S*)args.sums + (chunk - args.first) * P;
+  for (int p = 0; p < P; ++p) {
+    S* const g = grads + p * lanes;
+    for (int half = lanes / 2; half > 0; half /= 2)
+      for (int l = 0; l < half; ++l) g[l] += g[l + half];
+    sums[p] = g[0];
+  }
+  double result = 0, rest = 0;
+  for (int l = 0; l < lanes; ++l) result += total.v[l], rest += low.v[l];
+  args.losses[chunk - args.first] = result - result == 0 ? result + rest : result;  // rest is NaN where result is inf
+}
+
+/// The outputs of one chunk.
+template <class Net> void run_forward(const Args& args, i64 chunk) {
+  using S = typename Net::S;
+  using Layers = typename Net::Layers;
+  constexpr int W = Shape<S>::samples, in = First<Layers>::Type::in, out = Last<Layers>::Type::out;
+  alignas(64) S x[in * W], z[out * W];
+  const i64 begin = chunk * chunk_samples, end = begin + chunk_samples < args.n ? begin + chunk_samples : args.n;
+  for (i64 at = begin; at < end; at += W) {
+    const int valid = end - at < W ? int(end - at) : W;
+    load_tile<W>((const S*)args.x + at * args.x_row, args.x_row, args.x_column, in, valid, x);
+    infer<W, 0, 0>(Layers(), (const S*)args.params, (const S*)args.scalars, x, z);
+    store_tile<W>(z, out, valid, (S*)args.output + at * out);
+  }
+}
+
+/// Works on chunks until none is left; any number of threads may do so at once.
+template <class Op> BPX_FN void for_chunks(Args* args, Op op) {
+  while (!__atomic_load_n(&args->stop, __ATOMIC_RELAXED)) {
+    const i64 chunk = __atomic_fetch_add(&args->next, 1, __ATOMIC_RELAXED);
+    if (chunk >= args->last) return;
+    op(chunk);
+  }
+}
+
+/// A sum of chunks, taken in order, in a tree like a binary counter: a level holds the sum of 2^level chunks.
+struct Tree {
+  i64 params, count;
+  void* levels;    // (40, params)
+  double* losses;  // (40,)
+};
+template <class S> void tree_add(Tree* tree, const void* sums, const double* losses, i64 chunks) {
+  const i64 P = tree->params;
+  for (i64 k = 0; k < chunks; ++k) {
+    S* level = (S*)tree->levels;
+    const S* const add = (const S*)sums + k * P;
+    int l = 0;
+    const i64 count = tree->count++;
+    if (!(count & 1)) {
+      for (i64 p = 0; p < P; ++p) level[p] = add[p];
+      tree->losses[0] = losses[k];
+      continue;
+    }
+    // the first carry adds the chunk to level 0 and goes on from there
+    for (i64 p = 0; p < P; ++p) level[p] += add[p];
+    tree->losses[0] += losses[k];
+    for (; count >> l & 1; ++l, level += P) {
+      const bool last = !(count >> (l + 1) & 1);
+      S* const next = level + P;
+      for (i64 p = 0; p < P; ++p) next[p] = last ? level[p] : next[p] + level[p];
+      tree->losses[l + 1] = last ? tree->losses[l] : tree->losses[l + 1] + tree->losses[l];
+    }
+  }
+}
+/// The sum of all that was added, into `sums`; returns the loss. Low levels are added first.
+template <class S> double tree_total(const Tree* tree, void* out) {
+  const i64 P = tree->params;
+  S* const sums = (S*)out;
+  double loss = 0;
+  for (i64 p = 0; p < P; ++p) sums[p] = S(0);
+  bool any = false;
+  for (int l = 0; l < 40; ++l) {
+    if (!(tree->count >> l & 1)) continue;
+    const S* const level = (const S*)tree->levels + l * P;
+    for (i64 p = 0; p < P; ++p) sums[p] = any ? level[p] + sums[p] : level[p];
+    loss = any ? tree->losses[l] + loss : tree->losses[l];
+    any = true;
+  }
+  return loss;
+}
+
+}  // namespace bpx
+
+/// The entry points for `Net`.
+#define BPX_BACKPROP(NET)                                                                                       \
+  BPX_ENTRY void bpx_backprop(bpx::Args* args) {                                                                \
+    bpx::for_chunks(args, [=](bpx::i64 chunk) { bpx::run_chunk<NET>(*args, chunk); });                          \
+  }                                                                                                             \
+  BPX_ENTRY void bpx_tree_add(bpx::Tree* tree, const void* sums, const double* losses, bpx::i64 chunks) {       \
+    bpx::tree_add<NET::S>(tree, sums, losses, chunks);                                                          \
+  }                                                                                                             \
+  BPX_ENTRY double bpx_tree_total(const bpx::Tree* tree, void* sums) { return bpx::tree_total<NET::S>(tree, sums); } \
+  BPX_ENTRY bpx::i64 bpx_chunk_samples() { return bpx::chunk_samples; }
+#define BPX_FORWARD(NET)                                                                                        \
+  BPX_ENTRY void bpx_forward(bpx::Args* args) {                                                                 \
+    bpx::for_chunks(args, [=](bpx::i64 chunk) { bpx::run_forward<NET>(*args, chunk); });                        \
+  }

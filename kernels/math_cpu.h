@@ -83,6 +83,16 @@ template <class T> BPX_FN T limit_argument(T x) {
 }
 template <class T> BPX_FN T limit_rest(T r) { return r; }
 
+// 1 / d for d > 0, neither tiny nor huge, to 2^-14 or better: for one Newton step
+template <class T> BPX_FN T rough_reciprocal(T d) { return c<T>(1.0f) / d; }
+#if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
+BPX_FN VF rough(VF d) { return __builtin_ia32_rcp14ps512_mask(d, d, -1); }
+BPX_FN Pack<float, 1> rough_reciprocal(Pack<float, 1> d) { return {rough(d.v)}; }
+template <int U> BPX_FN Pack<float, U> rough_reciprocal(Pack<float, U> d) {
+  return {rough_reciprocal(d.lo), rough_reciprocal(d.hi)};
+}
+#endif
+
 // ---- exp and its relatives --------------------------------------------------------------------------------------
 
 // e^r = 1 + r + r^2 Q(r), |r| <= ln(2) / 2: relative to e^r - 1, Q is good to 2^-26 and 2^-59.8

@@ -1,5 +1,5 @@
 #pragma once
-#include "math.h"
+#include "activations.h"
 // Backpropagation through a whole net for a tile of W samples, forward, loss and backward in one pass.
 //
 // The net is a type, written by the Python side:
@@ -18,12 +18,6 @@
 
 namespace bpx {
 
-/// z = t. Layers with it neither store nor multiply by its derivative.
-struct identity {
-  static constexpr int params = 0;
-  template <class T, class P> BPX_FN static T value(T t, P) { return t; }
-  template <class T, class P> BPX_FN static T grad(T, P) { return c<T>(1.0f); }
-};
 template <class F> struct IsIdentity { static constexpr bool value = false; };
 template <> struct IsIdentity<identity> { static constexpr bool value = true; };
 
@@ -48,6 +42,7 @@ template <class L, class... Rest> struct Last<Layers<L, Rest...>> { using Type =
 #define BPX_KERNEL BPX_FN
 template <class S> struct Shape {
   using Wide = S;
+  using Widest = S;
   using Narrow = S;
   static constexpr int samples = 1, product_block = 1 << 20, outer_rows = 1 << 20, outer_columns = 1 << 20, unroll = 1 << 20;
 };
@@ -57,11 +52,15 @@ template <class S> struct Shape {
 #ifndef BPX_LANE_REGISTERS
 #define BPX_LANE_REGISTERS 2
 #endif
+#ifndef BPX_FUNCTION_REGISTERS
+#define BPX_FUNCTION_REGISTERS 4
+#endif
 #ifndef BPX_TILE_REGISTERS
 #define BPX_TILE_REGISTERS 8
 #endif
 template <class S> struct Shape {
-  using Wide = Pack<S, BPX_LANE_REGISTERS>;
+  using Wide = Pack<S, BPX_LANE_REGISTERS>;            // for products, which need registers for sums
+  using Widest = Pack<S, BPX_FUNCTION_REGISTERS>;      // for activations, whose steps wait for one another
   using Narrow = Pack<S, 1>;
   static constexpr int registers = BPX_VECTOR_BYTES == 64 ? 32 : 16;
   static constexpr int samples = BPX_TILE_REGISTERS * Lane<Narrow>::width;
@@ -122,6 +121,7 @@ template <class L, int W, class S> BPX_KERNEL void forward(const S* params, cons
     }
   });
   if constexpr (!L::identity) {
+    using T = typename Shape<S>::Widest;
     BPX_UNROLL_OUTER
     for (int i = 0; i < L::out * W; i += Lane<T>::width) {
       T value, slope;
@@ -147,6 +147,7 @@ template <class L, int W, class S> BPX_KERNEL void forward(const S* params, cons
     }
   });
   if constexpr (!L::identity) {
+    using T = typename Shape<S>::Widest;
     BPX_UNROLL_OUTER
     for (int i = 0; i < L::out * W; i += Lane<T>::width) store<T>(z + i, L::Act::value(load<T>(z + i), scalars));
   }
@@ -240,7 +241,7 @@ template <class S> struct Tile {
 /// z_in is overwritten by the layer below's grad_t, on the lowest level (where BELOW is void) by the gradient in x.
 template <class Net, int W, class BELOW, int AT, int SCALAR, class S>
 BPX_FN void backprop(Layers<>, const Tile<S>& tile, S* z, const S* df) {
-  using T = typename Shape<S>::Wide;
+  using T = typename Shape<S>::Widest;
   BPX_UNROLL_OUTER
   for (int s = 0; s < W; s += Lane<T>::width) {
     const T factor = Net::factors ? load<T>(tile.factor + s) : c<T>(1.0f);

@@ -22,7 +22,7 @@ from .call import Array, Call, Gradients, Layer, Signals
 __all__ = ["ENGINES", "Call", "Gradients", "Layer", "Plan", "Signals", "forward", "loss_and_grad", "plan"]
 
 #: Every engine by name, the one that "auto" would rather have first.
-ENGINES = ("tiled", "layered")
+ENGINES = ("fused", "tiled", "layered")
 
 
 def loss_and_grad(name: str, call: Call) -> Gradients:
@@ -69,7 +69,8 @@ def _run(name: str, call: Call, what: str) -> Any:
         return getattr(_module(engine), what)(call)
     except CompileError as error:
         _warn(str(error))
-        return getattr(_module("tiled"), what)(call)
+        other = "layered" if _module("tiled").refuses(call) else "tiled"
+        return getattr(_module(other), what)(call)
 
 
 def _choose(name: str, call: Call) -> tuple[str, str]:

@@ -10,14 +10,16 @@ INFIX = {
 }  # fmt: skip
 
 
-def struct(formula: Formula, name: str, variables: tuple[str, ...]) -> str:
+def struct(formula: Formula, name: str, variables: tuple[str, ...], target: bool | None = None) -> str:
     """C++ source of ``struct NAME``: ``value``, ``grad`` and ``both`` for any lane type.
 
     The formula must have the outputs "value" and "grad", of these variables alone, which become the functions'
-    first arguments. ``p`` points to the parameters, in order.
+    first arguments. ``p`` points to the parameters, in order. A loss says whether it takes a ``target``.
     """
     arguments = ", ".join(f"T {v}" for v in variables)
     lines = [f"struct {name} {{", f"  static constexpr int params = {len(formula.parameters)};"]
+    if target is not None:
+        lines.append(f"  static constexpr bool target = {str(target).lower()};")
     for output in ("value", "grad"):
         lines.append(f"  template <class T, class P> BPX_FN static T {output}({arguments}, P p) {{")
         lines += _body(formula, [output])

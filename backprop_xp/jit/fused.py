@@ -1,0 +1,116 @@
+"""A whole net as one compiled pass: C++ source around kernels/net_cpu.h, and the functions it gives."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from ..activations import Identity
+from ..formulas import emit
+from ..kernels import source as kernel_source
+from . import cache as kernel_cache
+from .elementwise import NUMBERS
+
+INT, POINTER, DOUBLE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
+
+
+class Args(ctypes.Structure):
+    """``bpx::Args`` of kernels/net_cpu.h, which says what each field is."""
+
+    _fields_ = [
+        ("n", INT), ("x", POINTER), ("x_row", INT), ("x_column", INT),
+        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("weight", POINTER), ("weight_row", INT),
+        ("params", POINTER), ("scalars", POINTER), ("scale", DOUBLE), ("output", POINTER), ("x_grad", POINTER),
+        ("sums", POINTER), ("losses", POINTER), ("first", INT), ("last", INT), ("next", INT), ("stop", INT),
+    ]  # fmt: skip
+
+
+class Tree(ctypes.Structure):
+    """``bpx::Tree``: the sums of chunks so far."""
+
+    _fields_ = [("params", INT), ("count", INT), ("levels", POINTER), ("losses", POINTER)]
+
+
+TREE_LEVELS = 41
+
+
+@dataclass(frozen=True)
+class Shape:
+    """All that is known about a net, and about a kind of call of it, when it is compiled.
+
+    Attributes:
+        activations: a formula's text a layer.
+        loss: a formula loss's class, "classes" or "probabilities" for softmax cross-entropy, None for forward only.
+        factors: whether gradients are multiplied by sample weights or a scale.
+    """
+
+    sizes: tuple[int, ...]
+    bias: bool
+    dtype: str
+    activations: tuple[Any, ...]
+    loss: Any
+    factors: bool = False
+    input_grad: bool = False
+
+
+_programs: dict[Shape, Any] = {}
+
+
+def program(shape: Shape, activations: Sequence[Any]) -> Any:
+    """The library with bpx_backprop, bpx_tree_add and bpx_tree_total, or bpx_forward. Raises CompileError."""
+    if shape not in _programs:
+        what = f"the net {'-'.join(map(str, shape.sizes))} in {shape.dtype}"
+        library = kernel_cache.library(source(shape, activations), what)
+        if shape.loss is None:
+            library.bpx_forward.argtypes, library.bpx_forward.restype = (POINTER,), None
+        else:
+            library.bpx_backprop.argtypes, library.bpx_backprop.restype = (POINTER,), None
+            library.bpx_tree_add.argtypes, library.bpx_tree_add.restype = (POINTER, POINTER, POINTER, INT), None
+            library.bpx_tree_total.argtypes, library.bpx_tree_total.restype = (POINTER, POINTER), DOUBLE
+        _programs[shape] = library
+    return _programs[shape]
+
+
+def source(shape: Shape, activations: Sequence[Any]) -> str:
+    """The translation unit for this net; equal activations are one struct."""
+    names = {Identity.text: "bpx::identity"}
+    structs: list[str] = []
+    for f in activations:
+        if f.text not in names:
+            names[f.text] = f"Activation{len(structs)}"
+            structs.append(emit.struct(f.formula, names[f.text], ("t",)))
+    bias = str(shape.bias).lower()
+    layers = ", ".join(
+        f"bpx::Layer<{inputs}, {outputs}, {names[f.text]}, {bias}>"
+        for inputs, outputs, f in zip(shape.sizes, shape.sizes[1:], activations)
+    )
+    code = [kernel_source("net_cpu.h"), *structs]
+    if isinstance(shape.loss, type):
+        formula_loss: Any = shape.loss()
+        variables = ("z", "y") if formula_loss.needs_target else ("z",)
+        code.append(emit.struct(formula_loss.kernel_formula, "LossFormula", variables, formula_loss.needs_target))
+        loss = "bpx::ElementwiseLoss<LossFormula>"
+    else:
+        loss = f"bpx::SoftmaxCrossEntropy<{str(shape.loss == 'classes').lower()}>"
+    flags = f"factors = {str(shape.factors).lower()}, input_grad = {str(shape.input_grad).lower()}"
+    code += [
+        "struct Net {",
+        f"  using S = {NUMBERS[shape.dtype]};",
+        f"  using Layers = bpx::Layers<{layers}>;",
+        f"  using Loss = {loss};",
+        f"  static constexpr bool {flags};",
+        "};",
+        "BPX_FORWARD(Net)" if shape.loss is None else "BPX_BACKPROP(Net)",
+        "",
+    ]
+    return "\n".join(code)
+
+
+@cache
+def chunk_samples() -> int:
+    """How many samples the kernels take as one logical chunk."""
+    text = kernel_source("net_cpu.h")
+    return int(text.partition("constexpr i64 chunk_samples = ")[2].partition(";")[0])

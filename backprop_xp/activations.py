@@ -329,11 +329,23 @@ def get_activation(activation: str | Activation) -> Activation:
     return activation
 
 
+def activate(activation: Any, t: Array) -> Array:
+    """f(t), of the shape and dtype of ``t`` even where a user's code is careless about dtypes."""
+    return _checked(activation, "returned", activation(t), t)
+
+
 def backpropagate(activation: Any, t: Array, grad_z: Array) -> Array:
     """grad_t = grad_z * f'(t), by the activation's own :meth:`Activation.backprop` where it has one."""
     if isinstance(activation, Activation):
-        return activation.backprop(t, grad_z)
-    return grad_z * activation.grad(t)
+        return _checked(activation, "has a gradient of", activation.backprop(t, grad_z), t)
+    return _checked(activation, "has a gradient of", grad_z * activation.grad(t), t)
+
+
+def _checked(activation: Any, does: str, result: Array, t: Array) -> Array:
+    if getattr(result, "shape", None) != t.shape:
+        shape = getattr(result, "shape", type(result).__name__)
+        raise ValueError(f"{type(activation).__name__} {does} shape {shape} for input of shape {t.shape}")
+    return result if result.dtype == t.dtype else result.astype(t.dtype)
 
 
 @lru_cache(maxsize=512)

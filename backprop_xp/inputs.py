@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .activations import get_activation
-from .backend import Array, Backend, owner_of
+from .backend import DTYPES, Array, Backend, owner_of
 from .engines.call import Layer
 from .messages import unknown
 
@@ -73,7 +73,7 @@ def as_dtype(dtype: Any) -> np.dtype:
         result = np.dtype(dtype)
     except TypeError:
         result = None
-    if result not in (np.dtype(np.float32), np.dtype(np.float64)):
+    if result is None or result.name not in DTYPES:  # numpy.dtype equals None, of all things
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     return result
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import engines, inputs
-from .activations import Activation, backpropagate
+from .activations import Activation, activate, backpropagate
 from .backend import Array, Backend, column_sums, get_backend, matmul, module_of
 from .engines import Call, Gradients, Layer, Signals
 from .initialisers import Draw, as_random, get_initialiser
@@ -36,7 +36,7 @@ def forward_pass(layers: Sequence[Layer], x: Array) -> Signals:
         t = matmul(z, weight.T)
         if bias is not None:
             t += bias
-        z = activation(t)
+        z = activate(activation, t)
         signals.linear.append(t)
         signals.nonlinear.append(z)
     return signals

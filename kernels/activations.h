@@ -25,15 +25,14 @@ struct hyperbolic_tangent {
   template <class T, class P> BPX_FN static void both(T t, P, T& value, T& grad) {
     using S = Scalar<T>;
     using F = Format<S>;
-    const T one = c<T>(1.0f), half = c<T>(0.5f), size = abs(t);
-    const T a = where(size > c<T>(400.0f), c<T>(400.0f), size);
+    const T one = c<T>(1.0f), half = c<T>(0.5f), a = limit_size(abs(t));
     const T k = fma(a, c<T>(-2 * F::log2e), c<T>(F::magic)) - c<T>(F::magic);
-    const T r = rest(a, k, S());                                  // e = 2^k exp(2 r)
-    const T h = fma(r * r, exp_rest(r + r, S()) * c<T>(2.0f), r);  // (exp(2 r) - 1) / 2
-    const T s = scale(one, k), n = fma(s, h, fma(s, half, -half));  // (e - 1) / 2 without cancellation
+    const T r = limit_rest(rest(a, k, S()));                        // e = 2^k exp(2 r)
+    const T square = r * r, h = fma(square, exp_rest<true>(r, square, S()), r);  // (exp(2 r) - 1) / 2
+    const T s = scale(one, k), m = fma(-s, h, fma(-s, half, half));  // (1 - e) / 2, without cancellation
     const T e = scale(fma(h, c<T>(2.0f), one), k);
-    const T q = rough_reciprocal(one + n), error = q * fma(-q, n, one - q);
-    value = copysign(fma(n, q, n * error), t);                    // n / (1 + n)
+    const T q = rough_reciprocal(one - m), error = q * fma(q, m, one - q);
+    value = with_sign(fma(m, q, m * error), t);                     // m / (1 - m)
     const T p = q + error;
     grad = e * p * p;
   }
@@ -42,7 +41,7 @@ struct hyperbolic_tangent {
   // one ln(2) / 2 is enough in float: its error matters where tanh is +-1 and the derivative next to nothing
   template <class T> BPX_FN static T rest(T a, T k, float) { return fma(k, c<T>(-0.34657359f), -a); }
   template <class T> BPX_FN static T rest(T a, T k, double) {
-    return fma(k, c<T>(LOW), fma(k, c<T>(-0.34657359027997264), -a));
+    return fma(k, c<T>(-1.1595234069231498e-17), fma(k, c<T>(-0.34657359027997264), -a));
   }
 #endif
 };

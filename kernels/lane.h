@@ -168,6 +168,17 @@ template <class S, int U> BPX_FN Pack<S, U> copysign(Pack<S, U> a, Pack<S, U> b)
   return {copysign(a.lo, b.lo), copysign(a.hi, b.hi)};
 }
 
+/// The sign of b for a number that is not negative.
+template <class S> BPX_FN Pack<S, 1> with_sign(Pack<S, 1> a, Pack<S, 1> b) {
+  const Pack<S, 1> sign{-typename Register<S>::V{}};
+  return {(typename Register<S>::V)(bits(a) | (bits(b) & bits(sign)))};
+}
+template <class S, int U> BPX_FN Pack<S, U> with_sign(Pack<S, U> a, Pack<S, U> b) {
+  return {with_sign(a.lo, b.lo), with_sign(a.hi, b.hi)};
+}
+BPX_FN float with_sign(float a, float b) { return copysign(a, b); }
+BPX_FN double with_sign(double a, double b) { return copysign(a, b); }
+
 // ---- constants, loads and stores --------------------------------------------------------------------------------
 
 template <class T> struct Make {  // of one number

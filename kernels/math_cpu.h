@@ -71,6 +71,7 @@ BPX_FN VF smaller(VF a, VF b) { return __builtin_ia32_rangeps512_mask(a, b, 2, a
 BPX_FN VD smaller(VD a, VD b) { return __builtin_ia32_rangepd512_mask(a, b, 2, a, -1, 4); }  // or b if a is NaN
 BPX_EACH(Pack, smaller, BPX_TWO, smaller(a.v, b.v), {smaller(a.lo, b.lo), smaller(a.hi, b.hi)})
 template <class S, int U> BPX_FN Pack<S, U> limit_argument(Pack<S, U> x) { return x; }
+template <class S, int U> BPX_FN Pack<S, U> limit_size(Pack<S, U> a) { return a; }
 template <class S, int U> BPX_FN Pack<S, U> limit_rest(Pack<S, U> r) { return smaller(r, c<Pack<S, U>>(0.375f)); }
 #else
 BPX_FN VF scale(VF a, VF k) { return scale_in_steps<float, Register<float>::Bits>(a, k); }
@@ -82,6 +83,11 @@ template <class T> BPX_FN T limit_argument(T x) {
   return where(x > c<T>(F::most), c<T>(F::most), where(x < c<T>(F::least), c<T>(F::least), x));
 }
 template <class T> BPX_FN T limit_rest(T r) { return r; }
+// the same for a = |x| / 2, of which exp(-2 a) will be taken
+template <class T> BPX_FN T limit_size(T a) {
+  const T most = c<T>(Format<Scalar<T>>::least / -2);
+  return where(a > most, most, a);
+}
 
 // 1 / d for d > 0, neither tiny nor huge, to 2^-14 or better: for one Newton step
 template <class T> BPX_FN T rough_reciprocal(T d) { return c<T>(1.0f) / d; }
@@ -95,24 +101,31 @@ template <int U> BPX_FN Pack<float, U> rough_reciprocal(Pack<float, U> d) {
 
 // ---- exp and its relatives --------------------------------------------------------------------------------------
 
-// e^r = 1 + r + r^2 Q(r), |r| <= ln(2) / 2: relative to e^r - 1, Q is good to 2^-26 and 2^-59.8
-template <class T> BPX_FN T exp_rest(T r, float) {
-  const float Q[] = {4.9999997e-01f, 1.6666538e-01f, 4.166774e-02f, 8.367318e-03f, 1.3837873e-03f};
-  return polynomial(r, Q);
+// e^r = 1 + r + r^2 Q(r), |r| <= ln(2) / 2: relative to e^r - 1, Q is good to 2^-26 and 2^-59.8. Summed in pairs
+// (Estrin), as the steps of Horner's rule would wait for one another; TWICE gives 2 Q(2 r) for the same price.
+template <bool TWICE = false, class T> BPX_FN T exp_rest(T r, T square, float) {
+  constexpr float Q[] = {4.9999997e-01f, 1.6666538e-01f, 4.166774e-02f, 8.367318e-03f, 1.3837873e-03f};
+  auto q = [&](int i) __attribute__((always_inline)) { return c<T>(Q[i] * float(TWICE ? 2 << i : 1)); };
+  return fma(fma(q(4), square, fma(q(3), r, q(2))), square, fma(q(1), r, q(0)));
 }
-template <class T> BPX_FN T exp_rest(T r, double) {
-  const double Q[] = {0.5,
-                      0.16666666666666674,
-                      0.041666666666666435,
-                      0.008333333333324457,
-                      0.001388888888910163,
-                      0.00019841269878189666,
-                      2.4801586754254215e-05,
-                      2.755725208786841e-06,
-                      2.755785168934458e-07,
-                      2.5106481616208006e-08,
-                      2.071421759679946e-09};
-  return polynomial(r, Q);
+template <bool TWICE = false, class T> BPX_FN T exp_rest(T r, T square, double) {
+  constexpr double Q[] = {0.5,
+                          0.16666666666666674,
+                          0.041666666666666435,
+                          0.008333333333324457,
+                          0.001388888888910163,
+                          0.00019841269878189666,
+                          2.4801586754254215e-05,
+                          2.755725208786841e-06,
+                          2.755785168934458e-07,
+                          2.5106481616208006e-08,
+                          2.071421759679946e-09};
+  auto q = [&](int i) __attribute__((always_inline)) { return c<T>(Q[i] * double(TWICE ? 2 << i : 1)); };
+  const T fourth = square * square;
+  const T high = fma(q(10), square, fma(q(9), r, q(8)));
+  const T middle = fma(fma(q(7), r, q(6)), square, fma(q(5), r, q(4)));
+  const T low = fma(fma(q(3), r, q(2)), square, fma(q(1), r, q(0)));
+  return fma(fma(high, fourth, middle), fourth, low);
 }
 
 /// e^x = 2^k (1 + p), k an integer and |p| < 0.42.
@@ -124,7 +137,8 @@ template <class T> BPX_FN Power<T> power(T x, T x_low) {  // of x + x_low, where
   x = limit_argument(x);
   const T k = fma(x, c<T>(F::log2e), c<T>(F::magic)) - c<T>(F::magic);
   const T r = limit_rest(fma(k, c<T>(-F::ln2_high), x) + fma(k, c<T>(-F::ln2_low), x_low));
-  return {k, fma(r * r, exp_rest(r, S()), r)};
+  const T square = r * r;
+  return {k, fma(square, exp_rest(r, square, S()), r)};
 }
 template <class T> BPX_FN Power<T> power(T x) {
   using S = Scalar<T>;
@@ -132,7 +146,8 @@ template <class T> BPX_FN Power<T> power(T x) {
   x = limit_argument(x);
   const T k = fma(x, c<T>(F::log2e), c<T>(F::magic)) - c<T>(F::magic);
   const T r = limit_rest(fma(k, c<T>(-F::ln2_low), fma(k, c<T>(-F::ln2_high), x)));
-  return {k, fma(r * r, exp_rest(r, S()), r)};
+  const T square = r * r;
+  return {k, fma(square, exp_rest(r, square, S()), r)};
 }
 
 template <class T> BPX_FN T exp(T x) {
@@ -149,15 +164,11 @@ template <class T> BPX_FN T expm1(T x) {
 /// The exponential and 2 / (1 + e) are the very ones of the derivative's formula, so that the compiler shares them.
 template <class T> BPX_FN T tanh(T t) {
   const Power<T> e = power(c<T>(-2.0f) * abs(t));
-  const T s = scale(c<T>(0.5f), e.k);
-  const T q = c<T>(2.0f) / (c<T>(1.0f) + scale(c<T>(1.0f) + e.p, e.k));
-  const T n = fma(s, e.p, s - c<T>(0.5f));                  // (e - 1) / 2, without cancellation
-#ifndef BPX_TANH_FAST
-  const T error = fma(-q, n, c<T>(1.0f) - q);               // of q as the reciprocal of 1 + n
-  return copysign(fma(n, q, n * (q * error)), t);
-#else
-  return copysign(n * q, t);
-#endif
+  const T s = scale(c<T>(-0.5f), e.k), one = c<T>(1.0f);
+  const T q = c<T>(2.0f) / (one + scale(one + e.p, e.k));
+  const T m = fma(s, e.p, s + c<T>(0.5f));          // (1 - e^(-2 |t|)) / 2, without cancellation
+  const T error = q * fma(q, m, one - q);           // of q as the reciprocal of 1 - m
+  return with_sign(fma(m, q, m * error), t);
 }
 
 // ---- logarithms -------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ template <class S> struct Shape {
 #define BPX_LANE_REGISTERS 2
 #endif
 #ifndef BPX_FUNCTION_REGISTERS
-#define BPX_FUNCTION_REGISTERS 4
+#define BPX_FUNCTION_REGISTERS (sizeof(S) == 4 ? 4 : 2)
 #endif
 #ifndef BPX_TILE_REGISTERS
 #define BPX_TILE_REGISTERS 8

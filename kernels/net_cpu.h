@@ -26,7 +26,7 @@ struct Args {
   double* losses;               // (chunks,): each chunk's sum of weight * loss
   i64 first, last;              // chunks first .. last - 1 are to do; sums and losses begin at chunk `first`
   i64 next;                     // the next chunk to hand out; starts at `first`
-  i64 stop;                     // set it, and threads return after the chunk they are at
+  i64 stop;                     // set it, and threads return after the chunk they are at; 2: one found no memory
 };
 
 constexpr i64 chunk_samples = 4096;
@@ -69,18 +69,42 @@ template <int W, class S> BPX_KERNEL void store_tile(const S* from, int features
     for (int f = 0; f < features; ++f) to[i64(s) * features + f] = from[f * W + s];
 }
 
+/// What one thread works in.
+template <class Net> struct Workspace {
+  using S = typename Net::S;
+  using Layers = typename Net::Layers;
+  static constexpr int W = Shape<S>::samples, lanes = Lane<Pack<S, 1>>::width, params = Layers::params;
+  static constexpr int in = First<Layers>::Type::in, out = Last<Layers>::Type::out;
+  static constexpr int targets = Net::Loss::target == Target::none ? 0 : Net::Loss::target == Target::classes ? 1 : out;
+  // parameters in whole registers, for add_lanes
+  alignas(64) S grads[(params + lanes - 1) / lanes * lanes * lanes], x[in * W], y[(targets ? targets : 1) * W];
+  alignas(64) S weight[W], factor[W], loss[W];
+};
+
+/// sums[p] = what the lanes of parameter p hold together
+template <int P, class S> BPX_KERNEL void add_lanes(const S* grads, S* sums) {
+  using T = Pack<S, 1>;
+  constexpr int lanes = Lane<T>::width;
+  for (int p = 0; p < P; p += lanes) {
+    T sum = gather(grads + p * lanes, lanes);
+    for (int l = 1; l < lanes; ++l) sum = sum + gather(grads + p * lanes + l, lanes);
+    S buffer[lanes];
+    store<T>(buffer, sum);
+    for (int k = 0; k < lanes && p + k < P; ++k) sums[p + k] = buffer[k];
+  }
+}
+
 /// One chunk: its gradients and its loss.
-template <class Net> void run_chunk(const Args& args, i64 chunk) {
+template <class Net> void run_chunk(const Args& args, i64 chunk, Workspace<Net>& work) {
   using S = typename Net::S;
   using T = Pack<S, 1>;
   using Layers = typename Net::Layers;
-  constexpr int W = Shape<S>::samples, lanes = Lane<T>::width, P = Layers::params;
-  constexpr int in = First<Layers>::Type::in, out = Last<Layers>::Type::out;
-  constexpr int targets = Net::Loss::target == Target::values ? out : Net::Loss::target == Target::classes ? 1 : 0;
-  alignas(64) S x[in * W], y[(targets ? targets : 1) * W], weight[W], factor[W], loss[W], grads[P * lanes];
-  for (int i = 0; i < P * lanes; ++i) grads[i] = S(0);
+  using Work = Workspace<Net>;
+  constexpr int W = Work::W, lanes = Work::lanes, P = Work::params, in = Work::in, out = Work::out;
+  S *const x = work.x, *const y = work.y, *const weight = work.weight, *const factor = work.factor, *const loss = work.loss;
+  for (S& sum : work.grads) sum = S(0);
   T total{}, low{};  // of the loss, and what rounding took from it
-  Tile<S> tile{(const S*)args.params, (const S*)args.scalars, y, weight, factor, W, grads, loss};
+  Tile<S> tile{(const S*)args.params, (const S*)args.scalars, y, weight, factor, W, work.grads, loss};
 
   const i64 begin = chunk * chunk_samples, end = begin + chunk_samples < args.n ? begin + chunk_samples : args.n;
   for (i64 at = begin; at < end; at += W) {
@@ -111,13 +135,7 @@ template <class Net> void run_chunk(const Args& args, i64 chunk) {
     if constexpr (Net::input_grad) store_tile<W>(x, in, valid, (S*)args.x_grad + at * in);
   }
 
-  S* const sums = (S*)args.sums + (chunk - args.first) * P;
-  for (int p = 0; p < P; ++p) {
-    S* const g = grads + p * lanes;
-    for (int half = lanes / 2; half > 0; half /= 2)
-      for (int l = 0; l < half; ++l) g[l] += g[l + half];
-    sums[p] = g[0];
-  }
+  add_lanes<P>(work.grads, (S*)args.sums + (chunk - args.first) * P);
   double result = 0, rest = 0;
   for (int l = 0; l < lanes; ++l) result += total.v[l], rest += low.v[l];
   args.losses[chunk - args.first] = result - result == 0 ? result + rest : result;  // rest is NaN where result is inf
@@ -145,6 +163,17 @@ template <class Op> BPX_FN void for_chunks(Args* args, Op op) {
     if (chunk >= args->last) return;
     op(chunk);
   }
+}
+
+template <class Net> void run_backprop(Args* args) {
+  void* const memory = __builtin_malloc(sizeof(Workspace<Net>) + 64);
+  if (!memory) {
+    __atomic_store_n(&args->stop, 2, __ATOMIC_RELAXED);
+    return;
+  }
+  auto& work = *(Workspace<Net>*)(((unsigned long long)memory + 63) / 64 * 64);
+  for_chunks(args, [&](i64 chunk) { run_chunk<Net>(*args, chunk, work); });
+  __builtin_free(memory);
 }
 
 /// A sum of chunks, taken in order, in a tree like a binary counter: a level holds the sum of 2^level chunks.
@@ -198,7 +227,7 @@ template <class S> double tree_total(const Tree* tree, void* out) {
 /// The entry points for `Net`.
 #define BPX_BACKPROP(NET)                                                                                       \
   BPX_ENTRY void bpx_backprop(bpx::Args* args) {                                                                \
-    bpx::for_chunks(args, [=](bpx::i64 chunk) { bpx::run_chunk<NET>(*args, chunk); });                          \
+    bpx::run_backprop<NET>(args);                                                                               \
   }                                                                                                             \
   BPX_ENTRY void bpx_tree_add(bpx::Tree* tree, const void* sums, const double* losses, bpx::i64 chunks) {       \
     bpx::tree_add<NET::S>(tree, sums, losses, chunks);                                                          \

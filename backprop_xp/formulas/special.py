@@ -30,34 +30,38 @@ INVERSE_SQRT_2PI = 0.39894228040143267794
 SQRT_HALF = 0.70710678118654752440
 
 
-def erf(x: np.ndarray, out: np.ndarray) -> np.ndarray:
+def erf(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """The error function, 2 / sqrt(pi) times the integral of exp(-s^2) from 0 to x."""
-    x = x.astype(np.float64, copy=False)
+    dtype, x = x.dtype, x.astype(np.float64, copy=False)
     size = np.abs(x)
     with np.errstate(all="ignore"):
         result = np.where(size <= 0.46875, _erf_small(x), np.copysign(1 - _erfc_positive(size, size, 0.0), x))
-    np.copyto(out, result, casting="same_kind")
-    return out
+    return _rounded(result, dtype, out)
 
 
-def normal_cdf(t: np.ndarray, out: np.ndarray) -> np.ndarray:
+def normal_cdf(t: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """The standard normal distribution function, erfc(-t / sqrt(2)) / 2, to full relative accuracy."""
-    t = t.astype(np.float64, copy=False)
+    dtype, t = t.dtype, t.astype(np.float64, copy=False)
     with np.errstate(all="ignore"):
         x = t * SQRT_HALF
         size = np.abs(x)
         # exp(-x^2) magnifies the rounding of x = t / sqrt(2), so it is taken as exp(-t^2 / 2)
         tail = 0.5 * _erfc_positive(size, t, 0.5)
         result = np.where(size <= 0.46875, 0.5 + 0.5 * _erf_small(x), np.where(t < 0, tail, 1 - tail))
-    np.copyto(out, result, casting="same_kind")
-    return out
+    return _rounded(result, dtype, out)
 
 
-def normal_pdf(t: np.ndarray, out: np.ndarray) -> np.ndarray:
+def normal_pdf(t: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """The standard normal density, exp(-t^2 / 2) / sqrt(2 pi), to full relative accuracy."""
-    t = t.astype(np.float64, copy=False)
+    dtype, t = t.dtype, t.astype(np.float64, copy=False)
     with np.errstate(all="ignore"):
         result = INVERSE_SQRT_2PI * _exp_minus_square(t, 0.5)
+    return _rounded(result, dtype, out)
+
+
+def _rounded(result: np.ndarray, dtype: np.dtype, out: np.ndarray | None) -> np.ndarray:
+    if out is None:
+        return result.astype(dtype)[()]
     np.copyto(out, result, casting="same_kind")
     return out
 

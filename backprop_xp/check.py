@@ -1,0 +1,270 @@
+"""Proof of gradients: against finite differences in float64, and against PyTorch's autograd.
+
+A NaN or an infinity anywhere is a failure, never a pass: every comparison is written so that NaN fails it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .activations import ACTIVATIONS
+from .backend import NUMPY
+from .losses import LOSSES
+from .net import Net
+
+EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
+#: The step of central differences, times max(1, |w|): it balances truncation h^2 f''' / 6 and rounding eps |f| / h.
+STEP = EPS["float64"] ** (1 / 3)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One array compared: the norm of the difference over the norm of the reference (1 where that is smaller)."""
+
+    name: str
+    error: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        return self.error <= self.tolerance  # false for NaN
+
+
+@dataclass
+class Report:
+    """What was compared with what."""
+
+    title: str
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether something was compared, and all of it is right."""
+        return bool(self.rows) and all(row.ok for row in self.rows)
+
+    def add(self, name: str, got: Any, expected: Any, tolerance: float) -> None:
+        """Compare two arrays of one shape."""
+        got, expected = _host(got), _host(expected)
+        if got.shape != expected.shape or not (np.isfinite(got).all() and np.isfinite(expected).all()):
+            error = float("nan")
+        else:
+            error = float(np.linalg.norm(got - expected)) / max(1.0, float(np.linalg.norm(expected)))
+        self.rows.append(Row(name, error, tolerance))
+
+    def __str__(self) -> str:
+        lines = [self.title]
+        for row in self.rows:
+            verdict = "ok" if row.ok else "WRONG"
+            lines.append(f"  {row.name:10} error {row.error:.1e}, allowed {row.tolerance:.1e}  {verdict}")
+        return "\n".join(lines)
+
+
+def numerical_gradients(net: Net, x: Any, y: Any = None, sample_weight: Any = None) -> dict[str, np.ndarray]:
+    """The gradients of every parameter and of x by central differences in float64, on a copy of the net.
+
+    (l(w + h) - l(w - h)) / 2h with h = eps^(1/3) max(1, |w|), for each number w. Keys are "W0", "b0", ..., "x".
+    """
+    double = _in_double(net)
+    x = np.array(_host(x), np.float64)
+
+    def loss() -> float:
+        return float(double.loss_and_grad(x, y, sample_weight=sample_weight, keep_signals=False))
+
+    arrays = {tensor.name or "": tensor.data for tensor in (*double.weights, *double.biases)} | {"x": x}
+    return {name: _differences(array, loss) for name, array in arrays.items()}
+
+
+def check_gradients(net: Net, x: Any, y: Any = None, sample_weight: Any = None) -> Report:
+    """The net's gradients, as its engine, dtype and backend give them, against :func:`numerical_gradients`.
+
+    The tolerance follows from both errors, over the norm of the gradient: central differences are good to some
+    eps^(2/3) of the loss and its third derivative, and a gradient in dtype to some eps of what it sums.
+    """
+    expected = numerical_gradients(net, x, y, sample_weight)
+    loss, grad_x = net.loss_and_grad(x, y, sample_weight=sample_weight, input_grad=True)
+    size = max(1.0, abs(float(loss)))
+    tolerance = size * (100 * EPS["float64"] ** (2 / 3) + 100 * EPS[net.dtype.name])
+    report = Report(f"{net} against central differences")
+    for tensor in (*net.weights, *net.biases):
+        report.add(tensor.name or "", tensor.grad, expected[tensor.name or ""], tolerance)
+    report.add("x", grad_x, expected["x"], tolerance)
+    return report
+
+
+def check_against_torch(net: Net, x: Any, y: Any = None, sample_weight: Any = None) -> Report:
+    """The net's loss and gradients against PyTorch's autograd: nn.Linear modules with the weights copied over.
+
+    Raises:
+        ImportError: PyTorch is not installed.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise ImportError("this check needs PyTorch: pip install 'backprop-xp[bench]'") from None
+    dtype = getattr(torch, net.dtype.name)
+    modules: list[Any] = []
+    for i, (weight, f) in enumerate(zip(net.weights, net.activations)):
+        out, width = weight.data.shape
+        linear = torch.nn.Linear(width, out, bias=bool(net.biases), dtype=dtype)
+        linear.weight.data = torch.tensor(_host(weight.data), dtype=dtype)
+        if net.biases:
+            linear.bias.data = torch.tensor(_host(net.biases[i].data), dtype=dtype)
+        modules += [linear, torch_activation(f)]
+    tx = torch.tensor(_host(x).copy(), dtype=dtype, requires_grad=True)
+    theirs = _torch_loss(net, torch.nn.Sequential(*modules)(tx), y, sample_weight)
+    theirs.backward()
+
+    loss, grad_x = net.loss_and_grad(x, y, sample_weight=sample_weight, input_grad=True)
+    tolerance = 1000 * EPS[net.dtype.name] * max(1.0, abs(float(loss)))
+    report = Report(f"{net} against PyTorch")
+    report.add("loss", loss, theirs, tolerance)
+    linears = modules[::2]
+    for weight, linear in zip(net.weights, linears):
+        report.add(weight.name or "", weight.grad, linear.weight.grad, tolerance)
+    for bias, linear in zip(net.biases, linears):
+        report.add(bias.name or "", bias.grad, linear.bias.grad, tolerance)
+    report.add("x", grad_x, tx.grad, tolerance)
+    return report
+
+
+def torch_activation(activation: Any) -> Any:
+    """PyTorch's module for a built-in activation with these parameters."""
+    from torch import nn
+
+    if activation.name == "hard_sigmoid":
+        return _hard_sigmoid()
+    if activation.name == "gelu_tanh":
+        return nn.GELU(approximate="tanh")
+    options = {parameter: getattr(activation, parameter) for parameter in activation.params}
+    return getattr(nn, TORCH_MODULES[activation.name])(**options)
+
+
+#: The module in torch.nn for every activation that has one with the same arithmetic.
+TORCH_MODULES = {
+    "identity": "Identity",
+    "tanh": "Tanh",
+    "sigmoid": "Sigmoid",
+    "relu": "ReLU",
+    "leaky_relu": "LeakyReLU",
+    "elu": "ELU",
+    "selu": "SELU",
+    "celu": "CELU",
+    "gelu": "GELU",
+    "silu": "SiLU",
+    "mish": "Mish",
+    "softplus": "Softplus",
+    "softsign": "Softsign",
+    "hard_tanh": "Hardtanh",
+    "hard_swish": "Hardswish",
+    "relu6": "ReLU6",
+    "log_sigmoid": "LogSigmoid",
+}
+
+
+def _hard_sigmoid() -> Any:
+    import torch
+
+    class HardSigmoid(torch.nn.Module):
+        """nn.Hardsigmoid's derivative is a float 1 / 6 even in float64."""
+
+        def forward(self, t: Any) -> Any:
+            return torch.nn.functional.relu6(t + 3) / 6
+
+    return HardSigmoid()
+
+
+def torch_losses(loss: Any) -> Callable[[Any, Any], Any]:
+    """PyTorch's loss of every element (of every sample for softmax cross-entropy), of (outputs, target)."""
+    from torch.nn import functional
+
+    table: dict[str, Callable[[Any, Any], Any]] = {
+        "half_sum_sq": lambda z, y: 0.5 * z**2,
+        "half_squared_error": lambda z, y: 0.5 * (z - y) ** 2,
+        "mse": lambda z, y: functional.mse_loss(z, y, reduction="none"),
+        "mae": lambda z, y: functional.l1_loss(z, y, reduction="none"),
+        "huber": lambda z, y: functional.huber_loss(z, y, reduction="none", delta=loss.delta),
+        "bce_with_logits": lambda z, y: functional.binary_cross_entropy_with_logits(z, y, reduction="none"),
+        "softmax_cross_entropy": lambda z, y: functional.cross_entropy(z, y, reduction="none"),
+    }
+    return table[loss.name]
+
+
+def run_matrix(
+    engine: str = "auto", dtype: str = "float64", backend: str | None = None, torch: bool = True
+) -> Iterator[tuple[str, Report]]:
+    """Every activation x loss x bias on small nets: (name, report), against differences and against PyTorch."""
+    random = np.random.default_rng(0)
+    for activation in ACTIVATIONS:
+        for loss in LOSSES:
+            for bias in (False, True):
+                net = Net((3, 4, 2), (activation,) * 2, loss, bias, dtype, 7, backend, "glorot_normal", engine=engine)
+                for b in net.biases:  # from zero biases, relu units start at their kink
+                    b.data += net.backend.asarray(random.normal(size=b.data.shape), dtype, "bias")
+                x = random.normal(size=(5, 3))
+                y = example_target(net, 5, random)
+                name = f"{activation} x {loss}{' x bias' if bias else ''}"
+                yield f"{name}: central differences", check_gradients(net, x, y)
+                if torch:
+                    yield f"{name}: PyTorch", check_against_torch(net, x, y)
+
+
+def example_target(net: Net, n: int, random: np.random.Generator) -> np.ndarray | None:
+    """A target that the net's loss takes for n samples."""
+    loss: Any = net.loss
+    if not loss.needs_target:
+        return None
+    if getattr(loss, "takes_indices", False):
+        return random.integers(0, net.sizes[-1], n)
+    return random.uniform(0, 1, (n, net.sizes[-1]))
+
+
+def _differences(array: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
+    result = np.empty_like(array)
+    for index in np.ndindex(array.shape):
+        value = array[index]
+        step = STEP * max(1.0, abs(value))
+        array[index] = value + step
+        above = loss()
+        array[index] = value - step
+        below = loss()
+        array[index] = value
+        result[index] = (above - below) / (2 * step)
+    return result
+
+
+def _in_double(net: Net) -> Net:
+    double = copy.copy(net)
+    double.__dict__.update(net.__getstate__())
+    double.backend, double.dtype, double.engine = NUMPY, np.dtype(np.float64), "layered"
+    for name in ("weights", "biases", "linear_outputs", "nonlinear_outputs"):
+        setattr(double, name, [copy.copy(tensor) for tensor in getattr(net, name)])
+    for tensor in (*double.weights, *double.biases):
+        tensor.data = np.array(_host(tensor.data), np.float64)
+    return double
+
+
+def _torch_loss(net: Net, z: Any, y: Any, sample_weight: Any) -> Any:
+    import torch
+
+    loss: Any = net.loss
+    target = None if y is None else torch.as_tensor(_host(y, None))
+    if target is not None and target.is_floating_point():
+        target = target.to(z.dtype)
+    losses = torch_losses(loss)(z, target)
+    samples = losses.flatten(1).sum(1) if losses.ndim == 2 else losses if z.ndim == 2 else losses.sum()
+    weight = torch.ones_like(samples) if sample_weight is None else torch.as_tensor(_host(sample_weight)).to(z.dtype)
+    total = (samples * weight).sum()
+    if net.reduction == "sum":
+        return total
+    return total / weight.sum() / (z.shape[-1] if loss.mean_over == "elements" else 1)
+
+
+def _host(array: Any, dtype: Any = np.float64) -> np.ndarray:
+    if hasattr(array, "detach"):
+        array = array.detach().cpu().numpy()
+    return np.asarray(array.get() if hasattr(array, "get") else array, dtype)

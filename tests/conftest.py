@@ -1,0 +1,34 @@
+"""Settings for all tests, and what several of them need."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from backprop_xp.jit import compiler
+
+settings.register_profile("here", deadline=None, max_examples=40, derandomize=True)
+settings.load_profile("here")
+
+#: NumPy on every machine: what a GPU computes is tested by the tests marked so.
+ENGINES = ["layered", "tiled", "fused"]
+
+
+@pytest.fixture(autouse=True)
+def on_the_host(request, monkeypatch):
+    """Nets without an explicit backend are NumPy's, except in GPU tests."""
+    if "gpu" not in request.keywords:
+        monkeypatch.setenv("BACKPROP_XP_BACKEND", "numpy")
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request):
+    if request.param == "fused" and compiler.missing():
+        pytest.skip("no C++ compiler on this machine")
+    return request.param

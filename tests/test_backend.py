@@ -1,0 +1,165 @@
+"""The shim: which backend is chosen, why, and what it takes as an array."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import types
+import warnings
+
+import numpy as np
+import pytest
+
+from backprop_xp import BackendError, Net, backend, get_backend
+
+
+@pytest.fixture(autouse=True)
+def forget(monkeypatch):
+    """The environment and earlier probes of CuPy are out of the way."""
+    monkeypatch.delenv("BACKPROP_XP_BACKEND", raising=False)
+    for cached in (backend._automatic, backend._cupy):
+        cached.cache_clear()
+    yield
+    for cached in (backend._automatic, backend._cupy):
+        cached.cache_clear()
+
+
+def without_cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cupy" else find(name))
+
+
+def with_fake_cupy(monkeypatch, count=None, error=None):
+    fake = types.ModuleType("cupy")
+    fake.__spec__ = importlib.util.spec_from_loader("cupy", None)
+    fake.ndarray = type("ndarray", (), {})
+
+    def device_count():
+        if error:
+            raise error
+        return count
+
+    fake.cuda = types.SimpleNamespace(runtime=types.SimpleNamespace(getDeviceCount=device_count))
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+
+
+def test_auto_is_numpy_silently_without_cupy(monkeypatch):
+    without_cupy(monkeypatch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert get_backend("auto").name == "numpy"
+        assert Net((3, 2)).backend.name == "numpy"
+
+
+@pytest.mark.parametrize(
+    "error, reason",
+    [
+        (RuntimeError("cudaErrorInsufficientDriver: too old"), "no NVIDIA driver, or it is older.*cuda12"),
+        (RuntimeError("cudaErrorNoDevice: none"), "no CUDA device is present"),
+        (OSError("libcuda is broken"), r"its first use failed \(OSError: libcuda is broken\)"),
+    ],
+)
+def test_auto_warns_once_where_cupy_cannot_be_used(monkeypatch, error, reason):
+    with_fake_cupy(monkeypatch, error=error)
+    with pytest.warns(RuntimeWarning, match=f"computing with NumPy: CuPy is installed but .*{reason}"):
+        assert get_backend("auto").name == "numpy"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert get_backend("auto").name == "numpy"
+
+
+def test_no_devices(monkeypatch):
+    with_fake_cupy(monkeypatch, count=0)
+    with pytest.raises(BackendError, match="CUDA device 0 was asked for and none is present"):
+        get_backend("cupy")
+    with_fake_cupy(monkeypatch, count=1)
+    with pytest.raises(BackendError, match="CUDA device 3 was asked for and 1 is present"):
+        get_backend("cupy:3")
+
+
+def test_an_explicit_cupy_that_is_not_installed(monkeypatch):
+    without_cupy(monkeypatch)
+    with pytest.raises(BackendError, match=r"CuPy is not installed: pip install 'backprop-xp\[cuda13\]'"):
+        get_backend("cupy")
+
+
+def test_a_broken_installation(monkeypatch):
+    class Broken:
+        def find_spec(self, name, path=None, target=None):
+            if name == "cupy":
+                raise ImportError("libnvrtc.so.13: cannot open shared object file")
+
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    with pytest.raises(BackendError, match="can't be imported .*libnvrtc.so.13.*; reinstall it"):
+        get_backend("cupy")
+
+
+def test_the_real_cupy_without_a_driver():
+    cupy = pytest.importorskip("cupy")
+    if cupy.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(BackendError, match="CuPy is installed but"):
+        get_backend("cupy")
+
+
+def test_the_environment_chooses(monkeypatch):
+    monkeypatch.setenv("BACKPROP_XP_BACKEND", "numpy")
+    assert get_backend().name == "numpy"
+    monkeypatch.setenv("BACKPROP_XP_BACKEND", "torch")
+    with pytest.raises(ValueError, match="unknown backend 'torch'; expected 'auto', 'numpy', 'cupy' or 'cupy:N'"):
+        get_backend()
+    # the article's net is NumPy's whatever the environment says
+    assert Net().backend.name == "numpy"
+
+
+@pytest.mark.parametrize("name", ["jax", "cupy:x", "cupy:-1", "NumPy", ""])
+def test_unknown_names(name):
+    if name:
+        with pytest.raises(ValueError, match="unknown backend"):
+            get_backend(name)
+    assert get_backend(get_backend("numpy")) is get_backend("numpy")
+
+
+@pytest.mark.parametrize("module", ["cupy", "torch", "scipy", "sklearn", "jax", "mpmath"])
+def test_importing_the_package_imports_no_heavy_one(module):
+    program = f"import backprop_xp, sys; sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_nothing_is_compiled_at_import(tmp_path):
+    program = "import backprop_xp, backprop_xp.cli, backprop_xp.jit.cache as c; assert not c.folder().exists()"
+    environment = {"BACKPROP_XP_CACHE": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"}
+    assert subprocess.run([sys.executable, "-c", program], env=environment).returncode == 0
+
+
+def test_arrays_on_a_device_are_refused_on_the_host():
+    class OnDevice:
+        def __dlpack_device__(self):
+            return (2, 0)
+
+        def __dlpack__(self, **options):
+            raise AssertionError("must not be asked")
+
+    with pytest.raises(TypeError, match=r"x is on a CUDA device .*net\.to\('cupy'\)"):
+        Net((3, 2), backend="numpy")(OnDevice())
+
+
+def test_no_copy_where_none_is_needed():
+    numpy = get_backend("numpy")
+    x = np.ones((4, 3))
+    assert numpy.asarray(x, np.dtype(np.float64), "x") is x
+    torch = pytest.importorskip("torch")
+    tensor = torch.ones(3, dtype=torch.float64)
+    assert np.shares_memory(numpy.asarray(tensor, np.dtype(np.float64), "x"), tensor.numpy())
+
+
+def test_column_sums_keep_their_digits():
+    grad = np.full((1 << 20, 3), 0.1, np.float32)
+    np.testing.assert_allclose(backend.column_sums(grad), np.float64(np.float32(0.1)) * (1 << 20), rtol=1e-6)
+    np.testing.assert_array_equal(backend.column_sums(np.ones((0, 3))), np.zeros(3))
+    one = np.ones(3)
+    assert backend.column_sums(one) is not one

@@ -290,8 +290,10 @@ def column_sums(grad_t: Array) -> Array:
     if owner_of(grad_t) == "cupy":
         return grad_t.sum(axis=0)
     # NumPy adds the rows of a matrix one by one, which loses digits over a million rows
-    starts = np.arange(0, len(grad_t), 1024)
-    return np.add.reduceat(grad_t, starts, axis=0).sum(axis=0) if len(starts) > 1 else grad_t.sum(axis=0)
+    if len(grad_t) == 0:
+        return np.zeros(grad_t.shape[1:], grad_t.dtype)
+    parts = np.add.reduceat(grad_t, np.arange(0, len(grad_t), 128), axis=0)
+    return parts.sum(axis=0, dtype=np.float64).astype(grad_t.dtype)
 
 
 def _floating(arrays: Any) -> np.dtype:

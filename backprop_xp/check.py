@@ -225,15 +225,16 @@ def example_target(net: Net, n: int, random: np.random.Generator) -> np.ndarray 
 
 def _differences(array: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
     result = np.empty_like(array)
-    for index in np.ndindex(array.shape):
-        value = array[index]
-        step = STEP * max(1.0, abs(value))
-        array[index] = value + step
-        above = loss()
-        array[index] = value - step
-        below = loss()
-        array[index] = value
-        result[index] = (above - below) / (2 * step)
+    with np.errstate(all="ignore"):
+        for index in np.ndindex(array.shape):
+            value = array[index]
+            step = STEP * max(1.0, abs(value))
+            array[index] = value + step
+            above = loss()
+            array[index] = value - step
+            below = loss()
+            array[index] = value
+            result[index] = (above - below) / (2 * step)
     return result
 
 

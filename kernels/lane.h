@@ -56,6 +56,8 @@ BPX_FN float sqrt(float a) { return ::sqrtf(a); }
 BPX_FN double sqrt(double a) { return ::sqrt(a); }
 template <class T> BPX_FN T c(double number) { return T(number); }
 template <class T> BPX_FN T c(float number) { return T(number); }
+template <class T> BPX_FN T load(const T* from) { return *from; }
+template <class T> BPX_FN void store(T* to, T a) { *to = a; }
 
 #else
 BPX_FN float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }

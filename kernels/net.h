@@ -71,7 +71,7 @@ template <class S> struct Shape {
 #endif
 
 /// Into what blocks of at most `most` to cut n: a divisor of n if a large one exists, else about equal ones.
-constexpr int block_size(int n, int most) {
+BPX_FN constexpr int block_size(int n, int most) {
   if (n <= most) return n;
   for (int b = most; b > most / 2; --b)
     if (n % b == 0) return b;

@@ -74,8 +74,9 @@ def _run(name: str, call: Call, what: str) -> Any:
 
 
 def _choose(name: str, call: Call) -> tuple[str, str]:
-    if call.keep_signals or call.x.ndim == 1:
-        return "layered", "its signals are kept" if call.keep_signals else "it is one sample"
+    if call.keep_signals or call.x.ndim == 1 or not call.samples:
+        what = "its signals are kept" if call.keep_signals else "it is one sample" if call.samples else "it is empty"
+        return "layered", what
     reasons: list[str] = []
     for engine in ENGINES if name == "auto" else (name,):
         refusal = _module(engine).refuses(call)

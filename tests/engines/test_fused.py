@@ -1,0 +1,236 @@
+"""What the fused engine must survive: huge batches, interrupts, many calls, many threads, bad compilers, sanitizers."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from backprop_xp import Activation, Net
+from backprop_xp.engines import _warn
+from backprop_xp.jit import cache, compiler, fused
+
+needs_compiler = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
+
+
+def article(**options):
+    return Net((5, 10, 4, 12), ("tanh", "sigmoid", "identity"), rng=0, dtype="float32", **options)
+
+
+def test_a_batch_of_more_than_two_to_the_31_elements():
+    n = (1 << 31) // 5 + 4097
+    row = np.linspace(-1, 1, 5, dtype=np.float32)
+    net, x = article(engine="fused"), np.broadcast_to(row, (n, 5))  # one row, seen n times
+    one = net.loss_and_grad(row[None])
+    grad = net.weights[0].grad
+    assert net.loss_and_grad(x) == pytest.approx(n * float(one), rel=1e-5)
+    np.testing.assert_allclose(net.weights[0].grad, n * grad.astype(np.float64), rtol=1e-4, atol=n * 1e-6)
+
+
+def test_the_end_of_a_large_file_is_read_where_it_lies(tmp_path):
+    path, n = tmp_path / "sparse", (1 << 31) // 3 + 5
+    x = np.memmap(path, np.float32, "w+", shape=(n, 3))  # 8 GiB of zeros that take no room
+    x[-1] = [1.0, 2.0, 3.0]
+    net = Net((3, 2), ("tanh",), rng=0, dtype="float32", engine="fused")
+    assert net.loss_and_grad(x[-5000:]) == pytest.approx(float(net.loss_and_grad(np.array(x[-1:]))), rel=1e-6)
+    sample = x[:: (n - 1) // 7]  # strides of a gigabyte
+    assert net.loss_and_grad(sample) == pytest.approx(float(net.loss_and_grad(np.array(sample))), rel=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_interrupt_is_honoured_within_a_second(threads):
+    program = textwrap.dedent(f"""
+        import numpy as np
+        from backprop_xp import Net
+        net = Net((5, 10, 4, 12), ("tanh", "sigmoid", "identity"), rng=0, dtype="float32", threads={threads})
+        x = np.broadcast_to(np.ones(5, np.float32), (1 << 36, 5))
+        net.loss_and_grad(x[:10000])
+        print("ready", flush=True)
+        try:
+            net.loss_and_grad(x)
+        except KeyboardInterrupt:
+            net.loss_and_grad(x[:10000])
+            print("interrupted", flush=True)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    assert process.communicate(timeout=20)[0] == "interrupted\n"
+    assert process.returncode == 0
+    assert time.monotonic() - start < 5  # the call itself within one, and the end of the interpreter
+
+
+def test_nothing_leaks():
+    net, x = article(engine="fused"), np.ones((300, 5), np.float32)
+    sample = np.ones(5, np.float32)
+
+    def memory():
+        with open("/proc/self/statm") as f:
+            return int(f.read().split()[1]) * resource.getpagesize()
+
+    for _ in range(200):
+        net.loss_and_grad(x)
+        net.loss_and_grad(sample)
+    before = memory()
+    for _ in range(5000):
+        net.loss_and_grad(x)
+        net.loss_and_grad(sample)
+    assert memory() - before < 4 << 20
+
+
+def test_extra_memory_is_small():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    net = article(engine="fused")
+    net.loss_and_grad(np.broadcast_to(np.ones(5, np.float32), (1 << 24, 5)))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
+
+
+def test_forward_from_several_threads_at_once(random):
+    net, x = article(engine="fused"), random.normal(size=(20_000, 5)).astype(np.float32)
+    expected, failures = net(x), []
+
+    def work():
+        for _ in range(10):
+            if not np.array_equal(net(x), expected):
+                failures.append(1)
+
+    running = [threading.Thread(target=work) for _ in range(4)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    assert not failures
+
+
+def test_gradients_from_several_threads_at_once_are_all_complete(random):
+    net, x = article(engine="fused"), random.normal(size=(20_000, 5)).astype(np.float32)
+    loss = net.loss_and_grad(x)
+    expected, losses = [w.grad for w in net.weights], []
+
+    def work():
+        for _ in range(10):
+            losses.append(net.loss_and_grad(x))
+
+    running = [threading.Thread(target=work) for _ in range(4)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    assert set(losses) == {loss}
+    for w, grad in zip(net.weights, expected):
+        np.testing.assert_array_equal(w.grad, grad)
+
+
+def test_a_net_it_cannot_run_is_refused_by_name_and_run_otherwise_by_auto(random):
+    class Plain(Activation):
+        def __call__(self, x):
+            return x * 2
+
+        def grad(self, x):
+            return np.full_like(x, 2)
+
+    x = random.normal(size=(10, 3))
+    with pytest.raises(ValueError, match="the fused engine can't run this call: an activation is written in Python"):
+        Net((3, 2), (Plain(),), engine="fused").loss_and_grad(x)
+    with pytest.raises(ValueError, match="can't run this call: the net is wider than"):
+        Net((2000, 2), engine="fused").loss_and_grad(np.ones((2, 2000)))
+    net = Net((3, 2), (Plain(),), rng=0)
+    assert "not fused: an activation is written in Python" in net.plan(x).reason
+    assert np.isfinite(net.loss_and_grad(x))
+
+
+@pytest.fixture
+def broken_compiler(tmp_path, monkeypatch):
+    """A compiler that answers to --version and then prints an error."""
+    script = tmp_path / "broken"
+    script.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && { echo broken 1; exit 0; }\necho "kernel.cpp:1: error: no" >&2\nexit 1\n'
+    )
+    script.chmod(0o700)
+    monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setenv("BACKPROP_XP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "_loaded", {})
+    monkeypatch.setattr(fused, "_programs", {})
+    _warn.cache_clear()
+
+
+def test_a_failing_compiler_is_one_warning_and_another_engine(broken_compiler, random):
+    x = random.normal(size=(100, 5))
+    expected = article(engine="layered").loss_and_grad(x)
+    net = article()
+    with pytest.warns(RuntimeWarning, match="running without compiled kernels: .*error: no") as caught:
+        for _ in range(3):
+            assert net.loss_and_grad(x) == pytest.approx(expected, rel=1e-6)
+            assert np.isfinite(net.loss_and_grad(x[0]))
+    assert len(caught) == 1
+
+
+SANITIZED = """
+import sys
+sys.path.insert(0, {tests!r})
+import numpy as np
+from backprop_xp import Net
+random = np.random.default_rng(0)
+for dtype in ("float32", "float64"):
+    for loss, factors in (("half_sum_sq", False), ("softmax_cross_entropy", True)):
+        net = Net((7, 9, 3, 5), ("gelu", "sigmoid", "identity"), loss, bias=True, dtype=dtype, rng=0, engine="fused")
+        for n in (1, 15, 129, 4097):
+            x = np.ascontiguousarray(random.normal(size=(n, 7)).astype(dtype))
+            y = None if loss == "half_sum_sq" else random.integers(0, 5, n)
+            net.loss_and_grad(x, y, sample_weight=np.ones(n) if factors else None, input_grad=factors)
+            net(x)
+            net.loss_and_grad(x[::2, ::-1] if n > 1 else x, None if y is None else y[::2] if n > 1 else y)
+        if loss == "half_sum_sq":
+            net.loss_and_grad(np.ones(7))
+print("clean")
+"""
+
+
+def test_address_and_undefined_behaviour_sanitizers(tmp_path):
+    cxx = compiler.find().command[0]
+    library = subprocess.run([cxx, "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    if not os.path.isabs(library):
+        pytest.skip("no AddressSanitizer with this compiler")
+    environment = {
+        **os.environ,
+        "CXX": f"{cxx} -fsanitize=address,undefined -fno-sanitize-recover=all -g1 -O1",
+        "LD_PRELOAD": library,
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "BACKPROP_XP_CACHE": str(tmp_path / "cache"),
+        "BACKPROP_XP_BACKEND": "numpy",
+    }
+    program = SANITIZED.format(tests=os.path.dirname(__file__))
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert result.stdout.endswith("clean\n"), result.stderr[-3000:]
+    assert "runtime error" not in result.stderr
+
+
+def test_the_whole_package_without_a_compiler(tmp_path):
+    program = textwrap.dedent("""
+        import numpy as np
+        from backprop_xp import Net
+        net = Net((5, 10, 4, 12), ("tanh", "sigmoid", "identity"), rng=0)
+        x = np.random.default_rng(0).normal(size=(5000, 5))
+        loss = net.loss_and_grad(x)
+        assert net.plan(x).engine == "tiled", net.plan(x)
+        assert "no C++ compiler was found" in net.plan(x).reason
+        net.engine = "layered"
+        assert np.isclose(loss, net.loss_and_grad(x))
+        net.loss_and_grad(x[0])
+    """)
+    environment = {**os.environ, "CXX": "/nonexistent", "PATH": str(tmp_path), "BACKPROP_XP_BACKEND": "numpy"}
+    result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

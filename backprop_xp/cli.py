@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,13 +16,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, or 1 after one sentence on what is wrong."""
     try:
         arguments = _parser().parse_args(argv)
-        return arguments.run(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            return arguments.run(arguments)
     except (ValueError, TypeError, BackendError, OSError) as error:
         print(f"backprop-xp: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("backprop-xp: interrupted", file=sys.stderr)
         return 130
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    print(f"backprop-xp: {message}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--net", metavar="5-10-4-12", help="measure this net instead, tanh within and identity last")
     bench.add_argument("--dtype", choices=("float32", "float64"), help="only cases of this dtype, or of --net")
     bench.add_argument("--threads", type=int, metavar="N", help="of every contender (default: all processors)")
-    bench.add_argument("--backend", default="auto", metavar="NAME", help="auto, numpy, cupy or cupy:N")
+    bench.add_argument("--backend", metavar="NAME", help="auto, numpy, cupy or cupy:N")
     bench.add_argument("--engines", default="auto", metavar="A,B", help="engines of ours: auto, fused, tiled, layered")
     bench.add_argument("--compile", action="store_true", help="torch.compile as well")
     bench.add_argument("--jax", action="store_true", help="JAX as well")
@@ -55,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="every gradient against finite differences and PyTorch")
     check.add_argument("--engine", default="auto", metavar="NAME")
     check.add_argument("--dtype", choices=("float32", "float64"), default="float64")
-    check.add_argument("--backend", default="auto", metavar="NAME")
+    check.add_argument("--backend", metavar="NAME")
     check.set_defaults(run=_check)
 
     demo = commands.add_parser("demo", help="the article's example, step by step")

@@ -1,0 +1,142 @@
+"""The benchmark: honest contenders, the proof before the speed, turns, and files whole or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from backprop_xp.bench import cases, contenders, limits, measure, memory, plot, report
+from backprop_xp.bench import run as bench_run
+from backprop_xp.bench.contenders import Contender
+
+torch = pytest.importorskip("torch")
+
+SMALL = [replace(case, samples=96) for case in cases.DEFAULT]
+SETTINGS = bench_run.Settings(threads=1, budget=0.01, memory=False)
+LIMITS = limits.Limits({"float32": 1e11, "float64": 5e10}, None, 1e10)
+
+
+def test_operations_are_counted_as_promised():
+    assert cases.ARTICLE.flops == 728
+    one = cases.Case("one", (3, 2), ("tanh",), 1)
+    assert one.flops == 2 * 2 * 6  # forward and weight gradient, no gradient in x
+    assert {(case.name, case.samples, case.dtype) for case in cases.DEFAULT} >= {
+        ("article's net", 1 << 20, "float32"), ("article's net", 1 << 20, "float64"),
+        ("64-64-64-64-10", 65_536, "float32"), ("784-512-512-10", 32_768, "float32"), ("digits", 57_504, "float32"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: f"{case.name} {case.dtype}")
+def test_every_contender_computes_the_same(case):
+    pytest.importorskip("sklearn")
+    reference = contenders.torch_eager(case, "nn")
+    others = [contenders.torch_eager(case, "matmul")]
+    others += [contenders.ours(case, engine, 1, "numpy") for engine in ("layered", "tiled", "auto")]
+    assert measure.prove_equal(reference, others, case.dtype) < measure.TOLERANCE[case.dtype]
+    depth = len(case.sizes) - 1
+    assert len(reference.results()) == 1 + depth * (2 if case.bias else 1)
+
+
+def test_jax_computes_the_same():
+    pytest.importorskip("jax")
+    for case in SMALL:
+        measure.prove_equal(contenders.torch_eager(case, "nn"), [contenders.jax_jit(case)], case.dtype)
+
+
+def fake(name, results, log=None, form="f"):
+    return Contender(name, form, lambda: log.append(name) if log is not None else None, lambda: results)
+
+
+@pytest.mark.parametrize("wrong", [[np.ones(3), np.full(3, 1.01)], [np.ones(3), np.full(3, np.nan)],
+                                   [np.ones(3)], [np.ones(3), np.ones((3, 1))], [np.array(np.inf), np.ones(3)]])  # fmt: skip
+def test_a_wrong_gradient_is_never_equal(wrong):
+    right = [np.ones(3), np.ones(3)]
+    assert measure.prove_equal(fake("a", right), [fake("b", right)], "float32") == 0
+    with pytest.raises((measure.WrongGradient, ValueError)):
+        measure.prove_equal(fake("a", right), [fake("b", wrong)], "float32")
+
+
+def test_no_speed_is_shown_for_a_wrong_gradient(monkeypatch):
+    original = contenders.ours
+
+    def cheating(*arguments):
+        made = original(*arguments)
+        return Contender(made.name, made.form, made.step, lambda: [2 * a for a in made.results()])
+
+    monkeypatch.setattr(contenders, "ours", cheating)
+    result = bench_run.run_case(SMALL[0], SETTINGS)
+    assert result.rows == []
+    assert "backprop_xp: its loss is" in result.refused
+    text = report.table([result], LIMITS)
+    assert "no speed is shown" in text
+    assert " M " not in text
+
+
+def test_contenders_take_turns():
+    log: list[str] = []
+    now = iter(range(10**6))
+    measure.alternate([fake("a", [], log), fake("b", [], log)], 10.0, clock=lambda: float(next(now)))
+    assert log[:2] == ["a", "b"]
+    assert log[2:] == ["a", "b"] * (len(log[2:]) // 2)
+    assert len(log) >= 2 * measure.FEWEST_ROUNDS
+
+
+def test_statistics():
+    a, b = (measure.Timing(fake(name, []), seconds) for name, seconds in (("a", [1.0, 2, 3]), ("b", [2.0, 4, 9])))
+    assert (a.median, b.median) == (2, 4)
+    assert a.speedup_over(b) == 2
+    assert measure.fastest_form([b, a, measure.Timing(fake("a", [], form="g"), [0.5])], "a").contender.form == "g"
+    assert measure.fastest_form([], "a") is None
+
+
+def test_a_result_has_everything_the_table_shows():
+    result = bench_run.run_case(SMALL[0], SETTINGS)
+    assert [row.contender for row in result.rows] == ["backprop_xp", contenders.EAGER]
+    assert result.difference < measure.TOLERANCE["float32"]
+    text = report.table([result], LIMITS)
+    assert all(len(line) <= 100 for line in text.splitlines())
+    assert "gradients equal PyTorch's" in text
+    assert report.markdown([result], LIMITS).count("| article's net |") == 2
+
+
+def test_memory_is_that_of_the_batch():
+    case = cases.ARTICLE.with_samples(1 << 18)
+    eager = memory.extra_bytes(case, contenders.EAGER, "nn", 1)
+    if eager is None:
+        pytest.skip("the system doesn't tell")
+    fused = memory.extra_bytes(case, "backprop_xp", "fused", 1)
+    assert eager > case.samples * 4 * 26  # every t or z of the batch
+    assert fused < 32 << 20
+
+
+def test_limits_are_measured():
+    measured = limits.measure(1, size=128)
+    assert measured.gemm["float32"] > 1e8
+    assert measured.copy > 1e8
+    if measured.fma is not None:
+        assert measured.fma["float32"] > measured.fma["float64"] > 1e8
+
+
+def test_a_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    results = [bench_run.run_case(cases.ARTICLE.with_samples(n), SETTINGS) for n in (1, 8)]
+    plot.throughput(tmp_path / "throughput.png", {"batch": results})
+    assert (tmp_path / "throughput.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["throughput.png"]
+
+
+def test_files_are_whole_or_not_there(tmp_path, monkeypatch):
+    target = tmp_path / "results.json"
+    report.replace_file(target, b"old")
+    monkeypatch.setattr(report.os, "replace", lambda *names: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OSError, match="No space left"):
+        report.replace_file(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize("text", ["", "5", "5-", "a-b", "5-0", "5--4"])
+def test_nets_that_are_none(text):
+    with pytest.raises(ValueError, match="--net must be widths such as 5-10-4-12, got"):
+        cases.parse_net(text)

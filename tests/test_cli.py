@@ -1,0 +1,136 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from backprop_xp import ACTIVATIONS, LOSSES, __version__, check, cli
+from backprop_xp.jit import cache
+
+
+def run(*arguments):
+    return cli.main(list(arguments))
+
+
+def test_demo_ends_with_pytorchs_verdict(capsys):
+    pytest.importorskip("torch")
+    assert run("demo") == 0
+    out = capsys.readouterr().out
+    assert "x -> t_0 -> z_0" in out
+    assert "loss          = 16.967845" in out
+    assert out.count("gradients match? True") == 3
+
+
+def test_demo_says_when_pytorch_is_wrong(capsys, monkeypatch):
+    pytest.importorskip("torch")
+    from backprop_xp import net
+
+    right = net.outer
+    monkeypatch.setattr(net, "outer", lambda grad_t, z: 2 * right(grad_t, z))
+    monkeypatch.setattr(net.Net, "_compiled_single", lambda *arguments: None)
+    assert run("demo") == 1
+    assert "gradients match? False" in capsys.readouterr().out
+
+
+def test_demo_without_pytorch(capsys, monkeypatch):
+    from backprop_xp import demo
+
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    assert run("demo") == 0
+    assert "PyTorch is not installed" in capsys.readouterr().out
+
+
+def test_info(capsys):
+    assert run("info") == 0
+    out = capsys.readouterr().out
+    for what in ("backprop_xp", "numpy", "backend", "C++ compiler", "kernel cache", "threads"):
+        assert what in out
+    assert np.__version__ in out
+
+
+def test_info_without_a_compiler(capsys, monkeypatch):
+    monkeypatch.setenv("CXX", "/nonexistent")
+    assert run("info") == 0
+    assert "the fused engine is not available" in capsys.readouterr().out
+
+
+def test_cache(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("BACKPROP_XP_CACHE", str(tmp_path))
+    (tmp_path / "a.kernel").write_bytes(b"x" * 2048)
+    assert run("cache") == 0
+    assert "1 compiled kernels, 2 KiB" in capsys.readouterr().out
+    assert run("cache", "clear") == 0
+    assert cache.size() == (0, 0)
+
+
+def test_check_fails_with_the_engine(capsys, monkeypatch):
+    pytest.importorskip("torch")
+    small = {name: ACTIVATIONS[name] for name in ("tanh",)}
+    monkeypatch.setattr(check, "ACTIVATIONS", small)
+    assert run("check", "--engine", "layered", "--backend", "numpy") == 0
+    out = capsys.readouterr().out
+    assert out.count("ok ") == len(LOSSES) * 2 * 2
+    assert "every gradient is right" in out
+    monkeypatch.setattr(ACTIVATIONS["tanh"], "backprop", lambda self, t, grad_z: grad_z)
+    assert run("check", "--engine", "layered", "--backend", "numpy") == 1
+    out = capsys.readouterr().out
+    assert "FAIL" in out
+    assert "WRONG" in out
+
+
+def test_bench_prints_a_table_and_writes_files(capsys, tmp_path):
+    pytest.importorskip("torch")
+    files = {kind: tmp_path / f"results.{kind}" for kind in ("json", "markdown", "png")}
+    code = run(
+        "bench", "--net", "3-4-2", "--batch", "64", "--seconds", "0.01", "--threads", "1", "--backend", "numpy",
+        "--engines", "auto,layered", "--json", str(files["json"]), "--markdown", str(files["markdown"]),
+    )  # fmt: skip
+    out = capsys.readouterr().out
+    assert code == 0
+    assert "3-4-2  64 x float32, 96 flop a sample" in out
+    assert "gradients equal PyTorch's: within" in out
+    assert max(len(line) for line in out.splitlines() if "samples/s" in line) <= 100
+    content = json.loads(files["json"].read_text())
+    (result,) = content["results"]
+    assert [row["contender"] for row in result["rows"]] == ["backprop_xp", "backprop_xp layered", "PyTorch eager"]
+    assert all(row["samples_per_second"] > 0 for row in result["rows"])
+    assert result["rows"][-1]["speedup"] == 1.0
+    assert content["limits"]["gemm"]["float32"] > 0
+    assert content["environment"]["settings"]["threads"] == 1
+    assert files["markdown"].read_text().count("\n") == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results.markdown"]
+
+
+MISTAKES = [
+    ("bench", "--net", "5"), ("bench", "--net", "5-x"), ("bench", "--batch", "0"), ("bench", "--batch", "many"),
+    ("bench", "--threads", "0"), ("bench", "--backend", "abacus"), ("bench", "--engines", "warp"),
+    ("bench", "--dtype", "float16"), ("bench", "--seconds", "0"), ("bench", "--unknown"), ("cache", "burn"),
+    ("check", "--engine", "warp"), ("nonsense",), (),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", MISTAKES, ids=" ".join)
+def test_a_mistake_is_one_line_and_exit_code_1(arguments, capsys):
+    assert run(*arguments) == 1
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert streams.err.startswith("backprop-xp: ")
+    assert streams.err.count("\n") == 1
+
+
+def test_help_and_version(capsys):
+    for arguments in (("--help",), ("bench", "--help"), ("--version",)):
+        with pytest.raises(SystemExit) as stopped:
+            run(*arguments)
+        assert stopped.value.code == 0
+    assert __version__ in capsys.readouterr().out
+
+
+def test_as_a_module():
+    result = subprocess.run([sys.executable, "-m", "backprop_xp", "--version"], capture_output=True, text=True)
+    assert result.stdout == f"backprop-xp {__version__}\n"

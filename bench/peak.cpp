@@ -20,14 +20,17 @@ constexpr int CHAINS = BYTES == 64 ? 24 : 12;  // more than latency times ports,
 
 template <class S> S spin(long rounds) {
   using V = typename Vector<S>::type;
-  V sum[CHAINS] = {}, a = V{} + S(1), b = V{} + S(1e-9);
+  V sum[CHAINS], a = V{} + S(0.999), b = V{} + S(1e-3);
+#pragma GCC unroll 24
+  for (int k = 0; k < CHAINS; ++k) sum[k] = V{} + S(k);
   for (long r = 0; r < rounds; ++r) {
 #pragma GCC unroll 24
-    for (int k = 0; k < CHAINS; ++k) sum[k] += a * b;
-    asm volatile("" : "+v"(a), "+v"(b));  // the products are not the same each round, as far as the compiler knows
+    for (int k = 0; k < CHAINS; ++k) sum[k] = sum[k] * a + b;
+    asm volatile("" : "+v"(a), "+v"(b));  // as far as the compiler knows, they change
   }
   V total = V{};
-  for (V s : sum) total += s;
+#pragma GCC unroll 24
+  for (int k = 0; k < CHAINS; ++k) total += sum[k];
   return total[0];
 }
 

@@ -25,13 +25,6 @@ template <class T, class S, int N> BPX_FN T polynomial(T x, const S (&constants)
 // The upper tail of the normal distribution is Q(a) = exp(-a^2 / 2) (c + u P(u)) w, w = 1 / (a + K), u = (a - K) w: the
 // transformation with which Shepherd and Laframboise (1981) expanded exp(x^2) erfc(x). c + u P by Remez: to 2^-29.3
 // with K = 4 for a from 0.55 to 14.5 (float), to 2^-59.3 with K = 6 for a from 0.55 to 39 (double).
-template <class S> struct Tail;
-template <> struct Tail<float> {
-  static constexpr float K = 4.0f, c = 7.5528514e-01f, c_low = -1.3465003e-08f;
-};
-template <> struct Tail<double> {
-  static constexpr double K = 6.0, c = 0.7773517718933622, c_low = -5.080339995331781e-17;
-};
 template <class T> BPX_FN T tail_rest(T u, float) {
   const float P[] = {-6.078966e-01f, 3.8713738e-01f,  -1.8652247e-01f, 6.0396995e-02f, -7.533674e-03f,
                      -3.4820673e-03f, 1.602461e-03f, 1.3665603e-04f,  -1.7825761e-04f};
@@ -50,11 +43,13 @@ template <class T> BPX_FN T tail_rest(T u, double) {
 /// away is added again.
 template <class T> BPX_FN T tail_factor(T a) {
   using S = Scalar<T>;
-  const T one = c<T>(1.0f), K = c<T>(Tail<S>::K), minus_2K = c<T>(-2 * Tail<S>::K), first = c<T>(Tail<S>::c);
+  constexpr bool single = sizeof(S) == 4;
+  const T one = c<T>(1.0f), K = c<T>(single ? 4.0f : 6.0f), minus_2K = c<T>(single ? -8.0f : -12.0f);
+  const T first = c<T>(single ? 7.5528514e-01f : 0.7773517718933622), low = c<T>(single ? -1.3465003e-08f : -5.080339995331781e-17);
   const T sum = a + K, part = sum - a, lost = (a - (sum - part)) + (K - part);  // Knuth's TwoSum
   const T w = one / sum, w_low = w * fma(-w, lost, fma(-w, sum, one));
   const T u = fma(minus_2K, w_low, fma(minus_2K, w, one));
-  const T rest = u * tail_rest(u, S()), P = first + rest, P_low = rest - (P - first) + c<T>(Tail<S>::c_low);
+  const T rest = u * tail_rest(u, S()), P = first + rest, P_low = rest - (P - first) + low;
   return fma(P, w, fma(P, w_low, P_low * w));
 }
 

@@ -62,6 +62,8 @@ class Elementwise(Activation):
         self.name = name
         self.text = (value, grad, tuple((let or {}).items()), tuple(params or {}))
         for parameter, number in (params or {}).items():
+            if parameter in ("name", "text") or hasattr(Elementwise, parameter):
+                raise ValueError(f"a parameter can't be called {parameter!r}: an activation has that attribute")
             setattr(self, parameter, _real(parameter, number))
         self.formula  # noqa: B018  a mistake in the text is reported here, not at the first call
 
@@ -351,10 +353,10 @@ def _checked(activation: Any, does: str, result: Array, t: Array) -> Array:
 @lru_cache(maxsize=512)
 def _formula(value: str, grad: str | None, let: tuple[tuple[str, str], ...], parameters: tuple[str, ...]) -> Formula:
     given = {"value": value} if grad is None else {"value": value, "grad": grad}
-    formula = Formula(("t", "grad_z"), parameters, dict(let), given)
+    formula = Formula(("t",), parameters, dict(let), given)
     if grad is None:
         formula.outputs["grad"] = differentiate(formula, "value", "t")
-    product = formula.node("multiply", formula.parse("grad_z"), formula.outputs["grad"])
+    product = formula.node("multiply", formula.add_variable("grad_z"), formula.outputs["grad"])
     formula.outputs["grad_t"] = product
     return formula
 

@@ -85,8 +85,10 @@ class Backend:
             return self.xp.array(array)
 
     def _foreign(self, data: Any, what: str) -> Array:
+        if isinstance(data, np.ma.MaskedArray):
+            raise TypeError(f"{what} is a masked array: say what stands for masked numbers with {what}.filled(...)")
         if isinstance(data, np.ndarray):
-            return data
+            return np.asarray(data)  # a np.matrix, say, would give * another meaning
         owner = owner_of(data)
         if owner == "cupy":
             if self.device is None:
@@ -104,8 +106,10 @@ class Backend:
             with self.activate():
                 return self.xp.from_dlpack(data)
         try:
+            if hasattr(data, "__dlpack__") and not hasattr(data, "__array__"):
+                return np.from_dlpack(data)
             return np.asarray(data)
-        except (ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, RuntimeError, BufferError) as error:
             raise TypeError(f"{what} can't be read as an array: {error}") from None
 
 

@@ -1,6 +1,7 @@
 """Proof of gradients: against finite differences in float64, and against PyTorch's autograd.
 
-A NaN or an infinity anywhere is a failure, never a pass: every comparison is written so that NaN fails it.
+A NaN or an infinity anywhere is a failure, never a pass: every comparison is written so that NaN fails it. No
+allowed error grows with the loss or with the gradient: a wrong gradient stays wrong however large they are.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from .activations import ACTIVATIONS
+from .activations import ACTIVATIONS, BuiltIn
 from .backend import NUMPY
-from .losses import LOSSES
-from .net import Net
+from .engines import Layer
+from .losses import LOSSES, averaged
+from .net import Net, forward_pass
 
 EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
 #: The step of central differences, times max(1, |w|): it balances truncation h^2 f''' / 6 and rounding eps |f| / h.
 STEP = EPS["float64"] ** (1 / 3)
+#: A larger error is never allowed: where rounding alone may exceed it, nothing would be proved.
+MOST_ALLOWED = 1e-2
 
 
 @dataclass(frozen=True)
 class Row:
-    """One array compared: the norm of the difference over the norm of the reference (1 where that is smaller)."""
+    """One array compared: the norm of the difference over the norm of the reference (or the report's unit)."""
 
     name: str
     error: float
@@ -37,23 +41,33 @@ class Row:
 
 @dataclass
 class Report:
-    """What was compared with what."""
+    """What was compared with what.
+
+    ``unit`` is what one sample counts for: errors in arrays smaller than it are measured against it, since
+    there rounding is as large as in arrays of its size.
+    """
 
     title: str
     rows: list[Row] = field(default_factory=list)
+    unit: float = 1.0
 
     @property
     def ok(self) -> bool:
         """Whether something was compared, and all of it is right."""
         return bool(self.rows) and all(row.ok for row in self.rows)
 
-    def add(self, name: str, got: Any, expected: Any, tolerance: float) -> None:
-        """Compare two arrays of one shape."""
+    def add(self, name: str, got: Any, expected: Any, relative: float, absolute: float = 0.0) -> None:
+        """Compare two arrays of one shape.
+
+        Allowed are an error ``relative`` to the whole array and one of ``absolute`` in each of its numbers.
+        """
         got, expected = _host(got), _host(expected)
+        size = max(float(np.linalg.norm(expected)), self.unit, float(np.finfo(np.float64).tiny))
         if got.shape != expected.shape or not (np.isfinite(got).all() and np.isfinite(expected).all()):
             error = float("nan")
         else:
-            error = float(np.linalg.norm(got - expected)) / max(1.0, float(np.linalg.norm(expected)))
+            error = float(np.linalg.norm(got - expected)) / size
+        tolerance = min(relative + absolute * expected.size**0.5 / size, MOST_ALLOWED)
         self.rows.append(Row(name, error, tolerance))
 
     def __str__(self) -> str:
@@ -70,7 +84,7 @@ def numerical_gradients(net: Net, x: Any, y: Any = None, sample_weight: Any = No
     (l(w + h) - l(w - h)) / 2h with h = eps^(1/3) max(1, |w|), for each number w. Keys are "W0", "b0", ..., "x".
     """
     double = _in_double(net)
-    x = np.array(_host(x), np.float64)
+    x = np.array(_host(_host(x), net.dtype), np.float64)  # what the net itself sees
 
     def loss() -> float:
         return float(double.loss_and_grad(x, y, sample_weight=sample_weight, keep_signals=False))
@@ -82,25 +96,31 @@ def numerical_gradients(net: Net, x: Any, y: Any = None, sample_weight: Any = No
 def check_gradients(net: Net, x: Any, y: Any = None, sample_weight: Any = None) -> Report:
     """The net's gradients, as its engine, dtype and backend give them, against :func:`numerical_gradients`.
 
-    The tolerance follows from both errors, over the norm of the gradient: central differences are good to some
-    eps^(2/3) of the loss and its third derivative, and a gradient in dtype to some eps of what it sums.
+    With the step h = eps^(1/3) (eps that of float64), three errors are allowed:
+
+    - rounding of the loss l in the differences, eps |l| / h = eps^(2/3) |l| in each number (10 times that);
+    - their truncation, h^2 / 6 times the third derivative: 100 eps^(2/3) of the gradient, which supposes third
+      derivatives of at most some hundred times the gradient;
+    - the forward error of the net's own dtype, see :func:`_forward_error`.
     """
     expected = numerical_gradients(net, x, y, sample_weight)
     loss, grad_x = net.loss_and_grad(x, y, sample_weight=sample_weight, input_grad=True)
-    size = max(1.0, abs(float(loss)))
-    tolerance = size * (100 * EPS["float64"] ** (2 / 3) + 100 * EPS[net.dtype.name])
-    report = Report(f"{net} against central differences")
+    relative = 100 * STEP**2 + _forward_error(net, x)
+    absolute = 10 * STEP**2 * abs(float(loss))
+    report = Report(f"{net} against central differences", unit=_unit(net, x, sample_weight))
     for tensor in (*net.weights, *net.biases):
-        report.add(tensor.name or "", tensor.grad, expected[tensor.name or ""], tolerance)
-    report.add("x", grad_x, expected["x"], tolerance)
+        report.add(tensor.name or "", tensor.grad, expected[tensor.name or ""], relative, absolute)
+    report.add("x", grad_x, expected["x"], relative, absolute)
     return report
 
 
 def check_against_torch(net: Net, x: Any, y: Any = None, sample_weight: Any = None) -> Report:
     """The net's loss and gradients against PyTorch's autograd: nn.Linear modules with the weights copied over.
 
+    Two computations in the same dtype may differ by twice their forward error, see :func:`_forward_error`.
+
     Raises:
-        ImportError: PyTorch is not installed.
+        ImportError: PyTorch is not installed. TypeError: an activation or the loss is not built in.
     """
     try:
         import torch
@@ -120,8 +140,8 @@ def check_against_torch(net: Net, x: Any, y: Any = None, sample_weight: Any = No
     theirs.backward()
 
     loss, grad_x = net.loss_and_grad(x, y, sample_weight=sample_weight, input_grad=True)
-    tolerance = 1000 * EPS[net.dtype.name] * max(1.0, abs(float(loss)))
-    report = Report(f"{net} against PyTorch")
+    tolerance = 2 * _forward_error(net, x)
+    report = Report(f"{net} against PyTorch", unit=_unit(net, x, sample_weight))
     report.add("loss", loss, theirs, tolerance)
     linears = modules[::2]
     for weight, linear in zip(net.weights, linears):
@@ -136,6 +156,8 @@ def torch_activation(activation: Any) -> Any:
     """PyTorch's module for a built-in activation with these parameters."""
     from torch import nn
 
+    if not isinstance(activation, BuiltIn) or activation.name not in ACTIVATIONS:
+        raise TypeError(f"PyTorch has no counterpart of the activation {type(activation).__name__}")
     if activation.name == "hard_sigmoid":
         return _hard_sigmoid()
     if activation.name == "gelu_tanh":
@@ -182,6 +204,8 @@ def torch_losses(loss: Any) -> Callable[[Any, Any], Any]:
     """PyTorch's loss of every element (of every sample for softmax cross-entropy), of (outputs, target)."""
     from torch.nn import functional
 
+    if not isinstance(loss, tuple(LOSSES.values())):
+        raise TypeError(f"PyTorch has no counterpart of the loss {type(loss).__name__}")
     table: dict[str, Callable[[Any, Any], Any]] = {
         "half_sum_sq": lambda z, y: 0.5 * z**2,
         "half_squared_error": lambda z, y: 0.5 * (z - y) ** 2,
@@ -236,6 +260,33 @@ def _differences(array: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
             array[index] = value
             result[index] = (above - below) / (2 * step)
     return result
+
+
+def _unit(net: Net, x: Any, sample_weight: Any) -> float:
+    """What one sample of the batch counts for in the loss, at most: 1 for a plain sum, 1 / n for a mean."""
+    shape = (*_host(x).shape[:-1], net.sizes[-1])
+    weight = None if sample_weight is None else _host(sample_weight)
+    scale = 1.0
+    if net.reduction == "mean":
+        scale, weight = averaged(net.loss, shape, weight)
+    return scale * (1.0 if weight is None else float(np.abs(weight).max(initial=0)))
+
+
+def _forward_error(net: Net, x: Any) -> float:
+    """How far gradients in the net's dtype may be off, relative to their size: 100 eps times what the layers sum.
+
+    t = W z + b carries an error of some eps (|W| |z| + |b|), through which the derivative f'(t) and everything
+    after it move; the largest of these sums is taken, 1 if they are smaller.
+    """
+    double = _in_double(net)
+    layers = [(w.data, double.biases[i].data if double.biases else None) for i, w in enumerate(double.weights)]
+    with np.errstate(all="ignore"):
+        signals = forward_pass([Layer(w, b, f) for (w, b), f in zip(layers, net.activations)], _host(x))
+    largest = 1.0
+    for (w, b), z in zip(layers, [_host(x), *signals.nonlinear]):
+        summed = np.abs(z) @ np.abs(w).T + (0.0 if b is None else np.abs(b))
+        largest = max(largest, float(np.max(summed, initial=0)))
+    return 100 * EPS[net.dtype.name] * largest
 
 
 def _in_double(net: Net) -> Net:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import warnings
 from collections.abc import Sequence
@@ -85,7 +86,11 @@ def _check(arguments: argparse.Namespace) -> int:
     from . import check
 
     failures = 0
-    for name, report in check.run_matrix(engine=arguments.engine, dtype=arguments.dtype, backend=arguments.backend):
+    torch = importlib.util.find_spec("torch") is not None
+    options = {"engine": arguments.engine, "dtype": arguments.dtype, "backend": arguments.backend, "torch": torch}
+    if not torch:
+        print("without PyTorch, against central differences alone (pip install 'backprop-xp[bench]' for both)")
+    for name, report in check.run_matrix(**options):
         failures += not report.ok
         print(f"{'ok  ' if report.ok else 'FAIL'} {name}")
         if not report.ok:

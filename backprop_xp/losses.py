@@ -43,7 +43,7 @@ class Loss:
         """
         if weight is not None:
             raise TypeError(f"{type(self).__name__} takes no sample_weight; write the loss as formulas")
-        target = (y,) if self.needs_target else ()
+        target = () if y is None else (y,)
         dtype = z.dtype.type
         return self(z, *target) * dtype(scale), self.grad(z, *target) * dtype(scale)
 
@@ -240,11 +240,19 @@ def get_loss(loss: str | Any) -> Any:
     return loss
 
 
+def weighted(loss: Any, z: Array, y: Array | None, weight: Array | None, scale: float) -> tuple[Array, Array]:
+    """:meth:`Loss.weighted`, also of an object that is no Loss and has just ``__call__`` and ``grad``."""
+    if isinstance(loss, Loss):
+        return loss.weighted(z, y, weight, scale)
+    return Loss.weighted(loss, z, y, weight, scale)
+
+
 def averaged(loss: Any, output_shape: tuple[int, ...], weight: Array | None) -> tuple[float, Array | None]:
     """What reduction="mean" takes as (scale, weight): the weighted mean; NaN for no samples, as in PyTorch."""
     scale = 1.0 / output_shape[-1] if getattr(loss, "mean_over", "samples") == "elements" else 1.0
     if weight is not None:
-        return scale, weight / weight.sum()
+        with np.errstate(all="ignore"):  # weights that add up to 0 give NaN
+            return (scale if weight.size else float("nan")), weight / weight.sum()
     samples = output_shape[0] if len(output_shape) == 2 else 1
     return (scale / samples if samples else float("nan")), None
 

@@ -27,6 +27,8 @@ from .losses import Loss, averaged, get_loss
 from .tensor import Tensor
 from .threads import count
 
+REDUCTIONS = ("sum", "mean")
+
 
 def forward_pass(layers: Sequence[Layer], x: Array) -> Signals:
     """Every t_i and z_i for one sample (features,) or a batch (n, features), a sample a row."""
@@ -122,7 +124,7 @@ class Net:
         self.activations = inputs.as_activations(activations, depth)
         self.loss = get_loss(loss)
         self.dtype = inputs.as_dtype(dtype)
-        self.reduction = inputs.one_of("reduction", reduction, ("sum", "mean"))
+        self.reduction = inputs.one_of("reduction", reduction, REDUCTIONS)
         self.engine = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
         self.threads = threads if threads is None else count(threads)
         self.backend = get_backend(backend)
@@ -174,7 +176,7 @@ class Net:
         call.y = inputs.as_target(y, call.loss, output_shape, self.backend, self.dtype)
         call.weight = inputs.as_sample_weight(sample_weight, call.x.shape[:-1], self.backend, self.dtype)
         call.input_grad = input_grad
-        if self.reduction == "mean":
+        if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
             with self.backend.activate():
                 call.scale, call.weight = averaged(call.loss, output_shape, call.weight)
         with self.backend.activate():
@@ -243,9 +245,11 @@ class Net:
 
     def _compiled_single(self, x: np.ndarray, y: Any, keep_signals: bool | None) -> Single | None:
         """The compiled form of this net for one sample, None where it has none or the call needs more checks."""
+        if self.engine not in ("auto", "fused"):
+            return None
         if self._single is not None and self._single.current(self):
             compiled = self._single
-        elif self.engine not in ("auto", "fused") or single.refuses(self):
+        elif single.refuses(self):
             return None
         else:
             try:

@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 from ..jit.compiler import CompileError
+from ..messages import unknown
 from .call import Array, Call, Gradients, Layer, Signals
 
 __all__ = ["ENGINES", "Call", "Gradients", "Layer", "Plan", "Signals", "forward", "loss_and_grad", "plan"]
@@ -77,6 +78,8 @@ def _choose(name: str, call: Call) -> tuple[str, str]:
     if call.keep_signals or call.x.ndim == 1 or not call.samples:
         what = "its signals are kept" if call.keep_signals else "it is one sample" if call.samples else "it is empty"
         return "layered", what
+    if name not in ("auto", *ENGINES):
+        raise ValueError(unknown("engine", str(name), ("auto", *ENGINES)))
     reasons: list[str] = []
     for engine in ENGINES if name == "auto" else (name,):
         refusal = _module(engine).refuses(call)

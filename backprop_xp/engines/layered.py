@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..backend import Array
-from ..losses import LOSSES
+from ..losses import LOSSES, weighted
 from ..net import backward_pass, forward_pass
 from ..workspace import recycled
 from .call import Call, Gradients, Signals
@@ -36,7 +36,7 @@ def loss_and_grad(call: Call) -> Gradients:
     """The loss and the gradients of all parameters."""
     with np.errstate(all="ignore"), recycled(may_recycle(call)):
         signals = forward_pass(call.layers, call.x)
-        loss, grad_output = call.loss.weighted(signals.nonlinear[-1], call.y, call.weight, call.scale)
+        loss, grad_output = weighted(call.loss, signals.nonlinear[-1], call.y, call.weight, call.scale)
         gradients = backward(call, signals, grad_output)
     gradients.loss = loss
     return gradients

@@ -119,6 +119,13 @@ class Formula:
             raise FormulaError(f"{text!r} is a comparison, not a number; use where(condition, a, b)")
         return index
 
+    def add_variable(self, name: str) -> int:
+        """The index of one more variable, which the outputs made before don't depend on."""
+        index = self.node("variable", name=name)
+        self._define(name, index)
+        self.variables += (name,)
+        return index
+
     def _define(self, name: str, index: int) -> None:
         if not name.isidentifier() or name.startswith("_"):
             raise FormulaError(f"{name!r} can't name a variable or parameter of a formula")

@@ -30,6 +30,7 @@ class Single:
         self._tensors = [(tensor, tensor.data) for tensor in (*net.weights, *net.biases)]
         self._functions = [(f, dict(vars(f))) for f in (*net.activations, net.loss)]
         self._lists = (net.weights, net.biases, net.activations, net.reduction)
+        self._signals = [*net.linear_outputs, *net.nonlinear_outputs]
         self._x = np.empty(net.sizes[0], net.dtype)
         self._layout(net)
         text = source(net)
@@ -62,6 +63,8 @@ class Single:
         if net.weights is not weights or net.biases is not biases or net.reduction != reduction:
             return False
         if len(activations) + 1 != len(self._functions) or len(weights) + len(biases) != len(self._tensors):
+            return False
+        if [*net.linear_outputs, *net.nonlinear_outputs] != self._signals:
             return False
         for tensor, (known, data) in zip((*weights, *biases), self._tensors):
             if tensor is not known or tensor._data is not data:
@@ -109,6 +112,10 @@ def refuses(net: Net) -> str:
         return f"it has more than {MOST_PARAMETERS} weights"
     if not all(getattr(f, "is_formula", False) for f in (*net.activations, net.loss)):
         return "an activation or the loss is no formula"
+    if any(isinstance(value, np.ndarray) for f in (*net.activations, net.loss) for value in vars(f).values()):
+        return "a parameter of an activation or of the loss is an array, which may change in place"
+    if net.reduction not in ("sum", "mean"):
+        return "the reduction is unknown"
     for tensor in tensors:
         data = tensor.data
         if type(data) is not np.ndarray or data.dtype != net.dtype or not data.flags.c_contiguous:

@@ -204,7 +204,7 @@ def torch_losses(loss: Any) -> Callable[[Any, Any], Any]:
     """PyTorch's loss of every element (of every sample for softmax cross-entropy), of (outputs, target)."""
     from torch.nn import functional
 
-    if not isinstance(loss, tuple(LOSSES.values())):
+    if not any(isinstance(loss, kind) for kind in LOSSES.values()):
         raise TypeError(f"PyTorch has no counterpart of the loss {type(loss).__name__}")
     table: dict[str, Callable[[Any, Any], Any]] = {
         "half_sum_sq": lambda z, y: 0.5 * z**2,

@@ -14,6 +14,9 @@ from backprop_xp.bench.contenders import Contender
 TOLERANCE = {"float32": 3e-4, "float64": 1e-10}
 
 SHORTEST = 0.02  # seconds; shorter steps are timed several at a time
+#: Seconds of rest before every turn: the threads of the contender before must have gone to sleep, which the OpenMP
+#: workers of PyTorch do only after they have spun for a while on processors that are not theirs any more.
+REST = 0.05
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 40
 
 
@@ -87,6 +90,7 @@ def alternate(
         if done >= FEWEST_ROUNDS and clock() - begin > budget:
             break
         for timing, count in zip(timings, repeats):
+            time.sleep(REST)
             start = clock()
             for _ in range(count):
                 timing.contender.step()

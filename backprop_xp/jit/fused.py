@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ..activations import Identity
+from ..activations import Identity, Tanh
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from . import cache as kernel_cache
@@ -37,6 +37,16 @@ class Tree(ctypes.Structure):
 TREE_LEVELS = 41
 
 
+class WideArgs(ctypes.Structure):
+    """``bpx::WideArgs`` of kernels/wide.h."""
+
+    _fields_ = [
+        ("x", POINTER), ("x_row", INT), ("x_column", INT), ("y", POINTER), ("y_row", INT), ("y_column", INT),
+        ("weight", POINTER), ("weight_row", INT), ("params", POINTER), ("scalars", POINTER), ("scale", DOUBLE),
+        ("output", POINTER), ("x_grad", POINTER),
+    ]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Shape:
     """All that is known about a net, and about a kind of call of it, when it is compiled.
@@ -45,6 +55,7 @@ class Shape:
         activations: a formula's text a layer.
         loss: a formula loss's class, "classes" or "probabilities" for softmax cross-entropy, None for forward only.
         factors: whether gradients are multiplied by sample weights or a scale.
+        wide: whether products are blocked for the caches (kernels/wide.h) or tiles stay in registers (net_cpu.h).
     """
 
     sizes: tuple[int, ...]
@@ -54,17 +65,20 @@ class Shape:
     loss: Any
     factors: bool = False
     input_grad: bool = False
+    wide: bool = False
 
 
 _programs: dict[Shape, Any] = {}
 
 
 def program(shape: Shape, activations: Sequence[Any]) -> Any:
-    """The library with bpx_backprop, bpx_tree_add and bpx_tree_total, or bpx_forward. Raises CompileError."""
+    """The library with the entry points of kernels/net_cpu.h or kernels/wide.h. Raises CompileError."""
     if shape not in _programs:
         what = f"the net {'-'.join(map(str, shape.sizes))} in {shape.dtype}"
         library = kernel_cache.library(source(shape, activations), what)
-        if shape.loss is None:
+        if shape.wide:
+            _declare_wide(library)
+        elif shape.loss is None:
             library.bpx_forward.argtypes, library.bpx_forward.restype = (POINTER,), None
         else:
             library.bpx_backprop.argtypes, library.bpx_backprop.restype = (POINTER,), None
@@ -76,7 +90,7 @@ def program(shape: Shape, activations: Sequence[Any]) -> Any:
 
 def source(shape: Shape, activations: Sequence[Any]) -> str:
     """The translation unit for this net; equal activations are one struct."""
-    names = {Identity.text: "bpx::identity"}
+    names = {Identity.text: "bpx::identity", Tanh.text: "bpx::hyperbolic_tangent"}
     structs: list[str] = []
     for f in activations:
         if f.text not in names:
@@ -87,7 +101,7 @@ def source(shape: Shape, activations: Sequence[Any]) -> str:
         f"bpx::Layer<{inputs}, {outputs}, {names[f.text]}, {bias}>"
         for inputs, outputs, f in zip(shape.sizes, shape.sizes[1:], activations)
     )
-    code = [kernel_source("net_cpu.h"), *structs]
+    code = [kernel_source("wide.h" if shape.wide else "net_cpu.h"), *structs]
     if isinstance(shape.loss, type):
         formula_loss: Any = shape.loss()
         variables = ("z", "y") if formula_loss.needs_target else ("z",)
@@ -95,7 +109,8 @@ def source(shape: Shape, activations: Sequence[Any]) -> str:
         loss = "bpx::ElementwiseLoss<LossFormula>"
     else:
         loss = f"bpx::SoftmaxCrossEntropy<{str(shape.loss == 'classes').lower()}>"
-    flags = f"factors = {str(shape.factors).lower()}, input_grad = {str(shape.input_grad).lower()}"
+    facts = {"backward": shape.loss is not None, "factors": shape.factors, "input_grad": shape.input_grad}
+    flags = ", ".join(f"{name} = {str(fact).lower()}" for name, fact in facts.items())
     code += [
         "struct Net {",
         f"  using S = {NUMBERS[shape.dtype]};",
@@ -103,10 +118,20 @@ def source(shape: Shape, activations: Sequence[Any]) -> str:
         f"  using Loss = {loss};",
         f"  static constexpr bool {flags};",
         "};",
-        "BPX_FORWARD(Net)" if shape.loss is None else "BPX_BACKPROP(Net)",
+        f"BPX_{'WIDE' if shape.wide else 'FORWARD' if shape.loss is None else 'BACKPROP'}(Net)",
         "",
     ]
     return "\n".join(code)
+
+
+def _declare_wide(library: Any) -> None:
+    library.bpx_wide.argtypes, library.bpx_wide.restype = (POINTER, INT, INT, POINTER, POINTER), DOUBLE
+    for name in ("bpx_wide_pack", "bpx_wide_unpack"):
+        function = getattr(library, name)
+        function.argtypes, function.restype = (POINTER, POINTER), None
+    for name in ("params", "grads", "memory", "rows"):
+        function = getattr(library, f"bpx_wide_{name}")
+        function.argtypes, function.restype = (), INT
 
 
 @cache

@@ -85,6 +85,45 @@ def test_uneven_widths_and_depths(sizes, engine, random):
     assert_agree(sizes, names, "half_sum_sq", engine, random.normal(size=(200, sizes[0])), None, bias=True)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [1, 5, 6, 7, 95, 96, 97, 481, 1023, 2500])
+@pytest.mark.parametrize("sizes", [(64, 64, 10), (100, 70, 130, 5), (785, 33, 17), (3, 1200, 2), (500, 1, 500)])
+def test_wide_nets(sizes, n, dtype, random):
+    if compiler.missing():
+        pytest.skip("no C++ compiler on this machine")
+    if n < 256 and sizes == (500, 1, 500):
+        return
+    names = (["tanh", "silu", "identity"])[3 - len(sizes) + 1 :]
+    x, y, weight = random.normal(size=(n, sizes[0])), random.normal(size=(n, sizes[-1])), random.uniform(0, 2, n)
+    assert_agree(sizes, names, "mse", "fused", x, y, dtype, weight, bias=True, reduction="mean")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("bias", [False, True])
+def test_wide_nets_with_every_loss(loss, bias, random):
+    if compiler.missing():
+        pytest.skip("no C++ compiler on this machine")
+    x, y = random.normal(size=(700, 64)), target(loss, 700, 20, random)
+    assert_agree((64, 48, 20), ("relu", "sigmoid"), loss, "fused", x, y, bias=bias)
+
+
+@pytest.mark.parametrize("position", [0, 5, 95, 96, 699])
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_nan_in_wide_nets(poison, position, random):
+    if compiler.missing():
+        pytest.skip("no C++ compiler on this machine")
+    inverse = Elementwise("inverse", "1 / t")  # infinite in features that only fill a register
+    x = random.normal(size=(700, 65))
+    x[position, 64] = poison
+    nets = [Net((65, 49, 3), (inverse, "tanh"), bias=True, rng=5, engine=e) for e in ("layered", "fused")]
+    for net in nets:
+        net.biases[0].data += 0.5
+    expected, got = (everything(net, x) for net in nets)
+    for a, b in zip(expected, got, strict=True):
+        np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9)
+
+
 @pytest.mark.parametrize("engine", FAST)
 def test_a_formula_of_the_users(engine, random):
     bump = Elementwise("bump", "exp(-width * t ** 2) + 0.1 * t", params={"width": 2.0})

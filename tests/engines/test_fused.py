@@ -151,7 +151,7 @@ def test_a_net_it_cannot_run_is_refused_by_name_and_run_otherwise_by_auto(random
     with pytest.raises(ValueError, match="the fused engine can't run this call: an activation is written in Python"):
         Net((3, 2), (Plain(),), engine="fused").loss_and_grad(x)
     with pytest.raises(ValueError, match="can't run this call: the net is wider than"):
-        Net((2000, 2), engine="fused").loss_and_grad(np.ones((2, 2000)))
+        Net((5000, 2), engine="fused").loss_and_grad(np.ones((2, 5000)))
     net = Net((3, 2), (Plain(),), rng=0)
     assert "not fused: an activation is written in Python" in net.plan(x).reason
     assert np.isfinite(net.loss_and_grad(x))
@@ -193,6 +193,12 @@ for n in (1, 15, 129, 4097):
     net.loss_and_grad(x, y, sample_weight=np.ones(n), input_grad=True)
     net.loss_and_grad(x[::-1, ::-1], y[::-1], sample_weight=np.ones(2 * n)[::2], input_grad=True)
     net(x)
+wide = Net((33, 70, 40), ("gelu", "identity"), "mse", True, "float32", rng=0, engine="fused")
+for n in (1, 7, 481, 1500):
+    x, y = random.normal(size=(n, 33)).astype(np.float32), random.normal(size=(n, 40))
+    wide.loss_and_grad(x, y, sample_weight=np.ones(n), input_grad=True)
+    wide.loss_and_grad(x[::-1, ::-1], y, sample_weight=np.ones(n), input_grad=True)
+    wide(x)
 single = Net((7, 9, 5), ("tanh", "identity"), "mse", True, rng=0)
 single.loss_and_grad(np.ones(7), np.ones(5))
 print("clean")

@@ -1,0 +1,91 @@
+"""What compiled passes over a whole batch are handed: addresses and strides, and what is known at compile time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array
+from ..jit import fused
+from ..losses import SoftmaxCrossEntropy
+from .call import Call
+
+
+def shape(call: Call, loss: Any, wide: bool = False) -> fused.Shape:
+    """What the net and this kind of call are compiled for; ``loss`` is :func:`loss_key`'s, None for forward only."""
+    return fused.Shape(
+        call.sizes,
+        call.layers[0].bias is not None,
+        call.dtype.name,
+        tuple(layer.activation.text for layer in call.layers),
+        loss,
+        loss is not None and (call.weight is not None or call.scale != 1.0),
+        loss is not None and call.input_grad,
+        wide,
+    )
+
+
+def loss_key(call: Call) -> Any:
+    """The loss's class, or which kind of target softmax cross-entropy has."""
+    if type(call.loss) is not SoftmaxCrossEntropy:
+        return type(call.loss)
+    assert call.y is not None
+    return "classes" if call.y.ndim == 1 else "probabilities"
+
+
+def parameters(call: Call) -> int:
+    """How many numbers the weights and biases hold."""
+    return sum(layer.weight.size + (0 if layer.bias is None else layer.bias.size) for layer in call.layers)
+
+
+def add_inputs(args: Any, call: Call, held: list[Any]) -> None:
+    """x, the parameters one after another, and the scalars; ``held`` keeps alive what is only pointed at."""
+    x = _readable(call.x)
+    args.x, args.x_row, args.x_column = address(x, held), _stride(x, 0), _stride(x, 1)
+    parts = [a.ravel() for layer in call.layers for a in (layer.weight, layer.bias) if a is not None]
+    args.params = address(np.concatenate(parts), held)
+    scalars = [number for layer in call.layers for number in layer.activation.parameters]
+    scalars += getattr(call.loss, "parameters", ())
+    args.scalars = address(np.array(scalars or [0.0], call.dtype), held)
+
+
+def add_targets(args: Any, call: Call, held: list[Any]) -> None:
+    """The targets, the sample weights and the scale."""
+    if call.y is not None:
+        y = _readable(call.y)
+        args.y, args.y_row = address(y, held), _stride(y, 0)
+        args.y_column = _stride(y, 1) if y.ndim == 2 else 0
+    if call.weight is not None:
+        weight = _readable(call.weight)
+        args.weight, args.weight_row = address(weight, held), _stride(weight, 0)
+    args.scale = call.scale
+
+
+def unpacked(call: Call, total: np.ndarray) -> tuple[list[Array], list[Array | None]]:
+    """Gradients that lie one after another as arrays of the weights' and biases' shapes."""
+    weights: list[Array] = []
+    biases: list[Array | None] = []
+    at = 0
+    for weight, bias, _ in call.layers:
+        weights.append(total[at : at + weight.size].reshape(weight.shape))
+        at += weight.size
+        biases.append(None if bias is None else total[at : at + bias.size])
+        at += 0 if bias is None else bias.size
+    return weights, biases
+
+
+def address(array: np.ndarray, held: list[Any]) -> int:
+    """Where the array's numbers lie; it is kept alive by ``held``."""
+    held.append(array)
+    return array.ctypes.data
+
+
+def _readable(array: np.ndarray) -> np.ndarray:
+    """The array itself, in place, unless its elements lie at odd addresses."""
+    odd = not array.flags.aligned or any(stride % array.itemsize for stride in array.strides)
+    return np.ascontiguousarray(array) if odd else array
+
+
+def _stride(array: np.ndarray, axis: int) -> int:
+    return array.strides[axis] // array.itemsize

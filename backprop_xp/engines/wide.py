@@ -1,0 +1,103 @@
+"""The fused pass for wide layers: kernels/wide.h over chunks of samples, each with its own partial sums.
+
+It is part of the fused engine, which chooses between it and the narrow form by the net alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import threads
+from ..backend import Array
+from ..jit import fused
+from . import arguments
+from .call import Call, Gradients, Signals
+from .tree import ChunkTree
+
+#: Samples in a chunk, about: a chunk's sums cost as much memory traffic as the net has parameters.
+CHUNK, LARGE_CHUNK, LARGE = 1024, 4096, 1 << 17
+
+
+def forward(call: Call) -> tuple[Array, Signals | None]:
+    """The net's outputs."""
+    program = fused.program(arguments.shape(call, None, wide=True), [layer.activation for layer in call.layers])
+    output = np.empty((call.samples, call.sizes[-1]), call.dtype)
+    held: list[Any] = []
+    args = _arguments(call, program, held)
+    args.output = arguments.address(output, held)
+
+    def chunk(index: int, first: int, count: int, memory: int) -> None:
+        program.bpx_wide(ctypes.addressof(args), first, count, memory, None)
+
+    _each_chunk(call, program, chunk)
+    return output, None
+
+
+def loss_and_grad(call: Call) -> Gradients:
+    """The loss and the gradients of all parameters."""
+    shape = arguments.shape(call, arguments.loss_key(call), wide=True)
+    program = fused.program(shape, [layer.activation for layer in call.layers])
+    held: list[Any] = []
+    args = _arguments(call, program, held)
+    arguments.add_targets(args, call, held)
+    grad_x = np.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
+    if grad_x is not None:
+        args.x_grad = arguments.address(grad_x, held)
+    numbers = program.bpx_wide_grads()
+    sums: ChunkTree[np.ndarray] = ChunkTree()
+    losses: ChunkTree[np.ndarray] = ChunkTree()
+
+    def chunk(index: int, first: int, count: int, memory: int) -> None:
+        grads = np.empty(numbers, call.dtype)
+        loss = program.bpx_wide(ctypes.addressof(args), first, count, memory, grads.ctypes.data)
+        sums.add(index, grads)
+        losses.add(index, np.array([loss]))
+
+    _each_chunk(call, program, chunk)
+    packed, loss = sums.total(), losses.total()
+    assert packed is not None and loss is not None
+    total = np.empty(arguments.parameters(call), call.dtype)
+    program.bpx_wide_unpack(packed.ctypes.data, total.ctypes.data)
+    weights, biases = arguments.unpacked(call, total)
+    return Gradients(weights, biases, grad_x, call.dtype.type(loss[0] * call.scale))
+
+
+def chunk_rows(call: Call, rows: int) -> int:
+    """Samples in a chunk, whole tiles of so many rows: it depends on the net and the dtype alone."""
+    wanted = LARGE_CHUNK if arguments.parameters(call) > LARGE else CHUNK
+    return rows * max(1, round(wanted / rows))
+
+
+def intermediate_bytes(call: Call) -> int:
+    """A megabyte of signals a thread, the packed parameters, and the sums of a few chunks."""
+    return threads.count(call.threads) * (1 << 20) + 8 * arguments.parameters(call) * call.dtype.itemsize
+
+
+def _arguments(call: Call, program: Any, held: list[Any]) -> Any:
+    args = fused.WideArgs()
+    arguments.add_inputs(args, call, held)
+    packed = np.zeros(program.bpx_wide_params(), call.dtype)
+    program.bpx_wide_pack(args.params, arguments.address(packed, held))
+    args.params = packed.ctypes.data
+    return args
+
+
+def _each_chunk(call: Call, program: Any, work: Callable[[int, int, int, int], None]) -> None:
+    """``work(index, first sample, samples, memory)`` for every chunk, on all threads."""
+    samples = chunk_rows(call, program.bpx_wide_rows())
+    chunks = -(-call.samples // samples)
+    numbers = itertools.count()
+    stopped: list[bool] = []
+
+    def worker() -> None:
+        memory = np.empty(program.bpx_wide_memory(), call.dtype)
+        while (index := next(numbers)) < chunks and not stopped:
+            first = index * samples
+            work(index, first, min(samples, call.samples - first), memory.ctypes.data)
+
+    threads.run(worker, min(threads.count(call.threads), chunks), stop=lambda: stopped.append(True))

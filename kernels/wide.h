@@ -1,0 +1,383 @@
+#pragma once
+#include "losses.h"
+#include "net.h"
+// The fused pass for layers too wide for net_cpu.h's registers and first-level cache: the matrix products are blocked
+// for registers, a tile of samples stays in the second-level cache, and activations are applied to it there.
+//
+// Signals stand in panels of V features (one register) by R samples: feature i of sample s is at
+// [i / V][s][i % V]. A panel is what a product reads as vectors, and its rows are what another broadcasts from.
+// Features that only fill a panel never meet real ones: products go over the real ones alone.
+
+namespace bpx {
+
+template <class S> constexpr int panel = BPX_VECTOR_BYTES / int(sizeof(S));
+template <class S> constexpr int panels(int features) { return (features + panel<S> - 1) / panel<S>; }
+
+/// How many sums a product keeps in registers: samples (or outputs) by panels.
+#if BPX_VECTOR_BYTES == 64
+constexpr int product_rows = 6, product_panels = 4, weight_rows = 8, weight_panels = 3;
+#else
+constexpr int product_rows = 3, product_panels = 4, weight_rows = 4, weight_panels = 2;
+#endif
+#define BPX_UNROLL_SOME _Pragma("GCC unroll 4")
+constexpr int product_depth = 128;  // features after which the other operand would leave the first-level cache
+
+/// What the caller hands over; see bpx::Args for x, y and weight.
+struct WideArgs {
+  const void* x;
+  i64 x_row, x_column;
+  const void* y;
+  i64 y_row, y_column;
+  const void* weight;
+  i64 weight_row;
+  const void* params;   // packed by bpx_wide_pack, into zeros
+  const void* scalars;
+  double scale;
+  void* output;         // (n, out) contiguous: forward
+  void* x_grad;         // (n, in) contiguous, if Net::input_grad
+};
+
+// ---- where a layer's numbers lie --------------------------------------------------------------------------------
+
+/// Packed parameters: W^T in panels of outputs, W in panels of inputs, the bias. Packed gradients: dW, then the bias.
+template <class L, class S> struct Packed {
+  static constexpr int V = panel<S>, outs = panels<S>(L::out), ins = panels<S>(L::in);
+  static constexpr int rows = (L::out + weight_rows - 1) / weight_rows * weight_rows;
+  static constexpr i64 transposed = 0, weight = i64(outs) * L::in * V, bias = weight + i64(ins) * L::out * V;
+  static constexpr i64 params = bias + (L::bias ? outs * V : 0);
+  static constexpr i64 grad_bias = i64(ins) * rows * V, grads = grad_bias + (L::bias ? outs * V : 0);
+};
+template <class S, class... L> constexpr i64 packed_params(Layers<L...>) { return (i64(0) + ... + Packed<L, S>::params); }
+template <class S, class... L> constexpr i64 packed_grads(Layers<L...>) { return (i64(0) + ... + Packed<L, S>::grads); }
+/// A tile's signals: x, then z and f' of every layer.
+template <class S, class L, class... Rest> constexpr i64 row_numbers(Layers<L, Rest...>) {
+  return i64(panel<S>) * (panels<S>(L::in) + ((2 * panels<S>(L::out)) + ... + (2 * panels<S>(Rest::out))));
+}
+/// Samples in a tile: as many as leave its signals a megabyte.
+template <class S, class LAYERS> constexpr int tile_rows() {
+  const i64 fit = (i64(1) << 20) / (row_numbers<S>(LAYERS()) * i64(sizeof(S)));
+  const i64 rows = fit / 48 * 48;
+  return rows < 96 ? 96 : rows > 480 ? 480 : int(rows);
+}
+
+// ---- products ---------------------------------------------------------------------------------------------------
+
+/// to[n][s] (+)= sum over k of a[k][s] * b[n][k], for MR samples at a time: the rows of a and `to` are samples.
+template <int NB, class S>
+static __attribute__((noinline)) void product(int depth, const S* a, i64 a_panel, const S* b, i64 b_panel, S* to,
+                                              i64 to_panel, int samples, const S* start, bool add) {
+  using T = Pack<S, 1>;
+  constexpr int V = panel<S>, MR = product_rows;
+  for (int s = 0; s < samples; s += MR) {
+    T sums[MR][NB];
+    for (int r = 0; r < MR; ++r)
+      for (int n = 0; n < NB; ++n)
+        sums[r][n] = add ? load<T>(to + n * to_panel + (s + r) * V) : start ? load<T>(start + n * V) : T{};
+    for (int k0 = 0; k0 < depth; k0 += V) {
+      const S* const rows = a + k0 / V * a_panel + s * V;
+      const S* const columns = b + i64(k0) * V;
+      const int most = depth - k0 < V ? depth - k0 : V;
+      BPX_UNROLL_SOME
+      for (int k = 0; k < most; ++k) {
+        T x[NB];
+        BPX_UNROLL
+        for (int n = 0; n < NB; ++n) x[n] = load<T>(columns + n * b_panel + k * V);
+        BPX_UNROLL
+        for (int r = 0; r < MR; ++r) {
+          const T y = c<T>(rows[r * V + k]);
+          BPX_UNROLL
+          for (int n = 0; n < NB; ++n) sums[r][n] = fma(y, x[n], sums[r][n]);
+        }
+      }
+    }
+    for (int r = 0; r < MR; ++r)
+      for (int n = 0; n < NB; ++n) store<T>(to + n * to_panel + (s + r) * V, sums[r][n]);
+  }
+}
+
+/// Calls op(first, count) for consecutive blocks of at most MOST of n, count as a template argument.
+template <int MOST, class Op> BPX_FN void panel_blocks(int n, Op op) {
+  int first = 0;
+  for (; n - first >= 2 * MOST || n - first == MOST; first += MOST) op(first, Index<MOST>());
+  const int rest = n - first, half = rest > MOST ? (rest + 1) / 2 : rest;  // two even blocks, not a full one and a sliver
+  const int counts[] = {half, rest - half};
+  for (int count : counts) {
+    if constexpr (MOST >= 4) { if (count == 4) op(first, Index<4>()); }
+    if constexpr (MOST >= 3) { if (count == 3) op(first, Index<3>()); }
+    if (count == 2) op(first, Index<2>());
+    if (count == 1) op(first, Index<1>());
+    first += count;
+  }
+}
+
+/// All panels of to = a b (+ start), in slices of depth.
+template <class S>
+static void products(int depth, const S* a, i64 a_panel, const S* b, i64 b_panel, S* to, i64 to_panel, int count, int samples,
+                     const S* start) {
+  constexpr int V = panel<S>;
+  panel_blocks<product_panels>(count, [&](int n, auto size) __attribute__((always_inline)) {
+    constexpr int NB = decltype(size)::value;
+    for (int k = 0; k < depth; k += product_depth) {
+      const int slice = depth - k < product_depth ? depth - k : product_depth;
+      product<NB>(slice, a + k / V * a_panel, a_panel, b + n * b_panel + i64(k) * V, b_panel, to + n * to_panel, to_panel,
+                  samples, start ? start + n * V : nullptr, k > 0);
+    }
+  });
+}
+
+/// dw[i][o] (+)= sum over the samples of g[o][s] * z[i][s], for NB panels of z and all rows of dw.
+template <int NB, class S>
+static __attribute__((noinline)) void weight_product(int samples, const S* g, i64 g_panel, const S* z, i64 z_panel, S* dw,
+                                                     i64 dw_panel, int rows, bool add) {
+  using T = Pack<S, 1>;
+  constexpr int V = panel<S>, MR = weight_rows;
+  for (int o = 0; o < rows; o += MR) {
+    T sums[MR][NB];
+    for (int r = 0; r < MR; ++r)
+      for (int n = 0; n < NB; ++n) sums[r][n] = add ? load<T>(dw + n * dw_panel + (o + r) * V) : T{};
+    const S* const outputs = g + o / V * g_panel + o % V;
+    BPX_UNROLL_SOME
+    for (int s = 0; s < samples; ++s) {
+      T x[NB];
+      BPX_UNROLL
+      for (int n = 0; n < NB; ++n) x[n] = load<T>(z + n * z_panel + i64(s) * V);
+      BPX_UNROLL
+      for (int r = 0; r < MR; ++r) {
+        const T y = c<T>(outputs[i64(s) * V + r]);
+        BPX_UNROLL
+        for (int n = 0; n < NB; ++n) sums[r][n] = fma(y, x[n], sums[r][n]);
+      }
+    }
+    for (int r = 0; r < MR; ++r)
+      for (int n = 0; n < NB; ++n) store<T>(dw + n * dw_panel + (o + r) * V, sums[r][n]);
+  }
+}
+
+// ---- one tile -----------------------------------------------------------------------------------------------------
+
+template <class S> struct WideTile {
+  const WideArgs* args;
+  const S* scalars;
+  i64 first;   // sample
+  int valid;   // samples
+  int used;    // valid, filled up to whole blocks of product()
+  bool add;    // to the gradients, which the first tile of a chunk writes
+  double* loss;
+};
+
+/// Rows of a strided matrix into panels, and back.
+template <int R, class S> static void to_panels(const S* from, i64 row, i64 column, int features, int valid, S* to) {
+  constexpr int V = panel<S>;
+  for (int p = 0; p < panels<S>(features); ++p) {
+    const int most = features - p * V < V ? features - p * V : V;
+    for (int s = 0; s < valid; ++s) {
+      const S* const source = from + s * row + i64(p) * V * column;
+      S* const target = to + (i64(p) * R + s) * V;
+      if (column == 1 && most == V) {
+        store(target, load<Pack<S, 1>>(source));
+      } else {
+        for (int k = 0; k < most; ++k) target[k] = source[k * column];
+      }
+    }
+  }
+}
+template <int R, class S> static void from_panels(const S* from, int features, int valid, S* to) {
+  constexpr int V = panel<S>;
+  for (int s = 0; s < valid; ++s)
+    for (int i = 0; i < features; ++i) to[i64(s) * features + i] = from[(i64(i / V) * R + s) * V + i % V];
+}
+
+/// Calls op(i) for the lanes T of all panels of a tile, at most one lane beyond the samples in use.
+template <int R, class T, class Op> BPX_FN void each_panel(int count, int used, Op op) {
+  constexpr int V = panel<Scalar<T>>;
+  for (int p = 0; p < count; ++p)
+    for (int i = 0; i < used * V; i += Lane<T>::width) op(i64(p) * R * V + i);
+}
+/// a *= b over all panels.
+template <int R, class S> static void multiply_panels(int count, int used, S* a, const S* b) {
+  using T = Pack<S, 2>;
+  each_panel<R, T>(count, used, [&](i64 i) __attribute__((always_inline)) { store<T>(a + i, load<T>(a + i) * load<T>(b + i)); });
+}
+
+/// z = f(t) for one layer, and f' where `slope` is not null.
+template <class L, int R, class S>
+static void wide_forward(const S* params, const S* scalars, const S* z_in, S* z, S* slope, int used) {
+  using T = Pack<S, 2>;
+  constexpr int V = panel<S>;
+  using P = Packed<L, S>;
+  products<S>(L::in, z_in, i64(R) * V, params + P::transposed, i64(L::in) * V, z, i64(R) * V, P::outs, used,
+              L::bias ? params + P::bias : nullptr);
+  if constexpr (!L::identity) {
+    each_panel<R, T>(P::outs, used, [&](i64 i) __attribute__((always_inline)) {
+      T value, derivative;
+      if (slope) {
+        L::Act::both(load<T>(z + i), scalars, value, derivative);
+        store<T>(slope + i, derivative);
+      } else {
+        value = L::Act::value(load<T>(z + i), scalars);
+      }
+      store<T>(z + i, value);
+    });
+  }
+}
+
+/// grads (+)= grad_t z_in^T, and the bias's column sums.
+template <class L, int R, class S> static void wide_outer(const S* grad_t, const S* z_in, S* grads, int valid, bool add) {
+  using T = Pack<S, 1>;
+  constexpr int V = panel<S>;
+  using P = Packed<L, S>;
+  panel_blocks<weight_panels>(P::ins, [&](int i, auto size) __attribute__((always_inline)) {
+    constexpr int NB = decltype(size)::value;
+    weight_product<NB>(valid, grad_t, i64(R) * V, z_in + i64(i) * R * V, i64(R) * V, grads + i64(i) * P::rows * V,
+                       i64(P::rows) * V, P::rows, add);
+  });
+  if constexpr (L::bias) {
+    for (int p = 0; p < P::outs; ++p) {
+      S* const sum = grads + P::grad_bias + p * V;
+      T total = add ? load<T>(sum) : T{};
+      for (int s = 0; s < valid; ++s) total = total + load<T>(grad_t + (i64(p) * R + s) * V);
+      store<T>(sum, total);
+    }
+  }
+}
+
+/// The loss of the tile, and its gradient in place of the outputs z.
+template <class Net, int OUT, int SCALAR, int R, class S> static void wide_loss(const WideTile<S>& tile, S* z) {
+  using T = Pack<S, 1>;
+  constexpr int V = panel<S>;
+  constexpr Target target = Net::Loss::target;
+  constexpr int targets = target == Target::values ? OUT : 1;
+  alignas(64) static thread_local S outputs[OUT * V], y[targets * V];
+  const WideArgs& args = *tile.args;
+  for (int s0 = 0; s0 < tile.valid; s0 += V) {  // a register of samples at a time, feature by feature, as losses.h wants
+    const int count = tile.valid - s0 < V ? tile.valid - s0 : V;
+    const i64 at = tile.first + s0;
+    alignas(64) S losses[V], weight[V], factor[V];
+    for (int k = 0; k < V; ++k) {
+      const bool real = k < count;
+      weight[k] = Net::factors && args.weight && real ? ((const S*)args.weight)[(at + k) * args.weight_row] : S(1);
+      factor[k] = weight[k] * S(args.scale);
+      for (int o = 0; o < OUT; ++o) outputs[o * V + k] = real ? z[(i64(o / V) * R + s0 + k) * V + o % V] : S(0);
+      if constexpr (target == Target::values) {
+        for (int o = 0; o < OUT; ++o) y[o * V + k] = real ? ((const S*)args.y)[(at + k) * args.y_row + o * args.y_column] : S(0);
+      } else if constexpr (target == Target::classes) {
+        y[k] = real ? S(((const i64*)args.y)[(at + k) * args.y_row]) : S(0);
+      }
+    }
+    store<T>(losses, Net::Loss::template run<OUT, V>(outputs, y, tile.scalars + SCALAR, load<T>(factor), Net::factors));
+    for (int k = 0; k < count; ++k) {
+      *tile.loss += double(Net::factors ? losses[k] * weight[k] : losses[k]);
+      for (int o = 0; o < OUT; ++o) z[(i64(o / V) * R + s0 + k) * V + o % V] = outputs[o * V + k];
+    }
+  }
+}
+
+/// One layer and those above it; z_in becomes the gradient in it, times f' of the layer below (`below`, or null).
+template <class Net, int R, int SCALAR, int OUT, class S>
+static void wide_backprop(Layers<>, const WideTile<S>& tile, const S*, S*, S* z, S*, const S*) {
+  wide_loss<Net, OUT, SCALAR, R>(tile, z);
+}
+template <class Net, int R, int SCALAR, int OUT, class S, class L, class... Rest>
+static void wide_backprop(Layers<L, Rest...>, const WideTile<S>& tile, const S* params, S* grads, S* z_in, S* memory,
+                          const S* below) {
+  using P = Packed<L, S>;
+  constexpr int V = panel<S>;
+  constexpr bool lowest = OUT == 0;
+  constexpr i64 numbers = i64(P::outs) * R * V;
+  S *const z = memory, *const slope = memory + numbers;
+  wide_forward<L, R>(params, tile.scalars + SCALAR, z_in, z, slope, tile.used);
+  constexpr int above = SCALAR + L::Act::params;
+  wide_backprop<Net, R, above, L::out>(Layers<Rest...>(), tile, params + P::params, grads + P::grads, z, memory + 2 * numbers,
+                                       L::identity ? nullptr : slope);
+  if constexpr (sizeof...(Rest) == 0 && !L::identity) {  // above, there was no layer to multiply by f'
+    multiply_panels<R>(P::outs, tile.used, z, slope);
+  }
+  wide_outer<L, R>(z, z_in, grads, tile.valid, tile.add);
+  if constexpr (!lowest || Net::input_grad) {
+    products<S>(L::out, z, i64(R) * V, params + P::weight, i64(L::out) * V, z_in, i64(R) * V, P::ins, tile.used,
+                (const S*)nullptr);
+    if (below) multiply_panels<R>(P::ins, tile.used, z_in, below);
+  }
+}
+
+template <int R, int SCALAR, class S, class L, class... Rest>
+static const S* wide_infer(Layers<L, Rest...>, const S* params, const S* scalars, const S* z_in, S* memory, int used) {
+  using P = Packed<L, S>;
+  constexpr i64 numbers = i64(P::outs) * R * panel<S>;
+  wide_forward<L, R>(params, scalars + SCALAR, z_in, memory, (S*)nullptr, used);
+  if constexpr (sizeof...(Rest) == 0) return memory;
+  else return wide_infer<R, SCALAR + L::Act::params>(Layers<Rest...>(), params + P::params, scalars, memory, memory + numbers, used);
+}
+
+// ---- what Python calls --------------------------------------------------------------------------------------------
+
+/// `memory` holds bpx_wide_memory() numbers, `grads` bpx_wide_grads().
+template <class Net> double wide_run(const WideArgs& args, i64 first, i64 count, void* memory, void* grads) {
+  using S = typename Net::S;
+  using LAYERS = typename Net::Layers;
+  using Bottom = typename First<LAYERS>::Type;
+  constexpr int R = tile_rows<S, LAYERS>(), in = Bottom::in, out = Last<LAYERS>::Type::out;
+  double loss = 0;
+  S* const x = (S*)memory;
+  S* const rest = x + i64(panels<S>(in)) * R * panel<S>;
+  for (i64 at = 0; at < count; at += R) {
+    const int valid = count - at < R ? int(count - at) : R;
+    const int used = (valid + product_rows - 1) / product_rows * product_rows;
+    const i64 sample = first + at;
+    to_panels<R>((const S*)args.x + sample * args.x_row, args.x_row, args.x_column, in, valid, x);
+    if constexpr (Net::backward) {
+      const WideTile<S> tile{&args, (const S*)args.scalars, sample, valid, used, at > 0, &loss};
+      wide_backprop<Net, R, 0, 0>(LAYERS(), tile, (const S*)args.params, (S*)grads, x, rest, (const S*)nullptr);
+      if constexpr (Net::input_grad) from_panels<R>(x, in, valid, (S*)args.x_grad + sample * in);
+    } else {
+      const S* const z = wide_infer<R, 0>(LAYERS(), (const S*)args.params, (const S*)args.scalars, x, rest, used);
+      from_panels<R>(z, out, valid, (S*)args.output + sample * out);
+    }
+  }
+  return loss;
+}
+
+template <class S> static void wide_pack(Layers<>, const S*, S*) {}
+template <class S, class L, class... Rest> static void wide_pack(Layers<L, Rest...>, const S* params, S* packed) {
+  using P = Packed<L, S>;
+  constexpr int V = panel<S>;
+  for (int o = 0; o < L::out; ++o) {
+    const S* const w = params + i64(o) * L::in;
+    S* const transposed = packed + P::transposed + i64(o / V) * L::in * V + o % V;
+    for (int i = 0; i < L::in; ++i) transposed[i64(i) * V] = w[i];
+    for (int i = 0; i < L::in; i += V)
+      for (int k = i; k < L::in && k < i + V; ++k) packed[P::weight + (i64(i / V) * L::out + o) * V + k % V] = w[k];
+  }
+  if constexpr (L::bias)
+    for (int o = 0; o < L::out; ++o) packed[P::bias + o] = params[L::weights + o];
+  wide_pack(Layers<Rest...>(), params + L::params, packed + P::params);
+}
+template <class S> static void wide_unpack(Layers<>, const S*, S*) {}
+template <class S, class L, class... Rest> static void wide_unpack(Layers<L, Rest...>, const S* packed, S* grads) {
+  using P = Packed<L, S>;
+  constexpr int V = panel<S>;
+  for (int o = 0; o < L::out; ++o)
+    for (int i = 0; i < L::in; ++i) grads[i64(o) * L::in + i] = packed[(i64(i / V) * P::rows + o) * V + i % V];
+  if constexpr (L::bias)
+    for (int o = 0; o < L::out; ++o) grads[L::weights + o] = packed[P::grad_bias + o];
+  wide_unpack(Layers<Rest...>(), packed + P::grads, grads + L::params);
+}
+
+}  // namespace bpx
+
+#define BPX_WIDE(NET)                                                                                                  \
+  BPX_ENTRY double bpx_wide(const bpx::WideArgs* args, bpx::i64 first, bpx::i64 count, void* memory, void* grads) {    \
+    return bpx::wide_run<NET>(*args, first, count, memory, grads);                                               \
+  }                                                                                                                    \
+  BPX_ENTRY void bpx_wide_pack(const void* params, void* packed) {                                                     \
+    bpx::wide_pack(NET::Layers(), (const NET::S*)params, (NET::S*)packed);                                             \
+  }                                                                                                                    \
+  BPX_ENTRY void bpx_wide_unpack(const void* packed, void* grads) {                                                    \
+    bpx::wide_unpack(NET::Layers(), (const NET::S*)packed, (NET::S*)grads);                                            \
+  }                                                                                                                    \
+  BPX_ENTRY bpx::i64 bpx_wide_params() { return bpx::packed_params<NET::S>(NET::Layers()); }                           \
+  BPX_ENTRY bpx::i64 bpx_wide_grads() { return bpx::packed_grads<NET::S>(NET::Layers()); }                             \
+  BPX_ENTRY bpx::i64 bpx_wide_rows() { return bpx::tile_rows<NET::S, NET::Layers>(); }                                 \
+  BPX_ENTRY bpx::i64 bpx_wide_memory() {                                                                               \
+    return bpx::row_numbers<NET::S>(NET::Layers()) * bpx::tile_rows<NET::S, NET::Layers>();                            \
+  }

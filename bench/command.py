@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from backprop_xp.bench import contenders, limits, plot, report
+from backprop_xp.bench import ablation, contenders, limits, plot, report
 from backprop_xp.bench.cases import ARTICLE, DEFAULT, Case, chain, parse_net
 from backprop_xp.bench.run import Settings, run_case, sweeps
 
@@ -35,7 +35,12 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
             results.append(result)
             progress.write("\n" + report.table([result], machine))
         families = {}
+        steps = []
         if arguments.full:
+            for case in ablation.CASES:
+                progress.show(f"what each step brings: {case.name}", 0.0)
+                steps += ablation.run(case, threads)
+            progress.write("\n" + ablation.table(steps))
             families = sweeps(settings, progress.show)
         elif arguments.plot:
             quick = replace(settings, budget=1.0, memory=False)
@@ -44,7 +49,8 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
         print(f"\nover {family}\n" + report.table(swept, machine))
     everything = [*results, *(result for swept in families.values() for result in swept)]
     if arguments.json:
-        report.write_json(arguments.json, everything, machine, _environment(settings))
+        environment = _environment(settings) | {"ablation": [asdict(step) for step in steps]}
+        report.write_json(arguments.json, everything, machine, environment)
     if arguments.markdown:
         report.replace_file(arguments.markdown, (report.markdown(everything, machine) + "\n").encode())
     if arguments.plot:

@@ -31,7 +31,7 @@ class Settings:
     compile: bool = False
     jax: bool = False
     backend: str | None = "numpy"
-    budget: float = 12.0
+    budget: float = 8.0
     memory: bool = True
 
 

@@ -1,4 +1,4 @@
-"""C++/CUDA headers: one source for the CPU and the GPU. See README.md of this folder for what stands where."""
+"""C++/CUDA headers: one source for the CPU and the GPU. README.md beside it says what stands where."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from backprop_xp.bench import cases, contenders, limits, measure, memory, plot, report
+from backprop_xp.bench import ablation, cases, contenders, limits, measure, memory, plot, report
 from backprop_xp.bench import run as bench_run
 from backprop_xp.bench.contenders import Contender
 
@@ -116,6 +116,15 @@ def test_limits_are_measured():
     assert measured.copy > 1e8
     if measured.fma is not None:
         assert measured.fma["float32"] > measured.fma["float64"] > 1e8
+
+
+def test_what_each_step_brings(monkeypatch):
+    steps = ablation.run(cases.ARTICLE.with_samples(3000), 1)
+    assert [step.what for step in steps][:2] == ["layered, 1 thread", "layered, 1 threads"]
+    assert all(step.samples_per_second > 0 for step in steps)
+    text = ablation.table(steps)
+    assert text.splitlines()[1].endswith("1.0 x")
+    assert len(text.splitlines()) == len(steps) + 1
 
 
 def test_a_picture(tmp_path):

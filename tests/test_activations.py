@@ -198,3 +198,54 @@ class TestElementwise:
         assert not Mine().is_formula
         f.grad = lambda t: t
         assert not f.is_formula
+
+    def test_a_formula_of_something_else_than_t_is_refused(self):
+        with pytest.raises(FormulaError, match="unknown name 'grad_z'"):
+            Elementwise("bad", "t * grad_z")
+
+    @pytest.mark.parametrize("name", ["grad", "backprop", "formula", "parameters", "is_formula", "name", "text"])
+    def test_a_parameter_must_not_hide_a_method(self, name):
+        with pytest.raises(ValueError, match=f"a parameter can't be called '{name}'"):
+            Elementwise("bad", f"t * {name}", params={name: 2.0})
+
+
+KINKS = [("leaky_relu", {"negative_slope": 0.2}, [0.0, -0.0]), ("elu", {"alpha": 0.7}, [0.0]), ("celu", {"alpha": 2.0}, [0.0]),
+         ("softplus", {"beta": 3.0, "threshold": 6.0}, [2.0]), ("hard_tanh", {"min_val": -2.0, "max_val": 0.5}, [-2.0, 0.5])]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name, changed, kinks", KINKS)
+def test_derivatives_with_other_parameters_are_pytorchs(name, changed, kinks, dtype):
+    torch = pytest.importorskip("torch")
+    f = ACTIVATIONS[name](**changed)
+    around = [np.nextafter(np.array(k, dtype), np.array(side, dtype)) for k in kinks for side in (-9, 9)]
+    t = np.concatenate([kinks, around, np.linspace(-4, 4, 81)]).astype(dtype)
+    tensor = torch.tensor(t, requires_grad=True)
+    theirs = check.torch_activation(f)(tensor)
+    theirs.sum().backward()
+    eps = float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(f(t), theirs.detach().numpy(), rtol=8 * eps, atol=4 * eps)
+    np.testing.assert_allclose(f.grad(t), tensor.grad.numpy(), rtol=8 * eps, atol=4 * eps)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_size_of_a_float(name):
+    """All exponents and signs of float32, against the same formula in float64, which is checked point by point."""
+    f = ACTIVATIONS[name]()
+    bits = np.arange(0, 1 << 32, 16411, dtype=np.uint64).astype(np.uint32)
+    t = bits.view(np.float32)
+    t = t[np.isfinite(t)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        value, slope = f(t), f.grad(t)
+    half, tiny = 0.5 * np.spacing(np.abs(t)).astype(np.float64), float(np.finfo(np.float32).smallest_subnormal)
+    for got, function in ((value, f), (slope, f.grad)):
+        exact = function(t.astype(np.float64))
+        # half a unit in t itself is forgiven where the function is steep, see reference.error_in_ulp
+        moved = np.maximum(*(np.abs(function(t + s * half) - exact) for s in (-1.0, 1.0)))
+        kink = moved > 0.01  # a step of the derivative: either side will do
+        size = np.abs(exact) if function is f else np.maximum(np.abs(exact), 0.5)
+        # t times a subnormal sigmoid: -100 times an error of half the smallest number there is
+        allowed = 8 * size * np.finfo(np.float32).eps + np.maximum(8, np.minimum(np.abs(t), 110)) * tiny + 4 * moved
+        wrong = ~kink & ~(np.abs(got - exact) <= allowed)
+        assert not wrong.any(), (t[wrong][:5], got[wrong][:5], exact[wrong][:5])

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
-from backprop_xp import ACTIVATIONS, LOSSES, Net, Tanh, check
+from backprop_xp import ACTIVATIONS, LOSSES, Elementwise, Net, Tanh, check, cli
 
 
 class Wrong(Tanh):
+    def __init__(self, by=1e-4):
+        super().__init__()
+        self.by = by
+
     def grad(self, x):
-        return 1.0001 * super().grad(x)
+        return (1 + self.by) * super().grad(x)
 
 
 class Lost(Tanh):
@@ -69,3 +75,121 @@ def test_pytorchs_side_has_biases_weights_and_means(random):
     assert [row.name for row in report.rows] == ["loss", "W0", "W1", "b0", "b1", "x"]
     net.activations[0] = Wrong()
     assert not check.check_against_torch(net, x, y, w).ok
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("proof", [check.check_gradients, check.check_against_torch])
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 1e3, 1e6])
+def test_a_wrong_derivative_fails_however_large_the_loss(proof, factor, dtype, random):
+    if proof is check.check_against_torch:
+        pytest.importorskip("torch")
+    x, y = random.normal(size=(40, 3)), factor * random.normal(size=(40, 2))
+    for function, right in (("tanh", True), (Wrong(0.1), False)):
+        net = Net((3, 4, 2), (function, "tanh"), "half_squared_error", True, dtype, rng=0, engine="layered")
+        report = proof(net, x, y)
+        assert report.ok == right, report
+        assert all(row.tolerance <= check.MOST_ALLOWED for row in report.rows)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [1, 40, 4000])
+def test_a_mean_is_held_to_what_one_sample_counts_for(n, dtype, random):
+    pytest.importorskip("torch")
+    x, y = random.normal(size=(n, 3)), random.normal(size=(n, 2))
+    for function, right in (("tanh", True), (Wrong(0.1), False)):
+        net = Net((3, 4, 2), (function, "tanh"), "mse", dtype=dtype, rng=0, reduction="mean", engine="layered")
+        assert check.check_against_torch(net, x, y).ok == right
+        assert check.check_against_torch(net, x, y, np.linspace(0, 2, n + 1)[1:]).ok == right
+
+
+def test_where_rounding_swamps_the_gradient_nothing_is_proved():
+    report = check.Report("swamped")
+    report.add("a", np.full(3, 1.5), np.ones(3), relative=1e-9, absolute=1e9)
+    assert not report.ok
+
+
+def test_nan_and_infinity_in_a_report_fail_on_either_side():
+    for bad in (np.nan, np.inf, -np.inf):
+        for pair in (([1, bad], [1, 1]), ([1, 1], [1, bad]), ([1, bad], [1, bad])):
+            report = check.Report("bad")
+            report.add("a", *map(np.array, pair), relative=np.inf)
+            assert not report.ok
+    assert not check.Row("a", float("nan"), 1.0).ok
+    assert not check.Row("a", 0.0, float("nan")).ok
+
+
+@pytest.mark.parametrize("x", [[0.5, -1.0, 2.0], [[0.5, -1.0, 2.0]], np.ones((7, 3), np.float32)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_engine_is_right(engine, dtype, x):
+    net = Net((3, 4, 2), ("gelu", "mish"), "half_sum_sq", True, dtype, rng=0, engine=engine, reduction="mean")
+    report = check.check_gradients(net, x)
+    assert report.ok, report
+    assert [row.name for row in report.rows] == ["W0", "W1", "b0", "b1", "x"]
+
+
+def test_differences_are_the_known_derivatives():
+    net, x = Net((3, 2), rng=0), np.array([1.0, -2.0, 0.5])
+    w = net.weights[0].data
+    gradients = check.numerical_gradients(net, x)
+    np.testing.assert_allclose(gradients["W0"], np.outer(w @ x, x), rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(gradients["x"], w.T @ w @ x, rtol=1e-8, atol=1e-9)
+    np.testing.assert_array_equal(x, [1.0, -2.0, 0.5])
+
+
+def test_probabilities_single_samples_and_weights_of_single_samples(random):
+    pytest.importorskip("torch")
+    for reduction in ("sum", "mean"):
+        net = Net((3, 4), loss="softmax_cross_entropy", bias=True, rng=0, reduction=reduction)
+        for x, y, w in (
+            (np.ones(3), 1, None), (np.ones(3), 1, 0.5), (np.ones(3), [0.1, 0.2, 0.3, 0.4], 2.0),
+            (random.normal(size=(5, 3)), random.dirichlet(np.ones(4), 5), random.uniform(1, 2, 5)),
+        ):  # fmt: skip
+            assert check.check_against_torch(net, x, y, w).ok
+            assert check.check_gradients(net, x, y, w).ok
+
+
+def test_pytorchs_tables_cover_everything_built_in():
+    pytest.importorskip("torch")
+    assert set(check.TORCH_MODULES) | {"hard_sigmoid", "gelu_tanh"} == set(ACTIVATIONS)
+    for name in ACTIVATIONS:
+        assert check.torch_activation(ACTIVATIONS[name]()) is not None
+    for name in LOSSES:
+        assert callable(check.torch_losses(LOSSES[name]()))
+
+
+def test_what_pytorch_has_not_is_refused_in_a_sentence():
+    pytest.importorskip("torch")
+
+    class Plain:
+        def __call__(self, z):
+            return 0.5 * (z * z).sum()
+
+        def grad(self, z):
+            return z
+
+    x = np.ones((2, 3))
+    with pytest.raises(TypeError, match="PyTorch has no counterpart of the activation Elementwise"):
+        check.check_against_torch(Net((3, 2), (Elementwise("tanh", "t * t"),)), x)
+    with pytest.raises(TypeError, match="PyTorch has no counterpart of the loss Plain"):
+        check.check_against_torch(Net((3, 2), loss=Plain()), x)
+
+
+def test_without_pytorch(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match="this check needs PyTorch: pip install"):
+        check.check_against_torch(Net((3, 2)), np.ones(3))
+    monkeypatch.setattr(check, "ACTIVATIONS", ["tanh"])
+    assert cli.main(["check", "--backend", "numpy", "--engine", "layered"]) == 0
+    printed = capsys.readouterr().out
+    assert "without PyTorch" in printed
+    assert "tanh x mse x bias: central differences" in printed
+    assert printed.endswith("every gradient is right\n")
+
+
+def test_the_command_fails_when_a_gradient_is_wrong(monkeypatch, capsys):
+    monkeypatch.setattr(check, "ACTIVATIONS", ["tanh"])
+    monkeypatch.setattr(check, "LOSSES", {"half_sum_sq": LOSSES["half_sum_sq"]})
+    monkeypatch.setattr(Tanh, "grad", lambda self, x: x)
+    monkeypatch.setattr(Tanh, "backprop", lambda self, t, grad_z: grad_z * t)
+    assert cli.main(["check", "--backend", "numpy", "--engine", "layered"]) == 1
+    assert "FAIL tanh x half_sum_sq: central differences" in capsys.readouterr().out

@@ -142,3 +142,51 @@ def test_names_and_mistakes():
         with pytest.raises(NotImplementedError, match=f"Loss must define {method}"):
             getattr(Loss(), method)(1.0)
     assert repr(LOSSES["huber"]()) == "Huber(delta=1.0)"
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("n", [0, 5])
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_weight_at_all_is_pytorchs(name, n, reduction, random):
+    z, y = random.normal(size=(n, 4)), targets(name, n, 4, random)
+    ours, theirs = ours_and_theirs(name, z, y, np.zeros(n), reduction)
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    np.testing.assert_array_equal(ours[1], theirs[1])
+    assert np.isnan(ours[0]) == (reduction == "mean")
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_are_those_of_central_differences(name, reduction, weighted, random):
+    net = Net((3, 4), ("identity",), name, rng=0, reduction=reduction)
+    y = targets(name, 6, 4, random) if net.loss.needs_target else None
+    report = check.check_gradients(net, random.normal(size=(6, 3)), y, random.uniform(0, 2, 6) if weighted else None)
+    assert report.ok, report
+
+
+@pytest.mark.parametrize("engine", ["layered", "tiled", "auto"])
+@pytest.mark.parametrize("shape", [(3,), (5, 3)])
+def test_a_loss_in_the_articles_plain_style_needs_no_base_class(shape, engine, random):
+    class NoTarget:
+        def __call__(self, z):
+            return 0.5 * np.sum(z**2)
+
+        def grad(self, z):
+            return z
+
+    class WithTarget:
+        needs_target = True
+
+        def __call__(self, z, y):
+            return 0.5 * np.sum((z - y) ** 2)
+
+        def grad(self, z, y):
+            return z - y
+
+    x, y = random.normal(size=shape), random.normal(size=(*shape[:-1], 2))
+    for plain, name, args in ((NoTarget(), "half_sum_sq", ()), (WithTarget(), "half_squared_error", (y,))):
+        nets = [Net((3, 2), loss=loss, rng=0, engine=engine, reduction="mean") for loss in (plain, name)]
+        got, expected = (net.loss_and_grad(x, *args) for net in nets)
+        assert got == pytest.approx(expected, rel=1e-14)
+        np.testing.assert_allclose(nets[0].weights[0].grad, nets[1].weights[0].grad, rtol=1e-13)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop_xp import ACTIVATIONS, Activation, Net, Tanh, check
+from backprop_xp import ACTIVATIONS, Activation, Net, Tanh, Tensor, check, get_backend
 from backprop_xp.initialisers import INITIALISERS
+from backprop_xp.jit import compiler
 
 SIZES, FUNCTIONS = (3, 4, 2), ("tanh", "identity")
 
@@ -407,3 +409,141 @@ def test_plan_and_repr():
     assert plan.engine in str(plan)
     assert Net((5, 10), engine="layered").plan(np.ones((4, 5))).reason == "it was asked for"
     assert repr(net) == "Net(5-10-4-12, tanh, sigmoid, identity, half_sum_sq, float64, numpy)"
+
+
+def test_the_engine_may_be_changed_between_calls():
+    net, x = Net((3, 2), rng=0), np.ones(3)
+    net.loss_and_grad(x)
+    for engine in ("layered", "tiled"):
+        net.engine = engine
+        assert net._compiled_single(x, None, None) is None
+        assert net.loss_and_grad(x) == pytest.approx(Net((3, 2), rng=0, engine=engine).loss_and_grad(x), rel=1e-14)
+    net.engine = "warp"
+    with pytest.raises(ValueError, match="unknown engine 'warp'"):
+        net.loss_and_grad(np.ones((4, 3)))
+
+
+@pytest.mark.parametrize("x", [np.ones(3), np.ones((4, 3))])
+def test_an_unknown_reduction_is_no_sum(x):
+    net = Net((3, 2), rng=0)
+    net.loss_and_grad(x)
+    net.reduction = "avg"
+    with pytest.raises(ValueError, match="unknown reduction 'avg'; known are sum, mean"):
+        net.loss_and_grad(x)
+
+
+def test_signals_may_be_replaced_by_the_users():
+    net, x = Net((3, 2), rng=0), np.ones(3)
+    net.loss_and_grad(x)
+    net.linear_outputs[0], net.nonlinear_outputs = Tensor(None, "mine"), [Tensor(None, "mine too")]
+    net.loss_and_grad(x)
+    np.testing.assert_allclose(net.linear_outputs[0].data, net.weights[0].data @ x)
+    np.testing.assert_allclose(net.nonlinear_outputs[0].grad, net.nonlinear_outputs[0].data)
+
+
+@pytest.mark.parametrize("x", [-np.ones(3), -np.ones((4, 3))])
+def test_a_parameter_that_is_an_array_may_change_in_place(x):
+    net = Net((3, 2), ("leaky_relu",), rng=0)
+    net.activations[0].negative_slope = np.array(0.1)
+    net.loss_and_grad(x)
+    net.activations[0].negative_slope[...] = 0.9
+    expected = Net((3, 2), (ACTIVATIONS["leaky_relu"](negative_slope=0.9),), rng=0).loss_and_grad(x)
+    assert net.loss_and_grad(x) == pytest.approx(expected, rel=1e-14)
+
+
+class Dlpack:
+    """An array that says what it holds by DLPack alone."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def test_subclasses_of_arrays_and_dlpack_alone(engine, random):
+    x = random.normal(size=(4, 3))
+    expected = make(engine).loss_and_grad(x, input_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        matrix = np.matrix(x)
+    for kind in (matrix, x.view(np.recarray), Dlpack(x)):
+        net = make(engine)
+        got = net.loss_and_grad(kind, input_grad=True)
+        assert [type(a) for a in (got[1], net.weights[0].grad, net(kind))] == [np.ndarray] * 3
+        for a, b in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+    with pytest.raises(TypeError, match=r"x is a masked array: .* x\.filled"):
+        make(engine).loss_and_grad(np.ma.masked_array(x, mask=x > 0))
+
+
+def test_what_speaks_dlpack_is_not_copied():
+    x = np.ones((4, 3))
+    assert np.shares_memory(get_backend("numpy").asarray(Dlpack(x), np.dtype(float), "x"), x)
+
+
+def test_backward_on_an_empty_batch():
+    net = make(bias=True)
+    assert net.forward(np.zeros((0, 3)), keep_signals=True).shape == (0, 2)
+    assert net.backward(np.zeros((0, 2)), input_grad=True).shape == (0, 3)
+    assert all(not p.grad.any() for p in (*net.weights, *net.biases))
+
+
+def test_an_empty_batch_has_zero_gradients_and_an_average_of_nan(engine):
+    for reduction in ("sum", "mean"):
+        net = make(engine, bias=True, reduction=reduction)
+        loss, grad_x = net.loss_and_grad(np.zeros((0, 3)), input_grad=True)
+        assert np.isnan(loss) if reduction == "mean" else loss == 0
+        assert grad_x.shape == (0, 3)
+        assert all(p.grad.shape == p.data.shape and not p.grad.any() for p in (*net.weights, *net.biases))
+
+
+STALE = Net(SIZES, ("tanh", "silu"), "half_squared_error", True, rng=0, backend="numpy")
+DATA_TYPES = ["float64", "float32", "float16", "int8", "uint32", "int64", "bool", ">f8", ">f4", "<i2"]
+
+
+@given(
+    n=st.integers(0, 600),
+    dtype=st.sampled_from(DATA_TYPES),
+    order=st.sampled_from("CF"),
+    steps=st.tuples(st.sampled_from([1, 2, -1, -3]), st.sampled_from([1, 2, -1])),
+    offset=st.integers(0, 3),
+    weighted=st.booleans(),
+    options=st.fixed_dictionaries({"input_grad": st.booleans(), "accumulate": st.booleans(), "keep_signals": st.booleans()}),
+    seed=st.integers(0, 100),
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["auto", "fused", "tiled"])
+def test_any_input_on_any_engine(name, n, dtype, order, steps, offset, weighted, options, seed):
+    """Nets that live through all of these calls, against a new layered one."""
+    if name == "fused" and compiler.missing():
+        pytest.skip("no C++ compiler on this machine")
+    random = np.random.default_rng(seed)
+
+    def layout(columns):
+        base = np.zeros((offset + n * abs(steps[0]), columns * abs(steps[1])), dtype, order)
+        base[:] = np.round(3 * random.normal(size=base.shape)).astype(dtype) if dtype != "uint32" else 2
+        view = base[offset:][:: steps[0], :: steps[1]][:n]
+        view.flags.writeable = False
+        return view
+
+    x, y = layout(3), layout(2)
+    weight = random.uniform(0, 2, 3 * n)[::3] if weighted else None
+    before = x.tobytes(), y.tobytes()
+    net, reference = STALE, Net(SIZES, ("tanh", "silu"), "half_squared_error", True, engine="layered")
+    net.engine = name
+    net.weights[0].data[0] = random.normal(size=3)
+    for mine, theirs in zip((*net.weights, *net.biases), (*reference.weights, *reference.biases)):
+        theirs.data = mine.data.copy()
+        theirs.grad = mine.grad if mine.grad is None else mine.grad.copy()
+    got = net.loss_and_grad(x, y, sample_weight=weight, **options)
+    expected = reference.loss_and_grad(x.astype(float), y.astype(float), sample_weight=weight, **options)
+    for a, b in zip(got, expected) if options["input_grad"] else [(got, expected)]:
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
+    for mine, theirs in zip((*net.weights, *net.biases), (*reference.weights, *reference.biases)):
+        np.testing.assert_allclose(mine.grad, theirs.grad, rtol=1e-10, atol=1e-10 * max(1, np.abs(theirs.grad).max()))
+    assert (net.linear_outputs[0].data is not None) == options["keep_signals"]
+    np.testing.assert_allclose(net(x), reference(x.astype(float)), rtol=1e-11, atol=1e-11)
+    assert (x.tobytes(), y.tobytes()) == before

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from ..jit import compiler
 from ..jit.compiler import CompileError
 from ..messages import unknown
 from .call import Array, Call, Gradients, Layer, Signals
@@ -65,7 +66,9 @@ def plan(name: str, call: Call) -> Plan:
 
 
 def _run(name: str, call: Call, what: str) -> Any:
-    engine = _choose(name, call)[0]
+    engine, reason = _choose(name, call)
+    if engine != "fused" and (lacking := compiler.missing()) and lacking in reason:
+        _warn(lacking)
     try:
         return getattr(_module(engine), what)(call)
     except CompileError as error:
@@ -91,7 +94,7 @@ def _choose(name: str, call: Call) -> tuple[str, str]:
 
 @cache
 def _warn(reason: str) -> None:
-    warnings.warn(f"running without compiled kernels: {reason}", RuntimeWarning, stacklevel=5)
+    warnings.warn(f"running without compiled kernels, which is slower: {reason}", UserWarning, stacklevel=5)
 
 
 @cache

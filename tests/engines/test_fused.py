@@ -176,7 +176,7 @@ def test_a_failing_compiler_is_one_warning_and_another_engine(broken_compiler, r
     x = random.normal(size=(100, 5))
     expected = article(engine="layered").loss_and_grad(x)
     net = article()
-    with pytest.warns(RuntimeWarning, match="running without compiled kernels: .*error: no") as caught:
+    with pytest.warns(UserWarning, match="running without compiled kernels, .*error: no") as caught:
         for _ in range(3):
             assert net.loss_and_grad(x) == pytest.approx(expected, rel=1e-6)
             assert np.isfinite(net.loss_and_grad(x[0]))
@@ -227,11 +227,17 @@ def test_address_and_undefined_behaviour_sanitizers(tmp_path):
 
 def test_the_whole_package_without_a_compiler(tmp_path):
     program = textwrap.dedent("""
+        import warnings
         import numpy as np
         from backprop_xp import Net
         net = Net((5, 10, 4, 12), ("tanh", "sigmoid", "identity"), rng=0)
         x = np.random.default_rng(0).normal(size=(5000, 5))
-        loss = net.loss_and_grad(x)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            loss = net.loss_and_grad(x)
+            net.loss_and_grad(x)
+        (warning,) = caught
+        assert "no C++ compiler was found ($CXX is '/nonexistent')" in str(warning.message)
         assert net.plan(x).engine == "tiled", net.plan(x)
         assert "no C++ compiler was found" in net.plan(x).reason
         net.engine = "layered"

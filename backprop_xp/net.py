@@ -154,6 +154,9 @@ class Net:
     ) -> Any:
         """The loss of one sample or a batch; fills ``.grad`` of every parameter.
 
+        Several threads may call :meth:`forward` of one net at once. If they call this, each computes its loss and
+        gradients right, and ``.grad`` of each tensor is that of one of the calls, not necessarily of the same one.
+
         Args:
             x: (n, features), or (features,) for one sample.
             y: the target the loss takes: like the outputs, or class indices (n,) for softmax cross-entropy.

@@ -7,6 +7,7 @@ parameters of activations) is compared with what it was when they were made, by 
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ class Single:
     """The compiled form of a net as it is now. Raises CompileError."""
 
     def __init__(self, net: Net) -> None:
+        self._lock = threading.Lock()
         self._tensors = [(tensor, tensor.data) for tensor in (*net.weights, *net.biases)]
         self._functions = [(f, dict(vars(f))) for f in (*net.activations, net.loss)]
         self._lists = (net.weights, net.biases, net.activations, net.reduction)
@@ -76,11 +78,12 @@ class Single:
 
     def loss_and_grad(self, net: Net, x: np.ndarray, y: np.ndarray | None) -> Any:
         """Fill every gradient and signal of the net, and return the loss."""
-        self._x[:] = x
-        if self._y is not None:
-            self._y[:] = y
-        self._call(*self._args)
-        buffer = self._out.copy()  # what was handed out is never overwritten
+        with self._lock:  # the buffers are shared by all threads
+            self._x[:] = x
+            if self._y is not None:
+                self._y[:] = y
+            self._call(*self._args)
+            buffer = self._out.copy()  # what was handed out is never overwritten
         for tensor, later in zip(self._filled, self._specs):
             tensor._later = (buffer, *later)
         return buffer[0]

@@ -26,14 +26,14 @@ class Contender:
         form: which of them this is.
         step: compute loss and gradients once, and wait for them.
         results: after a step, the loss and the gradients (weights, then biases) as float64 NumPy arrays.
-        detail: after a step, more about how it was computed.
+        timer: seconds of so many steps by the device's own clock; None on the host, where the wall clock is used.
     """
 
     name: str
     form: str
     step: Callable[[], Any]
     results: Callable[[], list[np.ndarray]]
-    detail: str = ""
+    timer: Callable[[int], float] | None = None
 
 
 def ours(case: Case, engine: str = "auto", threads: int | None = None, backend: str | None = None) -> Contender:
@@ -53,7 +53,7 @@ def ours(case: Case, engine: str = "auto", threads: int | None = None, backend: 
 
     chosen = net.plan(x).engine
     name = "backprop_xp" if engine == "auto" else f"backprop_xp {engine}"
-    return Contender(name, chosen, step, results, detail=chosen)
+    return Contender(name, chosen, step, results, _cupy_timer(net, step) if net.backend.on_gpu else None)
 
 
 def torch_eager(case: Case, form: str, compiled: bool = False, device: str = "cpu") -> Contender:
@@ -96,7 +96,8 @@ def torch_eager(case: Case, form: str, compiled: bool = False, device: str = "cp
         return 0.5 * (z * z).sum()
 
     if compiled:
-        loss_of = torch.compile(loss_of)
+        torch._dynamo.reset()  # or the shapes of earlier cases count against it
+        loss_of = torch.compile(loss_of, dynamic=False)
     last: list[Any] = []
 
     def step() -> None:
@@ -111,7 +112,8 @@ def torch_eager(case: Case, form: str, compiled: bool = False, device: str = "cp
     def results() -> list[np.ndarray]:
         return [a.detach().cpu().double().numpy() for a in (last[0], *(p.grad for p in parameters))]
 
-    return Contender("torch.compile" if compiled else EAGER, form, step, results)
+    timer = None if device == "cpu" else _torch_timer(step)
+    return Contender("torch.compile" if compiled else EAGER, form, step, results, timer)
 
 
 def jax_jit(case: Case) -> Contender:
@@ -162,6 +164,38 @@ def _torch_activation(name: str) -> Any:
     table = {"tanh": torch.nn.Tanh, "sigmoid": torch.nn.Sigmoid, "relu": torch.nn.ReLU,
              "identity": torch.nn.Identity, "gelu": torch.nn.GELU}  # fmt: skip
     return table[name]
+
+
+def _cupy_timer(net: Any, step: Callable[[], Any]) -> Callable[[int], float]:
+    cuda = net.backend.xp.cuda
+
+    def seconds(count: int) -> float:
+        begin, end = cuda.Event(), cuda.Event()
+        cuda.get_current_stream().synchronize()
+        begin.record()
+        for _ in range(count):
+            step()
+        end.record()
+        end.synchronize()
+        return cuda.get_elapsed_time(begin, end) / 1000
+
+    return seconds
+
+
+def _torch_timer(step: Callable[[], Any]) -> Callable[[int], float]:
+    import torch
+
+    def seconds(count: int) -> float:
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        begin.record()
+        for _ in range(count):
+            step()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) / 1000
+
+    return seconds
 
 
 def _wait(net: Any) -> None:

@@ -14,9 +14,9 @@ from backprop_xp.bench.contenders import Contender
 TOLERANCE = {"float32": 3e-4, "float64": 1e-10}
 
 SHORTEST = 0.02  # seconds; shorter steps are timed several at a time
-#: Seconds of rest before every turn: the threads of the contender before must have gone to sleep, which the OpenMP
-#: workers of PyTorch do only after they have spun for a while on processors that are not theirs any more.
-REST = 0.05
+#: Seconds of rest before every turn: the threads of the contender before must have gone to sleep. OpenMP workers, which
+#: PyTorch uses, spin for up to 200 ms after their last task, on processors that are somebody else's turn by then.
+REST = 0.25
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 40
 
 
@@ -91,6 +91,9 @@ def alternate(
             break
         for timing, count in zip(timings, repeats):
             time.sleep(REST)
+            if timing.contender.timer is not None:
+                timing.seconds.append(timing.contender.timer(count) / count)
+                continue
             start = clock()
             for _ in range(count):
                 timing.contender.step()

@@ -31,7 +31,7 @@ class Settings:
     compile: bool = False
     jax: bool = False
     backend: str | None = "numpy"
-    budget: float = 8.0
+    budget: float = 10.0
     memory: bool = True
 
 
@@ -79,7 +79,7 @@ def run_case(case: Case, settings: Settings, progress: Progress = lambda what, s
 
 def sweeps(settings: Settings, progress: Progress = lambda what, share: None) -> dict[str, list[Result]]:
     """Throughput over batch size, width and depth, with little time for each point."""
-    quick = replace(settings, budget=1.0, memory=False)
+    quick = replace(settings, budget=2.0, memory=False)
     from backprop_xp.bench.cases import ARTICLE
 
     families = {"batch": [ARTICLE.with_samples(n) for n in BATCHES], "width": WIDTHS, "depth": DEPTHS}

@@ -149,3 +149,14 @@ def test_files_are_whole_or_not_there(tmp_path, monkeypatch):
 def test_nets_that_are_none(text):
     with pytest.raises(ValueError, match="--net must be widths such as 5-10-4-12, got"):
         cases.parse_net(text)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_devices_clock_is_used():
+    pytest.importorskip("cupy")
+    contender = contenders.ours(cases.ARTICLE.with_samples(64), "layered", 1, "cupy")
+    reference = contenders.torch_eager(cases.ARTICLE.with_samples(64), "nn")
+    measure.prove_equal(reference, [contender], "float32")
+    assert contender.timer(2) >= 0
+    (timing,) = measure.alternate([contender], 0.01)
+    assert len(timing.seconds) >= measure.FEWEST_ROUNDS

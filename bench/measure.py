@@ -13,7 +13,7 @@ from backprop_xp.bench.contenders import Contender
 #: in another order, and units near a kink of relu fall to either side of it.
 TOLERANCE = {"float32": 3e-4, "float64": 1e-10}
 
-SHORTEST = 0.02  # seconds; shorter steps are timed several at a time
+SHORTEST = 0.1  # seconds; shorter steps are timed several at a time
 #: Seconds of rest before every turn: the threads of the contender before must have gone to sleep. OpenMP workers, which
 #: PyTorch uses, spin for up to 200 ms after their last task, on processors that are somebody else's turn by then.
 REST = 0.25
@@ -75,6 +75,8 @@ def alternate(
 ) -> list[Timing]:
     """Time every contender once a round, until the budget of seconds is spent; each has been run before.
 
+    A turn is a rest, one step that isn't timed, and steps of SHORTEST seconds in all that are.
+
     Args:
         budget: seconds for all rounds together; at least FEWEST_ROUNDS are run even so.
         progress: told the share of the budget that is spent.
@@ -91,6 +93,7 @@ def alternate(
             break
         for timing, count in zip(timings, repeats):
             time.sleep(REST)
+            timing.contender.step()  # wakes its threads, and brings its data back to the caches
             if timing.contender.timer is not None:
                 timing.seconds.append(timing.contender.timer(count) / count)
                 continue

@@ -34,11 +34,6 @@ def loss_key(call: Call) -> Any:
     return "classes" if call.y.ndim == 1 else "probabilities"
 
 
-def parameters(call: Call) -> int:
-    """How many numbers the weights and biases hold."""
-    return sum(layer.weight.size + (0 if layer.bias is None else layer.bias.size) for layer in call.layers)
-
-
 def add_inputs(args: Any, call: Call, held: list[Any]) -> None:
     """x, the parameters one after another, and the scalars; ``held`` keeps alive what is only pointed at."""
     x = _readable(call.x)
@@ -78,7 +73,7 @@ def unpacked(call: Call, total: np.ndarray) -> tuple[list[Array], list[Array | N
 def address(array: np.ndarray, held: list[Any]) -> int:
     """Where the array's numbers lie; it is kept alive by ``held``."""
     held.append(array)
-    return array.ctypes.data
+    return array.__array_interface__["data"][0]  # array.ctypes.data is the same, four times slower
 
 
 def _readable(array: np.ndarray) -> np.ndarray:

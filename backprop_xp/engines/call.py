@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ class Layer(NamedTuple):
     activation: Any
 
 
-@dataclass(slots=True)
+@dataclass
 class Call:
     """One batch for one net. All arrays are checked, of the net's dtype and on its backend.
 
@@ -42,10 +43,15 @@ class Call:
     def samples(self) -> int:
         return len(self.x) if self.x.ndim == 2 else 1
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """The widths of the layers, input first."""
-        return (self.x.shape[-1], *(len(layer.weight) for layer in self.layers))
+        return (self.x.shape[-1], *[len(layer.weight) for layer in self.layers])
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many numbers the weights and biases hold."""
+        return sum([layer.weight.size + (0 if layer.bias is None else layer.bias.size) for layer in self.layers])
 
 
 @dataclass(slots=True)

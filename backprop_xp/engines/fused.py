@@ -21,9 +21,9 @@ from .call import Call, Gradients, Signals
 
 #: From so many parameters on, products blocked for the caches beat a tile in registers (measured, see bench/README.md).
 WIDE_PARAMETERS = 3000
-#: Packing the parameters of a large net takes as long as computing some samples.
-LARGE_PARAMETERS, FEWEST_SAMPLES = 1 << 16, 256
-#: Compiling unrolls nothing by width, but takes signals of a tile from the second-level cache.
+#: Packing the parameters of a large net takes as long as computing some samples; BLAS shares out even small batches.
+LARGE_PARAMETERS, FEWEST_SAMPLES = 1 << 16, 2048
+#: A tile of at least 96 samples must fit the second-level cache.
 MOST_WIDTH = 4096
 #: Chunks are handed to C in waves: so many operations, after which an interrupt is seen, and so many bytes of sums.
 WAVE_FLOPS, WAVE_BYTES = 5e9, 8 << 20
@@ -35,8 +35,8 @@ def refuses(call: Call) -> str:
         return "it runs on the CPU"
     if max(call.sizes) > MOST_WIDTH:
         return f"the net is wider than {MOST_WIDTH}"
-    if arguments.parameters(call) > LARGE_PARAMETERS and call.samples < FEWEST_SAMPLES:
-        return f"packing so many parameters does not pay for fewer than {FEWEST_SAMPLES} samples"
+    if call.parameters > LARGE_PARAMETERS and call.samples < FEWEST_SAMPLES:
+        return f"so many parameters do not pay for fewer than {FEWEST_SAMPLES} samples"
     if not all(getattr(layer.activation, "is_formula", False) for layer in call.layers):
         return "an activation is written in Python"
     formula_loss = getattr(call.loss, "is_formula", False) or type(call.loss) is SoftmaxCrossEntropy
@@ -49,7 +49,7 @@ def intermediate_bytes(call: Call) -> int:
     """The sums of one wave of chunks and of each thread, and a tile's signals."""
     if _is_wide(call):
         return wide.intermediate_bytes(call)
-    count = arguments.parameters(call)
+    count = call.parameters
     registers = 64 * (count + 2 * 8 * sum(call.sizes))
     wave = _wave_chunks(call) * count * call.dtype.itemsize
     return threads.count(call.threads) * registers + wave + fused.TREE_LEVELS * count * call.dtype.itemsize
@@ -65,7 +65,7 @@ def forward(call: Call) -> tuple[Array, Signals | None]:
     args = fused.Args(n=call.samples)
     arguments.add_inputs(args, call, held)
     args.output = arguments.address(output, held)
-    _run_waves(call, program.bpx_forward, args, lambda chunks: None)
+    _run_waves(call, program.bpx_forward, args, _wave_chunks(call), lambda chunks: None)
     return output, None
 
 
@@ -75,7 +75,7 @@ def loss_and_grad(call: Call) -> Gradients:
         return wide.loss_and_grad(call)
     shape = arguments.shape(call, arguments.loss_key(call))
     program = fused.program(shape, [layer.activation for layer in call.layers])
-    count, wave = arguments.parameters(call), _wave_chunks(call)
+    count, wave = call.parameters, _wave_chunks(call)
     held: list[Any] = []
     args = fused.Args(n=call.samples)
     arguments.add_inputs(args, call, held)
@@ -92,7 +92,7 @@ def loss_and_grad(call: Call) -> Gradients:
     def add(chunks: int) -> None:
         program.bpx_tree_add(pointer, args.sums, args.losses, chunks)
 
-    _run_waves(call, program.bpx_backprop, args, add)
+    _run_waves(call, program.bpx_backprop, args, wave, add)
     total = np.empty(count, call.dtype)
     loss = program.bpx_tree_total(pointer, arguments.address(total, held))
     weights, biases = arguments.unpacked(call, total)
@@ -100,11 +100,11 @@ def loss_and_grad(call: Call) -> Gradients:
 
 
 def _is_wide(call: Call) -> bool:
-    return arguments.parameters(call) >= WIDE_PARAMETERS
+    return call.parameters >= WIDE_PARAMETERS
 
 
-def _run_waves(call: Call, function: Any, args: Any, after: Any) -> None:
-    chunks, wave = -(-call.samples // fused.chunk_samples()), _wave_chunks(call)
+def _run_waves(call: Call, function: Any, args: Any, wave: int, after: Any) -> None:
+    chunks = -(-call.samples // fused.chunk_samples())
     pointer = ctypes.addressof(args)
 
     def stop() -> None:
@@ -113,7 +113,7 @@ def _run_waves(call: Call, function: Any, args: Any, after: Any) -> None:
     for first in range(0, chunks, wave):
         args.first = args.next = first
         args.last = min(first + wave, chunks)
-        workers = min(threads.count(call.threads), args.last - first)
+        workers = min(threads.count(call.threads), args.last - first) if args.last - first > 1 else 1
         threads.run(lambda: function(pointer), workers, stop)
         if args.stop:  # 2: a thread found no memory
             raise MemoryError("no memory for a tile of the fused engine")
@@ -121,8 +121,10 @@ def _run_waves(call: Call, function: Any, args: Any, after: Any) -> None:
 
 
 def _wave_chunks(call: Call) -> int:
+    if call.samples <= fused.chunk_samples():
+        return 1
     multiply_adds = 3 * sum(a * b for a, b in zip(call.sizes, call.sizes[1:]))
     by_time = int(WAVE_FLOPS / (2 * multiply_adds * fused.chunk_samples()))
-    by_memory = WAVE_BYTES // (arguments.parameters(call) * call.dtype.itemsize)
+    by_memory = WAVE_BYTES // (call.parameters * call.dtype.itemsize)
     chunks = -(-call.samples // fused.chunk_samples())
     return max(1, min(max(16, min(by_time, by_memory)), chunks))

@@ -19,8 +19,8 @@ from . import arguments
 from .call import Call, Gradients, Signals
 from .tree import ChunkTree
 
-#: Samples in a chunk, about: a chunk's sums cost as much memory traffic as the net has parameters.
-CHUNK, LARGE_CHUNK, LARGE = 1024, 4096, 1 << 17
+#: Samples in a chunk, about: its sums cost memory traffic for every parameter, but a thread needs a chunk to work on.
+CHUNK, LARGE_CHUNK, LARGE = 512, 2048, 1 << 17
 
 
 def forward(call: Call) -> tuple[Array, Signals | None]:
@@ -61,7 +61,7 @@ def loss_and_grad(call: Call) -> Gradients:
     _each_chunk(call, program, chunk)
     packed, loss = sums.total(), losses.total()
     assert packed is not None and loss is not None
-    total = np.empty(arguments.parameters(call), call.dtype)
+    total = np.empty(call.parameters, call.dtype)
     program.bpx_wide_unpack(packed.ctypes.data, total.ctypes.data)
     weights, biases = arguments.unpacked(call, total)
     return Gradients(weights, biases, grad_x, call.dtype.type(loss[0] * call.scale))
@@ -69,13 +69,13 @@ def loss_and_grad(call: Call) -> Gradients:
 
 def chunk_rows(call: Call, rows: int) -> int:
     """Samples in a chunk, whole tiles of so many rows: it depends on the net and the dtype alone."""
-    wanted = LARGE_CHUNK if arguments.parameters(call) > LARGE else CHUNK
+    wanted = LARGE_CHUNK if call.parameters > LARGE else CHUNK
     return rows * max(1, round(wanted / rows))
 
 
 def intermediate_bytes(call: Call) -> int:
     """A megabyte of signals a thread, the packed parameters, and the sums of a few chunks."""
-    return threads.count(call.threads) * (1 << 20) + 8 * arguments.parameters(call) * call.dtype.itemsize
+    return threads.count(call.threads) * (1 << 20) + 8 * call.parameters * call.dtype.itemsize
 
 
 def _arguments(call: Call, program: Any, held: list[Any]) -> Any:

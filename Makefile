@@ -16,7 +16,7 @@ endif
 comma := ,
 extras = $(subst $() ,$(comma),$(strip $(1)))
 
-.PHONY: bench bench-full test lint types gpu clean
+.PHONY: bench bench-full test lint types clean
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m backprop_xp bench

@@ -102,8 +102,12 @@ METHODS = {"__call__", "grad", "backprop"}
 
 
 class BuiltIn(Elementwise):
-    """A built-in activation: the class's attributes are its formula."""
+    """A built-in activation: the class's attributes are its formula.
 
+    ``kernel`` names a struct of kernels/activations.h that computes the formula in less time, where there is one.
+    """
+
+    kernel: str = ""
     value: str
     derivative: str
     let: Mapping[str, str] = {}
@@ -137,6 +141,7 @@ class Tanh(BuiltIn):
     let = {"e": "exp(-2 * abs(t))", "q": "2 / (1 + e)"}
     value = "tanh(t)"
     derivative = "e * q * q"
+    kernel = "hyperbolic_tangent"
 
 
 class Sigmoid(BuiltIn):

@@ -1,5 +1,5 @@
 #pragma once
-#include "math.h"
+#include "tanh_cpu.h"
 // Activations of the fused pass that are not left to their formulas.
 
 namespace bpx {
@@ -10,19 +10,35 @@ struct identity {
   template <class T, class P> BPX_FN static T value(T t, P) { return t; }
 };
 
-/// tanh and its derivative 4 e / (1 + e)^2, e = exp(-2 |t|), with a quarter less work than the formulas take together.
-struct hyperbolic_tangent {
+/// tanh and its derivative 4 e / (1 + e)^2, e = exp(-2 |t|), with less work than the formulas take together.
+template <class Formula> struct hyperbolic_tangent {
   static constexpr int params = 0;
-  template <class T, class P> BPX_FN static T value(T t, P) { return tanh(t); }
+  template <class T, class P> BPX_FN static T value(T t, P p) {
+    T value, slope;
+    both(t, p, value, slope);
+    return value;
+  }
 
 #if BPX_CUDA
-  template <class T, class P> BPX_FN static void both(T t, P, T& value, T& grad) {
-    const T e = exp(c<T>(-2.0f) * abs(t)), q = c<T>(2.0f) / (c<T>(1.0f) + e);
-    value = tanh(t);
-    grad = e * q * q;
-  }
+  template <class T, class P> BPX_FN static void both(T t, P p, T& value, T& grad) { Formula::both(t, p, value, grad); }
 #else
   template <class T, class P> BPX_FN static void both(T t, P, T& value, T& grad) {
+    if constexpr (has_tanh_table<T>) {
+      const T a = abs(t);
+      T z, u;
+      tanh_near(a, z, u);
+      value = with_sign(z, t);
+      grad = fma(u, z, u);  // (1 - z) (1 + z)
+      if (__builtin_expect(far_lanes(a) != 0, 0)) {
+        const auto all = with_far<hyperbolic_tangent>(t, a, ValueAndSlope<T>{value, grad});
+        value = all.value, grad = all.slope;
+      }
+    } else {
+      exact(t, value, grad);
+    }
+  }
+
+  template <class T> BPX_FN static void exact(T t, T& value, T& grad) {
     using S = Scalar<T>;
     using F = Format<S>;
     const T one = c<T>(1.0f), half = c<T>(0.5f), a = limit_size(abs(t));

@@ -50,7 +50,7 @@ template <class S> struct Shape {
 #else
 #define BPX_KERNEL static __attribute__((noinline))
 #ifndef BPX_LANE_REGISTERS
-#define BPX_LANE_REGISTERS 2
+#define BPX_LANE_REGISTERS 1
 #endif
 #ifndef BPX_FUNCTION_REGISTERS
 #define BPX_FUNCTION_REGISTERS (sizeof(S) == 4 ? 4 : 2)

@@ -1,6 +1,7 @@
 #pragma once
 #include "losses.h"
 #include "net.h"
+#include "tiles_cpu.h"
 // The fused pass over a whole batch on the CPU: chunks of samples, handed out to any number of threads.
 //
 // A chunk's sums depend on its samples alone, and chunks are added in a tree that depends on their number alone
@@ -31,44 +32,6 @@ struct Args {
 
 constexpr i64 chunk_samples = 4096;
 
-#if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
-// One register of numbers that are `step` apart, step * 16 < 2^31
-typedef int Indices16 __attribute__((vector_size(64)));
-typedef int Indices8 __attribute__((vector_size(32)));
-BPX_FN Pack<float, 1> gather(const float* from, int step) {
-  const Indices16 k = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  return {__builtin_ia32_gathersiv16sf(VF{}, from, k * step, -1, 4)};
-}
-BPX_FN Pack<double, 1> gather(const double* from, int step) {
-  const Indices8 k = {0, 1, 2, 3, 4, 5, 6, 7};
-  return {__builtin_ia32_gathersiv8df(VD{}, from, k * step, -1, 8)};
-}
-constexpr bool have_gather = true;
-#else
-template <class S> BPX_FN Pack<S, 1> gather(const S* from, int step) {
-  Pack<S, 1> a;
-  for (int k = 0; k < Lane<Pack<S, 1>>::width; ++k) a.v[k] = from[k * i64(step)];
-  return a;
-}
-#endif
-
-/// to[f * W + s] = from[s * row + f * column]; zeros beyond `valid` samples.
-template <int W, class S> BPX_KERNEL void load_tile(const S* from, i64 row, i64 column, int features, int valid, S* to) {
-  constexpr int lanes = Lane<Pack<S, 1>>::width;
-  if (valid == W && row * lanes < (1ll << 30) && row * lanes > -(1ll << 30)) {
-    for (int s = 0; s < W; s += lanes)
-      for (int f = 0; f < features; ++f) store(to + f * W + s, gather(from + s * row + f * column, int(row)));
-    return;
-  }
-  for (int f = 0; f < features; ++f)
-    for (int s = 0; s < W; ++s) to[f * W + s] = s < valid ? from[s * row + f * column] : S(0);
-}
-/// to[s * features + f] = from[f * W + s] for the valid samples
-template <int W, class S> BPX_KERNEL void store_tile(const S* from, int features, int valid, S* to) {
-  for (int s = 0; s < valid; ++s)
-    for (int f = 0; f < features; ++f) to[i64(s) * features + f] = from[f * W + s];
-}
-
 /// What one thread works in.
 template <class Net> struct Workspace {
   using S = typename Net::S;
@@ -80,19 +43,6 @@ template <class Net> struct Workspace {
   alignas(64) S grads[(params + lanes - 1) / lanes * lanes * lanes], x[in * W], y[(targets ? targets : 1) * W];
   alignas(64) S weight[W], factor[W], loss[W];
 };
-
-/// sums[p] = what the lanes of parameter p hold together
-template <int P, class S> BPX_KERNEL void add_lanes(const S* grads, S* sums) {
-  using T = Pack<S, 1>;
-  constexpr int lanes = Lane<T>::width;
-  for (int p = 0; p < P; p += lanes) {
-    T sum = gather(grads + p * lanes, lanes);
-    for (int l = 1; l < lanes; ++l) sum = sum + gather(grads + p * lanes + l, lanes);
-    S buffer[lanes];
-    store<T>(buffer, sum);
-    for (int k = 0; k < lanes && p + k < P; ++k) sums[p + k] = buffer[k];
-  }
-}
 
 /// One chunk: its gradients and its loss.
 template <class Net> void run_chunk(const Args& args, i64 chunk, Workspace<Net>& work) {
@@ -109,9 +59,9 @@ template <class Net> void run_chunk(const Args& args, i64 chunk, Workspace<Net>&
   const i64 begin = chunk * chunk_samples, end = begin + chunk_samples < args.n ? begin + chunk_samples : args.n;
   for (i64 at = begin; at < end; at += W) {
     const int valid = tile.valid = end - at < W ? int(end - at) : W;
-    load_tile<W>((const S*)args.x + at * args.x_row, args.x_row, args.x_column, in, valid, x);
+    load_tile<in, W>((const S*)args.x + at * args.x_row, args.x_row, args.x_column, valid, x);
     if constexpr (Net::Loss::target == Target::values) {
-      load_tile<W>((const S*)args.y + at * args.y_row, args.y_row, args.y_column, out, valid, y);
+      load_tile<out, W>((const S*)args.y + at * args.y_row, args.y_row, args.y_column, valid, y);
     } else if constexpr (Net::Loss::target == Target::classes) {
       for (int s = 0; s < W; ++s) y[s] = s < valid ? S(((const i64*)args.y)[(at + s) * args.y_row]) : S(0);
     }
@@ -132,7 +82,7 @@ template <class Net> void run_chunk(const Args& args, i64 chunk, Workspace<Net>&
     const T both = total + sum, part = both - total;  // Knuth's TwoSum
     low = low + ((total - (both - part)) + (sum - part));
     total = both;
-    if constexpr (Net::input_grad) store_tile<W>(x, in, valid, (S*)args.x_grad + at * in);
+    if constexpr (Net::input_grad) store_tile<in, W>(x, valid, (S*)args.x_grad + at * in);
   }
 
   add_lanes<P>(work.grads, (S*)args.sums + (chunk - args.first) * P);
@@ -150,9 +100,9 @@ template <class Net> void run_forward(const Args& args, i64 chunk) {
   const i64 begin = chunk * chunk_samples, end = begin + chunk_samples < args.n ? begin + chunk_samples : args.n;
   for (i64 at = begin; at < end; at += W) {
     const int valid = end - at < W ? int(end - at) : W;
-    load_tile<W>((const S*)args.x + at * args.x_row, args.x_row, args.x_column, in, valid, x);
+    load_tile<in, W>((const S*)args.x + at * args.x_row, args.x_row, args.x_column, valid, x);
     infer<W, 0, 0>(Layers(), (const S*)args.params, (const S*)args.scalars, x, z);
-    store_tile<W>(z, out, valid, (S*)args.output + at * out);
+    store_tile<out, W>(z, valid, (S*)args.output + at * out);
   }
 }
 

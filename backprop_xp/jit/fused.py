@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ..activations import Identity, Tanh
+from ..activations import ACTIVATIONS, Identity
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from . import cache as kernel_cache
@@ -68,6 +68,9 @@ class Shape:
     wide: bool = False
 
 
+#: By a formula's text, the struct of kernels/activations.h that computes it faster.
+KERNELS = {cls.text: cls.kernel for cls in ACTIVATIONS.values() if cls.kernel}
+
 _programs: dict[Shape, Any] = {}
 
 
@@ -90,12 +93,13 @@ def program(shape: Shape, activations: Sequence[Any]) -> Any:
 
 def source(shape: Shape, activations: Sequence[Any]) -> str:
     """The translation unit for this net; equal activations are one struct."""
-    names = {Identity.text: "bpx::identity", Tanh.text: "bpx::hyperbolic_tangent"}
+    names = {Identity.text: "bpx::identity"}
     structs: list[str] = []
     for f in activations:
         if f.text not in names:
-            names[f.text] = f"Activation{len(structs)}"
-            structs.append(emit.struct(f.formula, names[f.text], ("t",)))
+            name = f"Activation{len(structs)}"
+            structs.append(emit.struct(f.formula, name, ("t",)))
+            names[f.text] = f"bpx::{KERNELS[f.text]}<{name}>" if f.text in KERNELS else name
     bias = str(shape.bias).lower()
     layers = ", ".join(
         f"bpx::Layer<{inputs}, {outputs}, {names[f.text]}, {bias}>"

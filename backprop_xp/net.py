@@ -13,16 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from . import engines, inputs
 from .activations import Activation, activate, backpropagate
 from .backend import Array, Backend, column_sums, get_backend, matmul, module_of
 from .engines import Call, Gradients, Layer, Signals
 from .initialisers import Draw, as_random, get_initialiser
-from .jit import single
-from .jit.compiler import CompileError
-from .jit.single import Single
+from .jit import prepared
 from .losses import Loss, averaged, get_loss
 from .tensor import Tensor
 from .threads import count
@@ -140,7 +136,7 @@ class Net:
         self.linear_outputs = [Tensor(self._zeros(n), f"t{i}") for i, n in enumerate(self.sizes[1:])]
         self.nonlinear_outputs = [Tensor(self._zeros(n), f"z{i}") for i, n in enumerate(self.sizes[1:])]
         self._kept_x: Array | None = None  # whose signals linear_outputs and nonlinear_outputs hold
-        self._single: Single | None = None
+        self._prepared: prepared.Prepared | None = None
 
     def loss_and_grad(
         self,
@@ -168,10 +164,9 @@ class Net:
         Returns:
             The loss, a scalar of the net's dtype (on CuPy a 0-d array); with ``input_grad`` also the gradient.
         """
-        if type(x) is np.ndarray and x.ndim == 1 and not (input_grad or accumulate) and sample_weight is None:
-            compiled = self._compiled_single(x, y, keep_signals)
+        if not (input_grad or accumulate) and sample_weight is None:
+            compiled = prepared.find(self, x, y, keep_signals)
             if compiled is not None:
-                self._kept_x = x
                 return compiled.loss_and_grad(self, x, y)
         call = self._call(x, keep_signals)
         output_shape = (*call.x.shape[:-1], self.sizes[-1])
@@ -246,28 +241,8 @@ class Net:
         keep = x.ndim == 1 if keep_signals is None else keep_signals
         return Call(self.backend, self.dtype, inputs.as_layers(self), x, keep_signals=keep, threads=self.threads)
 
-    def _compiled_single(self, x: np.ndarray, y: Any, keep_signals: bool | None) -> Single | None:
-        """The compiled form of this net for one sample, None where it has none or the call needs more checks."""
-        if self.engine not in ("auto", "fused"):
-            return None
-        if self._single is not None and self._single.current(self):
-            compiled = self._single
-        elif single.refuses(self):
-            return None
-        else:
-            try:
-                compiled = self._single = single.Single(self)
-            except CompileError:
-                return None
-        if x.shape != compiled.x_shape or x.dtype.kind != "f" or keep_signals is False:
-            return None
-        if compiled.y_shape is None:
-            return compiled if y is None else None
-        fits = type(y) is np.ndarray and y.shape == compiled.y_shape and y.dtype.kind == "f"
-        return compiled if fits else None
-
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_single": None}  # it holds addresses
+        return self.__dict__ | {"_prepared": None}  # it holds addresses
 
     def _store(self, gradients: Gradients, accumulate: bool) -> None:
         computed = [*gradients.weights, *(b for b in gradients.biases if b is not None)]

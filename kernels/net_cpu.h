@@ -1,6 +1,7 @@
 #pragma once
 #include "losses.h"
 #include "net.h"
+#include "small_cpu.h"
 #include "tiles_cpu.h"
 // The fused pass over a whole batch on the CPU: chunks of samples, handed out to any number of threads.
 //
@@ -30,8 +31,6 @@ struct Args {
   i64 stop;                     // set it, and threads return after the chunk they are at; 2: one found no memory
 };
 
-constexpr i64 chunk_samples = 4096;
-
 /// What one thread works in.
 template <class Net> struct Workspace {
   using S = typename Net::S;
@@ -56,7 +55,7 @@ template <class Net> void run_chunk(const Args& args, i64 chunk, Workspace<Net>&
   T total{}, low{};  // of the loss, and what rounding took from it
   Tile<S> tile{(const S*)args.params, (const S*)args.scalars, y, weight, factor, W, work.grads, loss};
 
-  const i64 begin = chunk * chunk_samples, end = begin + chunk_samples < args.n ? begin + chunk_samples : args.n;
+  const i64 begin = chunk * Net::chunk, end = begin + Net::chunk < args.n ? begin + Net::chunk : args.n;
   for (i64 at = begin; at < end; at += W) {
     const int valid = tile.valid = end - at < W ? int(end - at) : W;
     load_tile<in, W>((const S*)args.x + at * args.x_row, args.x_row, args.x_column, valid, x);
@@ -97,7 +96,7 @@ template <class Net> void run_forward(const Args& args, i64 chunk) {
   using Layers = typename Net::Layers;
   constexpr int W = Shape<S>::samples, in = First<Layers>::Type::in, out = Last<Layers>::Type::out;
   alignas(64) S x[in * W], z[out * W];
-  const i64 begin = chunk * chunk_samples, end = begin + chunk_samples < args.n ? begin + chunk_samples : args.n;
+  const i64 begin = chunk * Net::chunk, end = begin + Net::chunk < args.n ? begin + Net::chunk : args.n;
   for (i64 at = begin; at < end; at += W) {
     const int valid = end - at < W ? int(end - at) : W;
     load_tile<in, W>((const S*)args.x + at * args.x_row, args.x_row, args.x_column, valid, x);
@@ -124,6 +123,21 @@ template <class Net> void run_backprop(Args* args) {
   auto& work = *(Workspace<Net>*)(((unsigned long long)memory + 63) / 64 * 64);
   for_chunks(args, [&](i64 chunk) { run_chunk<Net>(*args, chunk, work); });
   __builtin_free(memory);
+}
+
+template <class Net> constexpr i64 small_memory() { return sizeof(Workspace<Net>); }
+/// One chunk of at most Net::chunk samples.
+template <class Net> double run_small(const Small& net, i64 n, const void* x, const void* y, double scale) {
+  using Work = Workspace<Net>;
+  double loss;
+  Args args{};
+  args.n = n;
+  args.x = x, args.x_row = Work::in, args.x_column = 1;
+  args.y = y, args.y_row = Net::Loss::target == Target::values ? Work::out : 1, args.y_column = 1;
+  args.params = net.params, args.scalars = net.scalars, args.scale = scale;
+  args.sums = (typename Net::S*)net.out + 1, args.losses = &loss;
+  run_chunk<Net>(args, 0, *(Work*)net.memory);
+  return loss;
 }
 
 /// A sum of chunks, taken in order, in a tree like a binary counter: a level holds the sum of 2^level chunks.
@@ -183,7 +197,7 @@ template <class S> double tree_total(const Tree* tree, void* out) {
     bpx::tree_add<NET::S>(tree, sums, losses, chunks);                                                          \
   }                                                                                                             \
   BPX_ENTRY double bpx_tree_total(const bpx::Tree* tree, void* sums) { return bpx::tree_total<NET::S>(tree, sums); } \
-  BPX_ENTRY bpx::i64 bpx_chunk_samples() { return bpx::chunk_samples; }
+  BPX_SMALL(NET)
 #define BPX_FORWARD(NET)                                                                                        \
   BPX_ENTRY void bpx_forward(bpx::Args* args) {                                                                 \
     bpx::for_chunks(args, [=](bpx::i64 chunk) { bpx::run_forward<NET>(*args, chunk); });                        \

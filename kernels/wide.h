@@ -1,6 +1,7 @@
 #pragma once
 #include "losses.h"
 #include "net.h"
+#include "small_cpu.h"
 // The fused pass for layers too wide for net_cpu.h's registers and first-level cache: the matrix products are blocked
 // for registers, a tile of samples stays in the second-level cache, and activations are applied to it there.
 //
@@ -363,6 +364,34 @@ template <class S, class L, class... Rest> static void wide_unpack(Layers<L, Res
   wide_unpack(Layers<Rest...>(), packed + P::grads, grads + L::params);
 }
 
+/// Where run_small keeps the packed parameters, the packed gradients and a tile's signals.
+template <class Net> struct WideSmall {
+  using S = typename Net::S;
+  using LAYERS = typename Net::Layers;
+  static constexpr i64 round(i64 numbers) { return (numbers + panel<S> - 1) / panel<S> * panel<S>; }
+  static constexpr i64 params = round(packed_params<S>(LAYERS())), grads = round(packed_grads<S>(LAYERS()));
+  static constexpr i64 signals = row_numbers<S>(LAYERS()) * tile_rows<S, LAYERS>();
+};
+template <class Net> constexpr i64 small_memory() {
+  using Room = WideSmall<Net>;
+  return (Room::params + Room::grads + Room::signals) * i64(sizeof(typename Net::S));
+}
+/// One chunk, of some tiles.
+template <class Net> double run_small(const Small& net, i64 n, const void* x, const void* y, double scale) {
+  using S = typename Net::S;
+  using Room = WideSmall<Net>;
+  constexpr int in = First<typename Net::Layers>::Type::in, out = Last<typename Net::Layers>::Type::out;
+  S *const params = (S*)net.memory, *const grads = params + Room::params, *const signals = grads + Room::grads;
+  wide_pack(typename Net::Layers(), (const S*)net.params, params);
+  WideArgs args{};
+  args.x = x, args.x_row = in, args.x_column = 1;
+  args.y = y, args.y_row = Net::Loss::target == Target::values ? out : 1, args.y_column = 1;
+  args.params = params, args.scalars = net.scalars, args.scale = scale;
+  const double loss = wide_run<Net>(args, 0, n, signals, grads);
+  wide_unpack(typename Net::Layers(), grads, (S*)net.out + 1);
+  return loss;
+}
+
 }  // namespace bpx
 
 #define BPX_WIDE(NET)                                                                                                  \
@@ -380,4 +409,5 @@ template <class S, class L, class... Rest> static void wide_unpack(Layers<L, Res
   BPX_ENTRY bpx::i64 bpx_wide_rows() { return bpx::tile_rows<NET::S, NET::Layers>(); }                                 \
   BPX_ENTRY bpx::i64 bpx_wide_memory() {                                                                               \
     return bpx::row_numbers<NET::S>(NET::Layers()) * bpx::tile_rows<NET::S, NET::Layers>();                            \
-  }
+  }                                                                                                                    \
+  BPX_SMALL(NET)

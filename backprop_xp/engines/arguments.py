@@ -12,7 +12,7 @@ from ..losses import SoftmaxCrossEntropy
 from .call import Call
 
 
-def shape(call: Call, loss: Any, wide: bool = False) -> fused.Shape:
+def shape(call: Call, loss: Any) -> fused.Shape:
     """What the net and this kind of call are compiled for; ``loss`` is :func:`loss_key`'s, None for forward only."""
     return fused.Shape(
         call.sizes,
@@ -22,7 +22,6 @@ def shape(call: Call, loss: Any, wide: bool = False) -> fused.Shape:
         loss,
         loss is not None and (call.weight is not None or call.scale != 1.0),
         loss is not None and call.input_grad,
-        wide,
     )
 
 

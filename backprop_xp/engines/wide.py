@@ -19,13 +19,11 @@ from . import arguments
 from .call import Call, Gradients, Signals
 from .tree import ChunkTree
 
-#: Samples in a chunk, about: its sums cost memory traffic for every parameter, but a thread needs a chunk to work on.
-CHUNK, LARGE_CHUNK, LARGE = 512, 2048, 1 << 17
-
 
 def forward(call: Call) -> tuple[Array, Signals | None]:
     """The net's outputs."""
-    program = fused.program(arguments.shape(call, None, wide=True), [layer.activation for layer in call.layers])
+    shape = arguments.shape(call, None)
+    program = fused.program(shape, [layer.activation for layer in call.layers])
     output = np.empty((call.samples, call.sizes[-1]), call.dtype)
     held: list[Any] = []
     args = _arguments(call, program, held)
@@ -34,13 +32,13 @@ def forward(call: Call) -> tuple[Array, Signals | None]:
     def chunk(index: int, first: int, count: int, memory: int) -> None:
         program.bpx_wide(ctypes.addressof(args), first, count, memory, None)
 
-    _each_chunk(call, program, chunk)
+    _each_chunk(call, program, shape.chunk(program.bpx_wide_rows()), chunk)
     return output, None
 
 
 def loss_and_grad(call: Call) -> Gradients:
     """The loss and the gradients of all parameters."""
-    shape = arguments.shape(call, arguments.loss_key(call), wide=True)
+    shape = arguments.shape(call, arguments.loss_key(call))
     program = fused.program(shape, [layer.activation for layer in call.layers])
     held: list[Any] = []
     args = _arguments(call, program, held)
@@ -58,19 +56,13 @@ def loss_and_grad(call: Call) -> Gradients:
         sums.add(index, grads)
         losses.add(index, np.array([loss]))
 
-    _each_chunk(call, program, chunk)
+    _each_chunk(call, program, shape.chunk(program.bpx_wide_rows()), chunk)
     packed, loss = sums.total(), losses.total()
     assert packed is not None and loss is not None
     total = np.empty(call.parameters, call.dtype)
     program.bpx_wide_unpack(packed.ctypes.data, total.ctypes.data)
     weights, biases = arguments.unpacked(call, total)
     return Gradients(weights, biases, grad_x, call.dtype.type(loss[0] * call.scale))
-
-
-def chunk_rows(call: Call, rows: int) -> int:
-    """Samples in a chunk, whole tiles of so many rows: it depends on the net and the dtype alone."""
-    wanted = LARGE_CHUNK if call.parameters > LARGE else CHUNK
-    return rows * max(1, round(wanted / rows))
 
 
 def intermediate_bytes(call: Call) -> int:
@@ -87,9 +79,8 @@ def _arguments(call: Call, program: Any, held: list[Any]) -> Any:
     return args
 
 
-def _each_chunk(call: Call, program: Any, work: Callable[[int, int, int, int], None]) -> None:
+def _each_chunk(call: Call, program: Any, samples: int, work: Callable[[int, int, int, int], None]) -> None:
     """``work(index, first sample, samples, memory)`` for every chunk, on all threads."""
-    samples = chunk_rows(call, program.bpx_wide_rows())
     chunks = -(-call.samples // samples)
     numbers = itertools.count()
     stopped: list[bool] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from ..activations import ACTIVATIONS, Identity
@@ -47,6 +46,23 @@ class WideArgs(ctypes.Structure):
     ]  # fmt: skip
 
 
+class SmallNet(ctypes.Structure):
+    """``bpx::Small`` of kernels/small_cpu.h."""
+
+    _fields_ = [
+        ("parameters", POINTER), ("sizes", POINTER), ("count", INT), ("params", POINTER), ("scalars", POINTER),
+        ("memory", POINTER), ("out", POINTER),
+    ]  # fmt: skip
+
+
+#: From so many parameters on, products blocked for the caches beat a tile in registers (measured, see bench/README.md).
+WIDE_PARAMETERS = 3000
+#: Samples in a chunk of the narrow form: a small net's sums take long beside its samples, a large one's do not.
+CHUNK, SMALL_CHUNK, SMALL_NET = 1024, 4096, 256
+#: The same, about, of the wide form: sums cost memory traffic for each parameter, but a thread needs a chunk to work on.
+WIDE_CHUNK, LARGE_CHUNK, LARGE_NET = 512, 2048, 1 << 17
+
+
 @dataclass(frozen=True)
 class Shape:
     """All that is known about a net, and about a kind of call of it, when it is compiled.
@@ -55,7 +71,6 @@ class Shape:
         activations: a formula's text a layer.
         loss: a formula loss's class, "classes" or "probabilities" for softmax cross-entropy, None for forward only.
         factors: whether gradients are multiplied by sample weights or a scale.
-        wide: whether products are blocked for the caches (kernels/wide.h) or tiles stay in registers (net_cpu.h).
     """
 
     sizes: tuple[int, ...]
@@ -65,7 +80,22 @@ class Shape:
     loss: Any
     factors: bool = False
     input_grad: bool = False
-    wide: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the weights and biases hold."""
+        return sum((a + self.bias) * b for a, b in zip(self.sizes, self.sizes[1:]))
+
+    @property
+    def wide(self) -> bool:
+        """Whether products are blocked for the caches (kernels/wide.h) or tiles stay in registers (net_cpu.h)."""
+        return self.parameters >= WIDE_PARAMETERS
+
+    def chunk(self, rows: int = 1) -> int:
+        """Samples in a logical chunk; in the wide form a multiple of a tile's ``rows``."""
+        if not self.wide:
+            return SMALL_CHUNK if self.parameters <= SMALL_NET else CHUNK
+        return rows * max(1, round((LARGE_CHUNK if self.parameters > LARGE_NET else WIDE_CHUNK) / rows))
 
 
 #: By a formula's text, the struct of kernels/activations.h that computes it faster.
@@ -87,6 +117,9 @@ def program(shape: Shape, activations: Sequence[Any]) -> Any:
             library.bpx_backprop.argtypes, library.bpx_backprop.restype = (POINTER,), None
             library.bpx_tree_add.argtypes, library.bpx_tree_add.restype = (POINTER, POINTER, POINTER, INT), None
             library.bpx_tree_total.argtypes, library.bpx_tree_total.restype = (POINTER, POINTER), DOUBLE
+        if shape.loss is not None:
+            library.bpx_small.argtypes, library.bpx_small.restype = (POINTER, INT, POINTER, POINTER, DOUBLE), INT
+            library.bpx_small_memory.argtypes, library.bpx_small_memory.restype = (), INT
         _programs[shape] = library
     return _programs[shape]
 
@@ -121,6 +154,7 @@ def source(shape: Shape, activations: Sequence[Any]) -> str:
         f"  using Layers = bpx::Layers<{layers}>;",
         f"  using Loss = {loss};",
         f"  static constexpr bool {flags};",
+        f"  static constexpr bpx::i64 chunk = {shape.chunk()};",
         "};",
         f"BPX_{'WIDE' if shape.wide else 'FORWARD' if shape.loss is None else 'BACKPROP'}(Net)",
         "",
@@ -136,10 +170,3 @@ def _declare_wide(library: Any) -> None:
     for name in ("params", "grads", "memory", "rows"):
         function = getattr(library, f"bpx_wide_{name}")
         function.argtypes, function.restype = (), INT
-
-
-@cache
-def chunk_samples() -> int:
-    """How many samples the kernels take as one logical chunk."""
-    text = kernel_source("net_cpu.h")
-    return int(text.partition("constexpr i64 chunk_samples = ")[2].partition(";")[0])

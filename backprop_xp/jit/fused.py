@@ -59,7 +59,7 @@ class SmallNet(ctypes.Structure):
 WIDE_PARAMETERS = 3000
 #: Samples in a chunk of the narrow form: a small net's sums take long beside its samples, a large one's do not.
 CHUNK, SMALL_CHUNK, SMALL_NET = 1024, 4096, 256
-#: The same, about, of the wide form: sums cost memory traffic for each parameter, but a thread needs a chunk to work on.
+#: The same, about, of the wide form: sums cost memory traffic for each parameter, but threads need chunks to work on.
 WIDE_CHUNK, LARGE_CHUNK, LARGE_NET = 512, 2048, 1 << 17
 
 

@@ -129,13 +129,17 @@ template <class Net> constexpr i64 small_memory() { return sizeof(Workspace<Net>
 /// One chunk of at most Net::chunk samples.
 template <class Net> double run_small(const Small& net, i64 n, const void* x, const void* y, double scale) {
   using Work = Workspace<Net>;
+  using S = typename Net::S;
+  S* params = (S*)net.params;
+  for (i64 k = 0; k < net.count; params += net.sizes[k++])
+    __builtin_memcpy(params, net.parameters[k], net.sizes[k] * sizeof(S));
   double loss;
   Args args{};
   args.n = n;
   args.x = x, args.x_row = Work::in, args.x_column = 1;
   args.y = y, args.y_row = Net::Loss::target == Target::values ? Work::out : 1, args.y_column = 1;
   args.params = net.params, args.scalars = net.scalars, args.scale = scale;
-  args.sums = (typename Net::S*)net.out + 1, args.losses = &loss;
+  args.sums = (S*)net.out + 1, args.losses = &loss;
   run_chunk<Net>(args, 0, *(Work*)net.memory);
   return loss;
 }

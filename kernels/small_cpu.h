@@ -1,6 +1,6 @@
 #pragma once
 #include "losses.h"
-// A small batch in one call: its parameters are gathered from their arrays, and its only chunk's sums are the gradients.
+// A small batch in one call: parameters are taken from their arrays, and the only chunk's sums are the gradients.
 //
 // A form of the fused pass offers run_small<Net>(small, n, x, y, scale), which returns the loss without `scale` and leaves
 // the gradients behind the first number of `out`; x and y are contiguous.
@@ -14,7 +14,7 @@ struct Small {
   i64 count;                      // of arrays
   void* params;                   // room for all of them, one after another
   const void* scalars;            // parameters of the activations, then of the loss
-  void* memory;                   // bpx_small_memory() bytes, 64-byte aligned, zeros at the first call
+  void* memory;                   // bpx_small_memory() bytes, 64-byte aligned
   void* out;                      // the loss, then the gradients in the order of the parameters
 };
 
@@ -26,11 +26,6 @@ template <class Net> i64 small_batch(const Small& net, i64 n, const void* x, con
   if constexpr (Net::Loss::target == Target::classes) {
     for (i64 k = 0; k < n; ++k)
       if ((unsigned long long)((const i64*)y)[k] >= Last<typename Net::Layers>::Type::out) return k;
-  }
-  S* to = (S*)net.params;
-  for (i64 k = 0; k < net.count; ++k) {
-    __builtin_memcpy(to, net.parameters[k], net.sizes[k] * sizeof(S));
-    to += net.sizes[k];
   }
   *(S*)net.out = S(run_small<Net>(net, n, x, y, scale) * scale);
   return -1;

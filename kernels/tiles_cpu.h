@@ -1,5 +1,5 @@
 #pragma once
-#include "net.h"
+#include "transpose_cpu.h"
 // Samples, a row each, to tiles that stand feature by feature, and back.
 //
 // Where the processor can pick numbers from two registers at will, whole registers are read and transposed: gathering
@@ -8,42 +8,6 @@
 namespace bpx {
 
 #if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
-constexpr bool have_permute = true;
-/// The first `count` numbers of a register, zeros after them; nothing else is read or written.
-BPX_FN VF load_first(const float* from, int count) {
-  return __builtin_ia32_loadups512_mask(from, VF{}, (unsigned short)((1u << count) - 1));
-}
-BPX_FN VD load_first(const double* from, int count) {
-  return __builtin_ia32_loadupd512_mask(from, VD{}, (unsigned char)((1u << count) - 1));
-}
-BPX_FN void store_first(float* to, VF a, int count) {
-  __builtin_ia32_storeups512_mask(to, a, (unsigned short)((1u << count) - 1));
-}
-BPX_FN void store_first(double* to, VD a, int count) {
-  __builtin_ia32_storeupd512_mask(to, a, (unsigned char)((1u << count) - 1));
-}
-
-/// A square of registers, transposed: off-diagonal blocks of 1, 2, 4, ... numbers change places.
-template <class S> BPX_FN void transpose(typename Register<S>::V (&rows)[64 / sizeof(S)]) {
-  constexpr int lanes = 64 / sizeof(S);
-  BPX_UNROLL
-  for (int block = 1; block < lanes; block *= 2) {
-    typename Picks<S>::I upper, lower;
-    BPX_UNROLL
-    for (int k = 0; k < lanes; ++k) {
-      upper[k] = k & block ? lanes + k - block : k;
-      lower[k] = k & block ? lanes + k : k + block;
-    }
-    BPX_UNROLL
-    for (int r = 0; r < lanes; ++r) {
-      if (r & block) continue;
-      const auto a = rows[r], b = rows[r + block];
-      rows[r] = permute(a, b, upper);
-      rows[r + block] = permute(a, b, lower);
-    }
-  }
-}
-
 /// A register of samples, each a few numbers that follow those of the sample before: to[f * W + s] = from[s * N + f].
 template <int N, int W, class S> BPX_FN void load_dense(const S* from, S* to) {
   constexpr int lanes = 64 / sizeof(S);
@@ -94,7 +58,6 @@ template <int N, int W, class S> BPX_FN void store_rows(const S* from, S* to) {
   }
 }
 #else
-constexpr bool have_permute = false;
 template <int N, int W, class S> BPX_FN void load_dense(const S*, S*) {}
 template <int N, int W, class S> BPX_FN void load_rows(const S*, i64, S*) {}
 template <int N, int W, class S> BPX_FN void store_rows(const S*, S*) {}

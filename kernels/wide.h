@@ -2,6 +2,7 @@
 #include "losses.h"
 #include "net.h"
 #include "small_cpu.h"
+#include "transpose_cpu.h"
 // The fused pass for layers too wide for net_cpu.h's registers and first-level cache: the matrix products are blocked
 // for registers, a tile of samples stays in the second-level cache, and activations are applied to it there.
 //
@@ -31,7 +32,7 @@ struct WideArgs {
   i64 y_row, y_column;
   const void* weight;
   i64 weight_row;
-  const void* params;   // packed by bpx_wide_pack, into zeros
+  const void* params;   // packed by bpx_wide_pack
   const void* scalars;
   double scale;
   void* output;         // (n, out) contiguous: forward
@@ -338,27 +339,40 @@ template <class Net> double wide_run(const WideArgs& args, i64 first, i64 count,
   return loss;
 }
 
-template <class S> static void wide_pack(Layers<>, const S*, S*) {}
-template <class S, class L, class... Rest> static void wide_pack(Layers<L, Rest...>, const S* params, S* packed) {
+/// From an array for each weight and bias; every number of `packed` is written, zeros where a panel isn't full.
+template <class S> static void wide_pack(Layers<>, const void* const*, S*) {}
+template <class S, class L, class... Rest> static void wide_pack(Layers<L, Rest...>, const void* const* parameters, S* packed) {
   using P = Packed<L, S>;
   constexpr int V = panel<S>;
-  for (int o = 0; o < L::out; ++o) {
-    const S* const w = params + i64(o) * L::in;
-    S* const transposed = packed + P::transposed + i64(o / V) * L::in * V + o % V;
-    for (int i = 0; i < L::in; ++i) transposed[i64(i) * V] = w[i];
-    for (int i = 0; i < L::in; i += V)
-      for (int k = i; k < L::in && k < i + V; ++k) packed[P::weight + (i64(i / V) * L::out + o) * V + k % V] = w[k];
+  const S* const w = (const S*)parameters[0];
+  for (int o = 0; o < L::out; o += V) {
+    const int rows = L::out - o < V ? L::out - o : V;
+    for (int i = 0; i < L::in; i += V) {
+      const int columns = L::in - i < V ? L::in - i : V;
+      transpose_square(w + i64(o) * L::in + i, L::in, rows, columns, packed + P::transposed + i64(o) * L::in + i64(i) * V, V);
+      S* const panel_rows = packed + P::weight + (i64(i) * L::out + i64(o) * V);
+      for (int r = 0; r < rows; ++r) {
+        const S* const from = w + i64(o + r) * L::in + i;
+        for (int k = 0; k < V; ++k) panel_rows[r * V + k] = k < columns ? from[k] : S(0);
+      }
+    }
   }
   if constexpr (L::bias)
-    for (int o = 0; o < L::out; ++o) packed[P::bias + o] = params[L::weights + o];
-  wide_pack(Layers<Rest...>(), params + L::params, packed + P::params);
+    for (int o = 0; o < P::outs * V; ++o) packed[P::bias + o] = o < L::out ? ((const S*)parameters[1])[o] : S(0);
+  wide_pack(Layers<Rest...>(), parameters + (L::bias ? 2 : 1), packed + P::params);
 }
 template <class S> static void wide_unpack(Layers<>, const S*, S*) {}
 template <class S, class L, class... Rest> static void wide_unpack(Layers<L, Rest...>, const S* packed, S* grads) {
   using P = Packed<L, S>;
   constexpr int V = panel<S>;
   for (int o = 0; o < L::out; ++o)
-    for (int i = 0; i < L::in; ++i) grads[i64(o) * L::in + i] = packed[(i64(i / V) * P::rows + o) * V + i % V];
+    for (int i = 0; i < L::in; i += V) {
+      const int columns = L::in - i < V ? L::in - i : V;
+      const S* const from = packed + (i64(i / V) * P::rows + o) * V;
+      S* const to = grads + i64(o) * L::in + i;
+      if (columns == V) store<Pack<S, 1>>(to, load<Pack<S, 1>>(from));
+      else for (int k = 0; k < columns; ++k) to[k] = from[k];
+    }
   if constexpr (L::bias)
     for (int o = 0; o < L::out; ++o) grads[L::weights + o] = packed[P::grad_bias + o];
   wide_unpack(Layers<Rest...>(), packed + P::grads, grads + L::params);
@@ -382,7 +396,7 @@ template <class Net> double run_small(const Small& net, i64 n, const void* x, co
   using Room = WideSmall<Net>;
   constexpr int in = First<typename Net::Layers>::Type::in, out = Last<typename Net::Layers>::Type::out;
   S *const params = (S*)net.memory, *const grads = params + Room::params, *const signals = grads + Room::grads;
-  wide_pack(typename Net::Layers(), (const S*)net.params, params);
+  wide_pack(typename Net::Layers(), net.parameters, params);
   WideArgs args{};
   args.x = x, args.x_row = in, args.x_column = 1;
   args.y = y, args.y_row = Net::Loss::target == Target::values ? out : 1, args.y_column = 1;
@@ -398,8 +412,8 @@ template <class Net> double run_small(const Small& net, i64 n, const void* x, co
   BPX_ENTRY double bpx_wide(const bpx::WideArgs* args, bpx::i64 first, bpx::i64 count, void* memory, void* grads) {    \
     return bpx::wide_run<NET>(*args, first, count, memory, grads);                                               \
   }                                                                                                                    \
-  BPX_ENTRY void bpx_wide_pack(const void* params, void* packed) {                                                     \
-    bpx::wide_pack(NET::Layers(), (const NET::S*)params, (NET::S*)packed);                                             \
+  BPX_ENTRY void bpx_wide_pack(const void* const* parameters, void* packed) {                                          \
+    bpx::wide_pack(NET::Layers(), parameters, (NET::S*)packed);                                                        \
   }                                                                                                                    \
   BPX_ENTRY void bpx_wide_unpack(const void* packed, void* grads) {                                                    \
     bpx::wide_unpack(NET::Layers(), (const NET::S*)packed, (NET::S*)grads);                                            \

@@ -33,15 +33,18 @@ def loss_key(call: Call) -> Any:
     return "classes" if call.y.ndim == 1 else "probabilities"
 
 
-def add_inputs(args: Any, call: Call, held: list[Any]) -> None:
-    """x, the parameters one after another, and the scalars; ``held`` keeps alive what is only pointed at."""
+def add_batch(args: Any, call: Call, held: list[Any]) -> None:
+    """x and the scalars; ``held`` keeps alive what is only pointed at."""
     x = _readable(call.x)
     args.x, args.x_row, args.x_column = address(x, held), _stride(x, 0), _stride(x, 1)
-    parts = [a.ravel() for layer in call.layers for a in (layer.weight, layer.bias) if a is not None]
-    args.params = address(np.concatenate(parts), held)
     scalars = [number for layer in call.layers for number in layer.activation.parameters]
     scalars += getattr(call.loss, "parameters", ())
     args.scalars = address(np.array(scalars or [0.0], call.dtype), held)
+
+
+def parameters(call: Call) -> list[np.ndarray]:
+    """Weight and bias of every layer, contiguous."""
+    return [np.ascontiguousarray(a) for layer in call.layers for a in (layer.weight, layer.bias) if a is not None]
 
 
 def add_targets(args: Any, call: Call, held: list[Any]) -> None:

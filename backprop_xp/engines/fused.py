@@ -19,10 +19,6 @@ from ..losses import SoftmaxCrossEntropy
 from . import arguments, wide
 from .call import Call, Gradients, Signals
 
-#: Packing the parameters of a large net takes as long as computing some samples; BLAS shares out even small batches.
-LARGE_PARAMETERS, FEWEST_SAMPLES = 1 << 16, 2048
-#: A tile of at least 96 samples must fit the second-level cache.
-MOST_WIDTH = 4096
 #: Chunks are handed to C in waves: so many operations, after which an interrupt is seen, and so many bytes of sums.
 WAVE_FLOPS, WAVE_BYTES = 5e9, 8 << 20
 
@@ -31,10 +27,8 @@ def refuses(call: Call) -> str:
     """It runs nets of formulas where there is a compiler."""
     if call.backend.on_gpu:
         return "it runs on the CPU"
-    if max(call.sizes) > MOST_WIDTH:
-        return f"the net is wider than {MOST_WIDTH}"
-    if call.parameters > LARGE_PARAMETERS and call.samples < FEWEST_SAMPLES:
-        return f"so many parameters do not pay for fewer than {FEWEST_SAMPLES} samples"
+    if max(call.sizes) > fused.MOST_WIDTH:
+        return f"the net is wider than {fused.MOST_WIDTH}"
     if not all(getattr(layer.activation, "is_formula", False) for layer in call.layers):
         return "an activation is written in Python"
     formula_loss = getattr(call.loss, "is_formula", False) or type(call.loss) is SoftmaxCrossEntropy
@@ -50,7 +44,7 @@ def intermediate_bytes(call: Call) -> int:
         return wide.intermediate_bytes(call)
     count = call.parameters
     registers = 64 * (count + 2 * 8 * sum(call.sizes))
-    wave = _wave_chunks(call, shape.chunk()) * count * call.dtype.itemsize
+    wave = _wave_chunks(call, shape.narrow_chunk) * count * call.dtype.itemsize
     return threads.count(call.threads) * registers + wave + fused.TREE_LEVELS * count * call.dtype.itemsize
 
 
@@ -63,9 +57,10 @@ def forward(call: Call) -> tuple[Array, Signals | None]:
     output = np.empty((call.samples, call.sizes[-1]), call.dtype)
     held: list[Any] = []
     args = fused.Args(n=call.samples)
-    arguments.add_inputs(args, call, held)
+    arguments.add_batch(args, call, held)
+    args.params = arguments.address(np.concatenate([a.ravel() for a in arguments.parameters(call)]), held)
     args.output = arguments.address(output, held)
-    _run_waves(call, program.bpx_forward, args, shape.chunk(), lambda chunks: None)
+    _run_waves(call, program.bpx_forward, args, shape.narrow_chunk, lambda chunks: None)
     return output, None
 
 
@@ -75,10 +70,11 @@ def loss_and_grad(call: Call) -> Gradients:
     if shape.wide:
         return wide.loss_and_grad(call)
     program = fused.program(shape, [layer.activation for layer in call.layers])
-    count, wave = call.parameters, _wave_chunks(call, shape.chunk())
+    count, wave = call.parameters, _wave_chunks(call, shape.narrow_chunk)
     held: list[Any] = []
     args = fused.Args(n=call.samples)
-    arguments.add_inputs(args, call, held)
+    arguments.add_batch(args, call, held)
+    args.params = arguments.address(np.concatenate([a.ravel() for a in arguments.parameters(call)]), held)
     arguments.add_targets(args, call, held)
     grad_x = np.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
     if grad_x is not None:
@@ -92,7 +88,7 @@ def loss_and_grad(call: Call) -> Gradients:
     def add(chunks: int) -> None:
         program.bpx_tree_add(pointer, args.sums, args.losses, chunks)
 
-    _run_waves(call, program.bpx_backprop, args, shape.chunk(), add)
+    _run_waves(call, program.bpx_backprop, args, shape.narrow_chunk, add)
     total = np.empty(count, call.dtype)
     loss = program.bpx_tree_total(pointer, arguments.address(total, held))
     weights, biases = arguments.unpacked(call, total)

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import threads
+from .. import threads, workspace
 from ..backend import Array
 from ..jit import fused
+from ..workspace import recycled
 from . import arguments
 from .call import Call, Gradients, Signals
 from .tree import ChunkTree
@@ -22,17 +23,17 @@ from .tree import ChunkTree
 
 def forward(call: Call) -> tuple[Array, Signals | None]:
     """The net's outputs."""
-    shape = arguments.shape(call, None)
-    program = fused.program(shape, [layer.activation for layer in call.layers])
+    program = fused.program(arguments.shape(call, None), [layer.activation for layer in call.layers])
     output = np.empty((call.samples, call.sizes[-1]), call.dtype)
     held: list[Any] = []
-    args = _arguments(call, program, held)
-    args.output = arguments.address(output, held)
+    with recycled():
+        args = _arguments(call, program, held)
+        args.output = arguments.address(output, held)
 
-    def chunk(index: int, first: int, count: int, memory: int) -> None:
-        program.bpx_wide(ctypes.addressof(args), first, count, memory, None)
+        def chunk(index: int, first: int, count: int, memory: int) -> None:
+            program.bpx_wide(ctypes.addressof(args), first, count, memory, None)
 
-    _each_chunk(call, program, shape.chunk(program.bpx_wide_rows()), chunk)
+        _each_chunk(call, program, chunk)
     return output, None
 
 
@@ -41,22 +42,23 @@ def loss_and_grad(call: Call) -> Gradients:
     shape = arguments.shape(call, arguments.loss_key(call))
     program = fused.program(shape, [layer.activation for layer in call.layers])
     held: list[Any] = []
-    args = _arguments(call, program, held)
-    arguments.add_targets(args, call, held)
     grad_x = np.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
-    if grad_x is not None:
-        args.x_grad = arguments.address(grad_x, held)
     numbers = program.bpx_wide_grads()
     sums: ChunkTree[np.ndarray] = ChunkTree()
     losses: ChunkTree[np.ndarray] = ChunkTree()
+    with recycled():
+        args = _arguments(call, program, held)
+        arguments.add_targets(args, call, held)
+        if grad_x is not None:
+            args.x_grad = arguments.address(grad_x, held)
 
-    def chunk(index: int, first: int, count: int, memory: int) -> None:
-        grads = np.empty(numbers, call.dtype)
-        loss = program.bpx_wide(ctypes.addressof(args), first, count, memory, grads.ctypes.data)
-        sums.add(index, grads)
-        losses.add(index, np.array([loss]))
+        def chunk(index: int, first: int, count: int, memory: int) -> None:
+            grads = np.empty(numbers, call.dtype)
+            loss = program.bpx_wide(ctypes.addressof(args), first, count, memory, grads.ctypes.data)
+            sums.add(index, grads)
+            losses.add(index, np.array([loss]))
 
-    _each_chunk(call, program, shape.chunk(program.bpx_wide_rows()), chunk)
+        _each_chunk(call, program, chunk)
     packed, loss = sums.total(), losses.total()
     assert packed is not None and loss is not None
     total = np.empty(call.parameters, call.dtype)
@@ -72,23 +74,27 @@ def intermediate_bytes(call: Call) -> int:
 
 def _arguments(call: Call, program: Any, held: list[Any]) -> Any:
     args = fused.WideArgs()
-    arguments.add_inputs(args, call, held)
-    packed = np.zeros(program.bpx_wide_params(), call.dtype)
-    program.bpx_wide_pack(args.params, arguments.address(packed, held))
+    arguments.add_batch(args, call, held)
+    parameters = arguments.parameters(call)
+    packed = workspace.empty((program.bpx_wide_params(),), call.dtype)
+    pointers = (ctypes.c_void_p * len(parameters))(*(arguments.address(array, held) for array in parameters))
+    program.bpx_wide_pack(pointers, arguments.address(packed, held))
     args.params = packed.ctypes.data
     return args
 
 
-def _each_chunk(call: Call, program: Any, samples: int, work: Callable[[int, int, int, int], None]) -> None:
+def _each_chunk(call: Call, program: Any, work: Callable[[int, int, int, int], None]) -> None:
     """``work(index, first sample, samples, memory)`` for every chunk, on all threads."""
+    samples = fused.wide_chunk(call.samples, program.bpx_wide_rows())
     chunks = -(-call.samples // samples)
     numbers = itertools.count()
     stopped: list[bool] = []
 
     def worker() -> None:
-        memory = np.empty(program.bpx_wide_memory(), call.dtype)
-        while (index := next(numbers)) < chunks and not stopped:
-            first = index * samples
-            work(index, first, min(samples, call.samples - first), memory.ctypes.data)
+        with recycled():
+            memory = workspace.empty((program.bpx_wide_memory(),), call.dtype)
+            while (index := next(numbers)) < chunks and not stopped:
+                first = index * samples
+                work(index, first, min(samples, call.samples - first), memory.ctypes.data)
 
     threads.run(worker, min(threads.count(call.threads), chunks), stop=lambda: stopped.append(True))

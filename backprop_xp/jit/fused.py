@@ -57,10 +57,13 @@ class SmallNet(ctypes.Structure):
 
 #: From so many parameters on, products blocked for the caches beat a tile in registers (measured, see bench/README.md).
 WIDE_PARAMETERS = 3000
+#: A tile of at least 96 samples must fit the second-level cache.
+MOST_WIDTH = 4096
 #: Samples in a chunk of the narrow form: a small net's sums take long beside its samples, a large one's do not.
 CHUNK, SMALL_CHUNK, SMALL_NET = 1024, 4096, 256
-#: The same, about, of the wide form: sums cost memory traffic for each parameter, but threads need chunks to work on.
-WIDE_CHUNK, LARGE_CHUNK, LARGE_NET = 512, 2048, 1 << 17
+#: The same, about, of the wide form: an eighth of the batch within these bounds. Its sums cost memory traffic for each
+#: parameter, but threads need chunks to work on.
+LEAST_WIDE_CHUNK, MOST_WIDE_CHUNK = 64, 2048
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,16 @@ class Shape:
         """Whether products are blocked for the caches (kernels/wide.h) or tiles stay in registers (net_cpu.h)."""
         return self.parameters >= WIDE_PARAMETERS
 
-    def chunk(self, rows: int = 1) -> int:
-        """Samples in a logical chunk; in the wide form a multiple of a tile's ``rows``."""
-        if not self.wide:
-            return SMALL_CHUNK if self.parameters <= SMALL_NET else CHUNK
-        return rows * max(1, round((LARGE_CHUNK if self.parameters > LARGE_NET else WIDE_CHUNK) / rows))
+    @property
+    def narrow_chunk(self) -> int:
+        """Samples in a logical chunk of the narrow form."""
+        return SMALL_CHUNK if self.parameters <= SMALL_NET else CHUNK
+
+
+def wide_chunk(samples: int, rows: int) -> int:
+    """Samples in a logical chunk of the wide form, whole tiles of so many rows where it holds more than one."""
+    wanted = min(max(samples // 8, LEAST_WIDE_CHUNK), MOST_WIDE_CHUNK)
+    return wanted if wanted < rows else wanted // rows * rows
 
 
 #: By a formula's text, the struct of kernels/activations.h that computes it faster.
@@ -154,7 +162,7 @@ def source(shape: Shape, activations: Sequence[Any]) -> str:
         f"  using Layers = bpx::Layers<{layers}>;",
         f"  using Loss = {loss};",
         f"  static constexpr bool {flags};",
-        f"  static constexpr bpx::i64 chunk = {shape.chunk()};",
+        f"  static constexpr bpx::i64 chunk = {shape.narrow_chunk};",
         "};",
         f"BPX_{'WIDE' if shape.wide else 'FORWARD' if shape.loss is None else 'BACKPROP'}(Net)",
         "",

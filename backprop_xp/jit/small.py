@@ -15,12 +15,14 @@ from . import fused
 if TYPE_CHECKING:
     from ..net import Net
 
-#: Beyond it, packing the parameters takes longer than the checks that are saved.
-MOST_PARAMETERS = 1 << 16
+#: Beyond it, the memory that is kept from call to call is too much for the checks that are saved.
+MOST_PARAMETERS = 1 << 18
 
 
 def refuses(net: Net) -> str:
     """Why this net, which has a compiled form, has none for small batches; "" if it has one."""
+    if max(net.sizes) > fused.MOST_WIDTH:
+        return f"the net is wider than {fused.MOST_WIDTH}"
     if sum((a + 1) * b for a, b in zip(net.sizes, net.sizes[1:])) > MOST_PARAMETERS:
         return f"it has more than {MOST_PARAMETERS} parameters"
     return ""
@@ -52,13 +54,13 @@ class Small:
         texts = tuple(f.text for f in net.activations)
         shape = fused.Shape(net.sizes, bool(net.biases), net.dtype.name, texts, loss, factors=mean)
         program = fused.program(shape, net.activations)
-        self.most = shape.chunk(program.bpx_wide_rows() if shape.wide else 1)
+        self.most = fused.LEAST_WIDE_CHUNK if shape.wide else shape.narrow_chunk
 
         parameters = _in_order(tensors, len(net.weights))
         arrays = [data for _, data in parameters]
         count = sum(data.size for data in arrays)
         self._out = np.empty(1 + count, net.dtype)
-        memory = np.zeros(program.bpx_small_memory() + 64, np.uint8)
+        memory = np.empty(program.bpx_small_memory() + 64, np.uint8)
         scalars = [number for f in (*net.activations, net.loss) for number in getattr(f, "parameters", ())]
         numbers = np.array(scalars or [0.0], net.dtype)
         pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))

@@ -29,10 +29,17 @@ struct hyperbolic_tangent {
     value = a < 0.55f ? small : ::copysignf(1.0f - rest, t);
     grad = rough_divide(rest, half);
   }
+  /// As on the CPU, but for the powers of 2.
   template <class P> BPX_FN static void both(double t, P, double& value, double& grad) {
-    const double e = exp(-2.0 * abs(t)), q = 2.0 / (1.0 + e);
-    value = tanh(t);
-    grad = e * q * q;
+    const double a = where(abs(t) > 350.0, 350.0, abs(t)), magic = 6755399441055744.0;  // 1.5 * 2^52: rounds to an integer
+    const double shifted = fma(a, -2.8853900817779268, magic), k = shifted - magic;
+    const double r = fma(k, -1.1595234069231498e-17, fma(k, -0.34657359027997264, -a));  // e = 2^k exp(2 r)
+    const double square = r * r, h = fma(square, exp_rest<true>(r, square, 0.0), r);
+    const double s = ::__longlong_as_double((::__double_as_longlong(shifted) << 52) + (1023LL << 52));
+    const double m = fma(-s, h, fma(-s, 0.5, 0.5)), e = s * fma(h, 2.0, 1.0);
+    const double q = rough_reciprocal(1.0 - m), error = q * fma(q, m, 1.0 - q), p = q + error;
+    value = ::copysign(fma(m, q, m * error), t);
+    grad = e * p * p;
   }
 #else
   template <class T, class P> BPX_FN static T value(T t, P) { return tanh(t); }
@@ -78,7 +85,7 @@ struct logistic {
     grad = rough_divide(rest, sum);
   }
   template <class P> BPX_FN static void both(double t, P, double& value, double& grad) {
-    const double e = exp(-abs(t)), q = 1.0 / (1.0 + e);
+    const double e = exp(-abs(t)), q = reciprocal(1.0 + e);
     value = t < 0.0 ? e * q : q;
     grad = e * q * q;
   }

@@ -7,9 +7,9 @@ An engine is a module of this package with
     forward(call)             -> (outputs, kept signals or None)
     intermediate_bytes(call)  how much memory it takes beside input, parameters and gradients
 
-"auto" takes the first of a backend's engines that doesn't refuse the call; each says in ``refuses`` from what size on
-the next one is cheaper. On the GPU: fused (one sample a thread) where the gradients' sums find room beside a thread's or
-a warp's work, and layered (matrix products) beyond.
+"auto" takes the first of a backend's engines that doesn't refuse the call; each says in ``refuses`` where the next one
+is cheaper. On the GPU: fused, one sample a thread, while a sample's signals fit into a thread's registers, and layered,
+matrix products, beyond.
 """
 
 from __future__ import annotations

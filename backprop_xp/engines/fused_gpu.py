@@ -11,17 +11,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array
-from ..jit import cuda, fused, fused_cuda
+from ..jit import cuda, fused_cuda
 from . import arguments
 from .call import Call, Gradients, Signals
 from .chunk_sums import ChunkSums
 
 #: kernels/net_cuda.h: threads of a block.
 THREADS = 128
-#: Samples of a chunk, powers of two: a few a thread, or the sums cost more than the samples; but enough chunks to go round.
+#: Samples of a chunk, powers of two: a few a thread, or its sums cost more than its samples; but enough chunks for all.
 FEWEST_SAMPLES, MOST_SAMPLES, ENOUGH_CHUNKS = 256, 4096, 256
-#: Beyond, a sample's signals find no room in a thread's registers.
-MOST_PARAMETERS = 800
+#: Of a thread's 255 registers, what signals and sums may take beside weights, addresses and temporary results.
+MOST_REGISTERS = 150
+#: Of shared memory without asking for more.
+MOST_SHARED_BYTES = 48 << 10
 
 
 class Program(NamedTuple):
@@ -35,9 +37,23 @@ def refuses(call: Call) -> str:
     """It runs small nets of formulas."""
     if not call.backend.on_gpu:
         return "it runs on the GPU"
-    if call.parameters > MOST_PARAMETERS:
-        return f"the net has more than {MOST_PARAMETERS} parameters"
-    return arguments.written_in_python(call)
+    if reason := arguments.written_in_python(call):
+        return reason
+    if _registers(call) > MOST_REGISTERS:
+        return "a sample's signals and a thread's sums need too many registers"
+    return "the parameters and signals need too much shared memory" if _shared_bytes(call) > MOST_SHARED_BYTES else ""
+
+
+def _registers(call: Call) -> int:
+    """About what SharedOut of kernels/net_cuda.h needs: values, derivatives and targets, and sums of a thread."""
+    signals = call.sizes[0] + 2 * sum(call.sizes[1:])
+    return (signals + call.parameters * 3 // 64) * call.dtype.itemsize // 4
+
+
+def _shared_bytes(call: Call) -> int:
+    """The parameters, their sums, and a layer's inputs and gradients for a block's samples."""
+    exchanged = max(a + b for a, b in zip(call.sizes, call.sizes[1:])) + 1
+    return (2 * call.parameters + exchanged * (THREADS + THREADS // 8)) * call.dtype.itemsize + 64
 
 
 def chunk_samples(samples: int) -> int:
@@ -76,7 +92,7 @@ def loss_and_grad(call: Call) -> Gradients:
 
 
 def add_piece(call: Call, sums: ChunkSums, chunk: int, grad_x: Array | None = None) -> None:
-    """Compute the chunks of a call's samples; ``sums`` may hold those of the samples before, which were whole chunks."""
+    """Compute the chunks of a call's samples; ``sums`` may hold those of samples before, which were whole chunks."""
     chunks = -(-call.samples // chunk)
     x, y = _readable(call.x), None if call.y is None else _readable(call.y)
     dense = all(a is None or a.ndim == 1 or a.strides[1] == a.itemsize for a in (x, y))
@@ -118,7 +134,8 @@ def _program(call: Call, loss: Any, dense: bool) -> Program:
     key = (call.backend.device, shape, dense)
     if key not in _programs:
         activations = [layer.activation for layer in call.layers]
-        sources = [fused_cuda.source(shape, activations, variant, dense) for variant in fused_cuda.VARIANTS]
+        variants = fused_cuda.variants(shape)
+        sources = [fused_cuda.source(shape, activations, variant, dense) for variant in variants]
         name = "bpx_forward" if loss is None else "bpx_backprop"
         kernel = cuda.kernel(sources[cuda.first_fitting(sources, name, THREADS)], name)
         processors = call.backend.xp.cuda.Device().attributes["MultiProcessorCount"]

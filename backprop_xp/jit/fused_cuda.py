@@ -10,8 +10,10 @@ from ..kernels import source as kernel_source
 from .elementwise import NUMBERS
 from .fused import Shape, declarations
 
-#: Where a variant keeps the gradients' sums, the fastest first.
+#: Where a variant keeps the gradients' sums, the fastest first: see kernels/net_cuda.h.
 VARIANTS = ("InRegisters", "SharedOut")
+#: So many registers for sums are worth a try: a thread has 255.
+MOST_SUM_REGISTERS = 200
 WRITTEN_OUT = {Tanh.text: "bpx::hyperbolic_tangent", Sigmoid.text: "bpx::logistic"}
 
 BATCH = (
@@ -21,17 +23,26 @@ BATCH = (
 )  # fmt: skip
 
 
+def variants(shape: Shape) -> tuple[str, ...]:
+    """The variants that may fit, the fastest first; "bpx_forward" has no sums."""
+    if shape.loss is None:
+        return VARIANTS[-1:]
+    parameters = sum(_counts(shape))
+    worth_trying = parameters * (2 if shape.dtype == "float64" else 1) <= MOST_SUM_REGISTERS
+    return VARIANTS if worth_trying else VARIANTS[-1:]
+
+
 def source(shape: Shape, activations: Sequence[Any], variant: str = VARIANTS[0], dense: bool = True) -> str:
     """CUDA source of the kernel ``bpx_backprop``, or ``bpx_forward`` where ``shape`` has no loss.
 
-    Its arguments are the fields of ``bpx::Batch``, for ``bpx_forward`` the output, then a pointer to each weight and bias,
-    layer by layer, then the activations' and the loss's parameters.
+    Its arguments are the fields of ``bpx::Batch``, for ``bpx_forward`` the output, then a pointer to each weight and
+    bias, layer by layer, then the activations' and the loss's parameters.
 
     Args:
         variant: one of VARIANTS.
         dense: whether the features of a sample in x and y are adjacent.
     """
-    sizes = [n for a, b in zip(shape.sizes, shape.sizes[1:]) for n in (a * b, *([b] if shape.bias else []))]
+    sizes = _counts(shape)
     scalars = sum(len(f.parameters) for f in activations)
     if isinstance(shape.loss, type):
         scalars += len(shape.loss().parameters)
@@ -59,3 +70,8 @@ def source(shape: Shape, activations: Sequence[Any], variant: str = VARIANTS[0],
         "",
     ]
     return "\n".join(code)
+
+
+def _counts(shape: Shape) -> list[int]:
+    """How many numbers each weight and each bias holds, layer by layer."""
+    return [n for a, b in zip(shape.sizes, shape.sizes[1:]) for n in (a * b, *([b] if shape.bias else []))]

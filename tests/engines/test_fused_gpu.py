@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -125,21 +126,15 @@ def test_the_same_bits_on_any_grid_and_in_pieces(sizes, names, loss, bias, rando
     call.loss, call.y, call.input_grad = net.loss, None if y is None else cupy.asarray(y, "float32"), True
     for cuts in ([0, CHUNK, n], [0, 2 * CHUNK, 3 * CHUNK, n]):
         sums, grad_x = ChunkSums(cupy, call.parameters, call.dtype), cupy.empty_like(call.x)
-        for first, last in zip(cuts, cuts[1:]):
+        for first, last in itertools.pairwise(cuts):
             part = slice(first, last)
             piece = dataclasses.replace(call, x=call.x[part], y=None if y is None else call.y[part])
             fused_gpu.add_piece(piece, sums, CHUNK, grad_x[part])
         total, loss = sums.total()
         np.testing.assert_array_equal(host(loss), expected[0])
         np.testing.assert_array_equal(host(grad_x), expected[1])
-        packed = [
-            host(a).ravel() for pair in zip(net.weights, net.biases or net.weights) for a in pair_grads(pair, net)
-        ]
-        np.testing.assert_array_equal(host(total), np.concatenate(packed))
-
-
-def pair_grads(pair, net):
-    return [pair[0].grad, pair[1].grad] if net.biases else [pair[0].grad]
+        parameters = [p for layer in zip(net.weights, net.biases) for p in layer]
+        np.testing.assert_array_equal(host(total), np.concatenate([host(p.grad).ravel() for p in parameters]))
 
 
 def test_strided_inputs_are_read_in_place(random, cupy):
@@ -150,10 +145,8 @@ def test_strided_inputs_are_read_in_place(random, cupy):
     on_host = x[::-2, ::3], y[::-4].T, weight[::-3]
     on_device = [cupy.asarray(a) for a in (x, y, weight)]
     on_device = on_device[0][::-2, ::3], on_device[1][::-4].T, on_device[2][::-3]
-    for (a, b, w), n in ((on_host, reference), (on_device, net)):
-        results = everything(n, a, b, sample_weight=w)
-        expected = results if n is reference else expected
-    assert_close(results, expected, "float64")
+    expected, got = (everything(n, a, b, sample_weight=w) for n, (a, b, w) in ((reference, on_host), (net, on_device)))
+    assert_close(got, expected, "float64")
     assert_close([host(net(on_device[0]))], [reference(on_host[0])], "float64")
 
 

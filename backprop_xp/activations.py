@@ -104,10 +104,12 @@ METHODS = {"__call__", "grad", "backprop"}
 class BuiltIn(Elementwise):
     """A built-in activation: the class's attributes are its formula.
 
-    ``kernel`` names a struct of kernels/activations.h that computes the formula in less time, where there is one.
+    ``kernel`` and ``cuda_kernel`` name structs of kernels/activations.h that compute the formula in less time, on the
+    CPU and on the GPU, where there are such.
     """
 
     kernel: str = ""
+    cuda_kernel: str = ""
     value: str
     derivative: str
     let: Mapping[str, str] = {}
@@ -141,7 +143,7 @@ class Tanh(BuiltIn):
     let = {"e": "exp(-2 * abs(t))", "q": "2 / (1 + e)"}
     value = "tanh(t)"
     derivative = "e * q * q"
-    kernel = "hyperbolic_tangent"
+    kernel = cuda_kernel = "hyperbolic_tangent"
 
 
 class Sigmoid(BuiltIn):
@@ -151,6 +153,7 @@ class Sigmoid(BuiltIn):
     let = {"e": "exp(-abs(t))", "q": "1 / (1 + e)"}
     value = "where(t < 0, e * q, q)"
     derivative = "e * q * q"
+    cuda_kernel = "logistic"
 
 
 class ReLU(BuiltIn):

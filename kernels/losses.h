@@ -45,14 +45,18 @@ template <bool CLASSES> struct SoftmaxCrossEntropy {
   template <int OUT, int W, class T, class S> BPX_FN static T run(S* z, const S* y, const S*, T factor, bool scaled) {
     const T zero = c<T>(0.0f);
     T top = load<T>(z);
+    BPX_UNROLL_OUTER
     for (int k = 1; k < OUT; ++k) top = maximum(load<T>(z + k * W), top);
     T total = zero;
+    BPX_UNROLL_OUTER
     for (int k = 0; k < OUT; ++k) total = total + exp(load<T>(z + k * W) - top);
     const T log_total = log(total), inverse = c<T>(1.0f) / total;
     T loss = zero, mass = CLASSES ? c<T>(1.0f) : zero;
     if constexpr (!CLASSES) {
+      BPX_UNROLL_OUTER
       for (int k = 0; k < OUT; ++k) mass = mass + load<T>(y + k * W);
     }
+    BPX_UNROLL_OUTER
     for (int k = 0; k < OUT; ++k) {
       const T shifted = load<T>(z + k * W) - top, softmax = exp(shifted) * inverse;
       T grad;

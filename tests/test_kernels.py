@@ -95,7 +95,7 @@ def test_the_tanh_of_the_fused_pass(dtype):
         f"  using T = bpx::Pack<{number}, 2>;\n"
         "  for (bpx::i64 i = 0; i < n; i += bpx::Lane<T>::width) {\n"
         "    T v, s;\n"
-        "    bpx::hyperbolic_tangent<void>::both(bpx::load<T>(t + i), t, v, s);\n"
+        "    bpx::hyperbolic_tangent::both(bpx::load<T>(t + i), t, v, s);\n"
         "    bpx::store<T>(value + i, v);\n"
         "    bpx::store<T>(slope + i, s);\n  }\n}\n"
     )

@@ -15,7 +15,6 @@ import numpy as np
 from .. import threads
 from ..backend import Array
 from ..jit import compiler, fused
-from ..losses import SoftmaxCrossEntropy
 from . import arguments, wide
 from .call import Call, Gradients, Signals
 
@@ -29,12 +28,7 @@ def refuses(call: Call) -> str:
         return "it runs on the CPU"
     if max(call.sizes) > fused.MOST_WIDTH:
         return f"the net is wider than {fused.MOST_WIDTH}"
-    if not all(getattr(layer.activation, "is_formula", False) for layer in call.layers):
-        return "an activation is written in Python"
-    formula_loss = getattr(call.loss, "is_formula", False) or type(call.loss) is SoftmaxCrossEntropy
-    if call.loss is not None and not formula_loss:
-        return "the loss is written in Python"
-    return compiler.missing()
+    return arguments.written_in_python(call) or compiler.missing()
 
 
 def intermediate_bytes(call: Call) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +107,7 @@ def wide_chunk(samples: int, rows: int) -> int:
 
 
 #: By a formula's text, the struct of kernels/activations.h that computes it faster.
-KERNELS = {cls.text: cls.kernel for cls in ACTIVATIONS.values() if cls.kernel}
+WRITTEN_OUT = {cls.text: f"bpx::{cls.kernel}" for cls in ACTIVATIONS.values() if cls.kernel}
 
 _programs: dict[Shape, Any] = {}
 
@@ -133,20 +133,30 @@ def program(shape: Shape, activations: Sequence[Any]) -> Any:
 
 
 def source(shape: Shape, activations: Sequence[Any]) -> str:
-    """The translation unit for this net; equal activations are one struct."""
-    names = {Identity.text: "bpx::identity"}
-    structs: list[str] = []
+    """The translation unit for this net."""
+    entry = f"BPX_{'WIDE' if shape.wide else 'FORWARD' if shape.loss is None else 'BACKPROP'}(Net)\n"
+    header = kernel_source("wide.h" if shape.wide else "net_cpu.h")
+    return "\n".join([header, declarations(shape, activations, WRITTEN_OUT), entry])
+
+
+def declarations(shape: Shape, activations: Sequence[Any], written_out: Mapping[Any, str], **facts: bool) -> str:
+    """C++ source of ``struct Net`` and of what it is made of; equal activations are one struct.
+
+    Args:
+        written_out: names of structs in kernels/activations.h, which stand for formulas of these texts.
+        facts: further constants of the net.
+    """
+    names = {Identity.text: "bpx::identity", **written_out}
+    code: list[str] = []
     for f in activations:
         if f.text not in names:
-            name = f"Activation{len(structs)}"
-            structs.append(emit.struct(f.formula, name, ("t",)))
-            names[f.text] = f"bpx::{KERNELS[f.text]}<{name}>" if f.text in KERNELS else name
+            names[f.text] = f"Activation{len(code)}"
+            code.append(emit.struct(f.formula, names[f.text], ("t",)))
     bias = str(shape.bias).lower()
     layers = ", ".join(
         f"bpx::Layer<{inputs}, {outputs}, {names[f.text]}, {bias}>"
         for inputs, outputs, f in zip(shape.sizes, shape.sizes[1:], activations)
     )
-    code = [kernel_source("wide.h" if shape.wide else "net_cpu.h"), *structs]
     if isinstance(shape.loss, type):
         formula_loss: Any = shape.loss()
         variables = ("z", "y") if formula_loss.needs_target else ("z",)
@@ -154,7 +164,7 @@ def source(shape: Shape, activations: Sequence[Any]) -> str:
         loss = "bpx::ElementwiseLoss<LossFormula>"
     else:
         loss = f"bpx::SoftmaxCrossEntropy<{str(shape.loss == 'classes').lower()}>"
-    facts = {"backward": shape.loss is not None, "factors": shape.factors, "input_grad": shape.input_grad}
+    facts |= {"backward": shape.loss is not None, "factors": shape.factors, "input_grad": shape.input_grad}
     flags = ", ".join(f"{name} = {str(fact).lower()}" for name, fact in facts.items())
     code += [
         "struct Net {",
@@ -164,8 +174,6 @@ def source(shape: Shape, activations: Sequence[Any]) -> str:
         f"  static constexpr bool {flags};",
         f"  static constexpr bpx::i64 chunk = {shape.narrow_chunk};",
         "};",
-        f"BPX_{'WIDE' if shape.wide else 'FORWARD' if shape.loss is None else 'BACKPROP'}(Net)",
-        "",
     ]
     return "\n".join(code)
 

@@ -112,17 +112,17 @@ template <int MOST, class Op> BPX_FN void panel_blocks(int n, Op op) {
   }
 }
 
-/// All panels of to = a b (+ start), in slices of depth.
+/// All panels of to (+)= a b (+ start), in slices of depth.
 template <class S>
 static void products(int depth, const S* a, i64 a_panel, const S* b, i64 b_panel, S* to, i64 to_panel, int count, int samples,
-                     const S* start) {
+                     const S* start, bool add = false) {
   constexpr int V = panel<S>;
   panel_blocks<product_panels>(count, [&](int n, auto size) __attribute__((always_inline)) {
     constexpr int NB = decltype(size)::value;
     for (int k = 0; k < depth; k += product_depth) {
       const int slice = depth - k < product_depth ? depth - k : product_depth;
       product<NB>(slice, a + k / V * a_panel, a_panel, b + n * b_panel + i64(k) * V, b_panel, to + n * to_panel, to_panel,
-                  samples, start ? start + n * V : nullptr, k > 0);
+                  samples, start ? start + n * V : nullptr, add || k > 0);
     }
   });
 }

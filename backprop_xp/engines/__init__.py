@@ -10,6 +10,9 @@ An engine is a module of this package with
 "auto" takes the first of a backend's engines that doesn't refuse the call; each says in ``refuses`` where the next one
 is cheaper. On the GPU: fused, one sample a thread, while a sample's signals fit into a thread's registers, and layered,
 matrix products, beyond.
+
+Chains come as a :class:`Call`. Graphs come as a :class:`backprop_xp.graph.call.GraphCall`, and their engines stand in
+modules whose names begin with ``graph_``.
 """
 
 from __future__ import annotations
@@ -32,14 +35,16 @@ ENGINES = ("fused", "tiled", "layered")
 #: The same for CuPy, and the modules of engines whose module isn't called like them there.
 ON_GPU = ("fused", "layered")
 GPU_MODULES = {"fused": "fused_gpu"}
+#: The same for graphs, on either backend, in modules graph_fused, graph_tiled, graph_layered.
+OF_GRAPHS = ("fused", "tiled", "layered")
 
 
-def loss_and_grad(name: str, call: Call) -> Gradients:
+def loss_and_grad(name: str, call: Any) -> Any:
     """The loss and all gradients of a call, by the engine of this name or the one "auto" chooses."""
     return _run(name, call, "loss_and_grad")
 
 
-def forward(name: str, call: Call) -> tuple[Array, Signals | None]:
+def forward(name: str, call: Any) -> tuple[Array, Any]:
     """The outputs of a call, and its signals where it keeps them."""
     return _run(name, call, "forward")
 
@@ -64,36 +69,35 @@ class Plan:
         return f"{self.engine}: {self.reason}; {self.flops:,} flop, about {self.bytes:,} bytes of intermediate arrays"
 
 
-def plan(name: str, call: Call) -> Plan:
+def plan(name: str, call: Any) -> Plan:
     """Which engine would run a call, in words and numbers."""
     engine, reason = _choose(name, call)
-    products = [a * b for a, b in zip(call.sizes, call.sizes[1:])]
-    multiply_adds = 3 * sum(products) - (0 if call.input_grad else products[0])
-    return Plan(engine, reason, 2 * call.samples * multiply_adds, _module(engine, call).intermediate_bytes(call))
+    bytes_ = module(engine, call).intermediate_bytes(call)
+    return Plan(engine, reason, 2 * call.samples * call.multiply_adds, bytes_)
 
 
-def _run(name: str, call: Call, what: str) -> Any:
+def _run(name: str, call: Any, what: str) -> Any:
     engine, reason = _choose(name, call)
     if not call.backend.on_gpu and engine != "fused" and (lacking := compiler.missing()) and lacking in reason:
         _warn(lacking)
     try:
-        return getattr(_module(engine, call), what)(call)
+        return getattr(module(engine, call), what)(call)
     except CompileError as error:
         _warn(str(error))
-        other = "layered" if _module("tiled", call).refuses(call) else "tiled"
-        return getattr(_module(other, call), what)(call)
+        other = "layered" if module("tiled", call).refuses(call) else "tiled"
+        return getattr(module(other, call), what)(call)
 
 
-def _choose(name: str, call: Call) -> tuple[str, str]:
-    if call.keep_signals or call.x.ndim == 1 or not call.samples:
+def _choose(name: str, call: Any) -> tuple[str, str]:
+    if call.keep_signals or call.single or not call.samples:
         what = "its signals are kept" if call.keep_signals else "it is one sample" if call.samples else "it is empty"
         return "layered", what
     if name not in ("auto", *ENGINES):
         raise ValueError(unknown("engine", str(name), ("auto", *ENGINES)))
     reasons: list[str] = []
-    preferred = ON_GPU if call.backend.on_gpu else ENGINES
+    preferred = OF_GRAPHS if call.is_graph else ON_GPU if call.backend.on_gpu else ENGINES
     for engine in preferred if name == "auto" else (name,):
-        refusal = _module(engine, call).refuses(call)
+        refusal = module(engine, call).refuses(call)
         if not refusal:
             return engine, "; ".join(reasons) or ("it is the fastest" if name == "auto" else "it was asked for")
         reasons.append(f"not {engine}: {refusal}")
@@ -105,7 +109,10 @@ def _warn(reason: str) -> None:
     warnings.warn(f"running without compiled kernels, which is slower: {reason}", UserWarning, stacklevel=5)
 
 
-def _module(name: str, call: Call) -> Any:
+def module(name: str, call: Any) -> Any:
+    """The module of an engine for this call."""
+    if call.is_graph:
+        return _imported(f"graph_{name}")
     return _imported(GPU_MODULES.get(name, name) if call.backend.on_gpu else name)
 
 

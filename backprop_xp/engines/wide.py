@@ -33,7 +33,7 @@ def forward(call: Call) -> tuple[Array, Signals | None]:
         def chunk(index: int, first: int, count: int, memory: int) -> None:
             program.bpx_wide(ctypes.addressof(args), first, count, memory, None)
 
-        _each_chunk(call, program, chunk)
+        each_chunk(call, program.bpx_wide_rows(), program.bpx_wide_memory(), chunk)
     return output, None
 
 
@@ -58,7 +58,7 @@ def loss_and_grad(call: Call) -> Gradients:
             sums.add(index, grads)
             losses.add(index, np.array([loss]))
 
-        _each_chunk(call, program, chunk)
+        each_chunk(call, program.bpx_wide_rows(), program.bpx_wide_memory(), chunk)
     packed, loss = sums.total(), losses.total()
     assert packed is not None and loss is not None
     total = np.empty(call.parameters, call.dtype)
@@ -83,16 +83,19 @@ def _arguments(call: Call, program: Any, held: list[Any]) -> Any:
     return args
 
 
-def _each_chunk(call: Call, program: Any, work: Callable[[int, int, int, int], None]) -> None:
-    """``work(index, first sample, samples, memory)`` for every chunk, on all threads."""
-    samples = fused.wide_chunk(call.samples, program.bpx_wide_rows())
+def each_chunk(call: Any, rows: int, numbers_of_a_tile: int, work: Callable[[int, int, int, int], None]) -> None:
+    """``work(index, first sample, samples, memory)`` for every chunk, on all threads.
+
+    A tile has so many rows, and ``memory`` has room for so many numbers.
+    """
+    samples = fused.wide_chunk(call.samples, rows)
     chunks = -(-call.samples // samples)
     numbers = itertools.count()
     stopped: list[bool] = []
 
     def worker() -> None:
         with recycled():
-            memory = workspace.empty((program.bpx_wide_memory(),), call.dtype)
+            memory = workspace.empty((numbers_of_a_tile,), call.dtype)
             while (index := next(numbers)) < chunks and not stopped:
                 first = index * samples
                 work(index, first, min(samples, call.samples - first), memory.ctypes.data)

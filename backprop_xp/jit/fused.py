@@ -146,24 +146,14 @@ def declarations(shape: Shape, activations: Sequence[Any], written_out: Mapping[
         written_out: names of structs in kernels/activations.h, which stand for formulas of these texts.
         facts: further constants of the net.
     """
-    names = {Identity.text: "bpx::identity", **written_out}
-    code: list[str] = []
-    for f in activations:
-        if f.text not in names:
-            names[f.text] = f"Activation{len(code)}"
-            code.append(emit.struct(f.formula, names[f.text], ("t",)))
+    names, code = activation_source(activations, written_out)
     bias = str(shape.bias).lower()
     layers = ", ".join(
         f"bpx::Layer<{inputs}, {outputs}, {names[f.text]}, {bias}>"
         for inputs, outputs, f in zip(shape.sizes, shape.sizes[1:], activations)
     )
-    if isinstance(shape.loss, type):
-        formula_loss: Any = shape.loss()
-        variables = ("z", "y") if formula_loss.needs_target else ("z",)
-        code.append(emit.struct(formula_loss.kernel_formula, "LossFormula", variables, formula_loss.needs_target))
-        loss = "bpx::ElementwiseLoss<LossFormula>"
-    else:
-        loss = f"bpx::SoftmaxCrossEntropy<{str(shape.loss == 'classes').lower()}>"
+    loss, loss_code = loss_source(shape.loss)
+    code += loss_code
     facts |= {"backward": shape.loss is not None, "factors": shape.factors, "input_grad": shape.input_grad}
     flags = ", ".join(f"{name} = {str(fact).lower()}" for name, fact in facts.items())
     code += [
@@ -176,6 +166,27 @@ def declarations(shape: Shape, activations: Sequence[Any], written_out: Mapping[
         "};",
     ]
     return "\n".join(code)
+
+
+def activation_source(activations: Sequence[Any], written_out: Mapping[Any, str]) -> tuple[dict[Any, str], list[str]]:
+    """The C++ types of activations by their texts, and the structs these need; equal activations are one struct."""
+    names = {Identity.text: "bpx::identity", **written_out}
+    structs: list[str] = []
+    for f in activations:
+        if f.text not in names:
+            names[f.text] = f"Activation{len(structs)}"
+            structs.append(emit.struct(f.formula, names[f.text], ("t",)))
+    return names, structs
+
+
+def loss_source(loss: Any) -> tuple[str, list[str]]:
+    """The C++ type of ``Shape.loss``, and the structs it needs."""
+    if not isinstance(loss, type):
+        return f"bpx::SoftmaxCrossEntropy<{str(loss == 'classes').lower()}>", []
+    formula_loss: Any = loss()
+    variables = ("z", "y") if formula_loss.needs_target else ("z",)
+    struct = emit.struct(formula_loss.kernel_formula, "LossFormula", variables, formula_loss.needs_target)
+    return "bpx::ElementwiseLoss<LossFormula>", [struct]
 
 
 def _declare_wide(library: Any) -> None:

@@ -24,16 +24,17 @@ struct hyperbolic_tangent {
   template <class P> BPX_FN static void both(float t, P, float& value, float& grad) {
     const float a = abs(t), e = rough_exp2(-2.885390081777927f * a), half = fma(e, 0.5f, 0.5f);  // (1 + e) / 2
     const float rest = rough_divide(e, half);                                                  // 1 - tanh |t|
-    const float P_small[] = {-0.33332947f, 0.13320725f, -0.05267181f, 0.01643758f};  // tanh t = t + t^3 P(t^2), to 2^-24
-    const float small = fma(t * (t * t), polynomial(t * t, P_small), t);
+    const float P_small[] = {1.0f, -0.33332947f, 0.13320725f, -0.05267181f, 0.01643758f};  // tanh(t) / t, to 2^-24
+    const float small = t * polynomial(t * t, P_small);
     value = a < 0.55f ? small : ::copysignf(1.0f - rest, t);
     grad = rough_divide(rest, half);
   }
   /// As on the CPU, but for the powers of 2.
   template <class P> BPX_FN static void both(double t, P, double& value, double& grad) {
-    const double a = where(abs(t) > 350.0, 350.0, abs(t)), magic = 6755399441055744.0;  // 1.5 * 2^52: rounds to an integer
+    // e = 2^k exp(2 r); the largest a gives k = -1023, and 0 for a power of 2. Adding 1.5 * 2^52 rounds to an integer
+    const double a = where(abs(t) > 354.6, 354.6, abs(t)), magic = 6755399441055744.0;
     const double shifted = fma(a, -2.8853900817779268, magic), k = shifted - magic;
-    const double r = fma(k, -1.1595234069231498e-17, fma(k, -0.34657359027997264, -a));  // e = 2^k exp(2 r)
+    const double r = fma(k, -1.1595234069231498e-17, fma(k, -0.34657359027997264, -a));
     const double square = r * r, h = fma(square, exp_rest<true>(r, square, 0.0), r);
     const double s = ::__longlong_as_double((::__double_as_longlong(shifted) << 52) + (1023LL << 52));
     const double m = fma(-s, h, fma(-s, 0.5, 0.5)), e = s * fma(h, 2.0, 1.0);

@@ -64,6 +64,8 @@ template <class T> BPX_FN T c(double number) { return T(number); }
 template <class T> BPX_FN T c(float number) { return T(number); }
 template <class T> BPX_FN T load(const T* from) { return *from; }
 template <class T> BPX_FN void store(T* to, T a) { *to = a; }
+/// What was loaded before is loaded again where it is used after this, rather than kept in registers.
+BPX_FN void forget_loads() { asm volatile("" ::: "memory"); }
 
 #else
 BPX_FN float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }

@@ -11,7 +11,7 @@ against them. :class:`Net` holds the parameters and checks what it is given.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import engines, inputs
 from .activations import Activation, activate, backpropagate
@@ -22,6 +22,9 @@ from .jit import prepared
 from .losses import Loss, averaged, get_loss
 from .tensor import Tensor
 from .threads import count
+
+if TYPE_CHECKING:
+    from .training import History
 
 REDUCTIONS = ("sum", "mean")
 
@@ -219,6 +222,17 @@ class Net:
             self._store(gradients, accumulate)
         self._keep(call.x, gradients.signals)
         return gradients.x
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All that is trained."""
+        return [*self.weights, *self.biases]
+
+    def fit(self, x: Any, y: Any = None, **options: Any) -> History:
+        """Train the net; :func:`backprop_xp.training.fit` says what the options are."""
+        from .training import fit
+
+        return fit(self, x, y, **options)
 
     def plan(self, x: Any) -> engines.Plan:
         """Which engine ``loss_and_grad(x)`` would run on, why, and its estimated flop and bytes."""

@@ -1,0 +1,237 @@
+"""fit, the loop as a generator, and the same loop written out against PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from backprop_xp import Net
+from backprop_xp.training import SGD, Adam, Cosine, EarlyStopping, WarmUp, evaluate, fit, steps
+
+
+@pytest.fixture
+def data(random):
+    x = random.normal(size=(60, 3))
+    return x, np.stack([np.sin(x[:, 0]), x[:, 1] * x[:, 2]], axis=1)
+
+
+def net(**options):
+    return Net((3, 8, 2), **{"loss": "mse", "reduction": "mean", "bias": True, "rng": 0} | options)
+
+
+def parameters(net):
+    return [p.data.copy() for p in net.parameters]
+
+
+def assert_same(a, b):
+    for p, q in zip(a, b, strict=True):
+        np.testing.assert_array_equal(p, q)
+
+
+def test_is_the_loop_of_pytorch(data):
+    torch = pytest.importorskip("torch")
+    x, y = data
+    ours = net()
+    theirs = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)).double()
+    with torch.no_grad():
+        for layer, w, b in zip((theirs[0], theirs[2]), ours.weights, ours.biases):
+            layer.weight.copy_(torch.tensor(w.data))
+            layer.bias.copy_(torch.tensor(b.data))
+    optimiser = torch.optim.Adam(theirs.parameters(), lr=0.01)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 15)
+    tx, ty, losses = torch.tensor(x), torch.tensor(y), []
+    for _ in range(3):
+        total = 0.0
+        for rows in torch.arange(60).split(13):
+            optimiser.zero_grad()
+            loss = torch.nn.functional.mse_loss(theirs(tx[rows]), ty[rows])
+            penalty = sum(0.005 * (layer.weight**2).sum() for layer in (theirs[0], theirs[2]))
+            (loss + penalty).backward()
+            torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+            optimiser.step()
+            scheduler.step()
+            total += loss.item() * len(rows)
+        losses.append(total / 60)
+    history = ours.fit(
+        x, y, epochs=3, batch_size=13, optimiser=Adam(lr=0.01), schedule="cosine", l2=0.01, clip_norm=0.5, shuffle=False
+    )
+    np.testing.assert_allclose([epoch.loss for epoch in history.epochs], losses, rtol=1e-10)
+    for w, layer in zip(ours.weights, (theirs[0], theirs[2])):
+        np.testing.assert_allclose(w.data, layer.weight.detach().numpy(), rtol=1e-9)
+
+
+def test_the_same_run_twice_and_another_seed(data):
+    runs = []
+    for seed in (1, 1, 2):
+        made = net()
+        history = made.fit(*data, epochs=4, batch_size=16, seed=seed)
+        runs.append([[epoch.loss for epoch in history.epochs], *parameters(made)])
+    assert_same(runs[0], runs[1])
+    assert runs[0][0] != runs[2][0]
+
+
+def test_the_generator_is_the_same_loop(data):
+    a, b = net(), net()
+    a.fit(*data, epochs=3, batch_size=16, optimiser="rmsprop", schedule=WarmUp(5) * Cosine(12), l1=0.01)
+    for step in steps(b, *data, epochs=3, batch_size=16, optimiser="rmsprop", schedule=WarmUp(5) * Cosine(12), l1=0.01):
+        last = step
+    assert (last.number, last.epoch, last.last, last.samples) == (12, 3, True, 12)
+    assert_same(parameters(a), parameters(b))
+
+
+def test_each_turn_of_the_generator_is_one_step(data):
+    made, before = net(), None
+    for step in steps(made, *data, batch_size=16):
+        now = parameters(made)
+        assert before is None or any((p != q).any() for p, q in zip(before, now))
+        assert isinstance(step.loss, float)
+        before = now
+
+
+def test_what_a_user_does_between_steps_is_seen(data):
+    made = net()
+    for step in steps(made, *data, epochs=2, batch_size=20, optimiser=SGD(lr=0.0)):
+        if step.number == 2:
+            made.weights[0].data = np.zeros((8, 3))
+        elif step.number == 4:
+            made.biases[1].data[:] = 7.0
+    np.testing.assert_array_equal(made.weights[0].data, 0.0)
+    np.testing.assert_array_equal(made.biases[1].data, 7.0)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("loss, target", [("mse", "y"), ("half_squared_error", "y"), ("softmax_cross_entropy", "k")])
+def test_losses_are_averages_over_samples(data, random, reduction, loss, target):
+    x, y = data
+    y = y if target == "y" else random.integers(0, 2, 60)
+    made = net(loss=loss, reduction=reduction)
+    history = made.fit(x, y, batch_size=16, optimiser=SGD(lr=0.0), validation=(x, y))
+    expected = float(made.loss_and_grad(x, y)) / (60 if reduction == "sum" else 1)
+    assert history.epochs[0].loss == pytest.approx(expected, rel=1e-12)
+    assert history.epochs[0].validation_loss == pytest.approx(expected, rel=1e-12)
+
+
+def test_validation_without_a_target(data):
+    made = Net((3, 2), rng=0)
+    history = made.fit(data[0], optimiser=SGD(lr=0.0), validation=(data[0],))
+    assert history.epochs[0].validation_loss == pytest.approx(float(made.loss_and_grad(data[0])) / 60)
+
+
+def test_sample_weights(data):
+    x, y = data
+    a, b = net(), net()
+    a.fit(x, y, sample_weight=np.where(np.arange(60) < 30, 1.0, 0.0), epochs=2, batch_size=60, shuffle=False)
+    b.fit(x[:30], y[:30], epochs=2, batch_size=60, shuffle=False)
+    for p, q in zip(a.parameters, b.parameters):
+        np.testing.assert_allclose(p.data, q.data, rtol=1e-10)
+
+
+class TestEarlyStopping:
+    def test_puts_back_the_best(self, data):
+        x, y = data
+        made, seen = net(), []
+        held_out = (x[:20], y[:20])
+        history = made.fit(
+            x[20:],
+            y[20:],
+            epochs=200,
+            batch_size=8,
+            optimiser=SGD(lr=1.5),
+            validation=held_out,
+            early_stopping=4,
+            callbacks=[lambda net, epoch: seen.append((epoch.validation_loss, parameters(net)))],
+        )
+        losses = [loss for loss, _ in seen]
+        assert history.best == int(np.argmin(losses)) + 1
+        assert len(losses) == history.best + 4
+        assert history.stopped == "no better for 4 epochs"
+        assert_same(parameters(made), seen[history.best - 1][1])
+        assert any((p != q).any() for p, q in zip(parameters(made), seen[-1][1]))
+
+    def test_by_training_loss_and_least_improvement(self, data):
+        # nothing changes, so that no epoch is better than the first
+        history = net().fit(*data, epochs=9, optimiser=SGD(lr=0.0), early_stopping=EarlyStopping(2))
+        assert (len(history.epochs), history.best) == (3, 1)
+        history = net().fit(*data, epochs=9, early_stopping=EarlyStopping(2, min_delta=1e9))
+        assert (len(history.epochs), history.best) == (3, 1)
+
+    def test_a_run_that_ends_by_itself_has_the_best_too(self, data):
+        made, seen = net(), []
+        history = made.fit(
+            *data,
+            epochs=6,
+            batch_size=8,
+            optimiser=SGD(lr=1.0),
+            early_stopping=100,
+            callbacks=[lambda net, epoch: seen.append(parameters(net))],
+        )
+        assert history.stopped == "" and history.best is not None
+        assert_same(parameters(made), seen[history.best - 1])
+
+    @pytest.mark.parametrize("options", [{"patience": 0}, {"min_delta": -1.0}, {"patience": True}])
+    def test_messages(self, options):
+        with pytest.raises(ValueError, match="a patience of at least 1 epoch and a min_delta of at least 0"):
+            EarlyStopping(**options)
+
+
+def test_callbacks(data):
+    calls = []
+    made = net()
+    history = made.fit(
+        *data,
+        epochs=9,
+        callbacks=[lambda net, epoch: calls.append((net, epoch.number)), lambda net, epoch: epoch.number == 3],
+    )
+    assert calls == [(made, 1), (made, 2), (made, 3)]
+    assert history.stopped == "a callback asked for it"
+
+
+def test_the_flag_of_nets_that_behave_differently_in_training(data):
+    class Flagged(Net):
+        training = False
+
+        def loss_and_grad(self, *args, **options):
+            flags.append(("gradients", self.training))
+            return super().loss_and_grad(*args, **options)
+
+        def forward(self, *args, **options):
+            flags.append(("forward", self.training))
+            return super().forward(*args, **options)
+
+    flags: list = []
+    made = Flagged((3, 2), loss="mse", rng=0)
+    made.fit(*data, batch_size=60, epochs=2, validation=data)
+    assert flags == [("gradients", True), ("forward", False)] * 2
+    assert made.training is False
+
+
+def test_no_epochs_leave_everything_as_it_is(data):
+    made, other = net(), net()
+    assert made.fit(*data, epochs=0).epochs == []
+    assert_same(parameters(made), parameters(other))
+
+
+def test_evaluate_in_batches(data):
+    from backprop_xp.training.batches import Rows
+
+    made = net()
+    whole = evaluate(made, Rows(made, *data, None, 60, shuffle=False))
+    assert evaluate(made, Rows(made, *data, None, 7, shuffle=False)) == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"epochs": -1}, "epochs must be a number of passes over the data, got -1"),
+        ({"epochs": 1.5}, "epochs must be a number of passes over the data, got 1.5"),
+        ({"clip_norm": 0.0}, "clip_norm must be a positive number or None, got 0.0"),
+        ({"l2": -1.0}, "l1 and l2 must not be negative"),
+        ({"validation": 3}, r"validation must be \(x, y\)"),
+        ({"optimiser": "adma"}, "unknown optimiser 'adma'; did you mean 'adam'"),
+        ({"checkpoint_every": 0, "checkpoint": "x"}, "checkpoint_every must be a positive number of steps, got 0"),
+    ],
+)
+def test_messages(data, options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        fit(net(), *data, **options)

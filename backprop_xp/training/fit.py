@@ -163,12 +163,9 @@ class Run:
     def _train(self, saver: Saver | None, shown: bool | None) -> None:
         net, loop = self.loop.net, self.loop
         averages = getattr(net, "reduction", "sum") == "mean"
-        before = getattr(net, "training", None)
         progress = Progress(loop.steps, loop.number, shown)
         started, loss = time.perf_counter(), float("nan")
         try:
-            if before is not None:
-                net.training = True
             for step in loop:
                 loss = step.loss
                 self.total += loss * step.samples if averages else loss
@@ -187,8 +184,6 @@ class Run:
             if saver is not None:
                 saver.write()
         finally:
-            if before is not None:
-                net.training = before
             progress.close(loop.number, float(loss))
 
     def _end_epoch(self, step: Step, seconds: float) -> None:
@@ -214,21 +209,14 @@ class Run:
 
 
 def evaluate(net: Any, rows: Rows) -> float:
-    """The average loss over these samples, in batches, as in use and not in training."""
+    """The average loss over these samples, in batches."""
     loss, total = get_loss(net.loss), 0.0
-    before = getattr(net, "training", None)
-    if before is not None:
-        net.training = False
-    try:
-        for batch in rows.epoch(0, 0):
-            z = net.forward(batch.x)
-            with net.backend.activate():
-                target = inputs.as_target(batch.y, loss, z.shape, net.backend, net.dtype)
-                value = loss(z) if target is None else loss(z, target)
-                total += float(value) / _divisor(net, loss, z)
-    finally:
-        if before is not None:
-            net.training = before
+    for batch in rows.epoch(0, 0):
+        z = net.forward(batch.x)
+        with net.backend.activate():
+            target = inputs.as_target(batch.y, loss, z.shape, net.backend, net.dtype)
+            value = loss(z) if target is None else loss(z, target)
+            total += float(value) / _divisor(net, loss, z)
     return total / rows.samples
 
 

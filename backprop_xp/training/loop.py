@@ -104,7 +104,7 @@ def steps(
     seed: int = 0,
     stop_on_nan: bool = True,
 ) -> Iterator[Step]:
-    """The loop of :func:`fit` alone, as a generator: each turn makes one step and says what it was.
+    """The loop of :func:`fit` alone, a generator: each turn makes one step and says what it was.
 
         for step in steps(net, x, y, epochs=10):
             print(step.number, float(step.loss))
@@ -112,7 +112,7 @@ def steps(
     The arguments are those of :func:`fit`.
     """
     batches = as_batches(net, x, y, sample_weight, batch_size, shuffle, seed)
-    yield from Loop(
+    loop = Loop(
         net,
         batches,
         epochs=epochs,
@@ -123,3 +123,4 @@ def steps(
         l2=l2,
         stop_on_nan=stop_on_nan,
     )
+    return iter(loop)

@@ -50,8 +50,12 @@ def _find(net: Any, x: Any, y: Any, weight: Any) -> tuple[str, str]:
 
 
 def _signals(net: Any, x: Any) -> Iterable[tuple[str, Any]]:
-    """Every t_i and z_i in the order of computation."""
-    if hasattr(net, "linear_outputs"):
+    """Every t_i and z_i, or every node's value in a graph, in the order of computation."""
+    if hasattr(net, "signals"):
+        net.forward(x, keep_signals=True)
+        for name, tensor in net.signals.items():
+            yield name, tensor.data
+    elif hasattr(net, "linear_outputs"):
         net.forward(x, keep_signals=True)
         for pair in zip(net.linear_outputs, net.nonlinear_outputs):
             for tensor in pair:

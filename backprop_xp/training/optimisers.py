@@ -38,7 +38,8 @@ class Optimiser:
     Attributes:
         lr: the learning rate, which schedules multiply.
         count: how many steps were made.
-        state: arrays of all parameters together, by name.
+        state: arrays of all parameters together, by name. A copy of an optimiser has them too, and goes on with the
+            parameters that its next step is given.
     """
 
     name = ""
@@ -99,7 +100,10 @@ class Optimiser:
 
     def _prepare(self, flat: Flat, rule: Rule) -> None:
         for name in rule.state:
-            if name not in self.state:
+            kept = self.state.get(name)
+            if kept is not None and (kept.shape != flat.data.shape or kept.dtype != flat.dtype):
+                raise ValueError(f"this {type(self).__name__} has trained other parameters: make a new optimiser")
+            if kept is None:
                 self.state[name] = module_of(flat.data).full_like(flat.data, self.initial(name))
         arrays = {"w": flat.data, "grad": flat.grad} | {name: self.state[name] for name in rule.state}
         self._update = Update(formula(rule), arrays, f"a step of {self.name}")
@@ -110,6 +114,14 @@ class Optimiser:
     def initial(self, name: str) -> float:
         """What this state array is filled with before the first step."""
         return 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what holds addresses, or the very tensors."""
+        bound = ("flat", "_rule", "_update", "_penalty")
+        return {name: value for name, value in self.__dict__.items() if name not in bound} | {
+            "flat": None,
+            "_rule": None,
+        }
 
     def settings(self) -> dict[str, Any]:
         """Its name and options, as they are now."""

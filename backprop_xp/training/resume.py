@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .fit import Run
 
 
+#: Attributes of a net, where it has them, that say what dropout will draw.
+NET_STATE = ("seed", "draws")
+
+
 class Saver:
     """Writes a run's state every so many steps, and puts it back at the start of a resumed run."""
 
@@ -49,6 +53,7 @@ class Saver:
             "run": self._description(loop.number),
             "optimiser": _plain(loop.optimiser.settings()),
             "optimiser_steps": loop.optimiser.count,
+            "net": {name: getattr(loop.net, name) for name in NET_STATE if hasattr(loop.net, name)},
             "epoch": loop.epoch,
             "position": loop.position,
             "total": float(run.total),
@@ -90,6 +95,8 @@ class Saver:
                 value = state["optimiser"][name]
                 setattr(loop.optimiser, name, tuple(value) if isinstance(value, list) else value)
             loop.optimiser.count = int(state["optimiser_steps"])
+            for name, value in state["net"].items():
+                setattr(loop.net, name, value)
             loop.number, loop.epoch, loop.position = found.step, int(state["epoch"]), int(state["position"])
             run.total, run.samples = float(state["total"]), int(state["samples"])
             run.history = type(run.history).from_json(state["history"])

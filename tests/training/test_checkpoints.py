@@ -243,6 +243,22 @@ class TestResume:
             runs.append(made)
         assert_same(*runs)
 
+    def test_what_dropout_draws_goes_on(self, data, tmp_path):
+        class Noisy(Net):
+            seed, draws = 5, 0
+
+            def loss_and_grad(self, x, y, **options):
+                self.draws += 1
+                noise = np.random.default_rng((self.seed, self.draws)).normal(size=x.shape)
+                return super().loss_and_grad(x + noise, y, **options)
+
+        whole, part, again = (Noisy((3, 2), loss="mse", rng=0) for _ in range(3))
+        again.seed = 6
+        whole.fit(*data, epochs=4, batch_size=20)
+        fit(part, data, tmp_path, epochs=2)
+        fit(again, data, tmp_path, epochs=4, resume=True)
+        assert_same(again, whole)
+
     def test_an_iterable_goes_on_at_its_batch(self, data, tmp_path):
         x, y = data
         batches = [(x[i : i + 10], y[i : i + 10]) for i in range(0, 60, 10)]

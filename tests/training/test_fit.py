@@ -186,25 +186,6 @@ def test_callbacks(data):
     assert history.stopped == "a callback asked for it"
 
 
-def test_the_flag_of_nets_that_behave_differently_in_training(data):
-    class Flagged(Net):
-        training = False
-
-        def loss_and_grad(self, *args, **options):
-            flags.append(("gradients", self.training))
-            return super().loss_and_grad(*args, **options)
-
-        def forward(self, *args, **options):
-            flags.append(("forward", self.training))
-            return super().forward(*args, **options)
-
-    flags: list = []
-    made = Flagged((3, 2), loss="mse", rng=0)
-    made.fit(*data, batch_size=60, epochs=2, validation=data)
-    assert flags == [("gradients", True), ("forward", False)] * 2
-    assert made.training is False
-
-
 def test_no_epochs_leave_everything_as_it_is(data):
     made, other = net(), net()
     assert made.fit(*data, epochs=0).epochs == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -229,6 +231,23 @@ class TestNothingIsStale:
             buffer = 0.5 * buffer + 1.0 if step else 0.0
             x -= buffer if step else 1.0
             assert p.data[0] == x
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda optimiser: pickle.loads(pickle.dumps(optimiser))])
+    def test_a_copy_has_the_moments_and_no_addresses(self, copied):
+        p, q = Tensor(np.zeros(3)), Tensor(np.zeros(3))
+        p.grad = q.grad = np.array([1.0, 2.0, 3.0])
+        a = Adam()
+        a.step([p])
+        b = copied(a)
+        a.step([p])
+        q.data = p.data * 0.5
+        b.step([q])
+        np.testing.assert_array_equal(a.state["mean"], b.state["mean"])
+        assert q.data[0] == pytest.approx(-0.002)
+        other = Tensor(np.zeros(4))
+        other.grad = np.ones(4)
+        with pytest.raises(ValueError, match="this Adam has trained other parameters: make a new optimiser"):
+            copied(a).step([other])
 
     def test_two_optimisers_of_the_same_parameters(self):
         p = Tensor(np.zeros(2))

@@ -6,6 +6,7 @@ from .fit import Epoch, History, evaluate, fit
 from .loop import Step, steps
 from .nan import DivergedError
 from .optimisers import OPTIMISERS, SGD, Adagrad, Adam, AdamW, Optimiser, RMSprop, get_optimiser
+from .resume import load_parameters
 from .schedules import Constant, Cosine, Schedule, StepDecay, WarmUp
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "evaluate",
     "fit",
     "get_optimiser",
+    "load_parameters",
     "steps",
 ]

@@ -57,6 +57,9 @@ class Folder:
                 pass
         except OSError as error:
             raise CheckpointError(f"checkpoints can't be written to {self.path}: {error.strerror}") from None
+        for path in self.path.glob(f"{TEMPORARY}*"):  # of a process that was killed
+            with suppress(OSError):
+                path.unlink()
 
     def files(self) -> list[Path]:
         """Every checkpoint, the newest first."""
@@ -100,9 +103,6 @@ class Folder:
         return None
 
     def _write(self, target: Path, content: Mapping[str, np.ndarray]) -> None:
-        for path in self.path.glob(f"{TEMPORARY}*"):  # of a process that was killed
-            with suppress(OSError):
-                path.unlink()
         handle, temporary = tempfile.mkstemp(dir=self.path, prefix=TEMPORARY)
         try:
             with os.fdopen(handle, "wb") as file:

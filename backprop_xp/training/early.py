@@ -37,6 +37,10 @@ class EarlyStopping:
         """Forget an earlier run."""
         self.best, self.epoch, self.value, self.waited = None, 0, math.inf, 0
 
+    def restore(self, best: Array | None, epoch: float, value: float, waited: float) -> None:
+        """Go on where a run was interrupted."""
+        self.best, self.epoch, self.value, self.waited = best, int(epoch), value, int(waited)
+
     def no_longer(self, value: float, epoch: int, parameters: Array) -> bool:
         """Note an epoch's loss, and say whether it is time to end."""
         if value < self.value - self.min_delta:

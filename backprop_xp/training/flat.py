@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import DTYPES, Array, module_of, owner_of
+from ..backend import DTYPES, NOTHING, Array, module_of, owner_of
 from ..tensor import Tensor
 
 
@@ -28,6 +28,8 @@ class Flat:
             raise ValueError("there are no parameters to train")
         arrays = [tensor.data for tensor in self.tensors]
         self._xp, self.dtype = module_of(arrays[0]), arrays[0].dtype
+        #: a context in which the parameters' device is the current one
+        self.device: Any = arrays[0].device if owner_of(arrays[0]) == "cupy" else NOTHING
         for tensor, array in zip(self.tensors, arrays):
             if owner_of(array) != owner_of(arrays[0]) or array.dtype != self.dtype or self.dtype.name not in DTYPES:
                 raise TypeError(
@@ -35,8 +37,9 @@ class Flat:
                     f"{array.dtype} of {owner_of(array)}, and the first {self.dtype} of {owner_of(arrays[0])}"
                 )
         self.matrices = sum(array.size for array in arrays if array.ndim >= 2)
-        self.data = self._xp.concatenate(arrays, axis=None)
-        self.grad = self._xp.zeros_like(self.data)
+        with self.device:
+            self.data = self._xp.concatenate(arrays, axis=None)
+            self.grad = self._xp.zeros_like(self.data)
         self.views = self.split(self.data)
         for tensor, view in zip(self.tensors, self.views):
             tensor.data = view

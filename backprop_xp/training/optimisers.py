@@ -79,13 +79,14 @@ class Optimiser:
             l1, l2: add the gradients of l1 sum |w| and l2 / 2 sum w^2 of the matrices' elements, before clipping.
         """
         flat = self.bind(parameters)
-        flat.gather()
-        if l1 or l2:
-            self._penalty((l1, l2))
-        if clip_norm is not None:
-            clip(flat.grad, clip_norm)
-        self.count += 1
-        self._update(self.numbers(self.lr * factor, self.count))
+        with flat.device:
+            flat.gather()
+            if l1 or l2:
+                self._penalty((l1, l2))
+            if clip_norm is not None:
+                clip(flat.grad, clip_norm)
+            self.count += 1
+            self._update(self.numbers(self.lr * factor, self.count))
 
     def bind(self, parameters: Sequence[Tensor]) -> Flat:
         """The parameters in one array, with the state that the rule needs; made at the first call."""
@@ -95,7 +96,8 @@ class Optimiser:
             raise ValueError(f"this {type(self).__name__} has trained other parameters: make a new optimiser")
         rule = self.rule()
         if rule is not self._rule:
-            self._prepare(self.flat, rule)
+            with self.flat.device:
+                self._prepare(self.flat, rule)
         return self.flat
 
     def _prepare(self, flat: Flat, rule: Rule) -> None:

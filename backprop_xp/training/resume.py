@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..backend import Array, module_of
 from .batches import Rows
-from .checkpoints import Checkpoint, CheckpointError, Folder
+from .checkpoints import Checkpoint, CheckpointError, Folder, read
+from .flat import Flat
 from .nan import check_parameters
 
 if TYPE_CHECKING:
     from .fit import Run
+
+
+def load_parameters(net: Any, path: str | os.PathLike[str]) -> None:
+    """Put the parameters of a checkpoint into a net, for a new run with other options.
+
+    Raises:
+        CheckpointError: it can't be read, or is of another net; the net is as it was.
+    """
+    found, flat = read(Path(path)), Flat(net.parameters)
+    with _fitting(found.path):
+        if found.state["run"]["parameters"] != _plain(flat.layout):
+            raise ValueError("an array of another net")
+        content = _like(flat.data, found.arrays["parameters"])
+    flat.data[...] = content
 
 
 #: Attributes of a net, where it has them, that say what dropout will draw.
@@ -85,44 +103,58 @@ class Saver:
 
     def _restore(self, found: Checkpoint) -> None:
         run, loop, state = self.run, self.run.loop, found.state
-        try:
-            self._compare(found)
+        self._compare(found)
+        with _fitting(found.path):  # nothing is changed unless all of it fits
             arrays = {"parameters": run.flat.data}
             arrays |= {f"optimiser.{name}": array for name, array in loop.optimiser.state.items()}
-            for name, array in arrays.items():
-                _fill(array, found.arrays[name])
-            for name in loop.optimiser.options:  # a callback may have changed them
-                value = state["optimiser"][name]
-                setattr(loop.optimiser, name, tuple(value) if isinstance(value, list) else value)
-            loop.optimiser.count = int(state["optimiser_steps"])
-            for name, value in state["net"].items():
-                setattr(loop.net, name, value)
-            loop.number, loop.epoch, loop.position = found.step, int(state["epoch"]), int(state["position"])
-            run.total, run.samples = float(state["total"]), int(state["samples"])
-            run.history = type(run.history).from_json(state["history"])
-            if run.stopping is not None:
-                run.stopping.epoch, run.stopping.value, run.stopping.waited = state["stopping"]
-                if "best" in found.arrays:
-                    run.stopping.best = run.flat.data.copy()
-                    _fill(run.stopping.best, found.arrays["best"])
-            run.finished = bool(state["finished"]) and (bool(run.history.stopped) or loop.epoch >= loop.epochs)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise CheckpointError(f"{found.path} is damaged, or no checkpoint of backprop_xp") from None
-        loop.saved = found.path
+            contents = {name: _like(array, found.arrays[name]) for name, array in arrays.items()}
+            best = _like(run.flat.data, found.arrays["best"]) if "best" in found.arrays else None
+            options = {name: _tuple(state["optimiser"][name]) for name in loop.optimiser.options}
+            count, epoch, position = (int(state[name]) for name in ("optimiser_steps", "epoch", "position"))
+            total, samples, finished = float(state["total"]), int(state["samples"]), bool(state["finished"])
+            history, drawn = type(run.history).from_json(state["history"]), dict(state["net"])
+            stopping = None if run.stopping is None else [*map(float, state["stopping"])]
+        for name, array in arrays.items():
+            array[...] = contents[name]
+        for target, values in ((loop.optimiser, options), (loop.net, drawn)):  # a callback may have changed options
+            for name, value in values.items():
+                setattr(target, name, value)
+        loop.optimiser.count = count
+        loop.number, loop.epoch, loop.position, loop.saved = found.step, epoch, position, found.path
+        run.total, run.samples, run.history = total, samples, history
+        if run.stopping is not None and stopping is not None:
+            run.stopping.restore(best, *stopping)
+        run.finished = finished and (bool(history.stopped) or epoch >= loop.epochs)
 
     def _compare(self, found: Checkpoint) -> None:
-        now, then = self._description(found.step), found.state["run"]
+        with _fitting(found.path):
+            now, then = self._description(found.step), dict(found.state["run"])
         for name in now:
             if now[name] != then.get(name):
                 raise CheckpointError(
-                    f"{found.path} is of another run: its {name} is {then.get(name)!r}, and now it is {now[name]!r}"
+                    f"{found.path} is of another run: its {name} is {then.get(name)!r}, and now it is {now[name]!r}; "
+                    "load_parameters(net, path) takes the parameters alone"
                 )
 
 
-def _fill(array: Array, content: np.ndarray) -> None:
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    """A sentence for content that is not what a checkpoint of this net holds."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise CheckpointError(f"{path} is damaged, or no checkpoint of this net") from None
+
+
+def _like(array: Array, content: np.ndarray) -> Array:
+    """The content as an array like this one."""
     if content.shape != array.shape or content.dtype != array.dtype:
         raise ValueError("an array of another net")
-    array[...] = module_of(array).asarray(content)
+    return module_of(array).asarray(content)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _host(array: Array) -> np.ndarray:

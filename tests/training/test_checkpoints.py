@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backprop_xp import Net
-from backprop_xp.training import SGD, Adam, CheckpointError, RMSprop
+from backprop_xp.training import SGD, Adam, CheckpointError, RMSprop, load_parameters
 from backprop_xp.training.checkpoints import Folder, read
 
 #: A run of 60 steps with everything that has a state; its arrays come from files if there is a second argument.
@@ -317,6 +317,25 @@ class TestResume:
             fit(make(), data, tmp_path, resume=True)
 
 
+class TestLoadParameters:
+    def test_for_a_run_with_other_options(self, data, tmp_path):
+        whole, made = net(), net(rng=8)
+        fit(whole, data, tmp_path)
+        load_parameters(made, Folder(tmp_path).files()[0])
+        assert_same(made, whole)
+        fit(made, data, tmp_path / "other", optimiser=SGD(lr=0.1))
+
+    @pytest.mark.parametrize("make", [lambda: Net((3, 2), loss="mse"), lambda: net(dtype="float32")])
+    def test_of_another_net(self, data, tmp_path, make):
+        fit(net(), data, tmp_path)
+        made, untouched = make(), make()
+        for p, q in zip(made.parameters, untouched.parameters):
+            q.data = p.data.copy()
+        with pytest.raises(CheckpointError, match=r"000000000009.npz is damaged, or no checkpoint of this net"):
+            load_parameters(made, Folder(tmp_path).files()[0])
+        assert_same(made, untouched)
+
+
 class TestTrouble:
     def test_a_full_disk(self, data, tmp_path):
         """A limit on the size of files, which the system reports as it does a full disk."""
@@ -478,5 +497,7 @@ class TestForeign:
         else:
             state["epoch"] = None
         Folder(good.parent).write(99, arrays, state)
-        with pytest.raises(CheckpointError, match=r"000000000099.npz is damaged, or no checkpoint of backprop_xp"):
-            fit(net(), data, good.parent, resume=True)
+        made, untouched = net(), net()
+        with pytest.raises(CheckpointError, match=r"000000000099.npz is damaged, or no checkpoint of this net"):
+            fit(made, data, good.parent, resume=True)
+        assert_same(made, untouched)

@@ -127,6 +127,8 @@ def as_batches(net: Any, x: Any, y: Any, weight: Any, batch_size: int, shuffle: 
     """The source of batches for what was handed to a run."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
+    if x is None:
+        raise TypeError("x must be an array, arrays by name, or an iterable of batches, got None")
     if not _is_iterable_of_batches(x):
         return Rows(net, x, y, weight, int(batch_size), shuffle, seed)
     if y is not None or weight is not None:

@@ -18,6 +18,8 @@ from .optimisers import Optimiser
 from .progress import Progress
 from .resume import Saver
 
+AT_ONCE = 4096  # samples that a loss without gradients is computed of
+
 
 @dataclass
 class Epoch:
@@ -86,7 +88,10 @@ def fit(
     resume: bool = False,
     stop_on_nan: bool = True,
 ) -> History:
-    """Train a net. The same arguments give the same parameters, bit for bit, however often the run was interrupted.
+    """Train a net, and say what it came to.
+
+    The same arguments give the same parameters, bit for bit; with ``resume``, also if the run from arrays was killed
+    and started again any number of times.
 
     Args:
         net: has ``parameters``, ``loss_and_grad`` and ``forward``.
@@ -113,23 +118,23 @@ def fit(
     Raises:
         DivergedError: see ``stop_on_nan``. CheckpointError: the folder or a checkpoint can't be used.
     """
-    batches = as_batches(net, x, y, sample_weight, batch_size, shuffle, seed)
-    loop = Loop(
-        net,
-        batches,
-        epochs=epochs,
-        optimiser=optimiser,
-        schedule=schedule,
-        clip_norm=clip_norm,
-        l1=l1,
-        l2=l2,
-        stop_on_nan=stop_on_nan,
-    )
-    held_out = None if validation is None else _rows(net, validation, batch_size)
-    stopping = EarlyStopping(early_stopping) if isinstance(early_stopping, int) else early_stopping
-    run = Run(loop, held_out, stopping, callbacks)
-    saver = None if checkpoint is None else Saver(run, checkpoint, checkpoint_every, resume)
-    return run.go(saver, progress)
+    with net.backend.activate():
+        loop = Loop(
+            net,
+            as_batches(net, x, y, sample_weight, batch_size, shuffle, seed),
+            epochs=epochs,
+            optimiser=optimiser,
+            schedule=schedule,
+            clip_norm=clip_norm,
+            l1=l1,
+            l2=l2,
+            stop_on_nan=stop_on_nan,
+        )
+        held_out = None if validation is None else _held_out(net, validation)
+        stopping = EarlyStopping(early_stopping) if isinstance(early_stopping, int) else early_stopping
+        run = Run(loop, held_out, stopping, callbacks)
+        saver = None if checkpoint is None else Saver(run, checkpoint, checkpoint_every, resume)
+        return run.go(saver, progress)
 
 
 class Run:
@@ -138,7 +143,6 @@ class Run:
     Attributes:
         total, samples: the sum of the losses of this epoch's samples, and their number.
         settings: the optimiser's when the run began.
-        finished: whether there is nothing left to do.
     """
 
     def __init__(
@@ -147,7 +151,6 @@ class Run:
         self.loop, self.held_out, self.stopping, self.callbacks = loop, held_out, stopping, callbacks
         self.history = History()
         self.total, self.samples = 0.0, 0
-        self.finished = False
         self.settings = loop.optimiser.settings()
         self.flat = loop.optimiser.bind(loop.net.parameters)
         if stopping is not None:
@@ -155,7 +158,7 @@ class Run:
 
     def go(self, saver: Saver | None, shown: bool | None) -> History:
         """Make the steps that remain."""
-        if not self.finished:
+        if self.loop.epoch < self.loop.epochs and not self.history.stopped:
             self._train(saver, shown)
         self._put_back_the_best()
         return self.history
@@ -178,17 +181,16 @@ class Run:
                     saver.after(step.number)
                 if self.history.stopped:
                     break
-            self.finished = True
             if loop.stop_on_nan:
                 check_parameters(net, loop.number, loop.saved)
             if saver is not None:
-                saver.write()
+                saver.finish()
         finally:
             progress.close(loop.number, float(loss))
 
     def _end_epoch(self, step: Step, seconds: float) -> None:
         net = self.loop.net
-        held_out = None if self.held_out is None else evaluate(net, self.held_out)
+        held_out = None if self.held_out is None else _average_loss(net, self.held_out)
         epoch = Epoch(step.epoch, step.number, float(self.total) / self.samples, held_out, seconds)
         self.total, self.samples = 0.0, 0
         self.history.epochs.append(epoch)
@@ -208,8 +210,12 @@ class Run:
             self.history.best = self.stopping.epoch
 
 
-def evaluate(net: Any, rows: Rows) -> float:
-    """The average loss over these samples, in batches."""
+def evaluate(net: Any, x: Any, y: Any = None) -> float:
+    """The average loss over these samples, computed in batches; the arguments are those of :func:`fit`."""
+    return _average_loss(net, _held_out(net, (x, y)))
+
+
+def _average_loss(net: Any, rows: Rows) -> float:
     loss, total = get_loss(net.loss), 0.0
     for batch in rows.epoch(0, 0):
         z = net.forward(batch.x)
@@ -225,8 +231,8 @@ def _divisor(net: Any, loss: Any, z: Any) -> int:
     return z.shape[-1] if elements and getattr(net, "reduction", "sum") == "mean" else 1
 
 
-def _rows(net: Any, validation: Any, batch_size: int) -> Rows:
+def _held_out(net: Any, validation: Any) -> Rows:
     if not isinstance(validation, (tuple, list)) or not 1 <= len(validation) <= 2:
         raise ValueError("validation must be (x, y), or (x,) where the loss takes no target")
     x, y = (*validation, None)[:2]
-    return Rows(net, x, y, None, max(batch_size, 4096), shuffle=False)
+    return Rows(net, x, y, None, AT_ONCE, shuffle=False)

@@ -45,6 +45,7 @@ class Saver:
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"checkpoint_every must be a positive number of steps, got {every!r}")
         self.run, self.every, self.folder = run, every, Folder(folder)
+        self._written: int | None = None  # the step of the last checkpoint
         if resume:
             found = self.folder.newest()
             if found is not None:
@@ -58,6 +59,11 @@ class Saver:
     def after(self, step: int) -> None:
         """Write a checkpoint if it is time."""
         if step % self.every == 0:
+            self.write()
+
+    def finish(self) -> None:
+        """Write a checkpoint of the run's end, unless it was just written."""
+        if self._written != self.run.loop.number:
             self.write()
 
     def write(self) -> None:
@@ -77,13 +83,13 @@ class Saver:
             "total": float(run.total),
             "samples": run.samples,
             "history": run.history.as_json(),
-            "finished": run.finished,
         }
         if run.stopping is not None:
             state["stopping"] = [run.stopping.epoch, run.stopping.value, run.stopping.waited]
             if run.stopping.best is not None:
                 arrays["best"] = run.stopping.best
         loop.saved = self.folder.write(loop.number, {name: _host(a) for name, a in arrays.items()}, state)
+        self._written = loop.number
 
     def _description(self, number: int) -> dict[str, Any]:
         """What must be the same in a run that is resumed after so many steps. The number of epochs may be raised."""
@@ -111,7 +117,7 @@ class Saver:
             best = _like(run.flat.data, found.arrays["best"]) if "best" in found.arrays else None
             options = {name: _tuple(state["optimiser"][name]) for name in loop.optimiser.options}
             count, epoch, position = (int(state[name]) for name in ("optimiser_steps", "epoch", "position"))
-            total, samples, finished = float(state["total"]), int(state["samples"]), bool(state["finished"])
+            total, samples = float(state["total"]), int(state["samples"])
             history, drawn = type(run.history).from_json(state["history"]), dict(state["net"])
             stopping = None if run.stopping is None else [*map(float, state["stopping"])]
         for name, array in arrays.items():
@@ -124,7 +130,6 @@ class Saver:
         run.total, run.samples, run.history = total, samples, history
         if run.stopping is not None and stopping is not None:
             run.stopping.restore(best, *stopping)
-        run.finished = finished and (bool(history.stopped) or epoch >= loop.epochs)
 
     def _compare(self, found: Checkpoint) -> None:
         with _fitting(found.path):

@@ -186,6 +186,11 @@ def test_messages(x, y, message):
         steps(regression(), x, y)
 
 
+def test_no_x():
+    with pytest.raises(TypeError, match="x must be an array, arrays by name, or an iterable of batches, got None"):
+        steps(regression(), None)
+
+
 @pytest.mark.parametrize("size", [0, -1, 1.5, True, "8"])
 def test_batch_sizes(size):
     with pytest.raises(ValueError, match=f"batch_size must be a positive integer, got {size!r}"):

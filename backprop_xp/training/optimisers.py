@@ -119,11 +119,8 @@ class Optimiser:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what holds addresses, or the very tensors."""
-        bound = ("flat", "_rule", "_update", "_penalty")
-        return {name: value for name, value in self.__dict__.items() if name not in bound} | {
-            "flat": None,
-            "_rule": None,
-        }
+        state = self.__dict__ | {"flat": None, "_rule": None}
+        return {name: value for name, value in state.items() if name not in ("_update", "_penalty")}
 
     def settings(self) -> dict[str, Any]:
         """Its name and options, as they are now."""

@@ -1,4 +1,4 @@
-"""fit, the loop as a generator, and the same loop written out against PyTorch."""
+"""fit, and the same loop written out against PyTorch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from backprop_xp import Net
-from backprop_xp.training import SGD, Adam, Cosine, EarlyStopping, WarmUp, evaluate, fit, steps
+from backprop_xp.training import SGD, Adam, evaluate, fit
 
 
 @pytest.fixture
@@ -72,35 +72,6 @@ def test_the_same_run_twice_and_another_seed(data):
     assert runs[0][0] != runs[2][0]
 
 
-def test_the_generator_is_the_same_loop(data):
-    a, b = net(), net()
-    a.fit(*data, epochs=3, batch_size=16, optimiser="rmsprop", schedule=WarmUp(5) * Cosine(12), l1=0.01)
-    for step in steps(b, *data, epochs=3, batch_size=16, optimiser="rmsprop", schedule=WarmUp(5) * Cosine(12), l1=0.01):
-        last = step
-    assert (last.number, last.epoch, last.last, last.samples) == (12, 3, True, 12)
-    assert_same(parameters(a), parameters(b))
-
-
-def test_each_turn_of_the_generator_is_one_step(data):
-    made, before = net(), None
-    for step in steps(made, *data, batch_size=16):
-        now = parameters(made)
-        assert before is None or any((p != q).any() for p, q in zip(before, now))
-        assert isinstance(step.loss, float)
-        before = now
-
-
-def test_what_a_user_does_between_steps_is_seen(data):
-    made = net()
-    for step in steps(made, *data, epochs=2, batch_size=20, optimiser=SGD(lr=0.0)):
-        if step.number == 2:
-            made.weights[0].data = np.zeros((8, 3))
-        elif step.number == 4:
-            made.biases[1].data[:] = 7.0
-    np.testing.assert_array_equal(made.weights[0].data, 0.0)
-    np.testing.assert_array_equal(made.biases[1].data, 7.0)
-
-
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("loss, target", [("mse", "y"), ("half_squared_error", "y"), ("softmax_cross_entropy", "k")])
 def test_losses_are_averages_over_samples(data, random, reduction, loss, target):
@@ -126,54 +97,6 @@ def test_sample_weights(data):
     b.fit(x[:30], y[:30], epochs=2, batch_size=60, shuffle=False)
     for p, q in zip(a.parameters, b.parameters):
         np.testing.assert_allclose(p.data, q.data, rtol=1e-10)
-
-
-class TestEarlyStopping:
-    def test_puts_back_the_best(self, data):
-        x, y = data
-        made, seen = net(), []
-        held_out = (x[:20], y[:20])
-        history = made.fit(
-            x[20:],
-            y[20:],
-            epochs=200,
-            batch_size=8,
-            optimiser=SGD(lr=1.5),
-            validation=held_out,
-            early_stopping=4,
-            callbacks=[lambda net, epoch: seen.append((epoch.validation_loss, parameters(net)))],
-        )
-        losses = [loss for loss, _ in seen]
-        assert history.best == int(np.argmin(losses)) + 1
-        assert len(losses) == history.best + 4
-        assert history.stopped == "no better for 4 epochs"
-        assert_same(parameters(made), seen[history.best - 1][1])
-        assert any((p != q).any() for p, q in zip(parameters(made), seen[-1][1]))
-
-    def test_by_training_loss_and_least_improvement(self, data):
-        # nothing changes, so that no epoch is better than the first
-        history = net().fit(*data, epochs=9, optimiser=SGD(lr=0.0), early_stopping=EarlyStopping(2))
-        assert (len(history.epochs), history.best) == (3, 1)
-        history = net().fit(*data, epochs=9, early_stopping=EarlyStopping(2, min_delta=1e9))
-        assert (len(history.epochs), history.best) == (3, 1)
-
-    def test_a_run_that_ends_by_itself_has_the_best_too(self, data):
-        made, seen = net(), []
-        history = made.fit(
-            *data,
-            epochs=6,
-            batch_size=8,
-            optimiser=SGD(lr=1.0),
-            early_stopping=100,
-            callbacks=[lambda net, epoch: seen.append(parameters(net))],
-        )
-        assert history.stopped == "" and history.best is not None
-        assert_same(parameters(made), seen[history.best - 1])
-
-    @pytest.mark.parametrize("options", [{"patience": 0}, {"min_delta": -1.0}, {"patience": True}])
-    def test_messages(self, options):
-        with pytest.raises(ValueError, match="a patience of at least 1 epoch and a min_delta of at least 0"):
-            EarlyStopping(**options)
 
 
 def test_callbacks(data):

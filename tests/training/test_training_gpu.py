@@ -21,8 +21,8 @@ def cupy():
     return cupy
 
 
-def net(backend="cupy", rng=0, dtype="float64"):
-    return Net((3, 4, 2), loss="mse", bias=True, reduction="mean", rng=rng, backend=backend, dtype=dtype)
+def net(backend="cupy", rng=0, engine="layered"):
+    return Net((3, 4, 2), loss="mse", bias=True, reduction="mean", rng=rng, backend=backend, engine=engine)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_every_optimiser(cupy, random, make, dtype, monkeypatch):
 def test_a_run_with_everything_around_it(data):
     options = {"epochs": 3, "batch_size": 8, "optimiser": "adam", "schedule": "cosine", "clip_norm": 0.5}
     options |= {"l1": 0.01, "l2": 0.1, "validation": data, "early_stopping": 5, "sample_weight": np.linspace(1, 2, 20)}
-    a, b = net("numpy"), net("cupy")
+    a, b = net("numpy"), net("cupy", engine="auto")
     first, second = a.fit(*data, **options), b.fit(*data, **options)
     for p, q in zip(host(a), host(b)):
         np.testing.assert_allclose(q, p, rtol=1e-9, atol=1e-11)

@@ -346,7 +346,8 @@ def _rmsprop(decay: bool, momentum: bool, centered: bool) -> Rule:
         "g": "grad + weight_decay * w" if decay else "grad",
         "second": "alpha * square + rest * g * g",
         "first": "mean + rest * (g - mean)" if centered else "g",
-        "size": "sqrt(second - first * first) + eps" if centered else "sqrt(second) + eps",
+        # a variance of 0 may come out below 0, of which PyTorch takes the root
+        "size": "sqrt(maximum(second - first * first, 0)) + eps" if centered else "sqrt(second) + eps",
     }
     outputs = {"w": "w - lr * g / size", "square": "second"}
     if momentum:

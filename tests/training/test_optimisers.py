@@ -135,6 +135,16 @@ def test_the_first_step_of_any_numbers(data):
         np.testing.assert_allclose(ours[0].data, theirs[0].detach().numpy(), rtol=1e-13, atol=1e-300)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rounding_makes_no_variance_negative(dtype, path, random):
+    """With gradients that never change PyTorch's centered RMSprop ends in NaN."""
+    (p,) = tensors(random, dtype, [(500,)])
+    p.grad, optimiser = random.normal(size=500).astype(dtype), RMSprop(centered=True)
+    for _ in range(4000):
+        optimiser.step([p])
+    assert np.isfinite(p.data).all()
+
+
 @pytest.mark.parametrize("most", [1e-3, 1.0, 1e6])
 def test_clipping_is_that_of_pytorch(most, random):
     ours = tensors(random)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import engines, inputs
 from .backend import Array, Backend, get_backend
 from .losses import Loss, averaged, get_loss
 from .tensor import Tensor
 from .threads import count
+
+if TYPE_CHECKING:
+    from .training import History
 
 REDUCTIONS = ("sum", "mean")
 
@@ -37,6 +40,12 @@ class Model:
     def parameters(self) -> list[Tensor]:
         """All tensors that are trained."""
         raise NotImplementedError
+
+    def fit(self, x: Any, y: Any = None, **options: Any) -> History:
+        """Train the net; :func:`backprop_xp.training.fit` says what the options are."""
+        from .training import fit
+
+        return fit(self, x, y, **options)
 
     def _aim(self, call: Any, y: Any, sample_weight: Any, output_shape: tuple[int, ...]) -> None:
         """Give a call the loss and the targets for outputs of this shape."""

@@ -20,7 +20,7 @@ from ..files import replacing
 KEY = "backprop_xp"  # of the metadata
 DTYPES = {"F32": "float32", "F64": "float64"}
 LONGEST_DESCRIPTION = 1 << 24  # characters
-LONGEST_SHOWN = 200  # of another library's message
+LONGEST_NAME = LONGEST_SHOWN = 200
 
 
 class ModelFileError(ValueError):
@@ -68,6 +68,30 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nda
     except MemoryError:
         raise ModelFileError(f"{path} is larger than the memory there is") from None
     return description, arrays
+
+
+def field(saved: Mapping[str, Any], key: str, kind: type) -> Any:
+    """A part of a description, which must be of just this type."""
+    value = saved.get(key)
+    if type(value) is not kind:
+        raise ModelFileError(f"{key!r} of its description must be of type {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def short_text(saved: Mapping[str, Any], key: str) -> str:
+    """A part that is a short text."""
+    text = field(saved, key, str)
+    if len(text) > LONGEST_NAME:
+        raise ModelFileError(f"{key!r} of its description may have {LONGEST_NAME} characters, got {len(text)}")
+    return text
+
+
+def number(saved: Mapping[str, Any], key: str) -> float:
+    """A part that is a number; JSON has no infinities and no NaN, so these are texts."""
+    value = saved.get(key)
+    if type(value) in (int, float) or value in ("inf", "-inf", "nan"):
+        return float(value)  # type: ignore[arg-type]
+    raise ModelFileError(f"{_short(key)!r} of its description must be a number, got {type(value).__name__}")
 
 
 def _description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:

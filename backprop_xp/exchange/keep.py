@@ -19,10 +19,9 @@ from ..backend import NUMPY, Backend
 from ..losses import LOSSES, ElementwiseLoss, get_loss
 from ..messages import unknown
 from ..net import REDUCTIONS, Net
-from .container import ModelFileError, read, write
+from .container import LONGEST_NAME, ModelFileError, field, number, read, short_text, write
 
 FORMAT = 1
-LONGEST_NAME = 200
 
 Custom = Mapping[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -67,13 +66,13 @@ def load_with_extra(
     """The net and what was saved with it."""
     description, arrays = read(path)
     try:
-        version = _field(description, "format", int)
+        version = field(description, "format", int)
         if version != FORMAT:
             raise ModelFileError(f"its format is {version}; this version of backprop_xp reads {FORMAT}")
-        kind = _name(description, "kind")
+        kind = short_text(description, "kind")
         if kind not in KINDS:
             raise ModelFileError(unknown("kind of net", kind, KINDS))
-        extra = _field(description, "extra", dict)
+        extra = field(description, "extra", dict)
         return KINDS[kind].build(description, arrays, custom or {}, backend), extra
     except (ValueError, TypeError, OverflowError) as error:
         raise ModelFileError(f"{os.fspath(path)}: {error}") from None
@@ -97,13 +96,13 @@ def _describe_chain(net: Net) -> tuple[dict[str, Any], Arrays]:
 
 
 def _build_chain(description: dict[str, Any], arrays: Arrays, custom: Custom, backend: Any) -> Net:
-    sizes = inputs.as_sizes(_field(description, "sizes", list))
-    bias, dtype = _field(description, "bias", bool), inputs.as_dtype(_name(description, "dtype"))
+    sizes = inputs.as_sizes(field(description, "sizes", list))
+    bias, dtype = field(description, "bias", bool), inputs.as_dtype(short_text(description, "dtype"))
     shapes: dict[str, tuple[int, ...]] = {f"weights.{i}": shape for i, shape in enumerate(zip(sizes[1:], sizes[:-1]))}
     if bias:
         shapes |= {f"biases.{i}": (n,) for i, n in enumerate(sizes[1:])}
     check_arrays(arrays, shapes, dtype)
-    activations = _field(description, "activations", list)
+    activations = field(description, "activations", list)
     weights = (arrays[f"weights.{i}"] for i in range(len(sizes) - 1))
     net = Net(
         sizes,
@@ -113,7 +112,7 @@ def _build_chain(description: dict[str, Any], arrays: Arrays, custom: Custom, ba
         dtype,
         backend=backend,
         init=lambda rng, shape: next(weights),
-        reduction=inputs.one_of("reduction", _name(description, "reduction"), REDUCTIONS),
+        reduction=inputs.one_of("reduction", short_text(description, "reduction"), REDUCTIONS),
     )
     for i, tensor in enumerate(net.biases):
         tensor.data = net.backend.asarray(arrays[f"biases.{i}"], dtype, f"biases.{i}")
@@ -145,13 +144,14 @@ def build_object(what: str, saved: Any, known: Mapping[str, type], get: Callable
     """What :func:`describe_object` described; ``get`` refuses what can't be one."""
     if not isinstance(saved, dict):
         raise ModelFileError(f"its {what} must be a JSON object with a name and params")
-    params = {key: _number(key, value) for key, value in _field(saved, "params", dict).items()}
+    parameters = field(saved, "params", dict)
+    params = {key: number(parameters, key) for key in parameters}
     if "custom" not in saved:
-        name = _name(saved, "name")
+        name = short_text(saved, "name")
         if name not in known:
             raise ModelFileError(unknown(what, name, known))
         return known[name](**params)
-    name = _name(saved, "custom")
+    name = short_text(saved, "custom")
     if name not in custom:
         raise ModelFileError(f"its {what} {name!r} is not built in: give it with load(..., custom={{{name!r}: ...}})")
     thing = get(custom[name])
@@ -197,23 +197,3 @@ def _same(a: Any, b: Any) -> bool:
         return a.text == b.text and a.parameters == b.parameters
     mine, yours = getattr(a, "__dict__", {}), getattr(b, "__dict__", {})
     return a is b or (mine.keys() == yours.keys() and all(np.array_equal(mine[k], yours[k]) for k in mine))
-
-
-def _field(saved: Mapping[str, Any], key: str, kind: type) -> Any:
-    value = saved.get(key)
-    if type(value) is not kind:
-        raise ModelFileError(f"{key!r} of its description must be a {kind.__name__}, got {type(value).__name__}")
-    return value
-
-
-def _name(saved: Mapping[str, Any], key: str) -> str:
-    name = _field(saved, key, str)
-    if len(name) > LONGEST_NAME:
-        raise ModelFileError(f"{key!r} of its description may have {LONGEST_NAME} characters, got {len(name)}")
-    return name
-
-
-def _number(key: str, value: Any) -> float:
-    if type(value) in (int, float) or value in ("inf", "-inf", "nan"):
-        return float(value)
-    raise ModelFileError(f"the parameter {key[:LONGEST_NAME]!r} of its description must be a number")

@@ -16,7 +16,7 @@ from .errors import DataError
 from .model import Model
 from .sets import Frame
 from .table import Table
-from .targets import TASKS, Classes
+from .targets import TASKS, Classes, Target
 
 
 @dataclass(frozen=True)
@@ -79,24 +79,66 @@ class Trained:
         return self.model.target.describe_score(self.outputs, self.held_out[self.model.target.column])
 
 
+@dataclass
+class Prepared:
+    """A table as arrays, and which of its rows are for what.
+
+    Attributes:
+        frame: the rows that have a target.
+        x, y: inputs and targets of all of them.
+        first, held: positions of the rows to train on, and of those held out.
+        table, target: what was learnt from the former.
+        notes: sentences about what is odd.
+    """
+
+    frame: Frame
+    x: np.ndarray
+    y: np.ndarray
+    first: np.ndarray
+    held: np.ndarray
+    table: Table
+    target: Target
+    notes: list[str]
+
+
 def train(frame: Frame, column: str, recipe: Recipe = Recipe(), progress: bool | None = None) -> Trained:
     """Train a net to tell this column from the others.
 
     Raises:
         DataError: the table can't be used; the message says where.
     """
+    data = prepare(frame, column, recipe)
+    net = new_net(data, recipe)
+    history = net.fit(
+        data.x[data.first],
+        data.y[data.first],
+        validation=(data.x[data.held], data.y[data.held]),
+        progress=progress,
+        **fit_options(recipe),
+    )
+    model = Model(net, data.table, data.target)
+    held_out = data.frame.iloc[data.held]
+    return Trained(model, history, held_out, model.outputs(held_out), data.notes)
+
+
+def prepare(frame: Frame, column: str, recipe: Recipe) -> Prepared:
+    """Everything before the training."""
     _refuse_unknown(frame, [column, *recipe.categories, *recipe.ignore])
     frame, notes = _with_target(frame.drop(columns=[c for c in recipe.ignore if c != column]), column)
     first, held = split(frame, column, recipe)
     features = frame.drop(columns=[column])
     target = targets.learn(frame, column, first, recipe.task)
     table, odd = Table.learn(features, first, recipe.categories)
-    x, y = table.arrays(features), target.encode(frame[column])
-    depth = len(recipe.hidden)
-    net = Net(
-        (table.width, *recipe.hidden, target.outputs),
-        (*[recipe.activation] * depth, "identity"),
-        target.loss,
+    x, y = table.arrays(features).astype(recipe.dtype), target.encode(frame[column])
+    return Prepared(frame, x, y, first, held, table, target, notes + odd)
+
+
+def new_net(data: Prepared, recipe: Recipe) -> Net:
+    """The net, untrained."""
+    return Net(
+        (data.table.width, *recipe.hidden, data.target.outputs),
+        (*[recipe.activation] * len(recipe.hidden), "identity"),
+        data.target.loss,
         bias=True,
         dtype=recipe.dtype,
         rng=recipe.seed,
@@ -104,20 +146,17 @@ def train(frame: Frame, column: str, recipe: Recipe = Recipe(), progress: bool |
         init="glorot_uniform",
         reduction="mean",
     )
-    history = net.fit(
-        x[first],
-        y[first],
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        optimiser=AdamW(lr=recipe.lr, weight_decay=recipe.weight_decay),
-        schedule="cosine",
-        validation=(x[held], y[held]),
-        seed=recipe.seed,
-        progress=progress,
-    )
-    model = Model(net, table, target)
-    rest = frame.iloc[held]
-    return Trained(model, history, rest, model.outputs(rest), notes + odd)
+
+
+def fit_options(recipe: Recipe) -> dict[str, Any]:
+    """What ``net.fit`` is told."""
+    return {
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "optimiser": AdamW(lr=recipe.lr, weight_decay=recipe.weight_decay),
+        "schedule": "cosine",
+        "seed": recipe.seed,
+    }
 
 
 def split(frame: Frame, column: str, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,6 @@ def test_a_picture(target, tmp_path):
     trained = train(frame, "y", Recipe(hidden=(), epochs=2, backend="numpy"))
     draw(trained, tmp_path / "run.png")
     pixels = image.imread(tmp_path / "run.png")
-    assert pixels.shape[:2] == (460, 1100)
+    assert pixels.shape[1] == 1100
     assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 20
     assert [path.name for path in tmp_path.iterdir()] == ["run.png"]

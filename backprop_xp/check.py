@@ -126,24 +126,18 @@ def check_against_torch(net: Net, x: Any, y: Any = None, sample_weight: Any = No
         import torch
     except ImportError:
         raise ImportError("this check needs PyTorch: pip install 'backprop-xp[bench]'") from None
-    dtype = getattr(torch, net.dtype.name)
-    modules: list[Any] = []
-    for i, (weight, f) in enumerate(zip(net.weights, net.activations)):
-        out, width = weight.data.shape
-        linear = torch.nn.Linear(width, out, bias=bool(net.biases), dtype=dtype)
-        linear.weight.data = torch.tensor(_host(weight.data), dtype=dtype)
-        if net.biases:
-            linear.bias.data = torch.tensor(_host(net.biases[i].data), dtype=dtype)
-        modules += [linear, torch_activation(f)]
-    tx = torch.tensor(_host(x).copy(), dtype=dtype, requires_grad=True)
-    theirs = _torch_loss(net, torch.nn.Sequential(*modules)(tx), y, sample_weight)
+    from .exchange.pytorch import sequential
+
+    model = sequential(net, torch_activation)
+    linears = model[::2]
+    tx = torch.tensor(_host(x).copy(), dtype=getattr(torch, net.dtype.name), requires_grad=True)
+    theirs = _torch_loss(net, model(tx), y, sample_weight)
     theirs.backward()
 
     loss, grad_x = net.loss_and_grad(x, y, sample_weight=sample_weight, input_grad=True)
     tolerance = 2 * _forward_error(net, x)
     report = Report(f"{net} against PyTorch", unit=_unit(net, x, sample_weight))
     report.add("loss", loss, theirs, tolerance)
-    linears = modules[::2]
     for weight, linear in zip(net.weights, linears):
         report.add(weight.name or "", weight.grad, linear.weight.grad, tolerance)
     for bias, linear in zip(net.biases, linears):
@@ -153,39 +147,14 @@ def check_against_torch(net: Net, x: Any, y: Any = None, sample_weight: Any = No
 
 
 def torch_activation(activation: Any) -> Any:
-    """PyTorch's module for a built-in activation with these parameters."""
-    from torch import nn
+    """PyTorch's module for a built-in activation with these parameters; a subclass must mean what its base does."""
+    from .exchange.pytorch import to_module
 
     if not isinstance(activation, BuiltIn) or activation.name not in ACTIVATIONS:
         raise TypeError(f"PyTorch has no counterpart of the activation {type(activation).__name__}")
     if activation.name == "hard_sigmoid":
         return _hard_sigmoid()
-    if activation.name == "gelu_tanh":
-        return nn.GELU(approximate="tanh")
-    options = {parameter: getattr(activation, parameter) for parameter in activation.params}
-    return getattr(nn, TORCH_MODULES[activation.name])(**options)
-
-
-#: The module in torch.nn for every activation that has one with the same arithmetic.
-TORCH_MODULES = {
-    "identity": "Identity",
-    "tanh": "Tanh",
-    "sigmoid": "Sigmoid",
-    "relu": "ReLU",
-    "leaky_relu": "LeakyReLU",
-    "elu": "ELU",
-    "selu": "SELU",
-    "celu": "CELU",
-    "gelu": "GELU",
-    "silu": "SiLU",
-    "mish": "Mish",
-    "softplus": "Softplus",
-    "softsign": "Softsign",
-    "hard_tanh": "Hardtanh",
-    "hard_swish": "Hardswish",
-    "relu6": "ReLU6",
-    "log_sigmoid": "LogSigmoid",
-}
+    return to_module(ACTIVATIONS[activation.name](**{name: getattr(activation, name) for name in activation.params}))
 
 
 def _hard_sigmoid() -> Any:

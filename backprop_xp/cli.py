@@ -1,4 +1,4 @@
-"""The command line: bench, check, demo, info, cache."""
+"""The command line: train, predict, bench, check, demo, info, cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             return arguments.run(arguments)
-    except (ValueError, TypeError, BackendError, OSError) as error:
+    except (ValueError, TypeError, BackendError, ImportError, OSError) as error:
         print(f"backprop-xp: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -40,6 +40,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
+    from .data.command import add_to as add_data_commands
+
     parser = _Parser(prog="backprop-xp", description="Explicit backpropagation, at the speed of the machine.")
     parser.add_argument("--version", action="version", version=f"backprop-xp {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
@@ -66,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--backend", metavar="NAME")
     check.set_defaults(run=_check)
 
+    add_data_commands(commands)
     demo = commands.add_parser("demo", help="the article's example, step by step")
     demo.set_defaults(run=_demo)
     info = commands.add_parser("info", help="versions, backend, compiler, cache and threads")

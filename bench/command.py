@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from backprop_xp.bench import ablation, contenders, limits, plot, report
+from backprop_xp.bench import ablation, contenders, limits, plot, report, training
 from backprop_xp.bench.cases import ARTICLE, DEFAULT, Case, chain, parse_net
 from backprop_xp.bench.run import Settings, run_case, sweeps
 
@@ -34,6 +34,12 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
             result = run_case(case, settings, progress.show)
             results.append(result)
             progress.write("\n" + report.table([result], machine))
+        trained = []
+        whole = not (arguments.net or arguments.dtype or arguments.batch)
+        if whole and settings.backend == "numpy" and training.available():
+            chosen = training.CASES if arguments.full else training.QUICK
+            trained = training.run(chosen, threads, progress=progress.show)
+            progress.write("\n" + training.table(trained))
         families = {}
         steps = []
         if arguments.full:
@@ -49,7 +55,10 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
         print(f"\nover {family}\n" + report.table(swept, machine))
     everything = [*results, *(result for swept in families.values() for result in swept)]
     if arguments.json:
-        environment = _environment(settings) | {"ablation": [asdict(step) for step in steps]}
+        environment = _environment(settings) | {
+            "ablation": [asdict(step) for step in steps],
+            "training": [asdict(row) for row in trained],
+        }
         report.write_json(arguments.json, everything, machine, environment)
     if arguments.markdown:
         report.replace_file(arguments.markdown, (report.markdown(everything, machine) + "\n").encode())

@@ -12,6 +12,7 @@ import reference
 
 import backprop_xp
 from backprop_xp import ACTIVATIONS, Activation, Elementwise, check, get_activation
+from backprop_xp.exchange import pytorch
 from backprop_xp.formulas import FormulaError
 
 NAMES = list(ACTIVATIONS)
@@ -89,9 +90,9 @@ def test_parameters_and_their_defaults_are_pytorchs(name, changed):
     assert set(changed) == set(ACTIVATIONS[name].params)
     t = np.linspace(-4, 4, 81)
     for f in (ACTIVATIONS[name](), ACTIVATIONS[name](**changed)):
-        theirs = getattr(torch.nn, check.TORCH_MODULES[name])(**(changed if f.parameters != f.params else {}))
+        theirs = getattr(torch.nn, pytorch.MODULES[name][0])(**(changed if f.parameters != f.params else {}))
         if f.parameters == tuple(f.params.values()):
-            theirs = getattr(torch.nn, check.TORCH_MODULES[name])()
+            theirs = getattr(torch.nn, pytorch.MODULES[name][0])()
         np.testing.assert_allclose(f(t), theirs(torch.tensor(t)).numpy(), rtol=1e-13, atol=1e-15)
 
 

@@ -1,0 +1,197 @@
+"""From a table to a trained model, and how good it is on rows that it never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import inputs
+from ..net import Net
+from ..training import AdamW, History
+from . import targets
+from .errors import DataError
+from .model import Model
+from .sets import Frame
+from .table import Table
+from .targets import TASKS, Classes, Target
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. The defaults suit tables of some hundred to some hundred thousand rows.
+
+    AdamW's decay of 1.0 keeps weights within 1 or so, which small tables need; the cosine schedule ends the run
+    gently, so that no rows have to be given away for deciding when to stop.
+
+    Attributes:
+        hidden: widths of the hidden layers.
+        activation: of the hidden layers.
+        epochs, batch_size, lr, weight_decay: of AdamW under a cosine schedule.
+        validation: the share of the rows that are held out.
+        seed: of the split, the weights and the order of the rows.
+        task: "classification", "regression", or "auto": what the target looks like.
+        categories: numeric columns whose numbers are names.
+        ignore: columns that are left out.
+        backend, dtype: of the net.
+    """
+
+    hidden: Sequence[int] = (128,)
+    activation: str = "gelu"
+    epochs: int = 50
+    batch_size: int = 64
+    lr: float = 0.01
+    weight_decay: float = 1.0
+    validation: float = 0.2
+    seed: int = 0
+    task: str = "auto"
+    categories: Collection[str] = ()
+    ignore: Collection[str] = ()
+    backend: str | None = None
+    dtype: str = "float32"
+
+
+@dataclass
+class Trained:
+    """What came of it.
+
+    Attributes:
+        model: the net and all that belongs to it.
+        history: its losses by epoch, in training and on the held-out rows.
+        held_out: the rows that were held out, and their ``outputs``.
+        notes: sentences about what was odd in the table.
+    """
+
+    model: Model
+    history: History
+    held_out: Frame
+    outputs: np.ndarray
+    notes: list[str]
+
+    @property
+    def score(self) -> float:
+        """On the held-out rows: the share of right answers, or R^2."""
+        return self.model.target.score(self.outputs, self.held_out[self.model.target.column])
+
+    def describe_score(self) -> str:
+        return self.model.target.describe_score(self.outputs, self.held_out[self.model.target.column])
+
+
+@dataclass
+class Prepared:
+    """A table as arrays, and which of its rows are for what.
+
+    Attributes:
+        frame: the rows that have a target.
+        x, y: inputs and targets of all of them.
+        first, held: positions of the rows to train on, and of those held out.
+        table, target: what was learnt from the former.
+        notes: sentences about what is odd.
+    """
+
+    frame: Frame
+    x: np.ndarray
+    y: np.ndarray
+    first: np.ndarray
+    held: np.ndarray
+    table: Table
+    target: Target
+    notes: list[str]
+
+
+def train(frame: Frame, column: str, recipe: Recipe = Recipe(), progress: bool | None = None) -> Trained:
+    """Train a net to tell this column from the others.
+
+    Raises:
+        DataError: the table can't be used; the message says where.
+    """
+    data = prepare(frame, column, recipe)
+    net = new_net(data, recipe)
+    history = net.fit(
+        data.x[data.first],
+        data.y[data.first],
+        validation=(data.x[data.held], data.y[data.held]),
+        progress=progress,
+        **fit_options(recipe),
+    )
+    model = Model(net, data.table, data.target)
+    held_out = data.frame.iloc[data.held]
+    return Trained(model, history, held_out, model.outputs(held_out), data.notes)
+
+
+def prepare(frame: Frame, column: str, recipe: Recipe) -> Prepared:
+    """Everything before the training."""
+    _refuse_unknown(frame, [column, *recipe.categories, *recipe.ignore])
+    frame, notes = _with_target(frame.drop(columns=[c for c in recipe.ignore if c != column]), column)
+    first, held = split(frame, column, recipe)
+    features = frame.drop(columns=[column])
+    target = targets.learn(frame, column, first, recipe.task)
+    table, odd = Table.learn(features, first, recipe.categories)
+    x, y = table.arrays(features).astype(recipe.dtype), target.encode(frame[column])
+    return Prepared(frame, x, y, first, held, table, target, notes + odd)
+
+
+def new_net(data: Prepared, recipe: Recipe) -> Net:
+    """The net, untrained."""
+    return Net(
+        (data.table.width, *recipe.hidden, data.target.outputs),
+        (*[recipe.activation] * len(recipe.hidden), "identity"),
+        data.target.loss,
+        bias=True,
+        dtype=recipe.dtype,
+        rng=recipe.seed,
+        backend=recipe.backend,
+        init="glorot_uniform",
+        reduction="mean",
+    )
+
+
+def fit_options(recipe: Recipe) -> dict[str, Any]:
+    """What ``net.fit`` is told."""
+    return {
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "optimiser": AdamW(lr=recipe.lr, weight_decay=recipe.weight_decay),
+        "schedule": "cosine",
+        "seed": recipe.seed,
+    }
+
+
+def split(frame: Frame, column: str, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the rows to train on and of those held out, in which every class has its share."""
+    if not 0 < recipe.validation < 1:
+        raise ValueError(f"the validation share must be between 0 and 1, got {recipe.validation}")
+    inputs.one_of("task", recipe.task, TASKS)
+    everything = np.arange(len(frame))
+    target = targets.learn(frame, column, everything, recipe.task)
+    groups = target.encode(frame[column]) if isinstance(target, Classes) else np.zeros(len(frame), np.int64)
+    random = np.random.default_rng(recipe.seed)
+    held = []
+    for group in np.unique(groups):
+        members = random.permutation(everything[groups == group])
+        held.append(members[: min(round(recipe.validation * len(members)), len(members) - 1)])
+    held_out = np.sort(np.concatenate(held))
+    if not len(held_out):
+        raise DataError(f"{len(frame)} rows are too few to hold {recipe.validation:.0%} out")
+    return np.setdiff1d(everything, held_out), held_out
+
+
+def _with_target(frame: Frame, column: str) -> tuple[Frame, list[str]]:
+    """The rows that have a target."""
+    absent = frame[column].isna().to_numpy()
+    if not absent.any():
+        return frame, []
+    if absent.all():
+        raise DataError(f"the target {column!r} is missing in every row")
+    row = frame.index[absent.argmax()]
+    return frame[~absent], [f"{absent.sum()} rows without {column!r} are left out (the first is row {row})"]
+
+
+def _refuse_unknown(frame: Any, names: Sequence[str]) -> None:
+    known = list(map(str, frame.columns))
+    for name in names:
+        if name not in known:
+            shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+            raise DataError(f"the table has no column {name!r}; it has {shown}")

@@ -1,0 +1,178 @@
+"""Chains as ONNX files, for every runtime that reads them.
+
+An activation becomes ONNX's operator of that name where there is one with the same meaning. Everything else,
+a user's own formulas included, is spelled out from the formula in elementary operators; so is every activation in
+float64, for which ONNX rounds attributes to float32 and onnxruntime has hardly any operators.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import inputs
+from ..activations import ACTIVATIONS, Elementwise
+from ..backend import NUMPY
+from ..files import replacing
+from ..formulas import Formula, special
+from ..net import Net
+
+OPSET, IR_VERSION = 20, 9  # the first with Gelu; its release's format
+LARGEST = 2**31 - 1  # bytes in a protobuf message
+
+Attributes = dict[str, float | str]
+
+#: float32: ONNX's operator and its attributes, made from the activation.
+OPERATORS: dict[str, tuple[str, Callable[[Any], Attributes]]] = {
+    "identity": ("Identity", lambda f: {}),
+    "tanh": ("Tanh", lambda f: {}),
+    "sigmoid": ("Sigmoid", lambda f: {}),
+    "relu": ("Relu", lambda f: {}),
+    "leaky_relu": ("LeakyRelu", lambda f: {"alpha": f.negative_slope}),
+    "elu": ("Elu", lambda f: {"alpha": f.alpha}),
+    "selu": ("Selu", lambda f: {}),
+    "celu": ("Celu", lambda f: {"alpha": f.alpha}),
+    "gelu": ("Gelu", lambda f: {"approximate": "none"}),
+    "gelu_tanh": ("Gelu", lambda f: {"approximate": "tanh"}),
+    "mish": ("Mish", lambda f: {}),
+    "softsign": ("Softsign", lambda f: {}),
+    "hard_sigmoid": ("HardSigmoid", lambda f: {"alpha": 1 / 6, "beta": 0.5}),
+    "hard_swish": ("HardSwish", lambda f: {}),
+}
+
+#: The formula language's functions that are operators of ONNX.
+DIRECT = {
+    "add": "Add", "subtract": "Sub", "multiply": "Mul", "divide": "Div", "negative": "Neg", "abs": "Abs",
+    "sign": "Sign", "sqrt": "Sqrt", "exp": "Exp", "log": "Log", "tanh": "Tanh", "minimum": "Min", "maximum": "Max",
+    "where": "Where", "less": "Less", "less_equal": "LessOrEqual", "greater": "Greater",
+    "greater_equal": "GreaterOrEqual", "equal": "Equal",
+}  # fmt: skip
+
+
+def _polynomial(x: str, coefficients: tuple[float, ...]) -> str:
+    text = repr(coefficients[0])
+    for c in coefficients[1:]:
+        text = f"({text}) * {x} + {c!r}"
+    return f"({text})"
+
+
+_ERFC = {  # as in formulas/special.py; "tail" is erfc(|x|) for |x| > 0.46875
+    "a": "abs(x)",
+    "near": f"x * {_polynomial('(x * x)', special.A)} / {_polynomial('(x * x)', special.B)}",
+    "m": "minimum(a, 4)",
+    "u": "1 / (maximum(a, 4) * maximum(a, 4))",
+    "far": f"({special.INVERSE_SQRT_PI} - u * {_polynomial('u', special.P)} / {_polynomial('u', special.Q)}) / a",
+    "tail": f"exp(-a * a) * where(a <= 4, {_polynomial('m', special.C)} / {_polynomial('m', special.D)}, far)",
+}
+
+#: The others in terms of these: variable, subexpressions, value.
+COMPOSED: dict[str, tuple[str, dict[str, str], str]] = {
+    "expm1": ("x", {}, "tanh(0.5 * x) * (exp(x) + 1)"),  # which keeps every digit of a small x
+    "log1p": ("x", {"u": "1 + x"}, "where(u == 1, x, where(u == x, log(u), log(u) * (x / (u - 1))))"),
+    "erf": ("x", _ERFC, "where(a <= 0.46875, near, sign(x) * (1 - tail))"),
+    "normal_cdf": (
+        "t",
+        {"x": f"{special.SQRT_HALF} * t", **_ERFC},
+        "where(a <= 0.46875, 0.5 + 0.5 * near, where(t < 0, 0.5 * tail, 1 - 0.5 * tail))",
+    ),
+    "normal_pdf": ("t", {}, f"{special.INVERSE_SQRT_2PI} * exp(-0.5 * t * t)"),
+}
+
+
+def to_onnx(net: Net, path: str | os.PathLike[str]) -> None:
+    """Write the net's forward pass as an ONNX file: input "x" (n, features), output "z" (n, out), n free.
+
+    The loss is not part of it. Parameters are in the file, which is written to a temporary name and renamed.
+
+    Raises:
+        TypeError: an activation is code, not a formula. ImportError: the package onnx is not installed.
+    """
+    try:
+        import onnx
+        from onnx import helper
+    except ImportError:
+        raise ImportError("writing ONNX files needs onnx: pip install 'backprop-xp[exchange]'") from None
+    writer = _Writer(onnx, net.dtype)
+    z = "x"
+    for i, (weight, bias, activation) in enumerate(inputs.as_layers(net)):
+        parameters = [writer.array(NUMPY.take(weight), f"W{i}")]
+        if bias is not None:
+            parameters.append(writer.array(NUMPY.take(bias), f"b{i}"))
+        t = writer.add("Gemm", z, *parameters, transB=1)
+        z = writer.activation(activation, t)
+    writer.nodes.append(helper.make_node("Identity", [z], ["z"]))
+    kind = helper.np_dtype_to_tensor_dtype(net.dtype)
+    graph = helper.make_graph(
+        writer.nodes,
+        "backprop_xp",
+        [helper.make_tensor_value_info("x", kind, ["n", net.sizes[0]])],
+        [helper.make_tensor_value_info("z", kind, ["n", net.sizes[-1]])],
+        writer.arrays,
+    )
+    if graph.ByteSize() > LARGEST:
+        raise ValueError(f"an ONNX file may have {LARGEST} bytes, this net needs {graph.ByteSize()}")
+    opset = helper.make_opsetid("", OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="backprop_xp")
+    onnx.checker.check_model(model, full_check=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+
+
+class _Writer:
+    """Nodes and constant arrays of an ONNX graph. Values go by their names."""
+
+    def __init__(self, onnx: Any, dtype: np.dtype) -> None:
+        self.onnx, self.dtype = onnx, dtype
+        self.nodes: list[Any] = []
+        self.arrays: list[Any] = []
+        self._numbers: dict[str, str] = {}
+
+    def add(self, op: str, *args: str, **attributes: Any) -> str:
+        name = f"v{len(self.nodes)}"
+        self.nodes.append(self.onnx.helper.make_node(op, args, [name], **attributes))
+        return name
+
+    def array(self, array: np.ndarray, name: str) -> str:
+        self.arrays.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def number(self, number: float) -> str:
+        key = float(number).hex()
+        if key not in self._numbers:
+            self._numbers[key] = self.array(np.array(number, self.dtype), f"c{len(self._numbers)}")
+        return self._numbers[key]
+
+    def activation(self, f: Any, t: str) -> str:
+        if not isinstance(f, Elementwise) or not f.is_formula:
+            raise TypeError(f"the activation {type(f).__name__} is code; ONNX takes built-in ones and formulas")
+        if self.dtype == np.float32 and type(f) is ACTIVATIONS.get(f.name) and f.name in OPERATORS:
+            op, attributes = OPERATORS[f.name]
+            return self.add(op, t, **attributes(f))
+        names = {"t": t} | {name: self.number(number) for name, number in zip(f.text[3], f.parameters)}
+        return self.formula(f.formula, names)
+
+    def formula(self, formula: Formula, names: dict[str, str]) -> str:
+        done: dict[int, str] = {}
+
+        def value(index: int) -> str:
+            if index not in done:
+                node = formula.nodes[index]
+                args = [value(i) for i in node.args]
+                match node.op:
+                    case "variable" | "parameter":
+                        done[index] = names[node.name]
+                    case "constant":
+                        done[index] = self.number(node.number)
+                    case "not_equal":
+                        done[index] = self.add("Not", self.add("Equal", *args))
+                    case op if op in DIRECT:
+                        done[index] = self.add(DIRECT[op], *args)
+                    case op:
+                        variable, let, text = COMPOSED[op]
+                        done[index] = self.formula(Formula((variable,), (), let, {"value": text}), {variable: args[0]})
+            return done[index]
+
+        return value(formula.outputs["value"])

@@ -1,0 +1,121 @@
+"""Tables from scikit-learn and from files; what is wrong with a file is said with row and column."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+
+import numpy as np
+import pandas
+import pytest
+
+from backprop_xp.data import SETS, DataError, read
+
+
+def write(tmp_path, text, name="table.csv"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "name, shape, targets",
+    [
+        ("digits", (1797, 65), {str(k) for k in range(10)}),
+        ("iris", (150, 5), {"setosa", "versicolor", "virginica"}),
+        ("breast-cancer", (569, 31), {"malignant", "benign"}),
+        ("diabetes", (442, 11), None),
+    ],
+)
+def test_sets(name, shape, targets):
+    pytest.importorskip("sklearn")
+    frame = read(name)
+    assert frame.shape == shape
+    assert list(frame.index[:2]) == [1, 2]
+    if targets:
+        assert set(frame["target"]) == targets
+    else:
+        assert frame["target"].dtype == float
+
+
+def test_rows_of_a_csv_have_the_numbers_that_an_editor_shows(tmp_path):
+    frame = read(write(tmp_path, "a,b\n1,x\n\n3,\n,z\n\n"))
+    assert list(frame.index) == [2, 4, 5]
+    assert frame["a"].tolist()[:2] == [1, 3]
+    assert frame.isna().to_numpy().sum() == 2
+
+
+def test_csv_with_a_byte_order_mark_quotes_and_more(tmp_path):
+    frame = read(write(tmp_path, '\ufeffa,"b, c"\r\n1,"x, ""y"""\r\n'.encode(), "TABLE.CSV"))
+    assert list(frame.columns) == ["a", "b, c"]
+    assert frame.iloc[0].tolist() == [1, 'x, "y"']
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "is empty"),
+        ("a,b\n", "has no rows"),
+        ("a,b\n1,2\n3,4,5\n", "row 3: 3 columns where 2 were expected"),
+        ("a,b\n1,2,3\n1,2,3\n", "more columns than row 1 has names"),
+        ('a,b\n1,"2\n', "can't be read as CSV"),
+        (b"a,b\n1,\xff\n", "no UTF-8 text"),
+    ],
+)
+def test_a_bad_csv(text, message, tmp_path):
+    with pytest.raises(DataError, match=message) as caught:
+        read(write(tmp_path, text))
+    assert "table.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_npz(tmp_path):
+    path = tmp_path / "table.npz"
+    np.savez(path, x=np.arange(6.0).reshape(3, 2), y=np.array(["a", "b", "a"]))
+    frame = read(path)
+    assert list(frame.columns) == ["x_0", "x_1", "y"]
+    assert frame.loc[2].tolist() == [2.0, 3.0, "b"]
+
+
+def test_a_bad_npz(tmp_path):
+    path = tmp_path / "table.npz"
+    for arrays, message in (
+        ({"x": np.zeros((2, 2, 2))}, "array x has 3 dimensions"),
+        ({"x": np.zeros(2), "y": np.zeros(3)}, r"one length, got \[2, 3\]"),
+        ({"x": np.array([{}, {}], object)}, "can't be read as .npz: Object arrays"),
+        ({}, "has no rows"),
+    ):
+        np.savez(path, **arrays)
+        with pytest.raises(DataError, match=message):
+            read(path)
+    for content in (b"", b"PK\3\4", pickle.dumps([1])):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"can't be read as \.npz"):
+            read(path)
+
+
+def test_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "table.parquet"
+    table = pandas.DataFrame({"a": [1, None, 3], "b": ["x", "y", None], "c": [True, False, True]}, index=[7, 8, 9])
+    table.to_parquet(path)
+    frame = read(path)
+    assert list(frame.index) == [1, 2, 3]
+    assert frame["b"].tolist()[:2] == ["x", "y"]
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match="can't be read as parquet"):
+        read(path)
+
+
+def test_other_sources():
+    with pytest.raises(ValueError, match=r"unknown data 'digit'; did you mean 'digits'\?; a file must be .csv, .npz"):
+        read("digit")
+    for name in ("none.csv", "none.npz", "none.parquet"):
+        with pytest.raises(FileNotFoundError):
+            read(name)
+
+
+def test_without_pandas(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"real data needs pandas: pip install 'backprop-xp\[data\]'"):
+        read(next(iter(SETS)))

@@ -1,0 +1,149 @@
+"""Tables as arrays: standardised, one-hot, and every surprise said or refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backprop_xp.data import DataError, Table
+from backprop_xp.exchange import ModelFileError
+
+
+def frame(**columns):
+    table = pandas.DataFrame(columns)
+    table.index = range(2, len(table) + 2)
+    return table
+
+
+def learn(table, rows=None, categories=()):
+    return Table.learn(table, np.arange(len(table)) if rows is None else np.array(rows), categories)
+
+
+def test_numbers_are_standardised_by_the_training_rows():
+    table, notes = learn(frame(a=[1, 2, 3, 100], b=[True, False, True, True]), rows=[0, 1, 2])
+    x = table.arrays(frame(a=[2, 3, 1e6], b=[False, True, False]))
+    scale = np.std([1, 2, 3])
+    np.testing.assert_allclose(x[:, 0], [0, 1 / scale, (1e6 - 2) / scale])
+    np.testing.assert_allclose(x[:2, 1], [-(2 / 3) / np.std([1, 0, 1]), (1 / 3) / np.std([1, 0, 1])])
+    assert notes == []
+
+
+def test_texts_are_one_hot_in_order():
+    for values in (["b", "a", "c", "b"], pandas.Categorical(["b", "a", "c", "b"])):
+        table, _ = learn(frame(t=values))
+        np.testing.assert_array_equal(table.arrays(frame(t=["c", "a"])), [[0, 0, 1], [1, 0, 0]])
+
+
+def test_missing_numbers_take_the_mean_and_it_is_said():
+    table, notes = learn(frame(a=[1.0, np.nan, 3.0, np.nan]))
+    np.testing.assert_array_equal(table.arrays(frame(a=[np.nan, 3.0])), [[0], [1]])
+    assert notes == ["column 'a': 2 missing values (the first in row 3) take the mean, 2"]
+
+
+def test_missing_texts_are_a_category_if_there_were_any():
+    table, notes = learn(frame(t=["x", None, "y"]))
+    np.testing.assert_array_equal(table.arrays(frame(t=[None, "y"])), [[0, 0, 1], [0, 1, 0]])
+    assert notes == ["column 't': 1 missing values (the first in row 3) are a category of their own"]
+    table, _ = learn(frame(t=["x", "y"]))
+    with pytest.raises(DataError, match="row 3, column 't': a missing value was not seen in training; known are x, y"):
+        table.arrays(frame(t=["x", None]))
+
+
+@pytest.mark.parametrize("values", [[5, 5, 5], ["x", "x", "x"], [np.nan] * 3, [None] * 3, [5.0, np.nan, 5.0]])
+def test_constant_columns_are_left_out(values):
+    table, notes = learn(frame(a=[1, 2, 3], k=values))
+    assert notes == ["column 'k' is constant and left out"]
+    assert table.arrays(frame(a=[1, 2])).shape == (2, 1)  # it may be absent later
+    with pytest.raises(DataError, match="no column is left"):
+        learn(frame(k=values))
+
+
+def test_a_column_that_is_constant_in_the_training_rows_is_left_out():
+    assert learn(frame(a=[1, 2, 3], k=[5, 5, 6]), rows=[0, 1])[1] == ["column 'k' is constant and left out"]
+
+
+def test_an_unseen_label_is_refused():
+    table, _ = learn(frame(t=["x", "y"]))
+    with pytest.raises(DataError, match="row 4, column 't': 'z' was not seen in training; known are x, y"):
+        table.arrays(frame(t=["x", "y", "z"]))
+
+
+def test_strays_are_refused_with_row_and_column():
+    with pytest.raises(DataError, match=r"row 5, column 'a': 'four' is no number, as most .* --categories a"):
+        learn(frame(a=["1", "2", "3", "four"]))
+    table, _ = learn(frame(a=["1", "2", "3", "four"]), categories=["a"])
+    assert table.width == 4
+    table, _ = learn(frame(a=[1, 2, 3]))
+    with pytest.raises(DataError, match="row 3, column 'a': 'four' is no number"):
+        table.arrays(frame(a=["1", "four"]))
+    with pytest.raises(DataError, match="row 3, column 'a': 'inf' is not finite"):
+        table.arrays(frame(a=[1, np.inf]))
+
+
+def test_numbers_that_are_names():
+    table, _ = learn(frame(a=[3, 1, 3]), categories=["a"])
+    # a missing value makes floats of whole numbers; they are the same names
+    np.testing.assert_array_equal(table.arrays(frame(a=[1.0, 3.0])), [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (pandas.date_range("2020", periods=30), r"column 'a' holds datetime64.*--ignore a"),
+        ([1j] * 30, "column 'a' holds complex numbers"),
+        ([f"name {i}" for i in range(30)], "column 'a' has a different text in every row: leave it out"),
+        ([[1]] * 30, "a category must be a text, a number or a truth value, got list"),
+        ([1e308, -1e308] * 15, "its numbers, -1e[+]308 to 1e[+]308, can't be standardised"),
+    ],
+)
+def test_what_can_not_be_used(values, message):
+    with pytest.raises(DataError, match=message):
+        learn(frame(a=values))
+
+
+def test_too_many_categories():
+    values = [str(i % 1500) + "x" for i in range(4000)]
+    with pytest.raises(DataError, match="has 1500 different texts; 1000 are possible"):
+        learn(frame(a=values))
+
+
+def test_an_absent_column():
+    table, _ = learn(frame(a=[1, 2], b=["x", "y"]))
+    with pytest.raises(DataError, match="the table has no column 'b', on which the net was trained"):
+        table.arrays(frame(a=[1]))
+
+
+@given(
+    st.lists(st.none() | st.floats(-1e6, 1e6), min_size=3, max_size=20),
+    st.lists(st.none() | st.sampled_from(["x", "ä", "1"]), min_size=3, max_size=20),
+)
+def test_there_and_back_through_json(numbers, labels):
+    n = min(len(numbers), len(labels))
+    given = frame(a=np.array(numbers[:n], float), t=pandas.Series(labels[:n], dtype=object).to_numpy(), c=range(n))
+    try:
+        table, _ = learn(given)
+    except DataError:
+        return
+    again = Table.build(json.loads(json.dumps(table.describe())))
+    assert again.columns == table.columns
+    x = table.arrays(given)
+    assert x.shape == (n, table.width)
+    assert np.isfinite(x).all()
+    np.testing.assert_array_equal(again.arrays(given), x)
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [[1], [{}], [{"column": "a"}], [{"column": "a", "mean": "0", "scale": 1}], [{"column": 1, "mean": 0, "scale": 1}],
+     [{"column": "a", "labels": "ab", "missing": True}], [{"column": "a", "labels": ["x", "x"], "missing": True}],
+     [{"column": "a", "labels": [1], "missing": True}], [{"column": "a", "labels": ["x"], "missing": 1}]],
+    ids=str,
+)  # fmt: skip
+def test_a_hostile_description(saved):
+    with pytest.raises(ModelFileError):
+        Table.build(saved)

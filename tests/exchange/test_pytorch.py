@@ -1,0 +1,148 @@
+"""Nets to PyTorch and back: the same outputs, the same gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from backprop_xp import ACTIVATIONS, Activation, Elementwise, Net
+from backprop_xp.exchange import from_torch, to_torch
+from backprop_xp.exchange.pytorch import MODULES, from_module, to_module
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+CHANGED = {
+    "leaky_relu": {"negative_slope": 0.2}, "elu": {"alpha": 0.7}, "celu": {"alpha": 2.0},
+    "softplus": {"beta": 3.0, "threshold": 5.0}, "hard_tanh": {"min_val": -2.0, "max_val": 0.5},
+}  # fmt: skip
+
+
+def assert_equal(net, model, x):
+    """Outputs, and gradients of half the sum of squares in every parameter and in x."""
+    model.zero_grad()
+    tensor = torch.tensor(x, requires_grad=True)
+    z = model(tensor)
+    np.testing.assert_allclose(net(x), z.detach().numpy(), rtol=1e-12, atol=1e-12)
+    (0.5 * (z * z).sum()).backward()
+    _, grad_x = net.loss_and_grad(x, input_grad=True)
+    # the derivative of nn.Hardsigmoid is a float32 1 / 6 in every dtype
+    tolerance = 1e-6 if any(f.name == "hard_sigmoid" for f in net.activations) else 1e-11
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    pairs = [(w.grad, linear.weight.grad) for w, linear in zip(net.weights, linears, strict=True)]
+    pairs += [(b.grad, linear.bias.grad) for b, linear in zip(net.biases, linears)]
+    for mine, theirs in [*pairs, (grad_x, tensor.grad)]:
+        np.testing.assert_allclose(mine, theirs.numpy(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_there_and_back(name, bias, random):
+    for params in ({}, CHANGED.get(name, {})):
+        f = ACTIVATIONS[name](**params)
+        net = Net((4, 5, 3), (f, f), bias=bias, rng=0)
+        for b in net.biases:
+            b.data[:] = random.normal(size=b.data.shape)
+        x = random.normal(size=(9, 4)) * 3
+        model = to_torch(net)
+        assert_equal(net, model, x)
+        again = from_torch(model)
+        assert_equal(again, model, x)
+        assert repr(again.activations) == repr(net.activations)
+        assert len(again.biases) == len(net.biases)
+
+
+def test_the_table_is_whole():
+    assert set(MODULES) == set(ACTIVATIONS)
+    assert {set(params) == set(ACTIVATIONS[name].params) for name, params in CHANGED.items()} == {True}
+    for name, cls in ACTIVATIONS.items():
+        assert from_module(to_module(cls())).name == name
+
+
+def test_parameters_are_copies():
+    net = Net((2, 2), rng=0, bias=True)
+    model = to_torch(net)
+    again = from_torch(model)
+    with torch.no_grad():
+        model[0].weight += 1
+        model[0].bias += 1
+    for other in (net, again):
+        assert other(np.ones(2)).tolist() == Net((2, 2), rng=0)(np.ones(2)).tolist()
+
+
+def test_forms_of_chains(random):
+    """Linear after Linear, an activation that is used twice, Identity anywhere, a chain within a chain."""
+    tanh = nn.Tanh()
+    inner = nn.Sequential(nn.Linear(5, 3), tanh, nn.Identity())
+    model = nn.Sequential(nn.Identity(), nn.Linear(4, 6), tanh, nn.Linear(6, 5), inner, nn.Linear(3, 2)).double()
+    net = from_torch(model, loss="half_sum_sq")
+    assert net.sizes == (4, 6, 5, 3, 2)
+    assert [f.name for f in net.activations] == ["tanh", "identity", "tanh", "identity"]
+    assert_equal(net, model, random.normal(size=(5, 4)))
+
+
+def test_options_and_dtype():
+    net = from_torch(nn.Sequential(nn.Linear(3, 2)), loss="mse", reduction="mean", threads=1)
+    assert (net.dtype, net.loss.name, net.reduction, net.threads) == ("float32", "mse", "mean", 1)
+    assert to_torch(net)[0].weight.dtype == torch.float32
+
+
+SHARED = nn.Linear(2, 2)
+HOOKED = nn.Linear(2, 2)
+HOOKED.register_forward_hook(lambda module, args, z: 2 * z)
+REFUSED = [
+    (nn.Linear(2, 2), "takes a torch.nn.Sequential, got Linear"),
+    (nn.Sequential(), "a net needs a Linear module"),
+    (
+        nn.Sequential(nn.Linear(2, 2), nn.Dropout()),
+        r"module 1 \(Dropout\) has no counterpart: unknown module 'Dropout'",
+    ),
+    (nn.Sequential(nn.Linear(2, 2), nn.PReLU()), "'PReLU'"),
+    (nn.Sequential(nn.Linear(2, 2), nn.Softmax(1)), "'Softmax'"),
+    (nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))), r"module 0.1 \(BatchNorm1d\)"),
+    (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))), "ParametrizedLinear"),
+    (nn.Sequential(nn.Tanh(), nn.Linear(2, 2)), r"module 0 \(Tanh\) doesn't follow a Linear"),
+    (nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.ReLU()), r"module 2 \(ReLU\) doesn't follow a Linear"),
+    (nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, bias=False)), "either every Linear has a bias or none: 0 and 1"),
+    (nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 2)), "Linear 1 takes 2 features, 0 gives 3"),
+    (nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double()), "one dtype: 0 and 1"),
+    (nn.Sequential(SHARED, SHARED), "Linear 1 shares a parameter with 0"),
+    (nn.Sequential(HOOKED), r"module 0 \(Linear\) has forward hooks"),
+]
+
+
+@pytest.mark.parametrize("model, message", REFUSED, ids=[message[:30] for _, message in REFUSED])
+def test_what_has_no_counterpart_is_refused_by_name(model, message):
+    with pytest.raises(TypeError, match=message):
+        from_torch(model)
+
+
+def test_half_precision_is_refused():
+    with pytest.raises(ValueError, match="dtype must be 'float32' or 'float64', got 'bfloat16'"):
+        from_torch(nn.Sequential(nn.Linear(2, 2)).bfloat16())
+
+
+def test_your_own_activations_are_refused_by_name():
+    class Cube(Activation):
+        pass
+
+    for f, shown in ((Cube(), "Cube"), (Elementwise("bump", "t * t"), "Elementwise 'bump'")):
+        with pytest.raises(TypeError, match=f"PyTorch has no counterpart of the activation {shown}"):
+            to_torch(Net((2, 2), (f,)))
+
+
+def test_without_pytorch(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    for call in (lambda: to_torch(Net((2, 2))), lambda: from_torch(None)):
+        with pytest.raises(ImportError, match="needs PyTorch"):
+            call()
+
+
+@pytest.mark.gpu
+def test_a_net_on_a_device():
+    pytest.importorskip("cupy")
+    net = Net((3, 2), rng=0, backend="cupy", bias=True)
+    model = to_torch(net)
+    x = np.ones((4, 3))
+    np.testing.assert_allclose(net(x).get(), model(torch.tensor(x)).detach().numpy(), rtol=1e-12)
+    np.testing.assert_array_equal(from_torch(model, backend="cupy").weights[0].data.get(), net.weights[0].data.get())

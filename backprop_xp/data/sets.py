@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 import warnings
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..messages import unknown
+from ..training.checkpoints import UNREADABLE
 from .errors import DataError
 
 Frame = Any  # pandas.DataFrame
@@ -98,8 +97,8 @@ def _npz(pandas: Any, path: Path) -> Frame:
                 columns |= parts
     except DataError:
         raise
-    except (ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} can't be read as .npz: {error}") from None
+    except (*UNREADABLE, OSError) as error:
+        raise DataError(f"{path} can't be read as .npz: {_first_line(error)}") from None
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
         raise DataError(f"{path}: its arrays must have one length, got {sorted(lengths)}")
@@ -123,7 +122,7 @@ def _parquet(pandas: Any, path: Path) -> Frame:
     return frame
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -1,31 +1,25 @@
-"""Saving and loading nets: what a net is, as JSON, and back.
+"""Saving and loading nets: what a net is, as JSON and arrays, and back.
 
-A description names everything: built-in activations and losses with their parameters, a user's own by their
-names alone. :data:`KINDS` says how each kind of net is described and built; a new kind is one entry.
+:data:`KINDS` says how each kind of net is described and built; a new kind is one entry.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .. import inputs
-from ..activations import ACTIVATIONS, METHODS, Elementwise, get_activation
+from ..activations import ACTIVATIONS, get_activation
 from ..backend import NUMPY, Backend
-from ..losses import LOSSES, ElementwiseLoss, get_loss
+from ..losses import LOSSES, get_loss
 from ..messages import unknown
 from ..model import REDUCTIONS
 from ..net import Net
-from .container import LONGEST_NAME, ModelFileError, field, number, read, short_text, write
+from .container import ModelFileError, field, read, short_text, write
+from .objects import Arrays, Custom, build_object, check_arrays, describe_object, distinct
 
 FORMAT = 1
-
-Custom = Mapping[str, Any]
-Arrays = dict[str, np.ndarray]
 
 
 def save(net: Any, path: str | os.PathLike[str], extra: Mapping[str, Any] | None = None) -> None:
@@ -84,7 +78,7 @@ def _describe_chain(net: Net) -> tuple[dict[str, Any], Arrays]:
     arrays = {f"weights.{i}": NUMPY.take(layer.weight) for i, layer in enumerate(layers)}
     arrays |= {f"biases.{i}": NUMPY.take(layer.bias) for i, layer in enumerate(layers) if layer.bias is not None}
     activations = [describe_object(layer.activation, ACTIVATIONS) for layer in layers]
-    _distinct(zip(activations, (layer.activation for layer in layers)))
+    distinct("activations", zip(activations, (layer.activation for layer in layers)))
     description = {
         "sizes": list(net.sizes),
         "activations": activations,
@@ -129,72 +123,3 @@ class Kind(NamedTuple):
 
 
 KINDS = {"chain": Kind(Net, _describe_chain, _build_chain)}
-
-
-def describe_object(thing: Any, known: Mapping[str, type]) -> dict[str, Any]:
-    """An activation or a loss: the name and parameters of a built-in one, the name of a user's own."""
-    name = getattr(thing, "name", "")
-    overridden = (METHODS | {"weighted"}) & getattr(thing, "__dict__", {}).keys()
-    if known.get(name) is type(thing) and not overridden:
-        return {"name": name, "params": _parameters(thing)}
-    own = name if isinstance(name, str) and name and name not in known else type(thing).__name__
-    return {"custom": own, "params": _parameters(thing)}
-
-
-def build_object(what: str, saved: Any, known: Mapping[str, type], get: Callable[[Any], Any], custom: Custom) -> Any:
-    """What :func:`describe_object` described; ``get`` refuses what can't be one."""
-    if not isinstance(saved, dict):
-        raise ModelFileError(f"its {what} must be a JSON object with a name and params")
-    parameters = field(saved, "params", dict)
-    params = {key: number(parameters, key) for key in parameters}
-    if "custom" not in saved:
-        name = short_text(saved, "name")
-        if name not in known:
-            raise ModelFileError(unknown(what, name, known))
-        return known[name](**params)
-    name = short_text(saved, "custom")
-    if name not in custom:
-        raise ModelFileError(f"its {what} {name!r} is not built in: give it with load(..., custom={{{name!r}: ...}})")
-    thing = get(custom[name])
-    mine = {key: float(value) for key, value in _parameters(thing).items()}
-    if str(mine) != str(params):  # as text, NaN is equal to itself
-        raise ModelFileError(f"its {what} {name!r} was saved with {params or 'no parameters'}, custom has {mine}")
-    return thing
-
-
-def check_arrays(arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype) -> None:
-    """That the file holds just these arrays, of these shapes, in this dtype."""
-    if arrays.keys() != shapes.keys():
-        odd = sorted(arrays.keys() ^ shapes.keys())[0][:LONGEST_NAME]
-        raise ModelFileError(f"the array {odd!r} is {'missing' if odd in shapes else 'not part of the net'}")
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape or arrays[name].dtype != dtype:
-            having = f"{arrays[name].dtype} {arrays[name].shape}"
-            raise ModelFileError(f"the array {name!r} must be {dtype} {shape}, got {having}")
-
-
-def _parameters(thing: Any) -> dict[str, Any]:
-    names = thing.text[3] if isinstance(thing, Elementwise) else ()
-    if isinstance(thing, ElementwiseLoss):
-        names = tuple(thing.params)
-    values = {name: float(getattr(thing, name)) for name in names}
-    return {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
-
-
-def _distinct(described: Iterator[tuple[dict[str, Any], Any]]) -> None:
-    """Two activations under one name couldn't be told apart on loading."""
-    seen: dict[str, Any] = {}
-    for saved, thing in described:
-        if "custom" in saved and not _same(seen.setdefault(saved["custom"], thing), thing):
-            raise ValueError(
-                f"two different activations are called {saved['custom']!r}: give them names of their own to save them"
-            )
-
-
-def _same(a: Any, b: Any) -> bool:
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, Elementwise):
-        return a.text == b.text and a.parameters == b.parameters
-    mine, yours = getattr(a, "__dict__", {}), getattr(b, "__dict__", {})
-    return a is b or (mine.keys() == yours.keys() and all(np.array_equal(mine[k], yours[k]) for k in mine))

@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pandas
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backprop_xp.data import SETS, DataError, read
 
@@ -105,6 +107,34 @@ def test_parquet(tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DataError, match="can't be read as parquet"):
         read(path)
+
+
+@given(st.text(alphabet='ab,1."\n\r\t \0é;NA-', max_size=40))
+def test_any_text_is_a_table_or_a_sentence(tmp_path_factory, text):
+    reads_or_refuses(write(tmp_path_factory.getbasetemp(), text))
+
+
+@pytest.mark.parametrize("kind", ["npz", "parquet"])
+@given(data=st.data())
+def test_mutated_bytes(tmp_path_factory, kind, data):
+    path = tmp_path_factory.getbasetemp() / f"mutated.{kind}"
+    if kind == "npz":
+        np.savez(path, x=np.zeros((3, 2)), y=np.arange(3))
+    else:
+        pandas.DataFrame({"a": [1, 2], "b": ["x", "y"]}).to_parquet(path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 6))):
+        start = data.draw(st.integers(0, len(content)))
+        content[start : start + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
+    path.write_bytes(content)
+    reads_or_refuses(path)
+
+
+def reads_or_refuses(path):
+    try:
+        assert len(read(path))
+    except DataError as error:
+        assert "\n" not in str(error)
 
 
 def test_other_sources():

@@ -16,7 +16,7 @@ from ..backend import Array
 from ..graph.call import GraphCall, GraphGradients
 from ..graph.operations import OPERATIONS, Activate
 from ..graph.passes import layers
-from ..jit import compiler
+from ..jit import compiler, graph_source
 from ..jit import graph as jit
 from . import arguments, module, wide
 from .call import Call
@@ -45,7 +45,7 @@ def intermediate_bytes(call: GraphCall) -> int:
     chain = as_chain(call)
     if chain is not None:
         return module("fused", chain).intermediate_bytes(chain)
-    return threads.count(call.threads) * jit.TILE_BYTES + 8 * _parameters(call) * call.dtype.itemsize
+    return threads.count(call.threads) * graph_source.TILE_BYTES + 8 * _parameters(call) * call.dtype.itemsize
 
 
 def forward(call: GraphCall) -> tuple[Array, None]:
@@ -81,16 +81,16 @@ def loss_and_grad(call: GraphCall) -> GraphGradients:
     losses: ChunkTree[np.ndarray] = ChunkTree()
 
     def chunk(index: int, first: int, count: int, memory: int) -> None:
-        grads = np.zeros(program.grads, call.dtype)
+        grads = np.empty(program.packing.grads, call.dtype)
         loss = program.run(ctypes.addressof(args), first, count, memory, grads.ctypes.data)
-        with np.errstate(all="ignore"):
-            sums.add(index, grads)
-            losses.add(index, np.array([loss]))
+        sums.add(index, grads)
+        losses.add(index, np.array([loss]))
 
     wide.each_chunk(call, program.rows, program.memory, chunk)
     packed, loss = sums.total(), losses.total()
     assert packed is not None and loss is not None
-    return GraphGradients(_unpacked(call, program, packed), grad_inputs, call.dtype.type(loss[0] * call.scale))
+    own = program.packing.unpack(call.nodes, call.parameters, packed, program.panel, program.weight_rows)
+    return GraphGradients(own, grad_inputs, call.dtype.type(loss[0] * call.scale))
 
 
 def as_chain(call: GraphCall) -> Call | None:
@@ -117,13 +117,14 @@ def _of_chain(call: GraphCall, chain: Call) -> GraphGradients:
 def _program(call: GraphCall, loss: Any) -> jit.Program:
     factors = loss is not None and (call.weight is not None or call.scale != 1.0)
     input_grad = loss is not None and call.input_grad
-    shape = jit.shape_of(call.nodes, call.dtype.name, loss, factors, input_grad, bool(call.keys))
+    shape = graph_source.shape_of(call.nodes, call.dtype.name, loss, factors, input_grad, bool(call.keys))
     return jit.program(shape, call.nodes)
 
 
 def _arguments(call: GraphCall, program: jit.Program, held: list[Any]) -> Any:
     args = jit.GraphArgs()
-    args.wide.params = arguments.address(_packed(call, program), held)
+    packed = program.packing.pack(call.nodes, call.parameters, call.dtype, program.panel)
+    args.wide.params = arguments.address(packed, held)
     activations: list[Any] = [node.operation.activation for node in call.nodes if isinstance(node.operation, Activate)]
     scalars = [number for activation in activations for number in activation.parameters]
     scalars += getattr(call.loss, "parameters", ())
@@ -138,72 +139,6 @@ def _arguments(call: GraphCall, program: jit.Program, held: list[Any]) -> Any:
 
 def _addresses(numbers: list[int], held: list[Any]) -> int:
     return arguments.address(np.array([*numbers, 0], np.int64), held)
-
-
-def _packed(call: GraphCall, program: jit.Program) -> np.ndarray:
-    """All parameters as kernels/graph.h reads them."""
-    packed, panel = np.zeros(program.params, call.dtype), program.panel
-
-    def place(at: int, matrix: np.ndarray) -> None:
-        """A matrix with its columns in panels, (columns / panel, rows, panel)."""
-        rows, columns = matrix.shape
-        count = -(-columns // panel)
-        room = packed[at : at + count * rows * panel].reshape(count, rows, panel)
-        whole = columns // panel
-        room[:whole] = matrix[:, : whole * panel].reshape(rows, whole, panel).transpose(1, 0, 2)
-        if whole < count:
-            room[whole, :, : columns - whole * panel] = matrix[:, whole * panel :]
-
-    for own in program.weights:
-        node, at = call.nodes[own.node], own.params
-        parameters = call.parameters[node.owner]
-        if not own.pieces:
-            for vector in parameters.values():
-                packed[at : at + vector.size] = vector
-                at += program.padded(vector.size)
-            continue
-        weight, bias = parameters["weight"], parameters.get("bias")
-        place(at, weight.T)
-        at += program.padded(node.width) * weight.shape[1]
-        column = 0
-        for piece in own.pieces:
-            place(at, weight[:, column : column + piece])
-            at += program.padded(piece) * node.width
-            column += piece
-        if bias is not None:
-            packed[at : at + bias.size] = bias
-    return packed
-
-
-def _unpacked(call: GraphCall, program: jit.Program, packed: np.ndarray) -> list[Array]:
-    """The parameters' gradients in the call's order, those of shared ones summed."""
-    found: dict[tuple[str, str], np.ndarray] = {}
-
-    def add(owner: str, name: str, gradient: np.ndarray) -> None:
-        key = owner, name
-        found[key] = found[key] + gradient if key in found else gradient
-
-    for own in program.weights:
-        node, at = call.nodes[own.node], own.grads
-        owner, parameters = node.owner, call.parameters[node.owner]
-        if not own.pieces:
-            for name, vector in parameters.items():
-                add(owner, name, packed[at : at + vector.size].copy())
-                at += program.padded(vector.size)
-            continue
-        weight = np.empty_like(parameters["weight"], order="C")
-        rows, column, out = -(-node.width // program.weight_rows) * program.weight_rows, 0, node.width
-        for piece in own.pieces:
-            count = -(-piece // program.panel)
-            panels = packed[at : at + count * rows * program.panel].reshape(count, rows, program.panel)
-            together = panels[:, :out].transpose(1, 0, 2).reshape(out, count * program.panel)
-            weight[:, column : column + piece] = together[:, :piece]
-            at += program.padded(piece) * program.most_rows(out)
-            column += piece
-        add(owner, "weight", weight)
-        if "bias" in parameters:
-            add(owner, "bias", packed[at : at + out].copy())
-    return [found[owner, name] for owner, names in call.parameters.items() for name in names]
 
 
 def _parameters(call: GraphCall) -> int:

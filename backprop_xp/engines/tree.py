@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Generic, TypeVar
 
+import numpy as np
+
 Value = TypeVar("Value")
 
 
@@ -30,17 +32,19 @@ class ChunkTree(Generic[Value]):
                     self._waiting[level, index] = value
                     return
             left, right = (sibling, value) if index & 1 else (value, sibling)
-            left += right  # type: ignore[operator]
-            level, index, value = level + 1, index >> 1, left
+            level, index, value = level + 1, index >> 1, _sum(left, right)
 
     def total(self) -> Value | None:
         """The sum of all partial sums 0 ... n - 1, None if there were none."""
         result: Value | None = None
         for key in sorted(self._waiting, key=lambda key: key[1] << key[0], reverse=True):
             part = self._waiting[key]
-            if result is None:
-                result = part
-            else:
-                part += result  # type: ignore[operator]
-                result = part
+            result = part if result is None else _sum(part, result)
         return result
+
+
+def _sum(left: Value, right: Value) -> Value:
+    """In place; infinities may cancel each other, and what only fills a register may hold anything."""
+    with np.errstate(all="ignore"):
+        left += right  # type: ignore[operator]
+    return left

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 
@@ -19,14 +19,15 @@ class Instruction:
 class Tape:
     """Instructions in order, over numbered buffers of so many features a sample; number 3 is ``b3`` in the text."""
 
-    def __init__(self, multiple: int) -> None:
+    def __init__(self, padded: Callable[[int], int]) -> None:
+        """``padded`` says how much room so many features take."""
         self.instructions: list[Instruction] = []
         self.sizes: list[int] = []
-        self._multiple = multiple
+        self._padded = padded
 
     def buffer(self, features: int) -> int:
         """A new buffer."""
-        self.sizes.append(-(-features // self._multiple) * self._multiple)
+        self.sizes.append(self._padded(features))
         return len(self.sizes) - 1
 
     def emit(

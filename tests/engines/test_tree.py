@@ -41,6 +41,13 @@ def test_the_tree_is_the_documented_one():
     assert tree.total() == "(((01)(23))((45)6))"
 
 
+def test_infinities_cancel_without_a_word():
+    tree = ChunkTree()
+    for i, value in enumerate([np.inf, -np.inf, np.inf]):
+        tree.add(i, np.array([value]))
+    assert np.isnan(tree.total()).all()  # a RuntimeWarning is an error in these tests
+
+
 def test_no_parts_have_no_sum():
     assert ChunkTree().total() is None
 

@@ -1,0 +1,138 @@
+"""Where a compiled graph's parameters and their gradients lie, and packing and unpacking them.
+
+A linear node reads W^T in panels of outputs, W in panels of inputs, and writes its gradient in panels of inputs, see
+kernels/wide.h; where its input is a concatenation, each piece has panels of its own. Offsets hold for the widest
+registers, whatever the machine has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..graph.description import Node
+from ..graph.operations import Linear
+
+REGISTER = 64  # bytes of the widest vector register
+MOST_WEIGHT_ROWS = 8  # of kernels/wide.h
+
+Parameters = Mapping[str, Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a linear node's input: how wide it is, and where its W and dW begin."""
+
+    width: int
+    weight: int
+    grad: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one node's numbers begin: of a linear node's W^T and pieces, and of vectors, as (parameter, gradient).
+
+    Attributes:
+        node: its position in the graph.
+        vectors: a linear node's bias, a normalisation's gain and bias.
+    """
+
+    node: int
+    transposed: int
+    pieces: tuple[Piece, ...]
+    vectors: dict[str, tuple[int, int]]
+
+
+class Packing:
+    """The places of all nodes.
+
+    Attributes:
+        params, grads: how many numbers all parameters, and all gradients, take.
+        places: by the name of the node.
+    """
+
+    def __init__(self, itemsize: int) -> None:
+        self.params = self.grads = 0
+        self.places: dict[str, Place] = {}
+        self._multiple = REGISTER // itemsize
+
+    def padded(self, features: int) -> int:
+        """The room that so many features take."""
+        return -(-features // self._multiple) * self._multiple
+
+    def add(self, node: Node, index: int, pieces: Sequence[int] = ()) -> Place:
+        """Find room for a node's parameters; a linear node's input consists of pieces of these widths."""
+        transposed = self._params(self.padded(node.width) * sum(pieces))
+        rows = -(-node.width // MOST_WEIGHT_ROWS) * MOST_WEIGHT_ROWS
+        found = tuple(
+            Piece(width, self._params(self.padded(width) * node.width), self._grads(self.padded(width) * rows))
+            for width in pieces
+        )
+        if isinstance(node.operation, Linear):
+            names: tuple[str, ...] = ("bias",) if node.operation.bias else ()
+        else:
+            names = ("gain", "bias")
+        size = self.padded(node.width)
+        vectors = {name: (self._params(size), self._grads(size)) for name in names}
+        self.places[node.name] = Place(index, transposed, found, vectors)
+        return self.places[node.name]
+
+    def pack(self, nodes: Sequence[Node], parameters: Parameters, dtype: np.dtype, panel: int) -> np.ndarray:
+        """All parameters in one array, for panels of so many numbers."""
+        packed = np.zeros(self.params, dtype)
+        for place in self.places.values():
+            own = parameters[nodes[place.node].owner]
+            if place.pieces:
+                _to_panels(own["weight"].T, packed[place.transposed :], panel)
+            column = 0
+            for piece in place.pieces:
+                _to_panels(own["weight"][:, column : column + piece.width], packed[piece.weight :], panel)
+                column += piece.width
+            for name, (at, _) in place.vectors.items():
+                packed[at : at + own[name].size] = own[name]
+        return packed
+
+    def unpack(
+        self, nodes: Sequence[Node], parameters: Parameters, packed: np.ndarray, panel: int, weight_rows: int
+    ) -> list[np.ndarray]:
+        """The gradients of all parameters in their order; those of shared ones are summed."""
+        found: dict[tuple[str, str], np.ndarray] = {}
+        for place in self.places.values():
+            node = nodes[place.node]
+            own: dict[str, np.ndarray] = {}
+            if place.pieces:
+                rows = -(-node.width // weight_rows) * weight_rows
+                parts = [_from_panels(packed[p.grad :], rows, p.width, panel)[: node.width] for p in place.pieces]
+                own["weight"] = np.concatenate(parts, axis=1)
+            for name, (_, at) in place.vectors.items():
+                own[name] = packed[at : at + node.width].copy()
+            for name, gradient in own.items():
+                key = node.owner, name
+                found[key] = found[key] + gradient if key in found else gradient
+        return [found[owner, name] for owner, names in parameters.items() for name in names]
+
+    def _params(self, count: int) -> int:
+        self.params += count
+        return self.params - count
+
+    def _grads(self, count: int) -> int:
+        self.grads += count
+        return self.grads - count
+
+
+def _to_panels(matrix: np.ndarray, room: np.ndarray, panel: int) -> None:
+    """The columns of a matrix in panels, (columns / panel, rows, panel), at the beginning of ``room``."""
+    rows, columns = matrix.shape
+    whole, rest = divmod(columns, panel)
+    panels = room[: (whole + (rest > 0)) * rows * panel].reshape(-1, rows, panel)
+    panels[:whole] = matrix[:, : whole * panel].reshape(rows, whole, panel).transpose(1, 0, 2)
+    if rest:
+        panels[whole, :, :rest] = matrix[:, whole * panel :]
+
+
+def _from_panels(room: np.ndarray, rows: int, columns: int, panel: int) -> np.ndarray:
+    count = -(-columns // panel)
+    panels = room[: count * rows * panel].reshape(count, rows, panel)
+    return panels.transpose(1, 0, 2).reshape(rows, count * panel)[:, :columns]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -89,19 +89,24 @@ def program(shape: Shape, activations: Sequence[Any]) -> Any:
 
 
 def source(shape: Shape, activations: Sequence[Any]) -> str:
-    """The translation unit for this net; equal activations are one struct."""
+    """The translation unit for this net on the CPU."""
+    entry = f"BPX_{'WIDE' if shape.wide else 'FORWARD' if shape.loss is None else 'BACKPROP'}(Net)"
+    return "\n".join([kernel_source("wide.h" if shape.wide else "net_cpu.h"), *net(shape, activations), entry, ""])
+
+
+def net(shape: Shape, activations: Sequence[Any], constants: Mapping[str, int] = {}) -> list[str]:  # noqa: B006
+    """``struct Net`` of kernels/net.h, with these constants beside, and the structs it names; equal activations are one."""
     names = {Identity.text: "bpx::identity", Tanh.text: "bpx::hyperbolic_tangent"}
-    structs: list[str] = []
+    code: list[str] = []
     for f in activations:
         if f.text not in names:
-            names[f.text] = f"Activation{len(structs)}"
-            structs.append(emit.struct(f.formula, names[f.text], ("t",)))
+            names[f.text] = f"Activation{len(code)}"
+            code.append(emit.struct(f.formula, names[f.text], ("t",)))
     bias = str(shape.bias).lower()
     layers = ", ".join(
         f"bpx::Layer<{inputs}, {outputs}, {names[f.text]}, {bias}>"
         for inputs, outputs, f in zip(shape.sizes, shape.sizes[1:], activations)
     )
-    code = [kernel_source("wide.h" if shape.wide else "net_cpu.h"), *structs]
     if isinstance(shape.loss, type):
         formula_loss: Any = shape.loss()
         variables = ("z", "y") if formula_loss.needs_target else ("z",)
@@ -111,17 +116,16 @@ def source(shape: Shape, activations: Sequence[Any]) -> str:
         loss = f"bpx::SoftmaxCrossEntropy<{str(shape.loss == 'classes').lower()}>"
     facts = {"backward": shape.loss is not None, "factors": shape.factors, "input_grad": shape.input_grad}
     flags = ", ".join(f"{name} = {str(fact).lower()}" for name, fact in facts.items())
-    code += [
+    return [
+        *code,
         "struct Net {",
         f"  using S = {NUMBERS[shape.dtype]};",
         f"  using Layers = bpx::Layers<{layers}>;",
         f"  using Loss = {loss};",
         f"  static constexpr bool {flags};",
+        *(f"  static constexpr int {name} = {number};" for name, number in constants.items()),
         "};",
-        f"BPX_{'WIDE' if shape.wide else 'FORWARD' if shape.loss is None else 'BACKPROP'}(Net)",
-        "",
     ]
-    return "\n".join(code)
 
 
 def _declare_wide(library: Any) -> None:

@@ -1,0 +1,126 @@
+"""A net as a pass of blocks of threads: CUDA source around kernels/block_cuda.h, and how its tiles are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..activations import Identity
+from ..kernels import source as kernel_source
+from . import fused
+from .elementwise import NUMBERS
+
+#: Samples whose gradients are summed in one place: the results' bits depend on it, so it is the same for every device.
+CHUNK = 256
+#: Input features held at a time, at most.
+SLICE = 128
+#: Threads of a block, and of narrow nets', which have not that many sums to compute at once.
+THREADS, FEW_THREADS, NARROW = 256, 128, 32
+#: Registers for two blocks of 256 threads are 128 each, enough for so many sums (in float); more where one block fits.
+SUMS, MANY_SUMS = 32, 64
+RESERVED = 1024  # bytes of shared memory that the system keeps, for each block
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The constants of kernels/block_cuda.h, which says what they are."""
+
+    rows: int
+    threads: int
+    resident: int
+    sums: int
+    slice: int
+
+
+def tilings(shape: fused.Shape, limit: int) -> list[Tiling]:
+    """Ways to cut a net's pass where a block may have ``limit`` bytes of shared memory, best first; empty if none fits."""
+    threads = FEW_THREADS if max(shape.sizes[1:]) <= NARROW else THREADS
+    slices = -(-shape.sizes[0] // SLICE)
+    found = []
+    for rows in (64, 32, 16, 8):
+        tiling = Tiling(rows, threads, 1, SUMS, -(-shape.sizes[0] // slices))
+        fit = (limit + RESERVED) // (shared_bytes(shape, tiling) + RESERVED)
+        if fit:
+            resident = min(fit, 2 * THREADS // threads)
+            found += list(_blockings(shape, tiling, resident))
+    return found
+
+
+def _blockings(shape: fused.Shape, tiling: Tiling, resident: int) -> Iterator[Tiling]:
+    """From many sums a thread to few, which surely fit its registers."""
+    most = MANY_SUMS if resident * tiling.threads <= THREADS else SUMS
+    if shape.dtype == "float64":
+        most //= 2
+    for sums in (most, most // 2, 8):
+        yield Tiling(tiling.rows, tiling.threads, resident, sums, tiling.slice)
+
+
+def shared_bytes(shape: fused.Shape, tiling: Tiling) -> int:
+    """Dynamic shared memory of a block."""
+    return _shared_numbers(shape, tiling) * _itemsize(shape)
+
+
+def packed(shape: fused.Shape) -> int:
+    """How many numbers the packed parameters are."""
+    count = 0
+    for i, (inputs, outputs) in enumerate(zip(shape.sizes, shape.sizes[1:])):
+        down = shape.loss is not None and (i > 0 or shape.input_grad)
+        count += inputs * _padded(outputs) + (outputs * _padded(inputs) if down else 0)
+        count += _padded(outputs) if shape.bias else 0
+    return count
+
+
+def source(shape: fused.Shape, activations: Sequence[Any], tiling: Tiling) -> str:
+    """The unit with the kernels ``bpx_block_pack(W and b of every layer..., packed)`` and ``bpx_block(...)``."""
+    number = NUMBERS[shape.dtype]
+    constants = asdict(tiling) | {"chunk": CHUNK, "shared": _shared_numbers(shape, tiling), "packed": packed(shape)}
+    loss_parameters = len(shape.loss.params) if isinstance(shape.loss, type) else 0
+    scalars = sum(len(f.parameters) for f in activations) + loss_parameters
+    arrays = [f"{kind}{i}" for i in range(len(activations)) for kind in ("w", "b")[: 1 + shape.bias]]
+    table = [f"w{i}, {f'b{i}' if shape.bias else 'nullptr'}" for i in range(len(activations))]
+    values = [f"p{k}" for k in range(scalars)]
+    fields = (
+        "n x x_row x_column y y_row y_column weight weight_row scale params output x_grad sums losses first"
+    ).split()  # fmt: skip
+    types = {"y": "const void*", "losses": "double*"}
+    types |= dict.fromkeys(("x", "weight", "params"), f"const {number}*")
+    types |= dict.fromkeys(("output", "x_grad", "sums"), f"{number}*") | {"scale": number}
+    arguments = [f"{types.get(field, 'bpx::i64')} {field}" for field in fields] + [f"{number} {p}" for p in values]
+    fields.insert(fields.index("params") + 1, "scalars")
+    return "\n".join(
+        [
+            kernel_source("block_cuda.h"),
+            *fused.net(shape, activations, constants),
+            f"BPX_ENTRY void bpx_block_pack({', '.join(f'const {number}* {a}' for a in arrays)}, {number}* packed) {{",
+            f"  const {number}* const from[] = {{{', '.join(table)}}};",
+            "  bpx::pack<Net, true>(Net::Layers(), from, packed);",
+            "}",
+            "BPX_ENTRY void __launch_bounds__(Net::threads, Net::resident)",
+            f"bpx_block({', '.join(arguments)}) {{",
+            "  extern __shared__ __align__(16) unsigned char memory[];",
+            f"  const {number} scalars[] = {{{', '.join(values) or '0'}}};",
+            f"  const bpx::BlockArgs<{number}> args = {{{', '.join(fields)}}};",
+            f"  bpx::run_block<Net>(args, ({number}*)memory);",
+            "}",
+            "",
+        ]
+    )
+
+
+def _shared_numbers(shape: fused.Shape, tiling: Tiling) -> int:
+    stride = tiling.rows + 16 // _itemsize(shape)
+    last = len(shape.activations) - 1
+    features = tiling.slice + (shape.sizes[-1] if shape.loss == "probabilities" else 0)
+    for i, width in enumerate(shape.sizes[1:]):
+        slopes = shape.loss is not None and (i < last or shape.activations[i] != Identity.text)
+        features += 2 * width if slopes else width
+    return features * stride + tiling.threads
+
+
+def _itemsize(shape: fused.Shape) -> int:
+    return 4 if shape.dtype == "float32" else 8
+
+
+def _padded(width: int) -> int:
+    return -(-width // 8) * 8

@@ -1,0 +1,444 @@
+#pragma once
+#include "losses.h"
+#include "net.h"
+// The pass over a batch on the GPU for layers too wide for one thread's registers: a block of threads takes a tile of
+// samples through the whole net, and the tile's signals stay in shared memory from x to the gradients.
+//
+// Signals stand feature by feature, with a gap behind each row so that the rows which the threads of a warp read at once
+// lie in different banks. Every product gives each thread a small matrix of sums in its registers (`cut` says of what
+// shape). Weights are read through the caches from a copy that Pack lays out twice, transposed and not, both with zeros
+// up to whole vectors; features that only fill a block are computed and thrown away, they never meet real ones.
+//
+// Net (net.h) has these constants too, which the Python side chooses:
+//   rows          samples in a tile
+//   threads       in a block
+//   resident      blocks that should fit one multiprocessor, by their registers
+//   sums          that a thread may hold at once
+//   slice         input features held at a time; a wider x is read again for its weights' gradients
+//   chunk         samples whose gradients are summed in one place, in whole tiles
+//   shared        numbers in dynamic shared memory
+//   backward      false: outputs only
+
+namespace bpx {
+
+/// As many numbers as one instruction loads.
+template <class S> constexpr int vector = 16 / int(sizeof(S));
+template <class S> struct alignas(16) Vector { S v[vector<S>]; };
+template <class Net> constexpr int stride = Net::rows + vector<typename Net::S>;
+
+BPX_FN constexpr int whole(int n, int unit) { return (n + unit - 1) / unit; }
+BPX_FN constexpr int padded(int n) { return whole(n, 8) * 8; }
+
+template <class T> struct IsVoid { static constexpr bool value = false; };
+template <> struct IsVoid<void> { static constexpr bool value = true; };
+
+/// What the caller hands over. Strides are in elements.
+template <class S> struct BlockArgs {
+  i64 n;                 // samples
+  const S* x;            // (n, in)
+  i64 x_row, x_column;
+  const void* y;         // (n, out) numbers or (n,) int64 class indices
+  i64 y_row, y_column;
+  const S* weight;       // (n,) or null
+  i64 weight_row;
+  S scale;               // the gradient is multiplied by it; `losses` is not
+  const S* params;       // packed
+  const S* scalars;      // parameters of the activations, then of the loss
+  S* output;             // (n, out) contiguous: where nothing is backward
+  S* x_grad;             // (n, in) contiguous, if Net::input_grad
+  S* sums;               // (chunks, params): each chunk's gradients
+  double* losses;        // (chunks,): each chunk's sum of weight * loss
+  i64 first;             // block b does chunk first + b, whose sums are number b
+};
+
+// ---- parameters -------------------------------------------------------------------------------------------------
+
+/// W^T (in, padded out), W (out, padded in) where gradients go down through it, b (padded out).
+template <class L, bool DOWN> struct Packed {
+  static constexpr int plain = L::in * padded(L::out), bias = plain + (DOWN ? L::out * padded(L::in) : 0);
+  static constexpr int params = bias + (L::bias ? padded(L::out) : 0);
+};
+template <class Net, class L, bool LOWEST> using PackedIn = Packed<L, Net::backward && (!LOWEST || Net::input_grad)>;
+
+template <class Net, bool LOWEST> BPX_FN constexpr int packed_numbers(Layers<>) { return 0; }
+template <class Net, bool LOWEST, class L, class... Rest> BPX_FN constexpr int packed_numbers(Layers<L, Rest...>) {
+  return PackedIn<Net, L, LOWEST>::params + packed_numbers<Net, false>(Layers<Rest...>());
+}
+
+/// `from` holds W and b of every layer, contiguous.
+template <class Net, bool LOWEST> BPX_FN void pack(Layers<>, const typename Net::S* const*, typename Net::S*) {}
+template <class Net, bool LOWEST, class L, class... Rest>
+BPX_FN void pack(Layers<L, Rest...>, const typename Net::S* const* from, typename Net::S* to) {
+  using S = typename Net::S;
+  using P = PackedIn<Net, L, LOWEST>;
+  constexpr int outs = padded(L::out), ins = padded(L::in);
+  for (int at = blockIdx.x * blockDim.x + threadIdx.x; at < P::params; at += gridDim.x * blockDim.x) {
+    if (at >= P::bias) {
+      to[at] = at - P::bias < L::out ? from[1][at - P::bias] : S(0);
+    } else {
+      const bool plain = at >= P::plain;
+      const int o = plain ? (at - P::plain) / ins : at % outs, i = plain ? (at - P::plain) % ins : at / outs;
+      to[at] = o < L::out && i < L::in ? from[0][o * L::in + i] : S(0);
+    }
+  }
+  pack<Net, false>(Layers<Rest...>(), from + 2, to + P::params);
+}
+
+// ---- products ---------------------------------------------------------------------------------------------------
+
+/// The shape of a thread's block of sums.
+struct Cut { int rows, columns; };
+
+/// How to cut rows x columns of sums among the threads: least time for all rounds, where a load costs some
+/// multiplications. A block has at most `most` sums and whole units of columns.
+BPX_FN constexpr Cut cut(int rows, int columns, int threads, int most, int unit) {
+  Cut best = {1, unit};
+  i64 least = -1;
+  for (int r = 1; r <= 8; r *= 2) {
+    for (int c = unit; c <= 8 && c <= columns; c *= 2) {
+      if (r * c > most) continue;
+      const i64 rounds = whole(whole(rows, r) * whole(columns, c), threads);
+      const i64 time = rounds * (r * c + 2 * (r + c));
+      if (least < 0 || time < least) least = time, best = {r, c};
+    }
+  }
+  return best;
+}
+
+template <int N, class S> BPX_FN void load_row(const S* from, S (&to)[N]) {
+  if constexpr (N % vector<S> == 0) {
+    BPX_UNROLL
+    for (int i = 0; i < N; i += vector<S>) {
+      const Vector<S> four = *(const Vector<S>*)(from + i);
+      BPX_UNROLL
+      for (int v = 0; v < vector<S>; ++v) to[i + v] = four.v[v];
+    }
+  } else {
+    BPX_UNROLL
+    for (int i = 0; i < N; ++i) to[i] = from[i];
+  }
+}
+
+/// done(o, s, vector of sums) for every row o < OUT and vector of samples s: start(o, s) + sum over k of w[k][o] z[k][s].
+template <class Net, int OUT, class S, class Start, class Done>
+BPX_FN void product(int depth, const S* w, int w_step, const S* z, Start start, Done done) {
+  constexpr int V = vector<S>;
+  constexpr Cut c = cut(OUT, Net::rows, Net::threads, Net::sums, V);
+  constexpr int groups = Net::rows / c.columns, vectors = c.columns / V;
+  for (int item = threadIdx.x; item < groups * whole(OUT, c.rows); item += Net::threads) {
+    const int o = item / groups * c.rows, s = item % groups * V;  // neighbours' vectors stand side by side
+    S sums[c.rows][c.columns];
+    BPX_UNROLL
+    for (int r = 0; r < c.rows; ++r) {
+      BPX_UNROLL
+      for (int v = 0; v < vectors; ++v) {
+        BPX_UNROLL
+        for (int k = 0; k < V; ++k) sums[r][v * V + k] = start(o + r, s + v * groups * V + k);
+      }
+    }
+#pragma unroll 4
+    for (int k = 0; k < depth; ++k) {
+      S a[c.rows];
+      load_row(w + k * w_step + o, a);
+      BPX_UNROLL
+      for (int v = 0; v < vectors; ++v) {
+        S b[V];
+        load_row(z + k * stride<Net> + s + v * groups * V, b);
+        BPX_UNROLL
+        for (int r = 0; r < c.rows; ++r) {
+          BPX_UNROLL
+          for (int j = 0; j < V; ++j) sums[r][v * V + j] = fma(a[r], b[j], sums[r][v * V + j]);
+        }
+      }
+    }
+    BPX_UNROLL
+    for (int r = 0; r < c.rows; ++r) {
+      if (o + r >= OUT) break;
+      BPX_UNROLL
+      for (int v = 0; v < vectors; ++v) done(o + r, s + v * groups * V, sums[r] + v * V);
+    }
+  }
+}
+
+/// sums[o][i] (+)= sum over the tile of g[o][s] z[i][s], i < width <= IN; the rows of `sums` are `step` apart.
+template <class Net, int OUT, int IN, class S>
+BPX_FN void weight_gradient(const S* g, const S* z, int width, S* sums, int step, bool add) {
+  constexpr int V = vector<S>;
+  constexpr Cut c = cut(OUT, IN, Net::threads, Net::sums, 1);
+  constexpr int rows = whole(OUT, c.rows), columns = whole(IN, c.columns);
+  for (int item = threadIdx.x; item < rows * columns; item += Net::threads) {
+    // a thread's rows and columns are spread, so that neighbours read and write side by side
+    const int o = item / columns, i = item % columns;
+    S total[c.rows][c.columns] = {};
+    for (int s = 0; s < Net::rows; s += V) {
+      S a[c.rows][V];
+      BPX_UNROLL
+      for (int r = 0; r < c.rows; ++r) {
+        const int row = o + r * rows;
+        load_row(g + (OUT % c.rows == 0 || row < OUT ? row : OUT - 1) * stride<Net> + s, a[r]);
+      }
+      BPX_UNROLL
+      for (int k = 0; k < c.columns; ++k) {
+        const int column = i + k * columns;
+        S b[V];
+        load_row(z + (IN % c.columns == 0 || column < IN ? column : IN - 1) * stride<Net> + s, b);
+        BPX_UNROLL
+        for (int r = 0; r < c.rows; ++r) {
+          BPX_UNROLL
+          for (int v = 0; v < V; ++v) total[r][k] = fma(a[r][v], b[v], total[r][k]);
+        }
+      }
+    }
+    BPX_UNROLL
+    for (int r = 0; r < c.rows; ++r) {
+      BPX_UNROLL
+      for (int k = 0; k < c.columns; ++k) {
+        if (o + r * rows >= OUT || i + k * columns >= width) continue;
+        S* const at = sums + i64(o + r * rows) * step + i + k * columns;
+        *at = add ? *at + total[r][k] : total[r][k];
+      }
+    }
+  }
+}
+
+template <class Net, int OUT, class S> BPX_FN void bias_gradient(const S* g, S* sums, bool add) {
+  // the last threads: the first have more to do elsewhere
+  for (int o = Net::threads - 1 - threadIdx.x; o < OUT; o += Net::threads) {
+    S total = add ? sums[o] : S(0);
+    for (int s = 0; s < Net::rows; ++s) total = total + g[o * stride<Net> + s];
+    sums[o] = total;
+  }
+}
+
+// ---- one tile -----------------------------------------------------------------------------------------------------
+
+template <class S> struct BlockTile {
+  const BlockArgs<S>* args;
+  i64 first;   // sample
+  int valid;   // samples; what stands for the others is 0 everywhere, whatever the weights are
+  bool add;    // to the gradients, which the first tile of a chunk writes
+  S* loss;     // this thread's part
+};
+
+/// to[f][s] = from[s][f] for the features first .. first + width - 1
+template <class Net, class S>
+BPX_FN void load_tile(const BlockTile<S>& tile, const void* matrix, i64 row, i64 column, int first, int width, S* to) {
+  const S* const from = (const S*)matrix + tile.first * row + first * column;
+#pragma unroll 4
+  for (int at = threadIdx.x; at < width * Net::rows; at += Net::threads) {
+    const int s = at / width, f = at % width;
+    to[f * stride<Net> + s] = s < tile.valid ? from[s * row + f * column] : S(0);
+  }
+}
+
+/// z = f(t) for a slice of the depth; only the last slice applies f. `slope` takes f', if Net::backward.
+template <class Net, class L, class P, class S>
+BPX_FN void block_forward(const BlockTile<S>& tile, const S* params, const S* scalars, int from, int depth, const S* z_in,
+                          S* z, S* slope) {
+  const bool whole_depth = from + depth == L::in;
+  product<Net, L::out>(
+      depth, params + from * padded(L::out), padded(L::out), z_in,
+      [&](int o, int s) {
+        if (from > 0) return o < L::out ? z[o * stride<Net> + s] : S(0);
+        return L::bias ? params[P::bias + o] : S(0);
+      },
+      [&](int o, int s, const S* sums) {
+        Vector<S> value, grad;
+        BPX_UNROLL
+        for (int v = 0; v < vector<S>; ++v) {
+          value.v[v] = sums[v];
+          if constexpr (!L::identity) {
+            if (whole_depth) {
+              if constexpr (Net::backward) L::Act::both(sums[v], scalars, value.v[v], grad.v[v]);
+              else value.v[v] = L::Act::value(sums[v], scalars);
+            }
+          }
+          if (s + v >= tile.valid) value.v[v] = S(0);
+        }
+        *(Vector<S>*)(z + o * stride<Net> + s) = value;
+        if constexpr (Net::backward && !L::identity) {
+          if (whole_depth) *(Vector<S>*)(slope + o * stride<Net> + s) = grad;
+        }
+      });
+}
+
+/// The first layer takes x in slices.
+template <class Net, class L, class P, class S>
+BPX_FN void block_input(const BlockTile<S>& tile, const S* params, const S* scalars, S* x, S* z, S* slope) {
+  for (int from = 0; from < L::in; from += Net::slice) {
+    const int depth = L::in - from < Net::slice ? L::in - from : Net::slice;
+    if (from > 0) __syncthreads();
+    load_tile<Net>(tile, tile.args->x, tile.args->x_row, tile.args->x_column, from, depth, x);
+    __syncthreads();
+    block_forward<Net, L, P>(tile, params, scalars, from, depth, x, z, slope);
+  }
+}
+
+/// z becomes grad_t of the last layer.
+template <class Net, class Loss> struct BlockLoss;
+template <class Net, class F> struct BlockLoss<Net, ElementwiseLoss<F>> {
+  static constexpr int targets = 0;  // held in shared memory: none
+  template <class L, class S>
+  BPX_FN static void run(const BlockTile<S>& tile, const S* scalars, S* z, const S* slope, S*) {
+    const BlockArgs<S>& args = *tile.args;
+    for (int at = threadIdx.x; at < L::out * Net::rows; at += Net::threads) {
+      const int s = at / L::out, o = at % L::out, place = o * stride<Net> + s;
+      S value, grad = S(0);
+      if (s < tile.valid) {
+        const i64 sample = tile.first + s;
+        if constexpr (F::target) {
+          F::both(z[place], ((const S*)args.y)[sample * args.y_row + o * args.y_column], scalars, value, grad);
+        } else {
+          F::both(z[place], scalars, value, grad);
+        }
+        if constexpr (Net::factors) {
+          const S weight = args.weight ? args.weight[sample * args.weight_row] : S(1);
+          value = value * weight;
+          grad = grad * (weight * args.scale);
+        }
+        if constexpr (!L::identity) grad = grad * slope[place];
+        *tile.loss = *tile.loss + value;
+      }
+      z[place] = grad;
+    }
+  }
+};
+template <class Net, bool CLASSES> struct BlockLoss<Net, SoftmaxCrossEntropy<CLASSES>> {
+  static constexpr int targets = CLASSES ? 0 : Last<typename Net::Layers>::Type::out;
+  template <class L, class S>
+  BPX_FN static void run(const BlockTile<S>& tile, const S* scalars, S* z, const S* slope, S* y) {
+    const BlockArgs<S>& args = *tile.args;
+    if constexpr (!CLASSES) {
+      load_tile<Net>(tile, args.y, args.y_row, args.y_column, 0, L::out, y);
+      __syncthreads();
+    }
+    for (int s = threadIdx.x; s < Net::rows; s += Net::threads) {
+      S factor = S(1), weight = S(1), label = S(0);
+      const i64 sample = tile.first + s;
+      if (s < tile.valid) {
+        if (Net::factors && args.weight) weight = args.weight[sample * args.weight_row];
+        if (Net::factors) factor = weight * args.scale;
+        if (CLASSES) label = S(((const i64*)args.y)[sample * args.y_row]);
+      }
+      const S loss = Net::Loss::template run<L::out, stride<Net>>(z + s, CLASSES ? &label : y + s, scalars, factor, Net::factors);
+      if (s < tile.valid) *tile.loss = *tile.loss + loss * weight;
+      for (int o = 0; o < L::out; ++o) {
+        S& grad = z[o * stride<Net> + s];
+        if (s >= tile.valid) grad = S(0);
+        else if (!L::identity) grad = grad * slope[o * stride<Net> + s];
+      }
+    }
+  }
+};
+
+/// Numbers of shared memory that a layer and those above it take: z and f', which becomes grad_t.
+template <class Net> BPX_FN constexpr int block_numbers(Layers<>) {
+  if constexpr (Net::backward) return BlockLoss<Net, typename Net::Loss>::targets * stride<Net>;
+  else return 0;
+}
+template <class Net, class L, class... Rest> BPX_FN constexpr int block_numbers(Layers<L, Rest...>) {
+  const bool second = Net::backward && (sizeof...(Rest) > 0 || !L::identity);
+  return (second ? 2 : 1) * L::out * stride<Net> + block_numbers<Net>(Layers<Rest...>());
+}
+
+/// Layers from L on: z_in is the output of the layer BELOW, whose f' in g_in becomes its grad_t.
+template <class Net, class BELOW, class S>
+BPX_FN void block_backprop(Layers<>, const BlockTile<S>& tile, const S*, const S* scalars, S*, S* z, S* slope, S* memory) {
+  BlockLoss<Net, typename Net::Loss>::template run<BELOW>(tile, scalars, z, slope, memory);
+  __syncthreads();
+}
+template <class Net, class BELOW, class S, class L, class... Rest>
+BPX_FN void block_backprop(Layers<L, Rest...>, const BlockTile<S>& tile, const S* params, const S* scalars, S* sums, S* z_in,
+                           S* g_in, S* memory) {
+  constexpr bool lowest = IsVoid<BELOW>::value, top = sizeof...(Rest) == 0;
+  using P = PackedIn<Net, L, lowest>;
+  S *const z = memory, *const g = top && L::identity ? z : z + L::out * stride<Net>;
+  if constexpr (lowest) block_input<Net, L, P>(tile, params, scalars, z_in, z, g);
+  else block_forward<Net, L, P>(tile, params, scalars, 0, L::in, z_in, z, g);
+  __syncthreads();
+  block_backprop<Net, L>(Layers<Rest...>(), tile, params + P::params, scalars + L::Act::params, sums + L::params, z, g,
+                         g + L::out * stride<Net>);
+
+  const S* const grad_t = top ? z : g;
+  if constexpr (L::bias) bias_gradient<Net, L::out>(grad_t, sums + L::weights, tile.add);
+  if constexpr (!lowest) {
+    weight_gradient<Net, L::out, L::in>(grad_t, z_in, L::in, sums, L::in, tile.add);
+  } else {
+    for (int from = 0; from < L::in; from += Net::slice) {
+      const int width = L::in - from < Net::slice ? L::in - from : Net::slice;
+      if constexpr (L::in > Net::slice) {  // else it is still there
+        load_tile<Net>(tile, tile.args->x, tile.args->x_row, tile.args->x_column, from, width, z_in);
+        __syncthreads();
+      }
+      weight_gradient<Net, L::out, Net::slice>(grad_t, z_in, width, sums + from, L::in, tile.add);
+      if constexpr (L::in > Net::slice) __syncthreads();
+    }
+  }
+  if constexpr (!lowest || Net::input_grad) {
+    product<Net, L::in>(
+        L::out, params + P::plain, padded(L::in), grad_t, [](int, int) { return S(0); },
+        [&](int i, int s, const S* grad_z) {
+          BPX_UNROLL
+          for (int v = 0; v < vector<S>; ++v) {
+            const bool real = s + v < tile.valid;
+            if constexpr (lowest) {
+              if (real) tile.args->x_grad[(tile.first + s + v) * L::in + i] = grad_z[v];
+            } else {
+              S& below = g_in[i * stride<Net> + s + v];
+              below = !real ? S(0) : BELOW::identity ? grad_z[v] : grad_z[v] * below;
+            }
+          }
+        });
+  }
+  __syncthreads();
+}
+
+/// The outputs: where they stand.
+template <class Net, bool LOWEST, class S, class L, class... Rest>
+BPX_FN const S* block_infer(Layers<L, Rest...>, const BlockTile<S>& tile, const S* params, const S* scalars, S* z_in, S* z) {
+  using P = PackedIn<Net, L, LOWEST>;
+  if constexpr (LOWEST) block_input<Net, L, P>(tile, params, scalars, z_in, z, (S*)nullptr);
+  else block_forward<Net, L, P>(tile, params, scalars, 0, L::in, z_in, z, (S*)nullptr);
+  __syncthreads();
+  if constexpr (sizeof...(Rest) == 0) {
+    return z;
+  } else {
+    return block_infer<Net, false>(Layers<Rest...>(), tile, params + P::params, scalars + L::Act::params, z,
+                                   z + L::out * stride<Net>);
+  }
+}
+
+// ---- chunks -------------------------------------------------------------------------------------------------------
+
+template <class Net> BPX_FN void run_block(const BlockArgs<typename Net::S>& args, typename Net::S* memory) {
+  using S = typename Net::S;
+  using Layers = typename Net::Layers;
+  static_assert(Net::shared == Net::threads + Net::slice * stride<Net> + block_numbers<Net>(Layers()), "see jit/block.py");
+  static_assert(Net::packed == packed_numbers<Net, true>(Layers()), "see jit/block.py");
+  S *const parts = memory, *const x = parts + Net::threads, *const signals = x + Net::slice * stride<Net>;
+  const i64 begin = (args.first + blockIdx.x) * Net::chunk, end = begin + Net::chunk < args.n ? begin + Net::chunk : args.n;
+  S loss = S(0);
+  for (i64 at = begin; at < end; at += Net::rows) {
+    const BlockTile<S> tile{&args, at, end - at < Net::rows ? int(end - at) : Net::rows, at > begin, &loss};
+    if constexpr (Net::backward) {
+      S* const sums = args.sums + blockIdx.x * i64(Layers::params);
+      block_backprop<Net, void>(Layers(), tile, args.params, args.scalars, sums, x, (S*)nullptr, signals);
+    } else {
+      constexpr int out = Last<Layers>::Type::out;
+      const S* const z = block_infer<Net, true>(Layers(), tile, args.params, args.scalars, x, signals);
+      for (int k = threadIdx.x; k < tile.valid * out; k += Net::threads)
+        args.output[at * out + k] = z[k % out * stride<Net> + k / out];
+      __syncthreads();
+    }
+  }
+  if constexpr (Net::backward) {
+    parts[threadIdx.x] = loss;
+    for (int step = Net::threads / 2; step > 0; step /= 2) {
+      __syncthreads();
+      if (threadIdx.x < step) parts[threadIdx.x] = parts[threadIdx.x] + parts[threadIdx.x + step];
+    }
+    if (threadIdx.x == 0) args.losses[blockIdx.x] = parts[0];
+  }
+}
+
+}  // namespace bpx

@@ -6,6 +6,10 @@ An engine is a module of this package with
     loss_and_grad(call)       -> Gradients
     forward(call)             -> (outputs, kept signals or None)
     intermediate_bytes(call)  how much memory it takes beside input, parameters and gradients
+
+"auto" takes the first of a backend's engines that doesn't refuse the call; each says in ``refuses`` from what size on
+the next one is cheaper. On the GPU: fused (one sample a thread) where the gradients' sums find room beside a thread's or
+a warp's work, and layered (matrix products) beyond.
 """
 
 from __future__ import annotations
@@ -25,6 +29,9 @@ __all__ = ["ENGINES", "Call", "Gradients", "Layer", "Plan", "Signals", "forward"
 
 #: Every engine by name, the one that "auto" would rather have first.
 ENGINES = ("fused", "tiled", "layered")
+#: The same for CuPy, and the modules of engines whose module isn't called like them there.
+ON_GPU = ("fused", "layered")
+GPU_MODULES = {"fused": "fused_gpu"}
 
 
 def loss_and_grad(name: str, call: Call) -> Gradients:
@@ -62,19 +69,19 @@ def plan(name: str, call: Call) -> Plan:
     engine, reason = _choose(name, call)
     products = [a * b for a, b in zip(call.sizes, call.sizes[1:])]
     multiply_adds = 3 * sum(products) - (0 if call.input_grad else products[0])
-    return Plan(engine, reason, 2 * call.samples * multiply_adds, _module(engine).intermediate_bytes(call))
+    return Plan(engine, reason, 2 * call.samples * multiply_adds, _module(engine, call).intermediate_bytes(call))
 
 
 def _run(name: str, call: Call, what: str) -> Any:
     engine, reason = _choose(name, call)
-    if engine != "fused" and (lacking := compiler.missing()) and lacking in reason:
+    if not call.backend.on_gpu and engine != "fused" and (lacking := compiler.missing()) and lacking in reason:
         _warn(lacking)
     try:
-        return getattr(_module(engine), what)(call)
+        return getattr(_module(engine, call), what)(call)
     except CompileError as error:
         _warn(str(error))
-        other = "layered" if _module("tiled").refuses(call) else "tiled"
-        return getattr(_module(other), what)(call)
+        other = "layered" if _module("tiled", call).refuses(call) else "tiled"
+        return getattr(_module(other, call), what)(call)
 
 
 def _choose(name: str, call: Call) -> tuple[str, str]:
@@ -84,8 +91,9 @@ def _choose(name: str, call: Call) -> tuple[str, str]:
     if name not in ("auto", *ENGINES):
         raise ValueError(unknown("engine", str(name), ("auto", *ENGINES)))
     reasons: list[str] = []
-    for engine in ENGINES if name == "auto" else (name,):
-        refusal = _module(engine).refuses(call)
+    preferred = ON_GPU if call.backend.on_gpu else ENGINES
+    for engine in preferred if name == "auto" else (name,):
+        refusal = _module(engine, call).refuses(call)
         if not refusal:
             return engine, "; ".join(reasons) or ("it is the fastest" if name == "auto" else "it was asked for")
         reasons.append(f"not {engine}: {refusal}")
@@ -97,6 +105,10 @@ def _warn(reason: str) -> None:
     warnings.warn(f"running without compiled kernels, which is slower: {reason}", UserWarning, stacklevel=5)
 
 
+def _module(name: str, call: Call) -> Any:
+    return _imported(GPU_MODULES.get(name, name) if call.backend.on_gpu else name)
+
+
 @cache
-def _module(name: str) -> Any:
+def _imported(name: str) -> Any:
     return importlib.import_module(f".{name}", __package__)

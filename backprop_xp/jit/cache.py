@@ -21,7 +21,7 @@ from . import compiler
 from .compiler import CompileError
 
 FORMAT = b"backprop_xp 1"
-SUFFIX = ".kernel"
+SUFFIX, NOTE_SUFFIX = ".kernel", ".variant"  # a note says which variant of a GPU kernel fits, see jit/cuda.py
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 _loaded: dict[str, ctypes.CDLL | CompileError] = {}
@@ -72,6 +72,8 @@ def clear() -> int:
     for path in folder().glob(f"*{SUFFIX}"):
         path.unlink(missing_ok=True)
         count += 1
+    for path in folder().glob(f"*{NOTE_SUFFIX}"):
+        path.unlink(missing_ok=True)
     return count
 
 
@@ -80,8 +82,7 @@ def _load(source: str, what: str) -> ctypes.CDLL:
     parts = (FORMAT, source.encode(), *(s.encode() for s in (*cxx.command, cxx.version, *cxx.flags)))
     parts += tuple(feature.encode() for feature in compiler.cpu_features())
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()
-    home = _home()
-    path = home / f"{key}{SUFFIX}"
+    path = home() / f"{key}{SUFFIX}"
     if not _intact(path):
         _compile(cxx, source, path, what)
     try:
@@ -117,7 +118,7 @@ def _intact(path: Path) -> bool:
     return False
 
 
-def _home() -> Path:
+def home() -> Path:
     """The cache folder, made if need be; a folder for this process alone where it can't be used."""
     wanted = folder()
     try:

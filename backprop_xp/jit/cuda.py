@@ -1,0 +1,114 @@
+"""CUDA source to kernels, one set per device, compiled by NVRTC at their first use.
+
+CuPy keeps the compiled code on disk. What is kept here is which of several variants of a kernel fits a device: that is
+known only after compiling them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import cache
+from .compiler import CompileError
+
+OPTIONS = ("-std=c++17",)
+FORMAT = "backprop_xp cuda 1"
+
+_lock = threading.RLock()
+_modules: dict[tuple[int, str], Any] = {}
+_kernels: dict[tuple[int, str, str], Any] = {}
+_chosen: dict[tuple[int, tuple[str, ...]], int] = {}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a kernel takes of the device: ``local_bytes`` a thread are spills, or arrays that found no registers."""
+
+    registers: int
+    local_bytes: int
+    shared_bytes: int
+    max_threads: int
+
+
+def kernel(source: str, name: str) -> Any:
+    """The ``extern "C"`` kernel of this name for the current device, a ``cupy.RawKernel``.
+
+    Scalars are handed to it as NumPy scalars of the parameters' types: CuPy would pass a Python float as a double,
+    whatever the kernel expects.
+
+    Raises:
+        CompileError: the source can't be compiled for this device.
+    """
+    import cupy
+
+    device = cupy.cuda.runtime.getDevice()
+    found = _kernels.get((device, source, name))
+    if found is None:
+        with _lock:
+            module = _modules.get((device, source))
+            try:
+                if module is None:
+                    module = _modules[device, source] = cupy.RawModule(code=source, options=OPTIONS)
+                found = _kernels[device, source, name] = module.get_function(name)
+            except cupy.cuda.compiler.CompileException as error:
+                raise CompileError(f"NVRTC failed: {str(error).strip().splitlines()[0][:300]}") from None
+    return found
+
+
+def resources(kernel: Any) -> Resources:
+    """What a kernel of the current device takes."""
+    return Resources(kernel.num_regs, kernel.local_size_bytes, kernel.shared_size_bytes, kernel.max_threads_per_block)
+
+
+def first_fitting(sources: Sequence[str], name: str, threads: int) -> int:
+    """The number of the first source whose kernel spills nothing and runs in blocks of so many threads; else the last.
+
+    The answer is cached on disk, by device and sources, so that what doesn't fit is compiled once and not again.
+    """
+    import cupy
+
+    device = cupy.cuda.runtime.getDevice()
+    key = (device, (*sources, name, str(threads)))
+    if key not in _chosen:
+        with _lock:
+            properties = cupy.cuda.runtime.getDeviceProperties(device)
+            facts = (FORMAT, properties["name"].decode(), properties["major"], properties["minor"])
+            text = "\0".join(map(str, (*facts, cupy.cuda.nvrtc.getVersion(), *key[1])))
+            path = cache.home() / f"{hashlib.sha256(text.encode()).hexdigest()}{cache.NOTE_SUFFIX}"
+            number = _remembered(path)
+            if number is None or number >= len(sources):
+                number = next((k for k, s in enumerate(sources) if _fits(s, name, threads)), len(sources) - 1)
+                _remember(path, number)
+            _chosen[key] = number
+    return _chosen[key]
+
+
+def _fits(source: str, name: str, threads: int) -> bool:
+    taken = resources(kernel(source, name))
+    return taken.local_bytes == 0 and taken.max_threads >= threads
+
+
+def _remembered(path: Path) -> int | None:
+    try:
+        number = json.loads(path.read_text(encoding="ascii"))["variant"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return number if isinstance(number, int) and number >= 0 else None
+
+
+def _remember(path: Path, number: int) -> None:
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        with open(handle, "w", encoding="ascii") as file:
+            json.dump({"variant": number}, file)
+        os.replace(temporary, path)
+    except OSError:
+        pass  # it is chosen again by the next process

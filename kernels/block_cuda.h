@@ -203,10 +203,18 @@ BPX_FN void weight_gradient(const S* g, const S* z, int width, S* sums, int step
 
 template <class Net, int OUT, class S> BPX_FN void bias_gradient(const S* g, S* sums, bool add) {
   // the last threads: the first have more to do elsewhere
-  for (int o = Net::threads - 1 - threadIdx.x; o < OUT; o += Net::threads) {
-    S total = add ? sums[o] : S(0);
-    for (int s = 0; s < Net::rows; ++s) total = total + g[o * stride<Net> + s];
-    sums[o] = total;
+  for (int o = Net::threads - 1 - int(threadIdx.x); o < OUT; o += Net::threads) {
+    S parts[vector<S>] = {}, total = S(0);
+    BPX_UNROLL
+    for (int s = 0; s < Net::rows; s += vector<S>) {
+      S row[vector<S>];
+      load_row(g + o * stride<Net> + s, row);
+      BPX_UNROLL
+      for (int v = 0; v < vector<S>; ++v) parts[v] = parts[v] + row[v];
+    }
+    BPX_UNROLL
+    for (int v = 0; v < vector<S>; ++v) total = total + parts[v];
+    sums[o] = add ? sums[o] + total : total;
   }
 }
 

@@ -8,8 +8,9 @@ An engine is a module of this package with
     intermediate_bytes(call)  how much memory it takes beside input, parameters and gradients
 
 "auto" takes the first of a backend's engines that doesn't refuse the call; each says in ``refuses`` from what size on
-the next one is cheaper. On the GPU: fused (one sample a thread) where the gradients' sums find room beside a thread's or
-a warp's work, and layered (matrix products) beyond.
+the next one is cheaper. On the GPU: fused (one sample a thread) where the gradients' sums find room beside a thread's
+or a warp's work, cooperative (a tile of samples a block) where a tile of use finds room in shared memory, and layered
+(matrix products) beyond.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from .call import Array, Call, Gradients, Layer, Signals
 
 __all__ = ["ENGINES", "Call", "Gradients", "Layer", "Plan", "Signals", "forward", "loss_and_grad", "plan"]
 
-#: Every engine by name, the one that "auto" would rather have first.
-ENGINES = ("fused", "tiled", "layered")
-#: The same for CuPy, and the modules of engines whose module isn't called like them there.
-ON_GPU = ("fused", "layered")
+#: Every engine by name.
+ENGINES = ("fused", "cooperative", "tiled", "layered")
+#: Those for NumPy and for CuPy, the one that "auto" would rather have first.
+ON_CPU, ON_GPU = ("fused", "tiled", "layered"), ("fused", "cooperative", "layered")
+#: The modules of engines whose module isn't called like them on the GPU.
 GPU_MODULES = {"fused": "fused_gpu"}
 
 
@@ -91,7 +93,7 @@ def _choose(name: str, call: Call) -> tuple[str, str]:
     if name not in ("auto", *ENGINES):
         raise ValueError(unknown("engine", str(name), ("auto", *ENGINES)))
     reasons: list[str] = []
-    preferred = ON_GPU if call.backend.on_gpu else ENGINES
+    preferred = ON_GPU if call.backend.on_gpu else ON_CPU
     for engine in preferred if name == "auto" else (name,):
         refusal = _module(engine, call).refuses(call)
         if not refusal:

@@ -1,14 +1,15 @@
-"""A net as a pass of blocks of threads: CUDA source around kernels/block_cuda.h, and how its tiles are cut."""
+"""A net as a pass of blocks of threads: how its tiles are cut, and the kernels around kernels/block_cuda.h."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 from ..activations import Identity
 from ..kernels import source as kernel_source
-from . import fused
+from . import cuda, fused
 from .elementwise import NUMBERS
 
 #: Samples whose gradients are summed in one place: the results' bits depend on it, so it is the same for every device.
@@ -19,7 +20,9 @@ SLICE = 128
 THREADS, FEW_THREADS, NARROW = 256, 128, 32
 #: Registers for two blocks of 256 threads are 128 each, enough for so many sums (in float); more where one block fits.
 SUMS, MANY_SUMS = 32, 64
-RESERVED = 1024  # bytes of shared memory that the system keeps, for each block
+MOST_PARAMETERS = (1 << 31) - 1  # indices into them are 32 bits wide
+#: Bytes of shared memory that a block has without asking, and that the system keeps beside it.
+UNASKED, RESERVED = 48 << 10, 1 << 10
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,49 @@ class Tiling:
     slice: int
 
 
-def tilings(shape: fused.Shape, limit: int) -> list[Tiling]:
-    """Ways to cut a net's pass where a block may have ``limit`` bytes of shared memory, best first; empty if none fits."""
+@dataclass(frozen=True)
+class Program:
+    """The kernels of a net on a device, and how to launch them."""
+
+    pack: Any
+    run: Any
+    threads: int
+    shared_bytes: int
+
+
+_programs: dict[tuple[int, fused.Shape], Program] = {}
+
+
+def program(shape: fused.Shape, activations: Sequence[Any]) -> Program:
+    """The first tiling whose kernel spills nothing on the current device. Raises CompileError."""
+    import cupy
+
+    device = cupy.cuda.runtime.getDevice()
+    if (device, shape) not in _programs:
+        ways = tilings(shape, shared_limit(device))
+        sources = [source(shape, activations, tiling) for tiling in ways]
+        number = cuda.first_fitting(sources, "bpx_block", ways[0].threads)
+        run, pack = cuda.kernel(sources[number], "bpx_block"), cuda.kernel(sources[number], "bpx_block_pack")
+        shared = shared_bytes(shape, ways[number])
+        if shared > UNASKED:
+            run.max_dynamic_shared_size_bytes = shared
+        _programs[device, shape] = Program(pack, run, ways[number].threads, shared)
+    return _programs[device, shape]
+
+
+@cache
+def shared_limit(device: int) -> int:
+    """Bytes of shared memory that a block may have on this device."""
+    import cupy
+
+    return cupy.cuda.Device(device).attributes["MaxSharedMemoryPerBlockOptin"]
+
+
+@lru_cache(maxsize=512)
+def tilings(shape: fused.Shape, limit: int) -> tuple[Tiling, ...]:
+    """Ways to cut a net's pass where a block may have ``limit`` bytes of shared memory, best first."""
+    if packed(shape) > MOST_PARAMETERS:
+        return ()
     threads = FEW_THREADS if max(shape.sizes[1:]) <= NARROW else THREADS
     slices = -(-shape.sizes[0] // SLICE)
     found = []
@@ -44,7 +88,7 @@ def tilings(shape: fused.Shape, limit: int) -> list[Tiling]:
         if fit:
             resident = min(fit, 2 * THREADS // threads)
             found += list(_blockings(shape, tiling, resident))
-    return found
+    return tuple(found)
 
 
 def _blockings(shape: fused.Shape, tiling: Tiling, resident: int) -> Iterator[Tiling]:
@@ -75,14 +119,14 @@ def source(shape: fused.Shape, activations: Sequence[Any], tiling: Tiling) -> st
     """The unit with the kernels ``bpx_block_pack(W and b of every layer..., packed)`` and ``bpx_block(...)``."""
     number = NUMBERS[shape.dtype]
     constants = asdict(tiling) | {"chunk": CHUNK, "shared": _shared_numbers(shape, tiling), "packed": packed(shape)}
-    loss_parameters = len(shape.loss.params) if isinstance(shape.loss, type) else 0
-    scalars = sum(len(f.parameters) for f in activations) + loss_parameters
+    scalars = sum(len(f.parameters) for f in activations) + len(getattr(shape.loss, "params", ()))
     arrays = [f"{kind}{i}" for i in range(len(activations)) for kind in ("w", "b")[: 1 + shape.bias]]
     table = [f"w{i}, {f'b{i}' if shape.bias else 'nullptr'}" for i in range(len(activations))]
     values = [f"p{k}" for k in range(scalars)]
-    fields = (
-        "n x x_row x_column y y_row y_column weight weight_row scale params output x_grad sums losses first"
-    ).split()  # fmt: skip
+    fields = [
+        "n", "x", "x_row", "x_column", "y", "y_row", "y_column", "weight", "weight_row", "scale", "params",
+        "output", "x_grad", "sums", "losses", "first",
+    ]  # fmt: skip
     types = {"y": "const void*", "losses": "double*"}
     types |= dict.fromkeys(("x", "weight", "params"), f"const {number}*")
     types |= dict.fromkeys(("output", "x_grad", "sums"), f"{number}*") | {"scale": number}

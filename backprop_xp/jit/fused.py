@@ -94,8 +94,8 @@ def source(shape: Shape, activations: Sequence[Any]) -> str:
     return "\n".join([kernel_source("wide.h" if shape.wide else "net_cpu.h"), *net(shape, activations), entry, ""])
 
 
-def net(shape: Shape, activations: Sequence[Any], constants: Mapping[str, int] = {}) -> list[str]:  # noqa: B006
-    """``struct Net`` of kernels/net.h, with these constants beside, and the structs it names; equal activations are one."""
+def net(shape: Shape, activations: Sequence[Any], constants: Mapping[str, int] = {}) -> list[str]:
+    """``struct Net`` of kernels/net.h, with these constants too, after the structs it names; equal ones are one."""
     names = {Identity.text: "bpx::identity", Tanh.text: "bpx::hyperbolic_tangent"}
     code: list[str] = []
     for f in activations:

@@ -136,7 +136,7 @@ BPX_FN void product(int depth, const S* w, int w_step, const S* z, Start start, 
         for (int k = 0; k < V; ++k) sums[r][v * V + k] = start(o + r, s + v * groups * V + k);
       }
     }
-#pragma unroll 4
+#pragma unroll 8
     for (int k = 0; k < depth; ++k) {
       S a[c.rows];
       load_row(w + k * w_step + o, a);

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -14,8 +15,9 @@ from .elementwise import NUMBERS
 
 #: Samples whose gradients are summed in one place: the results' bits depend on it, so it is the same for every device.
 CHUNK = 256
-#: Input features held at a time, at most.
-SLICE = 128
+#: Samples in a tile, and input features held at a time: the first that fit. Every tile reads all weights and updates all
+#: sums of its chunk in the second-level cache, so that more samples come first; a slice of x is only read once more.
+ROWS, SLICES = (64, 32, 16, 8), (128, 64, 32)
 #: Threads of a block, and of narrow nets', which have not that many sums to compute at once.
 THREADS, FEW_THREADS, NARROW = 256, 128, 32
 #: Registers for two blocks of 256 threads are 128 each, enough for so many sums (in float); more where one block fits.
@@ -80,24 +82,23 @@ def tilings(shape: fused.Shape, limit: int) -> tuple[Tiling, ...]:
     if packed(shape) > MOST_PARAMETERS:
         return ()
     threads = FEW_THREADS if max(shape.sizes[1:]) <= NARROW else THREADS
-    slices = -(-shape.sizes[0] // SLICE)
-    found = []
-    for rows in (64, 32, 16, 8):
-        tiling = Tiling(rows, threads, 1, SUMS, -(-shape.sizes[0] // slices))
+    found: list[Tiling] = []
+    for rows, most in itertools.product(ROWS, SLICES):
+        features = -(-shape.sizes[0] // -(-shape.sizes[0] // most))
+        tiling = Tiling(rows, threads, 1, SUMS, features)
         fit = (limit + RESERVED) // (shared_bytes(shape, tiling) + RESERVED)
-        if fit:
-            resident = min(fit, 2 * THREADS // threads)
-            found += list(_blockings(shape, tiling, resident))
+        if fit and not (found and found[-1].rows == rows):
+            found += _blockings(shape, replace(tiling, resident=min(fit, 2 * THREADS // threads)))
     return tuple(found)
 
 
-def _blockings(shape: fused.Shape, tiling: Tiling, resident: int) -> Iterator[Tiling]:
+def _blockings(shape: fused.Shape, tiling: Tiling) -> Iterator[Tiling]:
     """From many sums a thread to few, which surely fit its registers."""
-    most = MANY_SUMS if resident * tiling.threads <= THREADS else SUMS
+    most = MANY_SUMS if tiling.resident * tiling.threads <= THREADS else SUMS
     if shape.dtype == "float64":
         most //= 2
     for sums in (most, most // 2, 8):
-        yield Tiling(tiling.rows, tiling.threads, resident, sums, tiling.slice)
+        yield replace(tiling, sums=sums)
 
 
 def shared_bytes(shape: fused.Shape, tiling: Tiling) -> int:

@@ -6,11 +6,11 @@ An engine is a module of this package with
     loss_and_grad(call)       -> Gradients
     forward(call)             -> (outputs, kept signals or None)
     intermediate_bytes(call)  how much memory it takes beside input, parameters and gradients
+    yields(call)              if it has one: why "auto" leaves a call that it can run to the next engine, "" if not
 
 "auto" takes the first of a backend's engines that doesn't refuse the call; each says in ``refuses`` from what size on
 the next one is cheaper. On the GPU: fused (one sample a thread) where the gradients' sums find room beside a thread's
-or a warp's work, cooperative (a tile of samples a block) where a tile of use finds room in shared memory, and layered
-(matrix products) beyond.
+or a warp's work, cooperative (a tile of samples a block) or layered (matrix products) beyond, by the rule in cost.py.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 from ..jit import compiler
 from ..jit.compiler import CompileError
 from ..messages import unknown
+from . import cost
 from .call import Array, Call, Gradients, Layer, Signals
 
 __all__ = ["ENGINES", "Call", "Gradients", "Layer", "Plan", "Signals", "forward", "loss_and_grad", "plan"]
@@ -69,9 +70,7 @@ class Plan:
 def plan(name: str, call: Call) -> Plan:
     """Which engine would run a call, in words and numbers."""
     engine, reason = _choose(name, call)
-    products = [a * b for a, b in zip(call.sizes, call.sizes[1:])]
-    multiply_adds = 3 * sum(products) - (0 if call.input_grad else products[0])
-    return Plan(engine, reason, 2 * call.samples * multiply_adds, _module(engine, call).intermediate_bytes(call))
+    return Plan(engine, reason, cost.flops(call), _module(engine, call).intermediate_bytes(call))
 
 
 def _run(name: str, call: Call, what: str) -> Any:
@@ -95,7 +94,10 @@ def _choose(name: str, call: Call) -> tuple[str, str]:
     reasons: list[str] = []
     preferred = ON_GPU if call.backend.on_gpu else ON_CPU
     for engine in preferred if name == "auto" else (name,):
-        refusal = _module(engine, call).refuses(call)
+        module = _module(engine, call)
+        refusal = module.refuses(call)
+        if name == "auto" and not refusal and hasattr(module, "yields"):
+            refusal = module.yields(call)
         if not refusal:
             return engine, "; ".join(reasons) or ("it is the fastest" if name == "auto" else "it was asked for")
         reasons.append(f"not {engine}: {refusal}")

@@ -15,7 +15,7 @@ from ..backend import Array
 from ..jit import block
 from ..jit.fused import Shape
 from ..losses import SoftmaxCrossEntropy
-from . import arguments
+from . import arguments, cost
 from .call import Call, Gradients, Signals
 from .chunk_sums import ROWS, ChunkSums
 
@@ -37,6 +37,14 @@ def refuses(call: Call) -> str:
     limit = block.shared_limit(call.backend.device)
     if not block.tilings(_shape(call), limit):
         return f"the signals of a few samples don't fit the {limit >> 10} KiB of shared memory that a block may have"
+    return ""
+
+
+def yields(call: Call) -> str:
+    """It leaves calls to the layered engine that cost less there."""
+    rows = block.tilings(_shape(call), block.shared_limit(call.backend.device))[0].rows
+    if cost.layered(call) < cost.cooperative(call, rows, block.CHUNK):
+        return "so wide a net, or so small a batch, is estimated to be faster in whole matrix products"
     return ""
 
 

@@ -14,9 +14,9 @@ from . import cuda, fused
 from .elementwise import NUMBERS
 
 #: Samples whose gradients are summed in one place: the results' bits depend on it, so it is the same for every device.
-CHUNK = 256
-#: Samples in a tile, and input features held at a time: the first that fit. Every tile reads all weights and updates all
-#: sums of its chunk in the second-level cache, so that more samples come first; a slice of x is only read once more.
+CHUNK = 128
+#: Samples in a tile, and input features held at a time: the first that fit. Every tile reads all weights and updates
+#: all sums of its chunk in the second-level cache, so more samples come first; a slice of x is only read once more.
 ROWS, SLICES = (64, 32, 16, 8), (128, 64, 32)
 #: Threads of a block, and of narrow nets', which have not that many sums to compute at once.
 THREADS, FEW_THREADS, NARROW = 256, 128, 32

@@ -13,15 +13,37 @@ struct identity {
 /// tanh and its derivative 4 e / (1 + e)^2, e = exp(-2 |t|), with a quarter less work than the formulas take together.
 struct hyperbolic_tangent {
   static constexpr int params = 0;
-  template <class T, class P> BPX_FN static T value(T t, P) { return tanh(t); }
-
 #if BPX_CUDA
-  template <class T, class P> BPX_FN static void both(T t, P, T& value, T& grad) {
-    const T e = exp(c<T>(-2.0f) * abs(t)), q = c<T>(2.0f) / (c<T>(1.0f) + e);
-    value = tanh(t);
-    grad = e * q * q;
+  template <class T, class P> BPX_FN static T value(T t, P p) {
+    T value, grad;
+    both(t, p, value, grad);
+    return value;
+  }
+
+  /// In float a value is off by some 2 ULP, a derivative by what one ULP of t makes: one exponential, one reciprocal.
+  template <class P> BPX_FN static void both(float t, P, float& value, float& grad) {
+    const float a = abs(t), e = rough_exp2(-2.885390081777927f * a), half = fma(e, 0.5f, 0.5f);  // (1 + e) / 2
+    const float rest = rough_divide(e, half);                                                  // 1 - tanh |t|
+    const float P_small[] = {-0.33332947f, 0.13320725f, -0.05267181f, 0.01643758f};  // tanh t = t + t^3 P(t^2), to 2^-24
+    const float small = fma(t * (t * t), polynomial(t * t, P_small), t);
+    value = a < 0.55f ? small : ::copysignf(1.0f - rest, t);
+    grad = rough_divide(rest, half);
+  }
+  /// As on the CPU, but for the powers of 2.
+  template <class P> BPX_FN static void both(double t, P, double& value, double& grad) {
+    const double a = where(abs(t) > 350.0, 350.0, abs(t)), magic = 6755399441055744.0;  // 1.5 * 2^52: rounds to an integer
+    const double shifted = fma(a, -2.8853900817779268, magic), k = shifted - magic;
+    const double r = fma(k, -1.1595234069231498e-17, fma(k, -0.34657359027997264, -a));  // e = 2^k exp(2 r)
+    const double square = r * r, h = fma(square, exp_rest<true>(r, square, 0.0), r);
+    const double s = ::__longlong_as_double((::__double_as_longlong(shifted) << 52) + (1023LL << 52));
+    const double m = fma(-s, h, fma(-s, 0.5, 0.5)), e = s * fma(h, 2.0, 1.0);
+    const double q = rough_reciprocal(1.0 - m), error = q * fma(q, m, 1.0 - q), p = q + error;
+    value = ::copysign(fma(m, q, m * error), t);
+    grad = e * p * p;
   }
 #else
+  template <class T, class P> BPX_FN static T value(T t, P) { return tanh(t); }
+
   template <class T, class P> BPX_FN static void both(T t, P, T& value, T& grad) {
     using S = Scalar<T>;
     using F = Format<S>;
@@ -45,5 +67,29 @@ struct hyperbolic_tangent {
   }
 #endif
 };
+
+#if BPX_CUDA
+/// 1 / (1 + exp(-t)), for float with as little work as tanh; in double the formula's own steps.
+struct logistic {
+  static constexpr int params = 0;
+  template <class T, class P> BPX_FN static T value(T t, P p) {
+    T value, grad;
+    both(t, p, value, grad);
+    return value;
+  }
+
+  /// Both are right for a number within one ULP of t, to some 2 ULP.
+  template <class P> BPX_FN static void both(float t, P, float& value, float& grad) {
+    const float e = rough_exp2(-1.4426950408889634f * abs(t)), sum = 1.0f + e, rest = rough_divide(e, sum);
+    value = t < 0.0f ? rest : 1.0f - rest;
+    grad = rough_divide(rest, sum);
+  }
+  template <class P> BPX_FN static void both(double t, P, double& value, double& grad) {
+    const double e = exp(-abs(t)), q = reciprocal(1.0 + e);
+    value = t < 0.0 ? e * q : q;
+    grad = e * q * q;
+  }
+};
+#endif
 
 }  // namespace bpx

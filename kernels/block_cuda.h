@@ -1,8 +1,8 @@
 #pragma once
 #include "losses.h"
 #include "net.h"
-// The pass over a batch on the GPU for layers too wide for one thread's registers: a block of threads takes a tile of
-// samples through the whole net, and the tile's signals stay in shared memory from x to the gradients.
+// The pass over a batch on the GPU for layers too wide for one thread's registers: a block of threads takes a chunk of
+// samples, tile by tile, through the whole net, and the tile's signals stay in shared memory from x to the gradients.
 //
 // Signals stand feature by feature, with a gap behind each row so that the rows which the threads of a warp read at once
 // lie in different banks. Every product gives each thread a small matrix of sums in its registers (`cut` says of what
@@ -15,7 +15,6 @@
 //   resident      blocks that should fit one multiprocessor, by their registers
 //   sums          that a thread may hold at once
 //   slice         input features held at a time; a wider x is read again for its weights' gradients
-//   chunk         samples whose gradients are summed in one place, in whole tiles
 //   shared        numbers in dynamic shared memory
 //   backward      false: outputs only
 
@@ -34,7 +33,7 @@ template <> struct IsVoid<void> { static constexpr bool value = true; };
 
 /// What the caller hands over. Strides are in elements.
 template <class S> struct BlockArgs {
-  i64 n;                 // samples
+  i64 n, chunk;          // samples, and those of a chunk
   const S* x;            // (n, in)
   i64 x_row, x_column;
   const void* y;         // (n, out) numbers or (n,) int64 class indices
@@ -42,13 +41,12 @@ template <class S> struct BlockArgs {
   const S* weight;       // (n,) or null
   i64 weight_row;
   S scale;               // the gradient is multiplied by it; `losses` is not
-  const S* params;       // packed
-  const S* scalars;      // parameters of the activations, then of the loss
-  S* output;             // (n, out) contiguous: where nothing is backward
   S* x_grad;             // (n, in) contiguous, if Net::input_grad
   S* sums;               // (chunks, params): each chunk's gradients
   double* losses;        // (chunks,): each chunk's sum of weight * loss
-  i64 first;             // block b does chunk first + b, whose sums are number b
+  S* output;             // (n, out) contiguous: where nothing is backward
+  const S* params;       // packed
+  const S* scalars;      // parameters of the activations, then of the loss
 };
 
 // ---- parameters -------------------------------------------------------------------------------------------------
@@ -285,9 +283,7 @@ BPX_FN void block_input(const BlockTile<S>& tile, const S* params, const S* scal
 /// z becomes grad_t of the last layer.
 template <class Net, class Loss> struct BlockLoss;
 template <class Net, class F> struct BlockLoss<Net, ElementwiseLoss<F>> {
-  static constexpr int targets = 0;  // held in shared memory: none
-  template <class L, class S>
-  BPX_FN static void run(const BlockTile<S>& tile, const S* scalars, S* z, const S* slope, S*) {
+  template <class L, class S> BPX_FN static void run(const BlockTile<S>& tile, const S* scalars, S* z, const S* slope) {
     const BlockArgs<S>& args = *tile.args;
     for (int at = threadIdx.x; at < L::out * Net::rows; at += Net::threads) {
       const int s = at / L::out, o = at % L::out, place = o * stride<Net> + s;
@@ -311,39 +307,52 @@ template <class Net, class F> struct BlockLoss<Net, ElementwiseLoss<F>> {
     }
   }
 };
+/// What op makes of the values of THREADS neighbours in a warp, for each of them.
+template <int THREADS, class S, class Op> BPX_FN S together(S value, Op op) {
+  BPX_UNROLL
+  for (int step = THREADS / 2; step > 0; step /= 2) value = op(value, __shfl_xor_sync(0xffffffffu, value, step));
+  return value;
+}
 template <class Net, bool CLASSES> struct BlockLoss<Net, SoftmaxCrossEntropy<CLASSES>> {
-  static constexpr int targets = CLASSES ? 0 : Last<typename Net::Layers>::Type::out;
-  template <class L, class S>
-  BPX_FN static void run(const BlockTile<S>& tile, const S* scalars, S* z, const S* slope, S* y) {
+  template <class L, class S> BPX_FN static void run(const BlockTile<S>& tile, const S* scalars, S* z, const S* slope) {
+    constexpr int threads = Net::threads / Net::rows, step = stride<Net>;  // neighbours that share a sample
+    static_assert(Net::threads % Net::rows == 0 && threads <= 32, "a warp has whole samples");
     const BlockArgs<S>& args = *tile.args;
-    if constexpr (!CLASSES) {
-      load_tile<Net>(tile, args.y, args.y_row, args.y_column, 0, L::out, y);
-      __syncthreads();
+    const int s = threadIdx.x / threads, first = threadIdx.x % threads;
+    const bool real = s < tile.valid;
+    const i64 sample = tile.first + s;
+    const auto sum = [](S a, S b) { return a + b; };
+    S weight = S(1), y = S(0), top = z[s], total = S(0), mass = S(CLASSES), loss = S(0);
+    for (int o = first; o < L::out; o += threads) top = maximum(z[o * step + s], top);
+    top = together<threads>(top, [](S a, S b) { return maximum(a, b); });
+    for (int o = first; o < L::out; o += threads) total = total + exp(z[o * step + s] - top);
+    total = together<threads>(total, sum);
+    if (real && Net::factors && args.weight) weight = args.weight[sample * args.weight_row];
+    if (CLASSES) {
+      if (real) y = S(((const i64*)args.y)[sample * args.y_row]);
+    } else {
+      for (int o = first; real && o < L::out; o += threads) mass = mass + probability(args, sample, o);
+      mass = together<threads>(mass, sum);
     }
-    for (int s = threadIdx.x; s < Net::rows; s += Net::threads) {
-      S factor = S(1), weight = S(1), label = S(0);
-      const i64 sample = tile.first + s;
-      if (s < tile.valid) {
-        if (Net::factors && args.weight) weight = args.weight[sample * args.weight_row];
-        if (Net::factors) factor = weight * args.scale;
-        if (CLASSES) label = S(((const i64*)args.y)[sample * args.y_row]);
-      }
-      const S loss = Net::Loss::template run<L::out, stride<Net>>(z + s, CLASSES ? &label : y + s, scalars, factor, Net::factors);
-      if (s < tile.valid) *tile.loss = *tile.loss + loss * weight;
-      for (int o = 0; o < L::out; ++o) {
-        S& grad = z[o * stride<Net> + s];
-        if (s >= tile.valid) grad = S(0);
-        else if (!L::identity) grad = grad * slope[o * stride<Net> + s];
-      }
+    const S log_total = log(total), inverse = S(1) / total;
+    for (int o = first; o < L::out; o += threads) {
+      S& grad = z[o * step + s];
+      const S shifted = grad - top;
+      if (!CLASSES && real) y = probability(args, sample, o);
+      Net::Loss::output(shifted, y, S(o), log_total, inverse, mass, loss, grad);
+      if (Net::factors) grad = grad * (weight * args.scale);
+      if (!L::identity) grad = grad * slope[o * step + s];
+      if (!real) grad = S(0);
     }
+    if (real) *tile.loss = *tile.loss + loss * weight;
+  }
+  template <class S> BPX_FN static S probability(const BlockArgs<S>& args, i64 sample, int o) {
+    return ((const S*)args.y)[sample * args.y_row + o * args.y_column];
   }
 };
 
 /// Numbers of shared memory that a layer and those above it take: z and f', which becomes grad_t.
-template <class Net> BPX_FN constexpr int block_numbers(Layers<>) {
-  if constexpr (Net::backward) return BlockLoss<Net, typename Net::Loss>::targets * stride<Net>;
-  else return 0;
-}
+template <class Net> BPX_FN constexpr int block_numbers(Layers<>) { return 0; }
 template <class Net, class L, class... Rest> BPX_FN constexpr int block_numbers(Layers<L, Rest...>) {
   const bool second = Net::backward && (sizeof...(Rest) > 0 || !L::identity);
   return (second ? 2 : 1) * L::out * stride<Net> + block_numbers<Net>(Layers<Rest...>());
@@ -351,8 +360,8 @@ template <class Net, class L, class... Rest> BPX_FN constexpr int block_numbers(
 
 /// Layers from L on: z_in is the output of the layer BELOW, whose f' in g_in becomes its grad_t.
 template <class Net, class BELOW, class S>
-BPX_FN void block_backprop(Layers<>, const BlockTile<S>& tile, const S*, const S* scalars, S*, S* z, S* slope, S* memory) {
-  BlockLoss<Net, typename Net::Loss>::template run<BELOW>(tile, scalars, z, slope, memory);
+BPX_FN void block_backprop(Layers<>, const BlockTile<S>& tile, const S*, const S* scalars, S*, S* z, S* slope, S*) {
+  BlockLoss<Net, typename Net::Loss>::template run<BELOW>(tile, scalars, z, slope);
   __syncthreads();
 }
 template <class Net, class BELOW, class S, class L, class... Rest>
@@ -424,7 +433,7 @@ template <class Net> BPX_FN void run_block(const BlockArgs<typename Net::S>& arg
   static_assert(Net::shared == Net::threads + Net::slice * stride<Net> + block_numbers<Net>(Layers()), "see jit/block.py");
   static_assert(Net::packed == packed_numbers<Net, true>(Layers()), "see jit/block.py");
   S *const parts = memory, *const x = parts + Net::threads, *const signals = x + Net::slice * stride<Net>;
-  const i64 begin = (args.first + blockIdx.x) * Net::chunk, end = begin + Net::chunk < args.n ? begin + Net::chunk : args.n;
+  const i64 begin = blockIdx.x * args.chunk, end = begin + args.chunk < args.n ? begin + args.chunk : args.n;
   S loss = S(0);
   for (i64 at = begin; at < end; at += Net::rows) {
     const BlockTile<S> tile{&args, at, end - at < Net::rows ? int(end - at) : Net::rows, at > begin, &loss};

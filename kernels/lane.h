@@ -27,11 +27,17 @@
 #endif
 #endif
 
-/// Before a loop with a constant number of turns.
+/// Before a loop with a constant number of turns; the second, before one that only the GPU unrolls, for its arrays are
+/// registers.
 #if BPX_CUDA || defined(__clang__)
 #define BPX_UNROLL _Pragma("unroll")
 #else
 #define BPX_UNROLL _Pragma("GCC unroll 64")
+#endif
+#if BPX_CUDA
+#define BPX_UNROLL_OUTER BPX_UNROLL
+#else
+#define BPX_UNROLL_OUTER
 #endif
 
 namespace bpx {

@@ -101,33 +101,6 @@ template <int U> BPX_FN Pack<float, U> rough_reciprocal(Pack<float, U> d) {
 
 // ---- exp and its relatives --------------------------------------------------------------------------------------
 
-// e^r = 1 + r + r^2 Q(r), |r| <= ln(2) / 2: relative to e^r - 1, Q is good to 2^-26 and 2^-59.8. Summed in pairs
-// (Estrin), as the steps of Horner's rule would wait for one another; TWICE gives 2 Q(2 r) for the same price.
-template <bool TWICE = false, class T> BPX_FN T exp_rest(T r, T square, float) {
-  constexpr float Q[] = {4.9999997e-01f, 1.6666538e-01f, 4.166774e-02f, 8.367318e-03f, 1.3837873e-03f};
-  auto q = [&](int i) __attribute__((always_inline)) { return c<T>(Q[i] * float(TWICE ? 2 << i : 1)); };
-  return fma(fma(q(4), square, fma(q(3), r, q(2))), square, fma(q(1), r, q(0)));
-}
-template <bool TWICE = false, class T> BPX_FN T exp_rest(T r, T square, double) {
-  constexpr double Q[] = {0.5,
-                          0.16666666666666674,
-                          0.041666666666666435,
-                          0.008333333333324457,
-                          0.001388888888910163,
-                          0.00019841269878189666,
-                          2.4801586754254215e-05,
-                          2.755725208786841e-06,
-                          2.755785168934458e-07,
-                          2.5106481616208006e-08,
-                          2.071421759679946e-09};
-  auto q = [&](int i) __attribute__((always_inline)) { return c<T>(Q[i] * double(TWICE ? 2 << i : 1)); };
-  const T fourth = square * square;
-  const T high = fma(q(10), square, fma(q(9), r, q(8)));
-  const T middle = fma(fma(q(7), r, q(6)), square, fma(q(5), r, q(4)));
-  const T low = fma(fma(q(3), r, q(2)), square, fma(q(1), r, q(0)));
-  return fma(fma(high, fourth, middle), fourth, low);
-}
-
 /// e^x = 2^k (1 + p), k an integer and |p| < 0.42.
 template <class T> struct Power { T k, p; };
 

@@ -46,7 +46,6 @@ template <class S> struct Shape {
   using Narrow = S;
   static constexpr int samples = 1, product_block = 1 << 20, outer_rows = 1 << 20, outer_columns = 1 << 20, unroll = 1 << 20;
 };
-#define BPX_UNROLL_OUTER _Pragma("unroll")
 #else
 #define BPX_KERNEL static __attribute__((noinline))
 #ifndef BPX_LANE_REGISTERS
@@ -67,7 +66,6 @@ template <class S> struct Shape {
   static constexpr int product_block = (registers - 8) / BPX_LANE_REGISTERS;
   static constexpr int outer_rows = registers == 32 ? 6 : 3, outer_columns = registers == 32 ? 5 : 4, unroll = 16;
 };
-#define BPX_UNROLL_OUTER
 #endif
 
 /// Into what blocks of at most `most` to cut n: a divisor of n if a large one exists, else about equal ones.
@@ -226,7 +224,7 @@ template <int FEATURES, int W, class S> BPX_FN void clear_rest(S* z, int valid) 
 }
 
 /// What a tile's pass reads and adds to, besides x.
-template <class S> struct Tile {
+template <class S, int W> struct Tile {
   const S* params;   // of all layers, one after another
   const S* scalars;  // of all activations, then of the loss
   const S* y;        // the target, feature by feature like the signals, or class indices as numbers (W)
@@ -235,12 +233,17 @@ template <class S> struct Tile {
   int valid;         // the number of samples, <= W
   S* grads;          // sums for each parameter, `lanes` of them
   S* loss;           // (W) each sample's loss
+
+  /// For the layer whose parameters begin at AT.
+  template <class L, int AT> BPX_FN void outer(const S* grad_t, const S* z) const {
+    bpx::outer<L, W>(grad_t, z, grads + AT * Lane<typename Shape<S>::Narrow>::width);
+  }
 };
 
 /// One layer and, by recursion, those above it. z_in and df_in are the outputs and derivatives of the layer below;
 /// z_in is overwritten by the layer below's grad_t, on the lowest level (where BELOW is void) by the gradient in x.
-template <class Net, int W, class BELOW, int AT, int SCALAR, class S>
-BPX_FN void backprop(Layers<>, const Tile<S>& tile, S* z, const S* df) {
+template <class Net, int W, class BELOW, int AT, int SCALAR, class TILE, class S>
+BPX_FN void backprop(Layers<>, TILE& tile, S* z, const S* df) {
   using T = typename Shape<S>::Widest;
   BPX_UNROLL_OUTER
   for (int s = 0; s < W; s += Lane<T>::width) {
@@ -248,12 +251,13 @@ BPX_FN void backprop(Layers<>, const Tile<S>& tile, S* z, const S* df) {
     const T loss = Net::Loss::template run<BELOW::out, W>(z + s, tile.y + s, tile.scalars + SCALAR, factor, Net::factors);
     store<T>(tile.loss + s, loss);
     if constexpr (!BELOW::identity) {
+      BPX_UNROLL_OUTER
       for (int k = 0; k < BELOW::out; ++k) store<T>(z + k * W + s, load<T>(z + k * W + s) * load<T>(df + k * W + s));
     }
   }
 }
-template <class Net, int W, class BELOW, int AT, int SCALAR, class S, class L, class... Rest>
-BPX_FN void backprop(Layers<L, Rest...>, const Tile<S>& tile, S* z_in, const S* df_in) {
+template <class Net, int W, class BELOW, int AT, int SCALAR, class TILE, class S, class L, class... Rest>
+BPX_FN void backprop(Layers<L, Rest...>, TILE& tile, S* z_in, const S* df_in) {
   constexpr bool lowest = AT == 0;
   alignas(64) S z[L::out * W], df[L::identity ? 1 : L::out * W];
   forward<L, W>(tile.params + AT, tile.scalars + SCALAR, z_in, z, df);
@@ -261,7 +265,7 @@ BPX_FN void backprop(Layers<L, Rest...>, const Tile<S>& tile, S* z_in, const S* 
   S* const grad_t = z;
   clear_rest<L::out, W>(grad_t, tile.valid);
   clear_rest<L::in, W>(z_in, tile.valid);
-  outer<L, W>(grad_t, z_in, tile.grads + AT * Lane<typename Shape<S>::Narrow>::width);
+  tile.template outer<L, AT>(grad_t, z_in);
   if constexpr (!lowest) {
     backward<L, !BELOW::identity, W>(tile.params + AT, grad_t, df_in, z_in);
   } else if constexpr (Net::input_grad) {

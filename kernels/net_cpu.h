@@ -104,7 +104,7 @@ template <class Net> void run_chunk(const Args& args, i64 chunk, Workspace<Net>&
   S *const x = work.x, *const y = work.y, *const weight = work.weight, *const factor = work.factor, *const loss = work.loss;
   for (S& sum : work.grads) sum = S(0);
   T total{}, low{};  // of the loss, and what rounding took from it
-  Tile<S> tile{(const S*)args.params, (const S*)args.scalars, y, weight, factor, W, work.grads, loss};
+  Tile<S, W> tile{(const S*)args.params, (const S*)args.scalars, y, weight, factor, W, work.grads, loss};
 
   const i64 begin = chunk * chunk_samples, end = begin + chunk_samples < args.n ? begin + chunk_samples : args.n;
   for (i64 at = begin; at < end; at += W) {

@@ -8,9 +8,9 @@ An engine is a module of this package with
     intermediate_bytes(call)  how much memory it takes beside input, parameters and gradients
     yields(call)              if it has one: why "auto" leaves a call that it can run to the next engine, "" if not
 
-"auto" takes the first of a backend's engines that doesn't refuse the call; each says in ``refuses`` from what size on
-the next one is cheaper. On the GPU: fused (one sample a thread) where the gradients' sums find room beside a thread's
-or a warp's work, cooperative (a tile of samples a block) or layered (matrix products) beyond, by the rule in cost.py.
+"auto" takes the first of a backend's engines that doesn't refuse the call; each says in ``refuses`` where the next one
+is cheaper. On the GPU: fused, one sample a thread, while a sample's signals fit into a thread's registers; beyond,
+cooperative, a tile of samples a block, or layered, matrix products, by the rule in cost.py.
 """
 
 from __future__ import annotations

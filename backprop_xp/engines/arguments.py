@@ -34,15 +34,27 @@ def loss_key(call: Call) -> Any:
     return "classes" if call.y.ndim == 1 else "probabilities"
 
 
+def written_in_python(call: Call) -> str:
+    """What of a call is no formula, so that it can't be compiled, "" if all of it is."""
+    if not all(getattr(layer.activation, "is_formula", False) for layer in call.layers):
+        return "an activation is written in Python"
+    formula_loss = getattr(call.loss, "is_formula", False) or type(call.loss) is SoftmaxCrossEntropy
+    return "" if call.loss is None or formula_loss else "the loss is written in Python"
+
+
+def scalars(call: Call) -> list[float]:
+    """The parameters of the activations, then of the loss."""
+    numbers = [number for layer in call.layers for number in layer.activation.parameters]
+    return [*numbers, *getattr(call.loss, "parameters", ())]
+
+
 def add_inputs(args: Any, call: Call, held: list[Any]) -> None:
     """x, the parameters one after another, and the scalars; ``held`` keeps alive what is only pointed at."""
     x = _readable(call.x)
     args.x, args.x_row, args.x_column = address(x, held), _stride(x, 0), _stride(x, 1)
     parts = [a.ravel() for layer in call.layers for a in (layer.weight, layer.bias) if a is not None]
     args.params = address(np.concatenate(parts), held)
-    scalars = [number for layer in call.layers for number in layer.activation.parameters]
-    scalars += getattr(call.loss, "parameters", ())
-    args.scalars = address(np.array(scalars or [0.0], call.dtype), held)
+    args.scalars = address(np.array(scalars(call) or [0.0], call.dtype), held)
 
 
 def add_targets(args: Any, call: Call, held: list[Any]) -> None:

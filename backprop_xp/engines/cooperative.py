@@ -14,13 +14,14 @@ import numpy as np
 from ..backend import Array
 from ..jit import block
 from ..jit.fused import Shape
-from ..losses import SoftmaxCrossEntropy
 from . import arguments, cost
 from .call import Call, Gradients, Signals
 from .chunk_sums import ROWS, ChunkSums
 
 #: Chunks are run in waves of whole groups of the tree, whose sums take about so many bytes.
 WAVE_BYTES = 256 << 20
+#: Samples of a chunk, powers of two and whole tiles: many, or its sums cost much; but enough chunks for all.
+FEWEST_SAMPLES, MOST_SAMPLES, ENOUGH_CHUNKS = 64, 512, 256
 PACK_BLOCKS, PACK_THREADS = 64, 256
 NULL = np.uintp(0)
 
@@ -29,11 +30,8 @@ def refuses(call: Call) -> str:
     """It runs nets of formulas whose signals, for eight samples, fit a block's shared memory."""
     if not call.backend.on_gpu:
         return "it runs on a CUDA device"
-    if not all(getattr(layer.activation, "is_formula", False) for layer in call.layers):
-        return "an activation is written in Python"
-    formula_loss = getattr(call.loss, "is_formula", False) or type(call.loss) is SoftmaxCrossEntropy
-    if call.loss is not None and not formula_loss:
-        return "the loss is written in Python"
+    if reason := arguments.written_in_python(call):
+        return reason
     limit = block.shared_limit(call.backend.device)
     if not block.tilings(_shape(call), limit):
         return f"the signals of a few samples don't fit the {limit >> 10} KiB of shared memory that a block may have"
@@ -43,20 +41,29 @@ def refuses(call: Call) -> str:
 def yields(call: Call) -> str:
     """It leaves calls to the layered engine that cost less there."""
     rows = block.tilings(_shape(call), block.shared_limit(call.backend.device))[0].rows
-    if cost.layered(call) < cost.cooperative(call, rows, block.CHUNK):
+    if cost.layered(call) < cost.cooperative(call, rows, chunk_samples(call.samples)):
         return "so wide a net, or so small a batch, is estimated to be faster in whole matrix products"
     return ""
 
 
+def chunk_samples(samples: int) -> int:
+    """Samples in a chunk of a batch of so many, whole tiles: the sums' bits depend on it, and it on nothing else."""
+    chunk = MOST_SAMPLES
+    while chunk > FEWEST_SAMPLES and samples < ENOUGH_CHUNKS * chunk:
+        chunk //= 2
+    return chunk
+
+
 def intermediate_bytes(call: Call) -> int:
-    """The packed parameters and the sums of one wave of chunks, and of the tree's levels."""
-    return (2 * call.parameters + (_wave(call) + 2 * ROWS) * call.parameters) * call.dtype.itemsize
+    """The packed parameters, and the sums of one wave of chunks and of the tree's levels."""
+    rows = min(_wave(call), -(-call.samples // chunk_samples(call.samples))) + ROWS
+    return (2 + rows) * call.parameters * call.dtype.itemsize
 
 
 def forward(call: Call) -> tuple[Array, Signals | None]:
     """The net's outputs."""
     output = call.backend.xp.empty((call.samples, call.sizes[-1]), call.dtype)
-    _Pass(call).run(0, _chunks(call), output=output)
+    _Pass(call).run(slice(0, call.samples), chunk_samples(call.samples), output=output)
     return output, None
 
 
@@ -64,39 +71,63 @@ def loss_and_grad(call: Call) -> Gradients:
     """The loss and the gradients of all parameters."""
     xp = call.backend.xp
     grad_x = xp.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
-    sums, compiled = ChunkSums(xp, call.parameters, call.dtype), _Pass(call)
-    chunks, wave = _chunks(call), _wave(call)
-    for first in range(0, chunks, wave):
-        count = min(wave, chunks - first)
-        rows, losses = sums.place(count)
-        compiled.run(first, count, sums=rows, losses=losses, x_grad=grad_x)
+    sums = ChunkSums(xp, call.parameters, call.dtype)
+    add_piece(call, sums, chunk_samples(call.samples), grad_x)
     total, loss = sums.total(call.scale)
     weights, biases = arguments.unpacked(call, total)
     return Gradients(weights, biases, grad_x, loss)
 
 
+def add_piece(call: Call, sums: ChunkSums, chunk: int, grad_x: Array | None = None) -> None:
+    """Compute the chunks of a call's samples; ``sums`` may hold those of samples before, which were whole chunks."""
+    compiled, wave = _Pass(call), _wave(call) * chunk
+    for first in range(0, call.samples, wave):
+        samples = slice(first, min(first + wave, call.samples))
+        rows, losses = sums.place(-(-(samples.stop - first) // chunk))
+        compiled.run(samples, chunk, sums=rows, losses=losses, x_grad=grad_x)
+
+
 class _Pass:
-    """The kernel for a call, and what it is handed every time."""
+    """The kernel for a call, with the parameters packed for it."""
 
     def __init__(self, call: Call) -> None:
-        xp = call.backend.xp
-        shape = _shape(call)
+        xp, shape = call.backend.xp, _shape(call)
+        self._call = call
         self._program = block.program(shape, [layer.activation for layer in call.layers])
+        self._packed = xp.empty(block.packed(shape), call.dtype)
         arrays = [xp.ascontiguousarray(a) for layer in call.layers for a in layer[:2] if a is not None]
-        packed = xp.empty(block.packed(shape), call.dtype)
-        self._program.pack((PACK_BLOCKS,), (PACK_THREADS,), (*arrays, packed))
-        self._inputs = [np.int64(call.samples), *_strided(call.x, 2), *_strided(call.y, 2), *_strided(call.weight, 1)]
-        self._inputs += [call.dtype.type(call.scale), packed]
-        scalars = [number for layer in call.layers for number in layer.activation.parameters]
-        scalars += getattr(call.loss, "parameters", ())
-        self._scalars = [call.dtype.type(number) for number in scalars]
+        self._program.pack((PACK_BLOCKS,), (PACK_THREADS,), (*arrays, self._packed))
 
-    def run(self, first: int, chunks: int, **outputs: Array | None) -> None:
-        """Chunks ``first`` ... ``first + chunks - 1``, a block each."""
-        given = [outputs.get(name) for name in ("output", "x_grad", "sums", "losses")]
-        pointers = [NULL if array is None else array for array in given]
-        everything = (*self._inputs, *pointers, np.int64(first), *self._scalars)
-        self._program.run((chunks,), (self._program.threads,), everything, shared_mem=self._program.shared_bytes)
+    def run(
+        self,
+        samples: slice,
+        chunk: int,
+        *,
+        x_grad: Array | None = None,
+        sums: Array | None = None,
+        losses: Array | None = None,
+        output: Array | None = None,
+    ) -> None:
+        """The chunks of these samples, a block each."""
+        call, number = self._call, self._call.dtype.type
+        x, y, weight, x_grad = (None if a is None else a[samples] for a in (call.x, call.y, call.weight, x_grad))
+        pointers = [NULL if a is None else a for a in (x_grad, sums, losses, output)]
+        self._program.run(
+            (-(-len(x) // chunk),),
+            (self._program.threads,),
+            (
+                np.int64(len(x)),
+                np.int64(chunk),
+                *_strided(x, 2),
+                *_strided(y, 2),
+                *_strided(weight, 1),
+                number(call.scale),
+                *pointers,
+                self._packed,
+                *(number(a) for a in arguments.scalars(call)),
+            ),
+            shared_mem=self._program.shared_bytes,
+        )
 
 
 def _strided(array: Array | None, axes: int) -> list[Any]:
@@ -113,10 +144,6 @@ def _shape(call: Call) -> Shape:
     return arguments.shape(call, None if call.loss is None else arguments.loss_key(call))
 
 
-def _chunks(call: Call) -> int:
-    return -(-call.samples // block.CHUNK)
-
-
 def _wave(call: Call) -> int:
-    groups = WAVE_BYTES // (ROWS * call.parameters * call.dtype.itemsize)
-    return min(_chunks(call), ROWS * max(1, groups))
+    """How many chunks' sums are held at a time."""
+    return ROWS * max(1, WAVE_BYTES // (ROWS * call.parameters * call.dtype.itemsize))

@@ -15,7 +15,6 @@ import numpy as np
 from .. import threads
 from ..backend import Array
 from ..jit import compiler, fused
-from ..losses import SoftmaxCrossEntropy
 from . import arguments, wide
 from .call import Call, Gradients, Signals
 
@@ -37,12 +36,7 @@ def refuses(call: Call) -> str:
         return f"the net is wider than {MOST_WIDTH}"
     if call.parameters > LARGE_PARAMETERS and call.samples < FEWEST_SAMPLES:
         return f"so many parameters do not pay for fewer than {FEWEST_SAMPLES} samples"
-    if not all(getattr(layer.activation, "is_formula", False) for layer in call.layers):
-        return "an activation is written in Python"
-    formula_loss = getattr(call.loss, "is_formula", False) or type(call.loss) is SoftmaxCrossEntropy
-    if call.loss is not None and not formula_loss:
-        return "the loss is written in Python"
-    return compiler.missing()
+    return arguments.written_in_python(call) or compiler.missing()
 
 
 def intermediate_bytes(call: Call) -> int:

@@ -1,10 +1,157 @@
-"""The fused engine on CuPy."""
+"""The fused engine on CuPy: forward, loss and backward of the whole net in one kernel, one sample a thread.
+
+Signals stay in registers, weights in shared memory (kernels/net_cuda.h); what is written are the sums of each chunk of
+samples, which a second pass adds in a fixed tree (chunk_sums.py). Everything happens on the current stream.
+"""
 
 from __future__ import annotations
 
-from .call import Call
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array
+from ..jit import cuda, fused_cuda
+from . import arguments
+from .call import Call, Gradients, Signals
+from .chunk_sums import ChunkSums
+
+#: kernels/net_cuda.h: threads of a block.
+THREADS = 128
+#: Samples of a chunk, powers of two: a few a thread, or its sums cost more than its samples; but enough chunks for all.
+FEWEST_SAMPLES, MOST_SAMPLES, ENOUGH_CHUNKS = 256, 4096, 256
+#: Of a thread's 255 registers, what signals and sums may take beside weights, addresses and temporary results.
+MOST_REGISTERS = 150
+#: Of shared memory without asking for more.
+MOST_SHARED_BYTES = 48 << 10
+
+
+class Program(NamedTuple):
+    """A compiled kernel for the current device, and how many blocks are at work at a time."""
+
+    kernel: Any
+    blocks: int
 
 
 def refuses(call: Call) -> str:
-    """It has no kernel so far."""
-    return "it runs on the CPU"
+    """It runs small nets of formulas."""
+    if not call.backend.on_gpu:
+        return "it runs on the GPU"
+    if reason := arguments.written_in_python(call):
+        return reason
+    if _registers(call) > MOST_REGISTERS:
+        return "a sample's signals and a thread's sums need too many registers"
+    return "the parameters and signals need too much shared memory" if _shared_bytes(call) > MOST_SHARED_BYTES else ""
+
+
+def _registers(call: Call) -> int:
+    """About what SharedOut of kernels/net_cuda.h needs: values, derivatives and targets, and sums of a thread."""
+    signals = call.sizes[0] + 2 * sum(call.sizes[1:])
+    return (signals + call.parameters * 3 // 64) * call.dtype.itemsize // 4
+
+
+def _shared_bytes(call: Call) -> int:
+    """The parameters, their sums, and a layer's inputs and gradients for a block's samples."""
+    exchanged = max(a + b for a, b in zip(call.sizes, call.sizes[1:])) + 1
+    return (2 * call.parameters + exchanged * (THREADS + THREADS // 8)) * call.dtype.itemsize + 64
+
+
+def chunk_samples(samples: int) -> int:
+    """Samples in a chunk of a batch of so many: the sums' bits depend on it, and it on nothing else."""
+    chunk = MOST_SAMPLES
+    while chunk > FEWEST_SAMPLES and samples < ENOUGH_CHUNKS * chunk:
+        chunk //= 2
+    return chunk
+
+
+def intermediate_bytes(call: Call) -> int:
+    """The sums of all chunks."""
+    chunks = -(-call.samples // chunk_samples(call.samples))
+    return chunks * (call.parameters * call.dtype.itemsize + 8)
+
+
+def forward(call: Call) -> tuple[Array, Signals | None]:
+    """The net's outputs."""
+    output = call.backend.xp.empty((call.samples, call.sizes[-1]), call.dtype)
+    x = _readable(call.x)
+    program = _program(call, None, x.strides[1] == x.itemsize)
+    blocks = min(-(-call.samples // THREADS), program.blocks)
+    _launch(program, blocks, call, 0, x, (), output)
+    return output, None
+
+
+def loss_and_grad(call: Call) -> Gradients:
+    """The loss and the gradients of all parameters."""
+    xp = call.backend.xp
+    sums = ChunkSums(xp, call.parameters, call.dtype)
+    grad_x = xp.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
+    add_piece(call, sums, chunk_samples(call.samples), grad_x)
+    total, loss = sums.total(call.scale)
+    weights, biases = arguments.unpacked(call, total)
+    return Gradients(weights, biases, grad_x, loss)
+
+
+def add_piece(call: Call, sums: ChunkSums, chunk: int, grad_x: Array | None = None) -> None:
+    """Compute the chunks of a call's samples; ``sums`` may hold those of samples before, which were whole chunks."""
+    chunks = -(-call.samples // chunk)
+    x, y = _readable(call.x), None if call.y is None else _readable(call.y)
+    dense = all(a is None or a.ndim == 1 or a.strides[1] == a.itemsize for a in (x, y))
+    program = _program(call, arguments.loss_key(call), dense)
+    rows, losses = sums.place(chunks)
+    weight = None if call.weight is None else _readable(call.weight)
+    targets = (y, *_strides(y), weight, _strides(weight)[0], call.dtype.type(call.scale), grad_x, rows, losses)
+    _launch(program, min(chunks, program.blocks), call, chunk, x, targets)
+
+
+def _launch(
+    program: Program, blocks: int, call: Call, chunk: int, x: Array, targets: tuple[Any, ...], *outputs: Array
+) -> None:
+    """``bpx::Batch`` of kernels/net_cuda.h, the parameters, and the scalars."""
+    number, null, none = call.dtype.type, np.uintp(0), np.int64(0)
+    targets = targets or (null, none, none, null, none, number(1), null, null, null)
+    parameters = [a for layer in call.layers for a in (layer.weight, layer.bias) if a is not None]
+    program.kernel(
+        (blocks,),
+        (THREADS,),
+        (
+            np.int64(call.samples),
+            np.int64(chunk),
+            x,
+            *_strides(x),
+            *(null if a is None else a for a in targets),
+            *outputs,
+            *(call.backend.xp.ascontiguousarray(a) for a in parameters),
+            *(number(a) for a in arguments.scalars(call)),
+        ),
+    )
+
+
+_programs: dict[Any, Program] = {}
+
+
+def _program(call: Call, loss: Any, dense: bool) -> Program:
+    shape = arguments.shape(call, loss)
+    key = (call.backend.device, shape, dense)
+    if key not in _programs:
+        activations = [layer.activation for layer in call.layers]
+        variants = fused_cuda.variants(shape)
+        sources = [fused_cuda.source(shape, activations, variant, dense) for variant in variants]
+        name = "bpx_forward" if loss is None else "bpx_backprop"
+        kernel = cuda.kernel(sources[cuda.first_fitting(sources, name, THREADS)], name)
+        processors = call.backend.xp.cuda.Device().attributes["MultiProcessorCount"]
+        _programs[key] = Program(kernel, processors * cuda.resources(kernel).blocks(THREADS))
+    return _programs[key]
+
+
+def _readable(array: Array) -> Array:
+    """The array itself, in place, unless its elements lie at odd addresses."""
+    odd = any(stride % array.itemsize for stride in array.strides)
+    return array.copy() if odd else array
+
+
+def _strides(array: Array | None) -> tuple[np.int64, np.int64]:
+    """Elements from one sample to the next, and from one feature to the next."""
+    if array is None:
+        return np.int64(0), np.int64(0)
+    row, column = (*array.strides, 0)[:2]
+    return np.int64(row // array.itemsize), np.int64(column // array.itemsize)

@@ -12,9 +12,14 @@ from ..activations import Identity
 from ..kernels import source as kernel_source
 from . import cuda, fused
 from .elementwise import NUMBERS
+from .fused_cuda import WRITTEN_OUT
 
-#: Samples whose gradients are summed in one place: the results' bits depend on it, so it is the same for every device.
-CHUNK = 128
+#: ``bpx::BlockArgs`` but for the scalars.
+FIELDS = (
+    "bpx::i64 n", "bpx::i64 chunk", "const S* x", "bpx::i64 x_row", "bpx::i64 x_column",
+    "const void* y", "bpx::i64 y_row", "bpx::i64 y_column", "const S* weight", "bpx::i64 weight_row",
+    "S scale", "S* x_grad", "S* sums", "double* losses", "S* output", "const S* params",
+)  # fmt: skip
 #: Samples in a tile, and input features held at a time: the first that fit. Every tile reads all weights and updates
 #: all sums of its chunk in the second-level cache, so more samples come first; a slice of x is only read once more.
 ROWS, SLICES = (64, 32, 16, 8), (128, 64, 32)
@@ -117,36 +122,33 @@ def packed(shape: fused.Shape) -> int:
 
 
 def source(shape: fused.Shape, activations: Sequence[Any], tiling: Tiling) -> str:
-    """The unit with the kernels ``bpx_block_pack(W and b of every layer..., packed)`` and ``bpx_block(...)``."""
+    """The unit with the kernels ``bpx_block_pack(W and b of every layer..., packed)`` and ``bpx_block``.
+
+    The arguments of the latter are the fields of ``bpx::BlockArgs``, with the activations' and the loss's parameters in
+    the place of the last.
+    """
     number = NUMBERS[shape.dtype]
-    constants = asdict(tiling) | {"chunk": CHUNK, "shared": _shared_numbers(shape, tiling), "packed": packed(shape)}
+    constants = asdict(tiling) | {"shared": _shared_numbers(shape, tiling), "packed": packed(shape)}
     scalars = sum(len(f.parameters) for f in activations) + len(getattr(shape.loss, "params", ()))
     arrays = [f"{kind}{i}" for i in range(len(activations)) for kind in ("w", "b")[: 1 + shape.bias]]
     table = [f"w{i}, {f'b{i}' if shape.bias else 'nullptr'}" for i in range(len(activations))]
-    values = [f"p{k}" for k in range(scalars)]
-    fields = [
-        "n", "x", "x_row", "x_column", "y", "y_row", "y_column", "weight", "weight_row", "scale", "params",
-        "output", "x_grad", "sums", "losses", "first",
-    ]  # fmt: skip
-    types = {"y": "const void*", "losses": "double*"}
-    types |= dict.fromkeys(("x", "weight", "params"), f"const {number}*")
-    types |= dict.fromkeys(("output", "x_grad", "sums"), f"{number}*") | {"scale": number}
-    arguments = [f"{types.get(field, 'bpx::i64')} {field}" for field in fields] + [f"{number} {p}" for p in values]
-    fields.insert(fields.index("params") + 1, "scalars")
+    names, values = [field.split()[-1] for field in FIELDS], [f"s{k}" for k in range(scalars)]
     return "\n".join(
         [
             kernel_source("block_cuda.h"),
-            *fused.net(shape, activations, constants),
-            f"BPX_ENTRY void bpx_block_pack({', '.join(f'const {number}* {a}' for a in arrays)}, {number}* packed) {{",
-            f"  const {number}* const from[] = {{{', '.join(table)}}};",
-            "  bpx::pack<Net, true>(Net::Layers(), from, packed);",
+            fused.declarations(shape, activations, WRITTEN_OUT),
+            f"struct TiledNet : Net {{ static constexpr int {', '.join(f'{k} = {n}' for k, n in constants.items())}; }};",
+            "using S = Net::S;",
+            f"BPX_ENTRY void bpx_block_pack({', '.join(f'const S* {a}' for a in arrays)}, S* packed) {{",
+            f"  const S* const from[] = {{{', '.join(table)}}};",
+            "  bpx::pack<TiledNet, true>(Net::Layers(), from, packed);",
             "}",
-            "BPX_ENTRY void __launch_bounds__(Net::threads, Net::resident)",
-            f"bpx_block({', '.join(arguments)}) {{",
+            "BPX_ENTRY void __launch_bounds__(TiledNet::threads, TiledNet::resident)",
+            f"bpx_block({', '.join([*FIELDS, *(f'S {value}' for value in values)])}) {{",
             "  extern __shared__ __align__(16) unsigned char memory[];",
-            f"  const {number} scalars[] = {{{', '.join(values) or '0'}}};",
-            f"  const bpx::BlockArgs<{number}> args = {{{', '.join(fields)}}};",
-            f"  bpx::run_block<Net>(args, ({number}*)memory);",
+            f"  const S scalars[] = {{{', '.join(values) or 'S(0)'}}};",
+            f"  const bpx::BlockArgs<S> args = {{{', '.join(names)}, scalars}};",
+            "  bpx::run_block<TiledNet>(args, (S*)memory);",
             "}",
             "",
         ]
@@ -156,7 +158,7 @@ def source(shape: fused.Shape, activations: Sequence[Any], tiling: Tiling) -> st
 def _shared_numbers(shape: fused.Shape, tiling: Tiling) -> int:
     stride = tiling.rows + 16 // _itemsize(shape)
     last = len(shape.activations) - 1
-    features = tiling.slice + (shape.sizes[-1] if shape.loss == "probabilities" else 0)
+    features = tiling.slice
     for i, width in enumerate(shape.sizes[1:]):
         slopes = shape.loss is not None and (i < last or shape.activations[i] != Identity.text)
         features += 2 * width if slopes else width

@@ -21,6 +21,7 @@ from .compiler import CompileError
 
 OPTIONS = ("-std=c++17",)
 FORMAT = "backprop_xp cuda 1"
+REGISTERS = 1 << 16  # of a multiprocessor, on every architecture since 2012
 
 _lock = threading.RLock()
 _modules: dict[tuple[int, str], Any] = {}
@@ -36,6 +37,10 @@ class Resources:
     local_bytes: int
     shared_bytes: int
     max_threads: int
+
+    def blocks(self, threads: int) -> int:
+        """How many blocks of so many threads have registers in one multiprocessor at a time, at least 1."""
+        return max(1, REGISTERS // (threads * -(-self.registers // 8) * 8))
 
 
 def kernel(source: str, name: str) -> Any:

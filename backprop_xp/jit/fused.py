@@ -89,14 +89,20 @@ def program(shape: Shape, activations: Sequence[Any]) -> Any:
 
 
 def source(shape: Shape, activations: Sequence[Any]) -> str:
-    """The translation unit for this net on the CPU."""
-    entry = f"BPX_{'WIDE' if shape.wide else 'FORWARD' if shape.loss is None else 'BACKPROP'}(Net)"
-    return "\n".join([kernel_source("wide.h" if shape.wide else "net_cpu.h"), *net(shape, activations), entry, ""])
+    """The translation unit for this net."""
+    entry = f"BPX_{'WIDE' if shape.wide else 'FORWARD' if shape.loss is None else 'BACKPROP'}(Net)\n"
+    header = kernel_source("wide.h" if shape.wide else "net_cpu.h")
+    return "\n".join([header, declarations(shape, activations, {Tanh.text: "bpx::hyperbolic_tangent"}), entry])
 
 
-def net(shape: Shape, activations: Sequence[Any], constants: Mapping[str, int] = {}) -> list[str]:
-    """``struct Net`` of kernels/net.h, with these constants too, after the structs it names; equal ones are one."""
-    names = {Identity.text: "bpx::identity", Tanh.text: "bpx::hyperbolic_tangent"}
+def declarations(shape: Shape, activations: Sequence[Any], written_out: Mapping[Any, str], **facts: bool) -> str:
+    """C++ source of ``struct Net`` and of what it is made of; equal activations are one struct.
+
+    Args:
+        written_out: names of structs in kernels/activations.h, which stand for formulas of these texts.
+        facts: further constants of the net.
+    """
+    names = {Identity.text: "bpx::identity", **written_out}
     code: list[str] = []
     for f in activations:
         if f.text not in names:
@@ -114,18 +120,17 @@ def net(shape: Shape, activations: Sequence[Any], constants: Mapping[str, int] =
         loss = "bpx::ElementwiseLoss<LossFormula>"
     else:
         loss = f"bpx::SoftmaxCrossEntropy<{str(shape.loss == 'classes').lower()}>"
-    facts = {"backward": shape.loss is not None, "factors": shape.factors, "input_grad": shape.input_grad}
+    facts |= {"backward": shape.loss is not None, "factors": shape.factors, "input_grad": shape.input_grad}
     flags = ", ".join(f"{name} = {str(fact).lower()}" for name, fact in facts.items())
-    return [
-        *code,
+    code += [
         "struct Net {",
         f"  using S = {NUMBERS[shape.dtype]};",
         f"  using Layers = bpx::Layers<{layers}>;",
         f"  using Loss = {loss};",
         f"  static constexpr bool {flags};",
-        *(f"  static constexpr int {name} = {number};" for name, number in constants.items()),
         "};",
     ]
+    return "\n".join(code)
 
 
 def _declare_wide(library: Any) -> None:

@@ -1,0 +1,77 @@
+"""A whole net as one CUDA kernel: source around kernels/net_cuda.h."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..activations import Sigmoid, Tanh
+from ..kernels import source as kernel_source
+from .elementwise import NUMBERS
+from .fused import Shape, declarations
+
+#: Where a variant keeps the gradients' sums, the fastest first: see kernels/net_cuda.h.
+VARIANTS = ("InRegisters", "SharedOut")
+#: So many registers for sums are worth a try: a thread has 255.
+MOST_SUM_REGISTERS = 200
+WRITTEN_OUT = {Tanh.text: "bpx::hyperbolic_tangent", Sigmoid.text: "bpx::logistic"}
+
+BATCH = (
+    "bpx::i64 n", "bpx::i64 chunk", "const S* x", "bpx::i64 x_row", "bpx::i64 x_column",
+    "const void* y", "bpx::i64 y_row", "bpx::i64 y_column", "const S* weight", "bpx::i64 weight_row",
+    "S scale", "S* x_grad", "S* sums", "double* losses",
+)  # fmt: skip
+
+
+def variants(shape: Shape) -> tuple[str, ...]:
+    """The variants that may fit, the fastest first; "bpx_forward" has no sums."""
+    if shape.loss is None:
+        return VARIANTS[-1:]
+    parameters = sum(_counts(shape))
+    worth_trying = parameters * (2 if shape.dtype == "float64" else 1) <= MOST_SUM_REGISTERS
+    return VARIANTS if worth_trying else VARIANTS[-1:]
+
+
+def source(shape: Shape, activations: Sequence[Any], variant: str = VARIANTS[0], dense: bool = True) -> str:
+    """CUDA source of the kernel ``bpx_backprop``, or ``bpx_forward`` where ``shape`` has no loss.
+
+    Its arguments are the fields of ``bpx::Batch``, for ``bpx_forward`` the output, then a pointer to each weight and
+    bias, layer by layer, then the activations' and the loss's parameters.
+
+    Args:
+        variant: one of VARIANTS.
+        dense: whether the features of a sample in x and y are adjacent.
+    """
+    sizes = _counts(shape)
+    scalars = sum(len(f.parameters) for f in activations)
+    if isinstance(shape.loss, type):
+        scalars += len(shape.loss().parameters)
+    output = ["S* output"] if shape.loss is None else []
+    pointers = [f"const S* __restrict__ w{k}" for k in range(len(sizes))]
+    arguments = ", ".join([*BATCH, *output, *pointers, *(f"S s{k}" for k in range(scalars))])
+    copies = [f"  bpx::copy_parameters<{n}>(w{k}, params + {sum(sizes[:k])});" for k, n in enumerate(sizes)]
+    batch = ", ".join(argument.split()[-1] for argument in BATCH)
+    if shape.loss is None:
+        name, run = "bpx_forward", "bpx::run_forward<Net, S>(batch, output, params, scalars)"
+    else:
+        name, run = "bpx_backprop", f"bpx::run_backprop<bpx::{variant}<Net>, S>(batch, params, scalars)"
+    code = [
+        kernel_source("net_cuda.h"),
+        declarations(shape, activations, WRITTEN_OUT, dense=dense),
+        f"using S = {NUMBERS[shape.dtype]};",
+        f"BPX_ENTRY void __launch_bounds__(bpx::threads) {name}({arguments}) {{",
+        f"  __shared__ __align__(16) S params[{sum(sizes)}];",
+        *copies,
+        "  __syncthreads();",
+        f"  const S scalars[] = {{{', '.join(f's{k}' for k in range(scalars)) or 'S(0)'}}};",
+        f"  const bpx::Batch<S> batch{{{batch}}};",
+        f"  {run};",
+        "}",
+        "",
+    ]
+    return "\n".join(code)
+
+
+def _counts(shape: Shape) -> list[int]:
+    """How many numbers each weight and each bias holds, layer by layer."""
+    return [n for a, b in zip(shape.sizes, shape.sizes[1:]) for n in (a * b, *([b] if shape.bias else []))]

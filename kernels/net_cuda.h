@@ -1,0 +1,294 @@
+#pragma once
+#include "losses.h"
+#include "net.h"
+// The fused pass over a batch on the GPU: one sample a thread, its signals in registers, the weights in shared memory.
+//
+// A block works on one chunk of samples after the other. Sample s of a chunk belongs to thread s % threads, and the sums
+// of threads and of warps are added in a fixed order, so a chunk's sums depend on its samples alone. Where the gradients'
+// sums are is a type:
+//
+//   InRegisters  every thread has a sum for each parameter: the fastest, for nets of up to some 150 parameters in float
+//   SharedOut    every warp has: its threads tell one another their signals, and each sums some of the parameters
+
+namespace bpx {
+
+constexpr int threads = 128, warps = threads / 32;  // of a block
+constexpr unsigned everyone = 0xffffffffu;          // of a warp
+
+/// What the caller hands over. Strides are in elements.
+template <class S> struct Batch {
+  i64 n, chunk;             // samples, and those of a chunk
+  const S* x;               // (n, in)
+  i64 x_row, x_column;
+  const void* y;            // (n, out) numbers or (n,) int64 class indices
+  i64 y_row, y_column;
+  const S* weight;          // (n,) or null
+  i64 weight_row;
+  S scale;                  // the gradient is multiplied by it; `losses` is not
+  S* x_grad;                // (n, in) contiguous, if Net::input_grad
+  S* sums;                  // (chunks, params): each chunk's gradients
+  double* losses;           // (chunks,): each chunk's sum of weight * loss
+};
+
+/// The parameters of one layer, or its biases, to where the block keeps them.
+template <int COUNT, class S> BPX_FN void copy_parameters(const S* from, S* to) {
+  for (int i = threadIdx.x; i < COUNT; i += threads) to[i] = from[i];
+}
+
+/// The compiler must not keep all weights in registers from one sample to the next: their place is the sums'.
+BPX_FN void forget_shared_memory() { asm volatile("" ::: "memory"); }
+
+template <int N, bool DENSE, class S> BPX_FN void load_row(const S* from, i64 column, bool valid, S* to) {
+  BPX_UNROLL
+  for (int i = 0; i < N; ++i) to[i] = valid ? from[DENSE ? i : i * column] : S(0);
+}
+
+/// The sums of N numbers over the threads of a warp: v[0] ... v[count - 1] of each thread become those of numbers
+/// first(i), of which there are none where that is N or more. Half of the numbers are sent away in each step.
+template <int N, int STEP = 16, class S> BPX_FN void fold(S* v) {
+  if constexpr (STEP > 0) {
+    constexpr int half = (N + 1) / 2;
+    const bool upper = threadIdx.x & STEP;
+    BPX_UNROLL
+    for (int i = 0; i < half; ++i) {
+      const S low = v[i], high = i + half < N ? v[i + half] : S(0);
+      v[i] = (upper ? high : low) + __shfl_xor_sync(everyone, upper ? low : high, STEP);
+    }
+    fold<half, STEP / 2>(v);
+  }
+}
+template <int N, int STEP = 16> struct Folded {
+  static constexpr int half = (N + 1) / 2, count = Folded<half, STEP / 2>::count;
+  /// Which number v[i] is the sum of; `none` or more: of no number.
+  BPX_FN static int number(int i, int none) {
+    const int k = Folded<half, STEP / 2>::number(i, none);
+    const int mine = k + (threadIdx.x & STEP ? half : 0);
+    return k < half && mine < N ? mine : none;
+  }
+};
+template <int N> struct Folded<N, 0> {
+  static constexpr int count = N;
+  BPX_FN static int number(int i, int none) { return i < N ? i : none; }
+};
+
+/// Warp after warp adds its numbers to the block's.
+template <class Op> BPX_FN void in_turns(Op op) {
+  for (int w = 0; w < warps; ++w) {
+    if (int(threadIdx.x / 32) == w) op(w == 0);
+    __syncthreads();
+  }
+}
+
+template <class NET> struct InRegisters {
+  using Net = NET;
+  using S = typename Net::S;
+  static constexpr int P = Net::Layers::params;
+  static constexpr bool together = false;  // every thread works at its own pace
+  struct Memory {};
+  S sums[P];
+
+  BPX_FN explicit InRegisters(Memory&) {
+    BPX_UNROLL
+    for (int i = 0; i < P; ++i) sums[i] = S(0);
+  }
+  template <class L, int AT> BPX_FN void outer(const S* grad_t, const S* z) { bpx::outer<L, 1>(grad_t, z, sums + AT); }
+
+  BPX_FN void add_to(S* total) {
+    fold<P>(sums);
+    in_turns([&](bool first) {
+      BPX_UNROLL
+      for (int i = 0; i < Folded<P>::count; ++i) {
+        const int p = Folded<P>::number(i, P);
+        if (p < P) total[p] = first ? sums[i] : total[p] + sums[i];
+      }
+    });
+  }
+};
+
+/// How the sums of an (OUT, IN) layer are shared out among a warp's threads: in tiles of rows x columns, tile t to thread
+/// t % 32, as many rounds as it takes. Chosen so that reading signals and multiplying them take the least time together.
+template <int OUT, int IN> struct Shares {
+  BPX_FN static constexpr int tiles(int r, int k) { return ((OUT + r - 1) / r) * ((IN + k - 1) / k); }
+  BPX_FN static constexpr int cost(int r, int k) { return (tiles(r, k) + 31) / 32 * (4 * r * k + 3 * (r + k) + 2); }
+  BPX_FN static constexpr int best() {
+    int at = 0;
+    for (int i = 0; i < 64; ++i) {
+      if (cost(i / 8 + 1, i % 8 + 1) < cost(at / 8 + 1, at % 8 + 1)) at = i;
+    }
+    return at;
+  }
+  static constexpr int rows = best() / 8 + 1, columns = best() % 8 + 1, across = (IN + columns - 1) / columns;
+  static constexpr int count = tiles(rows, columns), rounds = (count + 31) / 32, sums = rounds * rows * columns;
+};
+/// Of all layers: signals that one of them exchanges at most, sums of a thread, and where those of a layer begin.
+template <class LAYERS, int AT = 0> struct AllShares { static constexpr int signals = 0, sums = 0; };
+template <int AT, class L, class... Rest> struct AllShares<Layers<L, Rest...>, AT> {
+  using Mine = Shares<L::out, L::in + L::bias>;
+  using Others = AllShares<Layers<Rest...>, AT + L::params>;
+  static constexpr int own = L::out + L::in + L::bias;
+  static constexpr int signals = own > Others::signals ? own : Others::signals, sums = Mine::sums + Others::sums;
+  /// The first sum of the layer whose parameters begin at `at`.
+  BPX_FN static constexpr int begin(int at) {
+    if constexpr (sizeof...(Rest) == 0) return 0;
+    else return at == AT ? 0 : Mine::sums + Others::begin(at);
+  }
+};
+
+template <class NET> struct SharedOut {
+  using Net = NET;
+  using S = typename Net::S;
+  using All = AllShares<typename Net::Layers>;
+  static constexpr bool together = true;  // a warp's threads exchange signals
+  static constexpr int vector = 16 / sizeof(S), row = 32 + vector;  // so that threads read different banks
+  struct __align__(16) Vector { S v[vector]; };
+  struct Memory { Vector signals[warps][All::signals][row / vector]; };
+  S sums[All::sums];
+  S* signals;
+
+  BPX_FN explicit SharedOut(Memory& memory) : signals(memory.signals[threadIdx.x / 32][0][0].v) {
+    BPX_UNROLL
+    for (int i = 0; i < All::sums; ++i) sums[i] = S(0);
+  }
+  /// op(index of the sum, row, column) for each sum of this thread; rows and columns beyond the layer's are no sums.
+  template <class L, int AT, class Op> BPX_FN void each(Op op) {
+    using Mine = Shares<L::out, L::in + L::bias>;
+    BPX_UNROLL
+    for (int round = 0; round < Mine::rounds; ++round) {
+      const int tile = threadIdx.x % 32 + 32 * round;
+      op(Index<Mine::rows>(), Index<Mine::columns>(), All::begin(AT) + round * Mine::rows * Mine::columns,
+         tile / Mine::across * Mine::rows, tile % Mine::across * Mine::columns);
+    }
+  }
+  template <class L, int AT> BPX_FN void outer(const S* grad_t, const S* z) {
+    constexpr int out = L::out, in = L::in + L::bias;
+    const int lane = threadIdx.x % 32;
+    __syncwarp();
+    BPX_UNROLL
+    for (int j = 0; j < out; ++j) signals[j * row + lane] = grad_t[j];
+    BPX_UNROLL
+    for (int i = 0; i < in; ++i) signals[(out + i) * row + lane] = i < L::in ? z[i] : S(1);
+    __syncwarp();
+    each<L, AT>([&](auto rows, auto columns, int first, int j0, int i0) {
+      constexpr int R = decltype(rows)::value, C = decltype(columns)::value;
+      const S *g[R], *x[C];
+      BPX_UNROLL
+      for (int r = 0; r < R; ++r) g[r] = signals + (j0 + r < out ? j0 + r : 0) * row;
+      BPX_UNROLL
+      for (int k = 0; k < C; ++k) x[k] = signals + (out + (i0 + k < in ? i0 + k : 0)) * row;
+      for (int s = 0; s < 32; s += vector) {
+        Vector a[R], b[C];
+        BPX_UNROLL
+        for (int r = 0; r < R; ++r) a[r] = *(const Vector*)(g[r] + s);
+        BPX_UNROLL
+        for (int k = 0; k < C; ++k) b[k] = *(const Vector*)(x[k] + s);
+        BPX_UNROLL
+        for (int r = 0; r < R; ++r) {
+          BPX_UNROLL
+          for (int k = 0; k < C; ++k) {
+            S& sum = sums[first + r * C + k];
+            BPX_UNROLL
+            for (int v = 0; v < vector; ++v) sum = fma(a[r].v[v], b[k].v[v], sum);
+          }
+        }
+      }
+    });
+  }
+  BPX_FN void add_to(S* total) { add_layers<0>(typename Net::Layers(), total); }
+
+ private:
+  template <int AT> BPX_FN void add_layers(Layers<>, S*) {}
+  template <int AT, class L, class... Rest> BPX_FN void add_layers(Layers<L, Rest...>, S* total) {
+    in_turns([&](bool first_warp) {
+      each<L, AT>([&](auto rows, auto columns, int first, int j0, int i0) {
+        constexpr int R = decltype(rows)::value, C = decltype(columns)::value;
+        BPX_UNROLL
+        for (int r = 0; r < R; ++r) {
+          BPX_UNROLL
+          for (int k = 0; k < C; ++k) {
+            const int j = j0 + r, i = i0 + k, p = AT + (i < L::in ? j * L::in + i : L::weights + j);
+            const S sum = sums[first + r * C + k];
+            if (j < L::out && i < L::in + L::bias) total[p] = first_warp ? sum : total[p] + sum;
+          }
+        }
+      });
+    });
+    add_layers<AT + L::params>(Layers<Rest...>(), total);
+  }
+};
+
+/// A pass for one sample: what Tile is on the CPU.
+template <class S, class SUMS> struct Sample {
+  const S *params, *scalars, *y, *factor;
+  int valid;
+  SUMS* sums;
+  S* loss;
+  template <class L, int AT> BPX_FN void outer(const S* grad_t, const S* z) const { sums->template outer<L, AT>(grad_t, z); }
+};
+
+/// Chunk after chunk. `params` are in shared memory, `scalars` in registers.
+template <class SUMS, class S> BPX_FN void run_backprop(const Batch<S>& batch, const S* params, const S* scalars) {
+  using Net = typename SUMS::Net;
+  using Layers = typename Net::Layers;
+  constexpr int in = First<Layers>::Type::in, out = Last<Layers>::Type::out, P = Layers::params;
+  constexpr Target target = Net::Loss::target;
+  constexpr int targets = target == Target::none ? 0 : target == Target::classes ? 1 : out;
+  __shared__ S total[P];
+  __shared__ double warp_losses[warps];
+  __shared__ typename SUMS::Memory memory;
+
+  for (i64 chunk = blockIdx.x; chunk * batch.chunk < batch.n; chunk += gridDim.x) {
+    const i64 begin = chunk * batch.chunk;
+    const int count = int(batch.n - begin < batch.chunk ? batch.n - begin : batch.chunk);
+    SUMS sums(memory);
+    S sum = S(0);
+    for (int s = threadIdx.x; s < (SUMS::together ? (count + 31) / 32 * 32 : count); s += threads) {
+      forget_shared_memory();
+      const bool valid = !SUMS::together || s < count;
+      const i64 at = begin + s;
+      S x[in], y[targets ? targets : 1], weight = S(1), loss;
+      load_row<in, Net::dense>(batch.x + at * batch.x_row, batch.x_column, valid, x);
+      if constexpr (target == Target::values) {
+        load_row<out, Net::dense>((const S*)batch.y + at * batch.y_row, batch.y_column, valid, y);
+      } else if constexpr (target == Target::classes) {
+        y[0] = valid ? S(((const i64*)batch.y)[at * batch.y_row]) : S(0);
+      }
+      if constexpr (Net::factors) {
+        if (batch.weight && valid) weight = batch.weight[at * batch.weight_row];
+      }
+      const S factor = weight * batch.scale;
+      const Sample<S, SUMS> sample{params, scalars, y, &factor, valid, &sums, &loss};
+      backprop<Net, 1, void, 0, 0>(Layers(), sample, x, (const S*)nullptr);
+      if constexpr (Net::factors) loss = loss * weight;
+      if (valid) sum += loss;
+      if constexpr (Net::input_grad) {
+        BPX_UNROLL
+        for (int i = 0; i < in; ++i) {
+          if (valid) batch.x_grad[at * in + i] = x[i];
+        }
+      }
+    }
+    sums.add_to(total);
+    for (int p = threadIdx.x; p < P; p += threads) batch.sums[chunk * P + p] = total[p];
+    double loss = sum;
+    for (int step = 16; step > 0; step /= 2) loss += __shfl_xor_sync(everyone, loss, step);
+    if (threadIdx.x % 32 == 0) warp_losses[threadIdx.x / 32] = loss;
+    __syncthreads();
+    if (threadIdx.x == 0) batch.losses[chunk] = (warp_losses[0] + warp_losses[1]) + (warp_losses[2] + warp_losses[3]);
+  }
+}
+
+/// The outputs (n, out), contiguous.
+template <class Net, class S> BPX_FN void run_forward(const Batch<S>& batch, S* output, const S* params, const S* scalars) {
+  using Layers = typename Net::Layers;
+  constexpr int in = First<Layers>::Type::in, out = Last<Layers>::Type::out;
+  for (i64 at = blockIdx.x * i64(threads) + threadIdx.x; at < batch.n; at += gridDim.x * i64(threads)) {
+    forget_shared_memory();
+    S x[in], z[out];
+    load_row<in, Net::dense>(batch.x + at * batch.x_row, batch.x_column, true, x);
+    infer<1, 0, 0>(Layers(), params, scalars, x, z);
+    BPX_UNROLL
+    for (int k = 0; k < out; ++k) output[at * out + k] = z[k];
+  }
+}
+
+}  // namespace bpx

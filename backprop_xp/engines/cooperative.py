@@ -110,7 +110,8 @@ class _Pass:
     ) -> None:
         """The chunks of these samples, a block each."""
         call, number = self._call, self._call.dtype.type
-        x, y, weight, x_grad = (None if a is None else a[samples] for a in (call.x, call.y, call.weight, x_grad))
+        x = call.x[samples]
+        y, weight, x_grad = (None if a is None else a[samples] for a in (call.y, call.weight, x_grad))
         pointers = [NULL if a is None else a for a in (x_grad, sums, losses, output)]
         self._program.run(
             (-(-len(x) // chunk),),

@@ -10,8 +10,8 @@ is, these constants are what to correct.
 - Cooperative: products further from the peak, and of each tile of samples the second-level cache is asked for all
   weights twice and for all sums of its chunk, to be read and written. Main memory sees x, the targets, and once every
   chunk its sums, written and read. A chunk is one block's work, so that few chunks leave most of the device idle.
-- Fused: it is taken whenever it doesn't refuse. One sample a thread has neither of the two traffics, and no barriers; it
-  refuses from about so many parameters on that a thread's or a warp's sums find no room.
+- Fused: it is taken whenever it doesn't refuse. One sample a thread has neither of the two traffics, and no barriers;
+  it refuses from about so many parameters on that a thread's or a warp's sums find no room.
 """
 
 from __future__ import annotations

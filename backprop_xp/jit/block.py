@@ -11,7 +11,6 @@ from typing import Any
 from ..activations import Identity
 from ..kernels import source as kernel_source
 from . import cuda, fused
-from .elementwise import NUMBERS
 from .fused_cuda import WRITTEN_OUT
 
 #: ``bpx::BlockArgs`` but for the scalars.
@@ -127,7 +126,6 @@ def source(shape: fused.Shape, activations: Sequence[Any], tiling: Tiling) -> st
     The arguments of the latter are the fields of ``bpx::BlockArgs``, with the activations' and the loss's parameters in
     the place of the last.
     """
-    number = NUMBERS[shape.dtype]
     constants = asdict(tiling) | {"shared": _shared_numbers(shape, tiling), "packed": packed(shape)}
     scalars = sum(len(f.parameters) for f in activations) + len(getattr(shape.loss, "params", ()))
     arrays = [f"{kind}{i}" for i in range(len(activations)) for kind in ("w", "b")[: 1 + shape.bias]]
@@ -137,7 +135,9 @@ def source(shape: fused.Shape, activations: Sequence[Any], tiling: Tiling) -> st
         [
             kernel_source("block_cuda.h"),
             fused.declarations(shape, activations, WRITTEN_OUT),
-            f"struct TiledNet : Net {{ static constexpr int {', '.join(f'{k} = {n}' for k, n in constants.items())}; }};",
+            "struct TiledNet : Net {",
+            f"  static constexpr int {', '.join(f'{name} = {n}' for name, n in constants.items())};",
+            "};",
             "using S = Net::S;",
             f"BPX_ENTRY void bpx_block_pack({', '.join(f'const S* {a}' for a in arrays)}, S* packed) {{",
             f"  const S* const from[] = {{{', '.join(table)}}};",

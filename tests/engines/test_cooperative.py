@@ -47,12 +47,21 @@ def test_no_default_variant_spills(case):
         assert taken.registers * tiling.threads * tiling.resident <= 65_536
 
 
-@pytest.mark.parametrize("architecture", set(SHARED) - {80, 90, 100})
-def test_it_compiles_for_devices_with_less_shared_memory(architecture):
+@pytest.mark.parametrize("architecture", sorted(SHARED.keys() - {80, 90, 100}))
+@pytest.mark.parametrize("case", ["narrow", "wide, double", "forward"])
+def test_it_compiles_for_devices_with_less_shared_memory(case, architecture):
     nvrtc = pytest.importorskip("nvrtc")
-    net, activations = COMPILED["wide, double"]
+    net, activations = COMPILED[case]
     tiling = block.tilings(net, SHARED[architecture] << 10)[0]
     nvrtc.compile_for(block.source(net, activations, tiling), architecture)
+
+
+def test_the_last_variant_surely_fits():
+    nvrtc = pytest.importorskip("nvrtc")
+    net, activations = COMPILED["wide, double"]
+    _, resources = nvrtc.compile_for(block.source(net, activations, block.tilings(net, 64 << 10)[-1]), 75)
+    assert resources["bpx_block"].registers <= 168
+    assert resources["bpx_block"].spills == 0
 
 
 def test_tiles_are_as_large_as_fit():
@@ -141,6 +150,12 @@ def test_an_input_that_is_taken_in_slices(cupy, random):
 def test_a_width_of_128(cupy, random):
     pair = nets((20, 128, 128, 3), ("silu", "identity", "identity"), dtype="float32")
     assert_agree(*pair, random.normal(size=(66, 20)).astype("float32"), input_grad=False)
+
+
+@pytest.mark.gpu
+def test_every_activation_and_uneven_widths_in_one_net(cupy, random):
+    sizes = [6, *(random.integers(1, 40, len(ACTIVATIONS)) | 1).tolist()]
+    assert_agree(*nets(sizes, list(ACTIVATIONS)), random.normal(size=(66, 6)))
 
 
 @pytest.mark.gpu

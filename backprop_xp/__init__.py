@@ -26,6 +26,7 @@ from .activations import (
     get_activation,
 )
 from .backend import BackendError, get_backend
+from .graph import Graph, GraphNet, Input, Linear, Operation, Residual
 from .losses import (
     LOSSES,
     MAE,
@@ -57,6 +58,8 @@ __all__ = [
     "BackendError",
     "Elementwise",
     "GELUTanh",
+    "Graph",
+    "GraphNet",
     "HalfSquaredError",
     "HalfSumSq",
     "HardSigmoid",
@@ -64,13 +67,17 @@ __all__ = [
     "HardTanh",
     "Huber",
     "Identity",
+    "Input",
     "LeakyReLU",
+    "Linear",
     "LogSigmoid",
     "Loss",
     "Mish",
     "Net",
+    "Operation",
     "ReLU",
     "ReLU6",
+    "Residual",
     "SiLU",
     "Sigmoid",
     "SoftmaxCrossEntropy",

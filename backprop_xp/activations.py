@@ -102,8 +102,14 @@ METHODS = {"__call__", "grad", "backprop"}
 
 
 class BuiltIn(Elementwise):
-    """A built-in activation: the class's attributes are its formula."""
+    """A built-in activation: the class's attributes are its formula.
 
+    ``kernel`` and ``cuda_kernel`` name structs of kernels/activations.h that compute the formula in less time, on the
+    CPU and on the GPU, where there are such.
+    """
+
+    kernel: str = ""
+    cuda_kernel: str = ""
     value: str
     derivative: str
     let: Mapping[str, str] = {}
@@ -137,6 +143,7 @@ class Tanh(BuiltIn):
     let = {"e": "exp(-2 * abs(t))", "q": "2 / (1 + e)"}
     value = "tanh(t)"
     derivative = "e * q * q"
+    kernel = cuda_kernel = "hyperbolic_tangent"
 
 
 class Sigmoid(BuiltIn):
@@ -146,6 +153,7 @@ class Sigmoid(BuiltIn):
     let = {"e": "exp(-abs(t))", "q": "1 / (1 + e)"}
     value = "where(t < 0, e * q, q)"
     derivative = "e * q * q"
+    cuda_kernel = "logistic"
 
 
 class ReLU(BuiltIn):

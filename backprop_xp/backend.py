@@ -153,7 +153,7 @@ def _automatic() -> Backend:
     try:
         return _cupy(0)
     except BackendError as error:
-        warnings.warn(f"computing with NumPy: {error}", RuntimeWarning, stacklevel=4)
+        warnings.warn(f"computing with NumPy: {error}", RuntimeWarning, stacklevel=5)
         return NUMPY
 
 

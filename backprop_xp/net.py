@@ -13,21 +13,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from . import engines, inputs
 from .activations import Activation, activate, backpropagate
-from .backend import Array, Backend, column_sums, get_backend, matmul, module_of
+from .backend import Array, Backend, column_sums, matmul, module_of
 from .engines import Call, Gradients, Layer, Signals
 from .initialisers import Draw, as_random, get_initialiser
-from .jit import single
-from .jit.compiler import CompileError
-from .jit.single import Single
-from .losses import Loss, averaged, get_loss
+from .jit import prepared
+from .losses import Loss, get_loss
+from .model import Model
 from .tensor import Tensor
-from .threads import count
-
-REDUCTIONS = ("sum", "mean")
 
 
 def forward_pass(layers: Sequence[Layer], x: Array) -> Signals:
@@ -76,7 +70,7 @@ def outer(grad_t: Array, z: Array) -> Array:
     return grad_t.T @ z if z.ndim == 2 else module_of(z).outer(grad_t, z)
 
 
-class Net:
+class Net(Model):
     """A chain of fully connected layers.
 
     ``Net()`` is the article's net: 5-10-4-12, tanh, sigmoid, identity, half the sum of squares, no bias,
@@ -122,12 +116,7 @@ class Net:
         self.sizes = inputs.as_sizes(sizes)
         depth = len(self.sizes) - 1
         self.activations = inputs.as_activations(activations, depth)
-        self.loss = get_loss(loss)
-        self.dtype = inputs.as_dtype(dtype)
-        self.reduction = inputs.one_of("reduction", reduction, REDUCTIONS)
-        self.engine = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
-        self.threads = threads if threads is None else count(threads)
-        self.backend = get_backend(backend)
+        super().__init__(loss, dtype, backend, reduction, engine, threads)
 
         random, draw = as_random(rng), get_initialiser(init)
         self.weights = []
@@ -140,7 +129,12 @@ class Net:
         self.linear_outputs = [Tensor(self._zeros(n), f"t{i}") for i, n in enumerate(self.sizes[1:])]
         self.nonlinear_outputs = [Tensor(self._zeros(n), f"z{i}") for i, n in enumerate(self.sizes[1:])]
         self._kept_x: Array | None = None  # whose signals linear_outputs and nonlinear_outputs hold
-        self._single: Single | None = None
+        self._prepared: prepared.Prepared | None = None
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The weights, then the biases."""
+        return [*self.weights, *self.biases]
 
     def loss_and_grad(
         self,
@@ -168,23 +162,16 @@ class Net:
         Returns:
             The loss, a scalar of the net's dtype (on CuPy a 0-d array); with ``input_grad`` also the gradient.
         """
-        if type(x) is np.ndarray and x.ndim == 1 and not (input_grad or accumulate) and sample_weight is None:
-            compiled = self._compiled_single(x, y, keep_signals)
+        if not (input_grad or accumulate) and sample_weight is None:
+            compiled = prepared.find(self, x, y, keep_signals)
             if compiled is not None:
-                self._kept_x = x
                 return compiled.loss_and_grad(self, x, y)
         call = self._call(x, keep_signals)
-        output_shape = (*call.x.shape[:-1], self.sizes[-1])
-        call.loss = get_loss(self.loss)
-        call.y = inputs.as_target(y, call.loss, output_shape, self.backend, self.dtype)
-        call.weight = inputs.as_sample_weight(sample_weight, call.x.shape[:-1], self.backend, self.dtype)
+        self._aim(call, y, sample_weight, (*call.x.shape[:-1], self.sizes[-1]))
         call.input_grad = input_grad
-        if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
-            with self.backend.activate():
-                call.scale, call.weight = averaged(call.loss, output_shape, call.weight)
         with self.backend.activate():
             gradients = engines.loss_and_grad(self.engine, call)
-            self._store(gradients, accumulate)
+            self._store(gradients.parameters, accumulate)
         self._keep(call.x, gradients.signals)
         return (gradients.loss, gradients.x) if input_grad else gradients.loss
 
@@ -221,7 +208,7 @@ class Net:
         signals = Signals([t.data for t in self.linear_outputs], [z.data for z in self.nonlinear_outputs])
         with self.backend.activate():
             gradients = layered.backward(call, signals, grad_output)
-            self._store(gradients, accumulate)
+            self._store(gradients.parameters, accumulate)
         self._keep(call.x, gradients.signals)
         return gradients.x
 
@@ -231,13 +218,15 @@ class Net:
         call.loss = get_loss(self.loss)
         return engines.plan(self.engine, call)
 
+    def draw(self) -> Any:
+        """The chain as text, for ``print``, and as SVG, ``.svg``; see :mod:`backprop_xp.graph.drawing`."""
+        from .graph.drawing import draw_chain
+
+        return draw_chain(self)
+
     def to(self, backend: str | Backend) -> Net:
         """Move all parameters, and their gradients, to this backend; returns the net itself."""
-        target = get_backend(backend)
-        for tensor in (*self.weights, *self.biases):
-            tensor.data = target.take(tensor.data)
-            tensor.grad = target.take(tensor.grad)
-        self.backend = target
+        self._move(backend)
         self._keep(None, None)
         return self
 
@@ -246,34 +235,8 @@ class Net:
         keep = x.ndim == 1 if keep_signals is None else keep_signals
         return Call(self.backend, self.dtype, inputs.as_layers(self), x, keep_signals=keep, threads=self.threads)
 
-    def _compiled_single(self, x: np.ndarray, y: Any, keep_signals: bool | None) -> Single | None:
-        """The compiled form of this net for one sample, None where it has none or the call needs more checks."""
-        if self.engine not in ("auto", "fused"):
-            return None
-        if self._single is not None and self._single.current(self):
-            compiled = self._single
-        elif single.refuses(self):
-            return None
-        else:
-            try:
-                compiled = self._single = single.Single(self)
-            except CompileError:
-                return None
-        if x.shape != compiled.x_shape or x.dtype.kind != "f" or keep_signals is False:
-            return None
-        if compiled.y_shape is None:
-            return compiled if y is None else None
-        fits = type(y) is np.ndarray and y.shape == compiled.y_shape and y.dtype.kind == "f"
-        return compiled if fits else None
-
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_single": None}  # it holds addresses
-
-    def _store(self, gradients: Gradients, accumulate: bool) -> None:
-        computed = [*gradients.weights, *(b for b in gradients.biases if b is not None)]
-        for tensor, grad in zip((*self.weights, *self.biases), computed, strict=True):
-            # a new array each time: one that was handed out is never overwritten
-            tensor.grad = tensor.grad + grad if accumulate and tensor.grad is not None else grad
+        return self.__dict__ | {"_prepared": None}  # it holds addresses
 
     def _keep(self, x: Array | None, signals: Signals | None) -> None:
         self._kept_x = x if signals is not None else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from backprop_xp.bench import graphs
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Case:
         loss: a name; "softmax_cross_entropy" takes class indices, "half_sum_sq" nothing.
         bias: whether the layers have one.
         data: "normal" (standard normal numbers) or "digits" (scikit-learn's, repeated).
+        form: "chain", "residual" (two layers at a time are a block, to whose result its input is added; the last layer
+            stands alone) or "dense" (each layer sees the outputs of all earlier ones and the input).
     """
 
     name: str
@@ -31,11 +34,15 @@ class Case:
     loss: str = "half_sum_sq"
     bias: bool = False
     data: str = "normal"
+    form: str = "chain"
 
     @property
     def multiply_adds(self) -> int:
-        """Of one sample: forward and weight gradients of every layer, signal gradients of all but the first."""
-        products = [a * b for a, b in zip(self.sizes, self.sizes[1:])]
+        """Of one sample: forward and weight gradients of every layer, signal gradients of all but the input."""
+        outputs = self.sizes[1:]
+        if self.form == "dense":
+            return 3 * sum(sum(self.sizes[:i]) * n for i, n in enumerate(outputs, 1)) - self.sizes[0] * sum(outputs)
+        products = [a * b for a, b in zip(self.sizes, outputs)]
         return 3 * sum(products) - products[0]
 
     @property
@@ -59,9 +66,18 @@ class Case:
         """Our net for this case, always with the same weights."""
         from backprop_xp import Net
 
-        return Net(
-            self.sizes, self.activations, self.loss, self.bias, self.dtype, rng=0, init="glorot_normal", **options
-        )
+        options |= {"loss": self.loss, "dtype": self.dtype, "rng": 0, "init": "glorot_normal"}
+        if self.form == "chain":
+            return Net(self.sizes, self.activations, bias=self.bias, **options)
+        return graphs.net(self, **options)
+
+    def parameters(self, net: Any) -> tuple[list[Any], list[Any]]:
+        """The weights and the biases of our net, layer by layer."""
+        if self.form == "chain":
+            return net.weights, net.biases
+        kinds = ("weight", "bias") if self.bias else ("weight",)
+        found = [[net.tensors[f"{i}.{kind}"] for i in range(len(self.activations))] for kind in kinds]
+        return found[0], found[1] if self.bias else []
 
 
 def chain(hidden: str, depth: int) -> tuple[str, ...]:
@@ -75,8 +91,11 @@ WIDE = Case("784-512-512-10", (784, 512, 512, 10), chain("relu", 3), 1 << 15)
 DOUBLE = Case("256-256-256-10", (256, 256, 256, 10), chain("tanh", 3), 1 << 14, "float64")
 DIGITS = Case("digits", (64, 128, 10), chain("relu", 2), 57_504, "float32", "softmax_cross_entropy", True, "digits")
 
+RESIDUAL = Case("8 residual blocks", (*(64,) * 17, 10), chain("tanh", 17), 1 << 16, form="residual", bias=True)
+DENSE = Case("densely connected", (*(64,) * 9, 10), chain("tanh", 9), 1 << 16, form="dense", bias=True)
+
 #: What `backprop-xp bench` measures by default.
-DEFAULT = (ARTICLE, replace(ARTICLE, dtype="float64"), NARROW, WIDE, DOUBLE, DIGITS)
+DEFAULT = (ARTICLE, replace(ARTICLE, dtype="float64"), NARROW, RESIDUAL, DENSE, WIDE, DOUBLE, DIGITS)
 
 #: Batch sizes, widths and depths of the sweeps of a full run.
 BATCHES = tuple(1 << k for k in range(0, 23, 2))

@@ -79,7 +79,7 @@ def _cases(arguments: argparse.Namespace) -> Sequence[Case]:
     cases: Sequence[Case] = DEFAULT
     if arguments.net:
         sizes = parse_net(arguments.net)
-        same = [case for case in DEFAULT if case.sizes == sizes]
+        same = [case for case in DEFAULT if case.sizes == sizes and case.form == "chain"]
         new = Case(arguments.net, sizes, chain("tanh", len(sizes) - 1), 1 << 16)
         cases = same or [replace(new, dtype=arguments.dtype or "float32")]
     if arguments.dtype:

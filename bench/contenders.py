@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from backprop_xp.bench import graphs
 from backprop_xp.bench.cases import Case
 
 EAGER = "PyTorch eager"
@@ -49,7 +51,8 @@ def ours(case: Case, engine: str = "auto", threads: int | None = None, backend: 
         _wait(net)
 
     def results() -> list[np.ndarray]:
-        return [_host(a) for a in (last[0], *(p.grad for p in (*net.weights, *net.biases)))]
+        weights, biases = case.parameters(net)
+        return [_host(a) for a in (last[0], *(p.grad for p in (*weights, *biases)))]
 
     chosen = net.plan(x).engine
     name = "backprop_xp" if engine == "auto" else f"backprop_xp {engine}"
@@ -64,33 +67,31 @@ def torch_eager(case: Case, form: str, compiled: bool = False, device: str = "cp
     x_host, y_host = case.arrays()
     x = torch.from_numpy(x_host).to(device)
     y = None if y_host is None else torch.from_numpy(y_host).to(device)
-    weights = [torch.from_numpy(w.data.copy()).to(device).requires_grad_() for w in net.weights]
-    biases = [torch.from_numpy(b.data.copy()).to(device).requires_grad_() for b in net.biases]
+    weights, biases = (
+        [torch.from_numpy(p.data.copy()).to(device).requires_grad_() for p in kind] for kind in case.parameters(net)
+    )
     functions = [_torch_activation(name) for name in case.activations]
     parameters = [*weights, *biases]
 
     if form == "nn":
-        modules: list[Any] = []
+        layers: list[Any] = []
         for i, weight in enumerate(weights):
             linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=case.bias, dtype=x.dtype, device=device)
             linear.weight = torch.nn.Parameter(weight.detach())
             if case.bias:
                 linear.bias = torch.nn.Parameter(biases[i].detach())
-            modules += [linear, functions[i]()]
-        model: Callable[[Any], Any] = torch.nn.Sequential(*modules)
-        linears = [m for m in modules if isinstance(m, torch.nn.Linear)]
-        parameters = [m.weight for m in linears] + [m.bias for m in linears if case.bias]
+            layers.append(torch.nn.Sequential(linear, functions[i]()))
+        parameters = [m[0].weight for m in layers] + [m[0].bias for m in layers if case.bias]
     else:
-        layers = [f() for f in functions]
 
-        def model(z: Any) -> Any:
-            for i, f in enumerate(layers):
-                z = z @ weights[i].T
-                z = f(z + biases[i] if case.bias else z)
-            return z
+        def layer(i: int, f: Any, z: Any) -> Any:
+            z = z @ weights[i].T
+            return f(z + biases[i] if case.bias else z)
+
+        layers = [partial(layer, i, f()) for i, f in enumerate(functions)]
 
     def loss_of(x: Any) -> Any:
-        z = model(x)
+        z = graphs.connect(case.form, layers, x, lambda seen: torch.cat(seen, 1))
         if case.loss == "softmax_cross_entropy":
             return torch.nn.functional.cross_entropy(z, y, reduction="sum")
         return 0.5 * (z * z).sum()
@@ -126,16 +127,19 @@ def jax_jit(case: Case) -> Contender:
     net = case.net(backend="numpy")
     x_host, y_host = case.arrays()
     x, y = jnp.asarray(x_host), None if y_host is None else jnp.asarray(y_host)
-    parameters = ([jnp.asarray(w.data) for w in net.weights], [jnp.asarray(b.data) for b in net.biases])
+    parameters = tuple([jnp.asarray(p.data) for p in kind] for kind in case.parameters(net))
     functions = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "relu": jax.nn.relu, "identity": lambda t: t,
                  "gelu": lambda t: jax.nn.gelu(t, approximate=False)}  # fmt: skip
 
     def loss_of(parameters: Any, x: Any, y: Any) -> Any:
         weights, biases = parameters
-        z = x
-        for i, name in enumerate(case.activations):
+
+        def layer(i: int, name: str, z: Any) -> Any:
             z = z @ weights[i].T
-            z = functions[name](z + biases[i] if biases else z)
+            return functions[name](z + biases[i] if biases else z)
+
+        layers = [partial(layer, i, name) for i, name in enumerate(case.activations)]
+        z = graphs.connect(case.form, layers, x, lambda seen: jnp.concatenate(seen, 1))
         if case.loss == "softmax_cross_entropy":
             return -jnp.take_along_axis(jax.nn.log_softmax(z), y[:, None], 1).sum()
         return 0.5 * (z * z).sum()

@@ -1,5 +1,5 @@
 #pragma once
-#include "math.h"
+#include "tanh_cpu.h"
 // Activations of the fused pass that are not left to their formulas.
 
 namespace bpx {
@@ -10,30 +10,31 @@ struct identity {
   template <class T, class P> BPX_FN static T value(T t, P) { return t; }
 };
 
-/// tanh and its derivative 4 e / (1 + e)^2, e = exp(-2 |t|), with a quarter less work than the formulas take together.
+/// tanh and its derivative 4 e / (1 + e)^2, e = exp(-2 |t|), with less work than the formulas take together.
 struct hyperbolic_tangent {
   static constexpr int params = 0;
-#if BPX_CUDA
   template <class T, class P> BPX_FN static T value(T t, P p) {
     T value, grad;
     both(t, p, value, grad);
     return value;
   }
 
+#if BPX_CUDA
   /// In float a value is off by some 2 ULP, a derivative by what one ULP of t makes: one exponential, one reciprocal.
   template <class P> BPX_FN static void both(float t, P, float& value, float& grad) {
     const float a = abs(t), e = rough_exp2(-2.885390081777927f * a), half = fma(e, 0.5f, 0.5f);  // (1 + e) / 2
     const float rest = rough_divide(e, half);                                                  // 1 - tanh |t|
-    const float P_small[] = {-0.33332947f, 0.13320725f, -0.05267181f, 0.01643758f};  // tanh t = t + t^3 P(t^2), to 2^-24
-    const float small = fma(t * (t * t), polynomial(t * t, P_small), t);
+    const float P_small[] = {1.0f, -0.33332947f, 0.13320725f, -0.05267181f, 0.01643758f};  // tanh(t) / t, to 2^-24
+    const float small = t * polynomial(t * t, P_small);
     value = a < 0.55f ? small : ::copysignf(1.0f - rest, t);
     grad = rough_divide(rest, half);
   }
   /// As on the CPU, but for the powers of 2.
   template <class P> BPX_FN static void both(double t, P, double& value, double& grad) {
-    const double a = where(abs(t) > 350.0, 350.0, abs(t)), magic = 6755399441055744.0;  // 1.5 * 2^52: rounds to an integer
+    // e = 2^k exp(2 r); the largest a gives k = -1023, and 0 for a power of 2. Adding 1.5 * 2^52 rounds to an integer
+    const double a = where(abs(t) > 354.6, 354.6, abs(t)), magic = 6755399441055744.0;
     const double shifted = fma(a, -2.8853900817779268, magic), k = shifted - magic;
-    const double r = fma(k, -1.1595234069231498e-17, fma(k, -0.34657359027997264, -a));  // e = 2^k exp(2 r)
+    const double r = fma(k, -1.1595234069231498e-17, fma(k, -0.34657359027997264, -a));
     const double square = r * r, h = fma(square, exp_rest<true>(r, square, 0.0), r);
     const double s = ::__longlong_as_double((::__double_as_longlong(shifted) << 52) + (1023LL << 52));
     const double m = fma(-s, h, fma(-s, 0.5, 0.5)), e = s * fma(h, 2.0, 1.0);
@@ -42,9 +43,23 @@ struct hyperbolic_tangent {
     grad = e * p * p;
   }
 #else
-  template <class T, class P> BPX_FN static T value(T t, P) { return tanh(t); }
-
   template <class T, class P> BPX_FN static void both(T t, P, T& value, T& grad) {
+    if constexpr (has_tanh_table<T>) {
+      const T a = abs(t);
+      T z, u;
+      tanh_near(a, z, u);
+      value = with_sign(z, t);
+      grad = fma(u, z, u);  // (1 - z) (1 + z)
+      if (__builtin_expect(far_lanes(a) != 0, 0)) {
+        const auto all = with_far<hyperbolic_tangent>(t, a, ValueAndSlope<T>{value, grad});
+        value = all.value, grad = all.slope;
+      }
+    } else {
+      exact(t, value, grad);
+    }
+  }
+
+  template <class T> BPX_FN static void exact(T t, T& value, T& grad) {
     using S = Scalar<T>;
     using F = Format<S>;
     const T one = c<T>(1.0f), half = c<T>(0.5f), a = limit_size(abs(t));

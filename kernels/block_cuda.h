@@ -146,6 +146,7 @@ template <class Net, class Loss> struct BlockLoss;
 template <class Net, class F> struct BlockLoss<Net, ElementwiseLoss<F>> {
   template <class L, class S> BPX_FN static void run(const BlockTile<S>& tile, const S* scalars, S* z, const S* slope) {
     const BlockArgs<S>& args = *tile.args;
+    S sum = S(0);
     for (int at = threadIdx.x; at < L::out * Net::rows; at += Net::threads) {
       const int s = at / L::out, o = at % L::out, place = o * stride<Net> + s;
       S value, grad = S(0);
@@ -162,10 +163,11 @@ template <class Net, class F> struct BlockLoss<Net, ElementwiseLoss<F>> {
           grad = grad * (weight * args.scale);
         }
         if constexpr (!L::identity) grad = grad * slope[place];
-        *tile.loss = *tile.loss + value;
+        sum = sum + value;
       }
       z[place] = grad;
     }
+    *tile.loss = *tile.loss + sum * S(F::factor);
   }
 };
 /// What op makes of the values of THREADS neighbours in a warp, for each of them.

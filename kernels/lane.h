@@ -64,6 +64,8 @@ template <class T> BPX_FN T c(double number) { return T(number); }
 template <class T> BPX_FN T c(float number) { return T(number); }
 template <class T> BPX_FN T load(const T* from) { return *from; }
 template <class T> BPX_FN void store(T* to, T a) { *to = a; }
+/// What was loaded before is loaded again where it is used after this, rather than kept in registers.
+BPX_FN void forget_loads() { asm volatile("" ::: "memory"); }
 
 #else
 BPX_FN float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
@@ -110,6 +112,24 @@ template <class V> BPX_FN V fma_each(V a, V b, V c) {
 }
 BPX_FN VF fma(VF a, VF b, VF c) { return fma_each(a, b, c); }
 BPX_FN VD fma(VD a, VD b, VD c) { return fma_each(a, b, c); }
+#endif
+
+#if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
+// Which numbers to pick from registers.
+typedef int IF __attribute__((vector_size(64)));
+typedef long long ID __attribute__((vector_size(64)));
+
+/// Number k of the result is number index[k] of a and b together.
+#ifdef __clang__
+BPX_FN VF permute(VF a, VF b, IF index) { return __builtin_ia32_vpermi2varps512(a, index, b); }
+BPX_FN VD permute(VD a, VD b, ID index) { return __builtin_ia32_vpermi2varpd512(a, index, b); }
+#else
+BPX_FN VF permute(VF a, VF b, IF index) { return __builtin_ia32_vpermt2varps512_mask(index, a, b, -1); }
+BPX_FN VD permute(VD a, VD b, ID index) { return __builtin_ia32_vpermt2varpd512_mask(index, a, b, -1); }
+#endif
+template <class S> struct Picks;
+template <> struct Picks<float> { using I = IF; };
+template <> struct Picks<double> { using I = ID; };
 #endif
 
 template <class V> BPX_FN V sqrt_each(V a) {

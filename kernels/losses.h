@@ -8,7 +8,8 @@ namespace bpx {
 /// What y holds.
 enum class Target { none, values, classes };
 
-/// A sum over the outputs; F::both(z, y, p, value, grad), or F::both(z, p, value, grad) where F::target is false.
+/// F::factor times a sum over the outputs; F::both(z, y, p, value, grad), or F::both(z, p, value, grad) where F::target
+/// is false.
 template <class F> struct ElementwiseLoss {
   static constexpr int params = F::params;
   static constexpr Target target = F::target ? Target::values : Target::none;
@@ -33,7 +34,7 @@ template <class F> struct ElementwiseLoss {
     } else {
       for (int k = 0; k < OUT; ++k) step(k);
     }
-    return loss;
+    return F::factor == 1.0f ? loss : loss * c<T>(F::factor);
   }
 };
 

@@ -49,7 +49,7 @@ template <class S> struct Shape {
 #else
 #define BPX_KERNEL static __attribute__((noinline))
 #ifndef BPX_LANE_REGISTERS
-#define BPX_LANE_REGISTERS 2
+#define BPX_LANE_REGISTERS 1
 #endif
 #ifndef BPX_FUNCTION_REGISTERS
 #define BPX_FUNCTION_REGISTERS (sizeof(S) == 4 ? 4 : 2)
@@ -263,6 +263,9 @@ BPX_FN void backprop(Layers<L, Rest...>, TILE& tile, S* z_in, const S* df_in) {
   forward<L, W>(tile.params + AT, tile.scalars + SCALAR, z_in, z, df);
   backprop<Net, W, L, AT + L::params, SCALAR + L::Act::params>(Layers<Rest...>(), tile, z, df);
   S* const grad_t = z;
+#if BPX_CUDA
+  if constexpr (sizeof...(Rest) > 0) forget_loads();  // or the weights would stay in registers from the way up
+#endif
   clear_rest<L::out, W>(grad_t, tile.valid);
   clear_rest<L::in, W>(z_in, tile.valid);
   tile.template outer<L, AT>(grad_t, z_in);

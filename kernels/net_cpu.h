@@ -1,6 +1,8 @@
 #pragma once
 #include "losses.h"
 #include "net.h"
+#include "small_cpu.h"
+#include "tiles_cpu.h"
 // The fused pass over a whole batch on the CPU: chunks of samples, handed out to any number of threads.
 //
 // A chunk's sums depend on its samples alone, and chunks are added in a tree that depends on their number alone
@@ -29,46 +31,6 @@ struct Args {
   i64 stop;                     // set it, and threads return after the chunk they are at; 2: one found no memory
 };
 
-constexpr i64 chunk_samples = 4096;
-
-#if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
-// One register of numbers that are `step` apart, step * 16 < 2^31
-typedef int Indices16 __attribute__((vector_size(64)));
-typedef int Indices8 __attribute__((vector_size(32)));
-BPX_FN Pack<float, 1> gather(const float* from, int step) {
-  const Indices16 k = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  return {__builtin_ia32_gathersiv16sf(VF{}, from, k * step, -1, 4)};
-}
-BPX_FN Pack<double, 1> gather(const double* from, int step) {
-  const Indices8 k = {0, 1, 2, 3, 4, 5, 6, 7};
-  return {__builtin_ia32_gathersiv8df(VD{}, from, k * step, -1, 8)};
-}
-constexpr bool have_gather = true;
-#else
-template <class S> BPX_FN Pack<S, 1> gather(const S* from, int step) {
-  Pack<S, 1> a;
-  for (int k = 0; k < Lane<Pack<S, 1>>::width; ++k) a.v[k] = from[k * i64(step)];
-  return a;
-}
-#endif
-
-/// to[f * W + s] = from[s * row + f * column]; zeros beyond `valid` samples.
-template <int W, class S> BPX_KERNEL void load_tile(const S* from, i64 row, i64 column, int features, int valid, S* to) {
-  constexpr int lanes = Lane<Pack<S, 1>>::width;
-  if (valid == W && row * lanes < (1ll << 30) && row * lanes > -(1ll << 30)) {
-    for (int s = 0; s < W; s += lanes)
-      for (int f = 0; f < features; ++f) store(to + f * W + s, gather(from + s * row + f * column, int(row)));
-    return;
-  }
-  for (int f = 0; f < features; ++f)
-    for (int s = 0; s < W; ++s) to[f * W + s] = s < valid ? from[s * row + f * column] : S(0);
-}
-/// to[s * features + f] = from[f * W + s] for the valid samples
-template <int W, class S> BPX_KERNEL void store_tile(const S* from, int features, int valid, S* to) {
-  for (int s = 0; s < valid; ++s)
-    for (int f = 0; f < features; ++f) to[i64(s) * features + f] = from[f * W + s];
-}
-
 /// What one thread works in.
 template <class Net> struct Workspace {
   using S = typename Net::S;
@@ -80,19 +42,6 @@ template <class Net> struct Workspace {
   alignas(64) S grads[(params + lanes - 1) / lanes * lanes * lanes], x[in * W], y[(targets ? targets : 1) * W];
   alignas(64) S weight[W], factor[W], loss[W];
 };
-
-/// sums[p] = what the lanes of parameter p hold together
-template <int P, class S> BPX_KERNEL void add_lanes(const S* grads, S* sums) {
-  using T = Pack<S, 1>;
-  constexpr int lanes = Lane<T>::width;
-  for (int p = 0; p < P; p += lanes) {
-    T sum = gather(grads + p * lanes, lanes);
-    for (int l = 1; l < lanes; ++l) sum = sum + gather(grads + p * lanes + l, lanes);
-    S buffer[lanes];
-    store<T>(buffer, sum);
-    for (int k = 0; k < lanes && p + k < P; ++k) sums[p + k] = buffer[k];
-  }
-}
 
 /// One chunk: its gradients and its loss.
 template <class Net> void run_chunk(const Args& args, i64 chunk, Workspace<Net>& work) {
@@ -106,12 +55,12 @@ template <class Net> void run_chunk(const Args& args, i64 chunk, Workspace<Net>&
   T total{}, low{};  // of the loss, and what rounding took from it
   Tile<S, W> tile{(const S*)args.params, (const S*)args.scalars, y, weight, factor, W, work.grads, loss};
 
-  const i64 begin = chunk * chunk_samples, end = begin + chunk_samples < args.n ? begin + chunk_samples : args.n;
+  const i64 begin = chunk * Net::chunk, end = begin + Net::chunk < args.n ? begin + Net::chunk : args.n;
   for (i64 at = begin; at < end; at += W) {
     const int valid = tile.valid = end - at < W ? int(end - at) : W;
-    load_tile<W>((const S*)args.x + at * args.x_row, args.x_row, args.x_column, in, valid, x);
+    load_tile<in, W>((const S*)args.x + at * args.x_row, args.x_row, args.x_column, valid, x);
     if constexpr (Net::Loss::target == Target::values) {
-      load_tile<W>((const S*)args.y + at * args.y_row, args.y_row, args.y_column, out, valid, y);
+      load_tile<out, W>((const S*)args.y + at * args.y_row, args.y_row, args.y_column, valid, y);
     } else if constexpr (Net::Loss::target == Target::classes) {
       for (int s = 0; s < W; ++s) y[s] = s < valid ? S(((const i64*)args.y)[(at + s) * args.y_row]) : S(0);
     }
@@ -132,7 +81,7 @@ template <class Net> void run_chunk(const Args& args, i64 chunk, Workspace<Net>&
     const T both = total + sum, part = both - total;  // Knuth's TwoSum
     low = low + ((total - (both - part)) + (sum - part));
     total = both;
-    if constexpr (Net::input_grad) store_tile<W>(x, in, valid, (S*)args.x_grad + at * in);
+    if constexpr (Net::input_grad) store_tile<in, W>(x, valid, (S*)args.x_grad + at * in);
   }
 
   add_lanes<P>(work.grads, (S*)args.sums + (chunk - args.first) * P);
@@ -147,12 +96,12 @@ template <class Net> void run_forward(const Args& args, i64 chunk) {
   using Layers = typename Net::Layers;
   constexpr int W = Shape<S>::samples, in = First<Layers>::Type::in, out = Last<Layers>::Type::out;
   alignas(64) S x[in * W], z[out * W];
-  const i64 begin = chunk * chunk_samples, end = begin + chunk_samples < args.n ? begin + chunk_samples : args.n;
+  const i64 begin = chunk * Net::chunk, end = begin + Net::chunk < args.n ? begin + Net::chunk : args.n;
   for (i64 at = begin; at < end; at += W) {
     const int valid = end - at < W ? int(end - at) : W;
-    load_tile<W>((const S*)args.x + at * args.x_row, args.x_row, args.x_column, in, valid, x);
+    load_tile<in, W>((const S*)args.x + at * args.x_row, args.x_row, args.x_column, valid, x);
     infer<W, 0, 0>(Layers(), (const S*)args.params, (const S*)args.scalars, x, z);
-    store_tile<W>(z, out, valid, (S*)args.output + at * out);
+    store_tile<out, W>(z, valid, (S*)args.output + at * out);
   }
 }
 
@@ -174,6 +123,25 @@ template <class Net> void run_backprop(Args* args) {
   auto& work = *(Workspace<Net>*)(((unsigned long long)memory + 63) / 64 * 64);
   for_chunks(args, [&](i64 chunk) { run_chunk<Net>(*args, chunk, work); });
   __builtin_free(memory);
+}
+
+template <class Net> constexpr i64 small_memory() { return sizeof(Workspace<Net>); }
+/// One chunk of at most Net::chunk samples.
+template <class Net> double run_small(const Small& net, i64 n, const void* x, const void* y, double scale) {
+  using Work = Workspace<Net>;
+  using S = typename Net::S;
+  S* params = (S*)net.params;
+  for (i64 k = 0; k < net.count; params += net.sizes[k++])
+    __builtin_memcpy(params, net.parameters[k], net.sizes[k] * sizeof(S));
+  double loss;
+  Args args{};
+  args.n = n;
+  args.x = x, args.x_row = Work::in, args.x_column = 1;
+  args.y = y, args.y_row = Net::Loss::target == Target::values ? Work::out : 1, args.y_column = 1;
+  args.params = net.params, args.scalars = net.scalars, args.scale = scale;
+  args.sums = (S*)net.out + 1, args.losses = &loss;
+  run_chunk<Net>(args, 0, *(Work*)net.memory);
+  return loss;
 }
 
 /// A sum of chunks, taken in order, in a tree like a binary counter: a level holds the sum of 2^level chunks.
@@ -233,7 +201,7 @@ template <class S> double tree_total(const Tree* tree, void* out) {
     bpx::tree_add<NET::S>(tree, sums, losses, chunks);                                                          \
   }                                                                                                             \
   BPX_ENTRY double bpx_tree_total(const bpx::Tree* tree, void* sums) { return bpx::tree_total<NET::S>(tree, sums); } \
-  BPX_ENTRY bpx::i64 bpx_chunk_samples() { return bpx::chunk_samples; }
+  BPX_SMALL(NET)
 #define BPX_FORWARD(NET)                                                                                        \
   BPX_ENTRY void bpx_forward(bpx::Args* args) {                                                                 \
     bpx::for_chunks(args, [=](bpx::i64 chunk) { bpx::run_forward<NET>(*args, chunk); });                        \

@@ -35,9 +35,6 @@ template <int COUNT, class S> BPX_FN void copy_parameters(const S* from, S* to) 
   for (int i = threadIdx.x; i < COUNT; i += threads) to[i] = from[i];
 }
 
-/// The compiler must not keep all weights in registers from one sample to the next: their place is the sums'.
-BPX_FN void forget_shared_memory() { asm volatile("" ::: "memory"); }
-
 template <int N, bool DENSE, class S> BPX_FN void load_row(const S* from, i64 column, bool valid, S* to) {
   BPX_UNROLL
   for (int i = 0; i < N; ++i) to[i] = valid ? from[DENSE ? i : i * column] : S(0);
@@ -225,6 +222,9 @@ template <class S, class SUMS> struct Sample {
   template <class L, int AT> BPX_FN void outer(const S* grad_t, const S* z) const { sums->template outer<L, AT>(grad_t, z); }
 };
 
+template <Target, class S> struct TargetNumber { using Type = S; };
+template <class S> struct TargetNumber<Target::classes, S> { using Type = i64; };
+
 /// Chunk after chunk. `params` are in shared memory, `scalars` in registers.
 template <class SUMS, class S> BPX_FN void run_backprop(const Batch<S>& batch, const S* params, const S* scalars) {
   using Net = typename SUMS::Net;
@@ -232,28 +232,29 @@ template <class SUMS, class S> BPX_FN void run_backprop(const Batch<S>& batch, c
   constexpr int in = First<Layers>::Type::in, out = Last<Layers>::Type::out, P = Layers::params;
   constexpr Target target = Net::Loss::target;
   constexpr int targets = target == Target::none ? 0 : target == Target::classes ? 1 : out;
+  using Y = typename TargetNumber<target, S>::Type;
   __shared__ S total[P];
   __shared__ double warp_losses[warps];
   __shared__ typename SUMS::Memory memory;
 
   for (i64 chunk = blockIdx.x; chunk * batch.chunk < batch.n; chunk += gridDim.x) {
-    const i64 begin = chunk * batch.chunk;
-    const int count = int(batch.n - begin < batch.chunk ? batch.n - begin : batch.chunk);
+    const i64 begin = chunk * batch.chunk, at = begin + threadIdx.x;
+    const S *x_at = batch.x + at * batch.x_row, *weight_at = batch.weight + at * batch.weight_row;
+    const Y* y_at = (const Y*)batch.y + at * batch.y_row;
+    S* x_grad_at = batch.x_grad + at * in;
     SUMS sums(memory);
     S sum = S(0);
-    for (int s = threadIdx.x; s < (SUMS::together ? (count + 31) / 32 * 32 : count); s += threads) {
-      forget_shared_memory();
-      const bool valid = !SUMS::together || s < count;
-      const i64 at = begin + s;
+    // of the chunk's samples, this one and those behind it
+    int left = int(batch.n - begin < batch.chunk ? batch.n - begin : batch.chunk) - int(threadIdx.x);
+    for (; left > (SUMS::together ? -int(threadIdx.x % 32) : 0); left -= threads) {
+      forget_loads();  // or all weights would stay in registers from one sample to the next: their place is the sums'
+      const bool valid = !SUMS::together || left > 0;
       S x[in], y[targets ? targets : 1], weight = S(1), loss;
-      load_row<in, Net::dense>(batch.x + at * batch.x_row, batch.x_column, valid, x);
-      if constexpr (target == Target::values) {
-        load_row<out, Net::dense>((const S*)batch.y + at * batch.y_row, batch.y_column, valid, y);
-      } else if constexpr (target == Target::classes) {
-        y[0] = valid ? S(((const i64*)batch.y)[at * batch.y_row]) : S(0);
-      }
+      load_row<in, Net::dense>(x_at, batch.x_column, valid, x);
+      if constexpr (target == Target::values) load_row<out, Net::dense>(y_at, batch.y_column, valid, y);
+      if constexpr (target == Target::classes) y[0] = valid ? S(*y_at) : S(0);
       if constexpr (Net::factors) {
-        if (batch.weight && valid) weight = batch.weight[at * batch.weight_row];
+        if (batch.weight && valid) weight = *weight_at;
       }
       const S factor = weight * batch.scale;
       const Sample<S, SUMS> sample{params, scalars, y, &factor, valid, &sums, &loss};
@@ -263,9 +264,13 @@ template <class SUMS, class S> BPX_FN void run_backprop(const Batch<S>& batch, c
       if constexpr (Net::input_grad) {
         BPX_UNROLL
         for (int i = 0; i < in; ++i) {
-          if (valid) batch.x_grad[at * in + i] = x[i];
+          if (valid) x_grad_at[i] = x[i];
         }
       }
+      x_at += threads * batch.x_row;
+      y_at += threads * batch.y_row;
+      weight_at += threads * batch.weight_row;
+      x_grad_at += threads * in;
     }
     sums.add_to(total);
     for (int p = threadIdx.x; p < P; p += threads) batch.sums[chunk * P + p] = total[p];
@@ -282,7 +287,7 @@ template <class Net, class S> BPX_FN void run_forward(const Batch<S>& batch, S* 
   using Layers = typename Net::Layers;
   constexpr int in = First<Layers>::Type::in, out = Last<Layers>::Type::out;
   for (i64 at = blockIdx.x * i64(threads) + threadIdx.x; at < batch.n; at += gridDim.x * i64(threads)) {
-    forget_shared_memory();
+    forget_loads();
     S x[in], z[out];
     load_row<in, Net::dense>(batch.x + at * batch.x_row, batch.x_column, true, x);
     infer<1, 0, 0>(Layers(), params, scalars, x, z);

@@ -1,6 +1,8 @@
 #pragma once
 #include "losses.h"
 #include "net.h"
+#include "small_cpu.h"
+#include "transpose_cpu.h"
 // The fused pass for layers too wide for net_cpu.h's registers and first-level cache: the matrix products are blocked
 // for registers, a tile of samples stays in the second-level cache, and activations are applied to it there.
 //
@@ -30,7 +32,7 @@ struct WideArgs {
   i64 y_row, y_column;
   const void* weight;
   i64 weight_row;
-  const void* params;   // packed by bpx_wide_pack, into zeros
+  const void* params;   // packed by bpx_wide_pack
   const void* scalars;
   double scale;
   void* output;         // (n, out) contiguous: forward
@@ -110,17 +112,17 @@ template <int MOST, class Op> BPX_FN void panel_blocks(int n, Op op) {
   }
 }
 
-/// All panels of to = a b (+ start), in slices of depth.
+/// All panels of to (+)= a b (+ start), in slices of depth.
 template <class S>
 static void products(int depth, const S* a, i64 a_panel, const S* b, i64 b_panel, S* to, i64 to_panel, int count, int samples,
-                     const S* start) {
+                     const S* start, bool add = false) {
   constexpr int V = panel<S>;
   panel_blocks<product_panels>(count, [&](int n, auto size) __attribute__((always_inline)) {
     constexpr int NB = decltype(size)::value;
     for (int k = 0; k < depth; k += product_depth) {
       const int slice = depth - k < product_depth ? depth - k : product_depth;
       product<NB>(slice, a + k / V * a_panel, a_panel, b + n * b_panel + i64(k) * V, b_panel, to + n * to_panel, to_panel,
-                  samples, start ? start + n * V : nullptr, k > 0);
+                  samples, start ? start + n * V : nullptr, add || k > 0);
     }
   });
 }
@@ -337,30 +339,71 @@ template <class Net> double wide_run(const WideArgs& args, i64 first, i64 count,
   return loss;
 }
 
-template <class S> static void wide_pack(Layers<>, const S*, S*) {}
-template <class S, class L, class... Rest> static void wide_pack(Layers<L, Rest...>, const S* params, S* packed) {
+/// From an array for each weight and bias; every number of `packed` is written, zeros where a panel isn't full.
+template <class S> static void wide_pack(Layers<>, const void* const*, S*) {}
+template <class S, class L, class... Rest> static void wide_pack(Layers<L, Rest...>, const void* const* parameters, S* packed) {
   using P = Packed<L, S>;
   constexpr int V = panel<S>;
-  for (int o = 0; o < L::out; ++o) {
-    const S* const w = params + i64(o) * L::in;
-    S* const transposed = packed + P::transposed + i64(o / V) * L::in * V + o % V;
-    for (int i = 0; i < L::in; ++i) transposed[i64(i) * V] = w[i];
-    for (int i = 0; i < L::in; i += V)
-      for (int k = i; k < L::in && k < i + V; ++k) packed[P::weight + (i64(i / V) * L::out + o) * V + k % V] = w[k];
+  const S* const w = (const S*)parameters[0];
+  for (int o = 0; o < L::out; o += V) {
+    const int rows = L::out - o < V ? L::out - o : V;
+    for (int i = 0; i < L::in; i += V) {
+      const int columns = L::in - i < V ? L::in - i : V;
+      transpose_square(w + i64(o) * L::in + i, L::in, rows, columns, packed + P::transposed + i64(o) * L::in + i64(i) * V, V);
+      S* const panel_rows = packed + P::weight + (i64(i) * L::out + i64(o) * V);
+      for (int r = 0; r < rows; ++r) {
+        const S* const from = w + i64(o + r) * L::in + i;
+        for (int k = 0; k < V; ++k) panel_rows[r * V + k] = k < columns ? from[k] : S(0);
+      }
+    }
   }
   if constexpr (L::bias)
-    for (int o = 0; o < L::out; ++o) packed[P::bias + o] = params[L::weights + o];
-  wide_pack(Layers<Rest...>(), params + L::params, packed + P::params);
+    for (int o = 0; o < P::outs * V; ++o) packed[P::bias + o] = o < L::out ? ((const S*)parameters[1])[o] : S(0);
+  wide_pack(Layers<Rest...>(), parameters + (L::bias ? 2 : 1), packed + P::params);
 }
 template <class S> static void wide_unpack(Layers<>, const S*, S*) {}
 template <class S, class L, class... Rest> static void wide_unpack(Layers<L, Rest...>, const S* packed, S* grads) {
   using P = Packed<L, S>;
   constexpr int V = panel<S>;
   for (int o = 0; o < L::out; ++o)
-    for (int i = 0; i < L::in; ++i) grads[i64(o) * L::in + i] = packed[(i64(i / V) * P::rows + o) * V + i % V];
+    for (int i = 0; i < L::in; i += V) {
+      const int columns = L::in - i < V ? L::in - i : V;
+      const S* const from = packed + (i64(i / V) * P::rows + o) * V;
+      S* const to = grads + i64(o) * L::in + i;
+      if (columns == V) store<Pack<S, 1>>(to, load<Pack<S, 1>>(from));
+      else for (int k = 0; k < columns; ++k) to[k] = from[k];
+    }
   if constexpr (L::bias)
     for (int o = 0; o < L::out; ++o) grads[L::weights + o] = packed[P::grad_bias + o];
   wide_unpack(Layers<Rest...>(), packed + P::grads, grads + L::params);
+}
+
+/// Where run_small keeps the packed parameters, the packed gradients and a tile's signals.
+template <class Net> struct WideSmall {
+  using S = typename Net::S;
+  using LAYERS = typename Net::Layers;
+  static constexpr i64 round(i64 numbers) { return (numbers + panel<S> - 1) / panel<S> * panel<S>; }
+  static constexpr i64 params = round(packed_params<S>(LAYERS())), grads = round(packed_grads<S>(LAYERS()));
+  static constexpr i64 signals = row_numbers<S>(LAYERS()) * tile_rows<S, LAYERS>();
+};
+template <class Net> constexpr i64 small_memory() {
+  using Room = WideSmall<Net>;
+  return (Room::params + Room::grads + Room::signals) * i64(sizeof(typename Net::S));
+}
+/// One chunk, of some tiles.
+template <class Net> double run_small(const Small& net, i64 n, const void* x, const void* y, double scale) {
+  using S = typename Net::S;
+  using Room = WideSmall<Net>;
+  constexpr int in = First<typename Net::Layers>::Type::in, out = Last<typename Net::Layers>::Type::out;
+  S *const params = (S*)net.memory, *const grads = params + Room::params, *const signals = grads + Room::grads;
+  wide_pack(typename Net::Layers(), net.parameters, params);
+  WideArgs args{};
+  args.x = x, args.x_row = in, args.x_column = 1;
+  args.y = y, args.y_row = Net::Loss::target == Target::values ? out : 1, args.y_column = 1;
+  args.params = params, args.scalars = net.scalars, args.scale = scale;
+  const double loss = wide_run<Net>(args, 0, n, signals, grads);
+  wide_unpack(typename Net::Layers(), grads, (S*)net.out + 1);
+  return loss;
 }
 
 }  // namespace bpx
@@ -369,8 +412,8 @@ template <class S, class L, class... Rest> static void wide_unpack(Layers<L, Res
   BPX_ENTRY double bpx_wide(const bpx::WideArgs* args, bpx::i64 first, bpx::i64 count, void* memory, void* grads) {    \
     return bpx::wide_run<NET>(*args, first, count, memory, grads);                                               \
   }                                                                                                                    \
-  BPX_ENTRY void bpx_wide_pack(const void* params, void* packed) {                                                     \
-    bpx::wide_pack(NET::Layers(), (const NET::S*)params, (NET::S*)packed);                                             \
+  BPX_ENTRY void bpx_wide_pack(const void* const* parameters, void* packed) {                                          \
+    bpx::wide_pack(NET::Layers(), parameters, (NET::S*)packed);                                                        \
   }                                                                                                                    \
   BPX_ENTRY void bpx_wide_unpack(const void* packed, void* grads) {                                                    \
     bpx::wide_unpack(NET::Layers(), (const NET::S*)packed, (NET::S*)grads);                                            \
@@ -380,4 +423,5 @@ template <class S, class L, class... Rest> static void wide_unpack(Layers<L, Res
   BPX_ENTRY bpx::i64 bpx_wide_rows() { return bpx::tile_rows<NET::S, NET::Layers>(); }                                 \
   BPX_ENTRY bpx::i64 bpx_wide_memory() {                                                                               \
     return bpx::row_numbers<NET::S>(NET::Layers()) * bpx::tile_rows<NET::S, NET::Layers>();                            \
-  }
+  }                                                                                                                    \
+  BPX_SMALL(NET)

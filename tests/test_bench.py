@@ -23,8 +23,15 @@ def test_operations_are_counted_as_promised():
     assert one.flops == 2 * 2 * 6  # forward and weight gradient, no gradient in x
     assert {(case.name, case.samples, case.dtype) for case in cases.DEFAULT} >= {
         ("article's net", 1 << 20, "float32"), ("article's net", 1 << 20, "float64"),
-        ("64-64-64-64-10", 65_536, "float32"), ("784-512-512-10", 32_768, "float32"), ("digits", 57_504, "float32"),
+        ("64-64-64-64-10", 65_536, "float32"), ("8 residual blocks", 65_536, "float32"),
+        ("densely connected", 65_536, "float32"), ("784-512-512-10", 32_768, "float32"), ("digits", 57_504, "float32"),
     }  # fmt: skip
+
+
+def test_operations_are_those_that_our_plan_counts():
+    for case in SMALL:
+        if case.data == "normal":
+            assert case.net(backend="numpy").plan(case.arrays()[0]).flops == case.samples * case.flops
 
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: f"{case.name} {case.dtype}")

@@ -88,6 +88,38 @@ def test_functions_are_right_to_two_ulp(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_the_tanh_of_the_fused_pass(dtype):
+    number, mp = elementwise.NUMBERS[dtype], reference.mp
+    text = source("activations.h") + (
+        f"BPX_ENTRY void both(bpx::i64 n, const {number}* t, {number}* value, {number}* slope) {{\n"
+        f"  using T = bpx::Pack<{number}, 2>;\n"
+        "  for (bpx::i64 i = 0; i < n; i += bpx::Lane<T>::width) {\n"
+        "    T v, s;\n"
+        "    bpx::hyperbolic_tangent::both(bpx::load<T>(t + i), t, v, s);\n"
+        "    bpx::store<T>(value + i, v);\n"
+        "    bpx::store<T>(slope + i, s);\n  }\n}\n"
+    )
+    random, tiny = np.random.default_rng(0), float(np.finfo(dtype).tiny)
+    edges = np.arange(0, 66) / 8  # where a table's pieces begin, end and are centred
+    t = np.concatenate([np.nextafter(edges, 0), edges, np.nextafter(edges, 9), random.uniform(-9, 9, 900)])
+    t = np.concatenate([t, 10.0 ** random.uniform(-30, 0, 200), [tiny, tiny / 8, -0.0, 19.1, -44, 88, 1e30]])
+    t = np.concatenate([t, -t, [np.inf, -np.inf, np.nan]]).astype(dtype)
+    t = np.resize(t, -(-len(t) // 64) * 64)
+    value, slope = np.empty_like(t), np.empty_like(t)
+    function = cache.library(text, "tanh").both
+    function(ctypes.c_int64(len(t)), *(ctypes.c_void_p(a.ctypes.data) for a in (t, value, slope)))
+    np.testing.assert_array_equal(np.isnan(value) & np.isnan(slope), np.isnan(t))
+    np.testing.assert_array_equal(np.signbit(value)[~np.isnan(t)], np.signbit(t)[~np.isnan(t)])
+    np.testing.assert_array_equal(value[np.isinf(t)], np.sign(t[np.isinf(t)]))
+    assert not slope[np.isinf(t)].any()
+    for x, v, s in zip(*(a[np.isfinite(t)] for a in (t, value, slope))):
+        exact = mp.mpf(float(x))
+        for got, wanted, ulps in ((v, mp.tanh(exact), 2.5), (s, mp.sech(exact) ** 2, 4)):
+            unit = float(np.spacing(np.abs(np.asarray(float(wanted), dtype))))
+            assert abs(mp.mpf(float(got)) - wanted) <= ulps * unit, (x, got, float(wanted))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_functions_at_infinity_nan_and_minus_zero(dtype):
     t = np.array([-np.inf, np.inf, np.nan, -0.0], dtype)
     expected = {

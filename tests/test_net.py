@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from backprop_xp import ACTIVATIONS, Activation, Net, Tanh, Tensor, check, get_backend
 from backprop_xp.initialisers import INITIALISERS
-from backprop_xp.jit import compiler
+from backprop_xp.jit import compiler, prepared
 
 SIZES, FUNCTIONS = (3, 4, 2), ("tanh", "identity")
 
@@ -416,7 +416,7 @@ def test_the_engine_may_be_changed_between_calls():
     net.loss_and_grad(x)
     for engine in ("layered", "tiled"):
         net.engine = engine
-        assert net._compiled_single(x, None, None) is None
+        assert prepared.find(net, x, None, None) is None
         assert net.loss_and_grad(x) == pytest.approx(Net((3, 2), rng=0, engine=engine).loss_and_grad(x), rel=1e-14)
     net.engine = "warp"
     with pytest.raises(ValueError, match="unknown engine 'warp'"):

@@ -11,6 +11,9 @@ An engine is a module of this package with
 "auto" takes the first of a backend's engines that doesn't refuse the call; each says in ``refuses`` where the next one
 is cheaper. On the GPU: fused, one sample a thread, while a sample's signals fit into a thread's registers; beyond,
 cooperative, a tile of samples a block, or layered, matrix products, by the rule in cost.py.
+
+Chains come as a :class:`Call`. Graphs come as a :class:`backprop_xp.graph.call.GraphCall`, and their engines stand in
+modules whose names begin with ``graph_``.
 """
 
 from __future__ import annotations
@@ -24,7 +27,6 @@ from typing import Any
 from ..jit import compiler
 from ..jit.compiler import CompileError
 from ..messages import unknown
-from . import cost
 from .call import Array, Call, Gradients, Layer, Signals
 
 __all__ = ["ENGINES", "Call", "Gradients", "Layer", "Plan", "Signals", "forward", "loss_and_grad", "plan"]
@@ -35,14 +37,16 @@ ENGINES = ("fused", "cooperative", "tiled", "layered")
 ON_CPU, ON_GPU = ("fused", "tiled", "layered"), ("fused", "cooperative", "layered")
 #: The modules of engines whose module isn't called like them on the GPU.
 GPU_MODULES = {"fused": "fused_gpu"}
+#: The same for graphs, on either backend, in modules graph_fused, graph_tiled, graph_layered.
+OF_GRAPHS = ("fused", "tiled", "layered")
 
 
-def loss_and_grad(name: str, call: Call) -> Gradients:
+def loss_and_grad(name: str, call: Any) -> Any:
     """The loss and all gradients of a call, by the engine of this name or the one "auto" chooses."""
     return _run(name, call, "loss_and_grad")
 
 
-def forward(name: str, call: Call) -> tuple[Array, Signals | None]:
+def forward(name: str, call: Any) -> tuple[Array, Any]:
     """The outputs of a call, and its signals where it keeps them."""
     return _run(name, call, "forward")
 
@@ -67,37 +71,39 @@ class Plan:
         return f"{self.engine}: {self.reason}; {self.flops:,} flop, about {self.bytes:,} bytes of intermediate arrays"
 
 
-def plan(name: str, call: Call) -> Plan:
+def plan(name: str, call: Any) -> Plan:
     """Which engine would run a call, in words and numbers."""
     engine, reason = _choose(name, call)
-    return Plan(engine, reason, cost.flops(call), _module(engine, call).intermediate_bytes(call))
+    bytes_ = module(engine, call).intermediate_bytes(call)
+    return Plan(engine, reason, 2 * call.samples * call.multiply_adds, bytes_)
 
 
-def _run(name: str, call: Call, what: str) -> Any:
+def _run(name: str, call: Any, what: str) -> Any:
     engine, reason = _choose(name, call)
     if not call.backend.on_gpu and engine != "fused" and (lacking := compiler.missing()) and lacking in reason:
         _warn(lacking)
     try:
-        return getattr(_module(engine, call), what)(call)
+        return getattr(module(engine, call), what)(call)
     except CompileError as error:
         _warn(str(error))
-        other = "layered" if _module("tiled", call).refuses(call) else "tiled"
-        return getattr(_module(other, call), what)(call)
+        other = "layered" if module("tiled", call).refuses(call) else "tiled"
+        return getattr(module(other, call), what)(call)
 
 
-def _choose(name: str, call: Call) -> tuple[str, str]:
-    if call.keep_signals or call.x.ndim == 1 or not call.samples:
+def _choose(name: str, call: Any) -> tuple[str, str]:
+    if call.keep_signals or call.single or not call.samples:
         what = "its signals are kept" if call.keep_signals else "it is one sample" if call.samples else "it is empty"
         return "layered", what
-    if name not in ("auto", *ENGINES):
-        raise ValueError(unknown("engine", str(name), ("auto", *ENGINES)))
+    known = ("auto", *(OF_GRAPHS if call.is_graph else ENGINES))
+    if name not in known:
+        raise ValueError(unknown("engine", str(name), known))
     reasons: list[str] = []
-    preferred = ON_GPU if call.backend.on_gpu else ON_CPU
+    preferred = OF_GRAPHS if call.is_graph else ON_GPU if call.backend.on_gpu else ON_CPU
     for engine in preferred if name == "auto" else (name,):
-        module = _module(engine, call)
-        refusal = module.refuses(call)
-        if name == "auto" and not refusal and hasattr(module, "yields"):
-            refusal = module.yields(call)
+        found = module(engine, call)
+        refusal = found.refuses(call)
+        if name == "auto" and not refusal and hasattr(found, "yields"):
+            refusal = found.yields(call)
         if not refusal:
             return engine, "; ".join(reasons) or ("it is the fastest" if name == "auto" else "it was asked for")
         reasons.append(f"not {engine}: {refusal}")
@@ -109,7 +115,10 @@ def _warn(reason: str) -> None:
     warnings.warn(f"running without compiled kernels, which is slower: {reason}", UserWarning, stacklevel=5)
 
 
-def _module(name: str, call: Call) -> Any:
+def module(name: str, call: Any) -> Any:
+    """The module of an engine for this call."""
+    if call.is_graph:
+        return _imported(f"graph_{name}")
     return _imported(GPU_MODULES.get(name, name) if call.backend.on_gpu else name)
 
 

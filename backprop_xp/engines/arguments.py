@@ -12,7 +12,7 @@ from ..losses import SoftmaxCrossEntropy
 from .call import Call
 
 
-def shape(call: Call, loss: Any, wide: bool = False) -> fused.Shape:
+def shape(call: Call, loss: Any) -> fused.Shape:
     """What the net and this kind of call are compiled for; ``loss`` is :func:`loss_key`'s, None for forward only."""
     return fused.Shape(
         call.sizes,
@@ -22,11 +22,10 @@ def shape(call: Call, loss: Any, wide: bool = False) -> fused.Shape:
         loss,
         loss is not None and (call.weight is not None or call.scale != 1.0),
         loss is not None and call.input_grad,
-        wide,
     )
 
 
-def loss_key(call: Call) -> Any:
+def loss_key(call: Any) -> Any:
     """The loss's class, or which kind of target softmax cross-entropy has."""
     if type(call.loss) is not SoftmaxCrossEntropy:
         return type(call.loss)
@@ -38,8 +37,13 @@ def written_in_python(call: Call) -> str:
     """What of a call is no formula, so that it can't be compiled, "" if all of it is."""
     if not all(getattr(layer.activation, "is_formula", False) for layer in call.layers):
         return "an activation is written in Python"
-    formula_loss = getattr(call.loss, "is_formula", False) or type(call.loss) is SoftmaxCrossEntropy
-    return "" if call.loss is None or formula_loss else "the loss is written in Python"
+    return loss_in_python(call.loss)
+
+
+def loss_in_python(loss: Any) -> str:
+    """The same for a loss, or None."""
+    formula_loss = getattr(loss, "is_formula", False) or type(loss) is SoftmaxCrossEntropy
+    return "" if loss is None or formula_loss else "the loss is written in Python"
 
 
 def scalars(call: Call) -> list[float]:
@@ -48,24 +52,27 @@ def scalars(call: Call) -> list[float]:
     return [*numbers, *getattr(call.loss, "parameters", ())]
 
 
-def add_inputs(args: Any, call: Call, held: list[Any]) -> None:
-    """x, the parameters one after another, and the scalars; ``held`` keeps alive what is only pointed at."""
-    x = _readable(call.x)
-    args.x, args.x_row, args.x_column = address(x, held), _stride(x, 0), _stride(x, 1)
-    parts = [a.ravel() for layer in call.layers for a in (layer.weight, layer.bias) if a is not None]
-    args.params = address(np.concatenate(parts), held)
+def add_batch(args: Any, call: Call, held: list[Any]) -> None:
+    """x and the scalars; ``held`` keeps alive what is only pointed at."""
+    x = readable(call.x)
+    args.x, args.x_row, args.x_column = address(x, held), stride(x, 0), stride(x, 1)
     args.scalars = address(np.array(scalars(call) or [0.0], call.dtype), held)
 
 
-def add_targets(args: Any, call: Call, held: list[Any]) -> None:
+def parameters(call: Call) -> list[np.ndarray]:
+    """Weight and bias of every layer, contiguous."""
+    return [np.ascontiguousarray(a) for layer in call.layers for a in (layer.weight, layer.bias) if a is not None]
+
+
+def add_targets(args: Any, call: Any, held: list[Any]) -> None:
     """The targets, the sample weights and the scale."""
     if call.y is not None:
-        y = _readable(call.y)
-        args.y, args.y_row = address(y, held), _stride(y, 0)
-        args.y_column = _stride(y, 1) if y.ndim == 2 else 0
+        y = readable(call.y)
+        args.y, args.y_row = address(y, held), stride(y, 0)
+        args.y_column = stride(y, 1) if y.ndim == 2 else 0
     if call.weight is not None:
-        weight = _readable(call.weight)
-        args.weight, args.weight_row = address(weight, held), _stride(weight, 0)
+        weight = readable(call.weight)
+        args.weight, args.weight_row = address(weight, held), stride(weight, 0)
     args.scale = call.scale
 
 
@@ -88,11 +95,11 @@ def address(array: np.ndarray, held: list[Any]) -> int:
     return array.__array_interface__["data"][0]  # array.ctypes.data is the same, four times slower
 
 
-def _readable(array: np.ndarray) -> np.ndarray:
+def readable(array: np.ndarray) -> np.ndarray:
     """The array itself, in place, unless its elements lie at odd addresses."""
     odd = not array.flags.aligned or any(stride % array.itemsize for stride in array.strides)
     return np.ascontiguousarray(array) if odd else array
 
 
-def _stride(array: np.ndarray, axis: int) -> int:
+def stride(array: np.ndarray, axis: int) -> int:
     return array.strides[axis] // array.itemsize

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,19 @@ class Call:
     input_grad: bool = False
     keep_signals: bool = False
     threads: int | None = None
+
+    is_graph: ClassVar[bool] = False
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one sample."""
+        return self.x.ndim == 1
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one sample's matrix products."""
+        products = [a * b for a, b in zip(self.sizes, self.sizes[1:])]
+        return 3 * sum(products) - (0 if self.input_grad else products[0])
 
     @property
     def samples(self) -> int:
@@ -73,3 +86,8 @@ class Gradients:
     x: Array | None = None
     loss: Any = None
     signals: Signals | None = None  # where they are kept
+
+    @property
+    def parameters(self) -> list[Array]:
+        """Those of the weights, then of the biases there are."""
+        return [*self.weights, *(b for b in self.biases if b is not None)]

@@ -30,25 +30,23 @@ PROCESSORS = 132
 def layered(call: Call) -> float:
     """The cost in floating-point operations that the device could do in that time."""
     moved = sum(8 * outputs + 3 * inputs for inputs, outputs in zip(call.sizes, call.sizes[1:]))
-    time = flops(call) / LAYERED_PEAK + call.samples * moved * _flop_per_number(call)
+    time = _flops(call) / LAYERED_PEAK + call.samples * moved * _flop_per_number(call)
     return time + LAYERED_LAUNCHES * len(call.layers) * LAUNCH_FLOP[call.dtype.name]
 
 
 def cooperative(call: Call, rows: int, chunk: int) -> float:
     """The same, for tiles of so many rows and chunks of so many samples."""
     chunks = -(-call.samples // chunk)
-    products = flops(call) / COOPERATIVE_PEAK * max(1.0, PROCESSORS / max(1, chunks))
+    products = _flops(call) / COOPERATIVE_PEAK * max(1.0, PROCESSORS / max(1, chunks))
     cached = 4 * call.parameters * call.samples / rows / CACHE_SPEEDUP
     moved = call.samples * (call.sizes[0] + call.sizes[-1]) + 2 * call.parameters * chunks
     time = products + (cached + moved) * _flop_per_number(call)
     return time + COOPERATIVE_LAUNCHES * LAUNCH_FLOP[call.dtype.name]
 
 
-def flops(call: Call) -> int:
-    """Multiplications and additions of the matrix products, for the loss and all gradients."""
-    products = [a * b for a, b in zip(call.sizes, call.sizes[1:])]
-    return 2 * call.samples * (3 * sum(products) - (0 if call.input_grad else products[0]))
-
-
 def _flop_per_number(call: Call) -> float:
     return call.dtype.itemsize * FLOP_PER_BYTE[call.dtype.name]
+
+
+def _flops(call: Call) -> int:
+    return 2 * call.samples * call.multiply_adds

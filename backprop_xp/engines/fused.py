@@ -18,12 +18,6 @@ from ..jit import compiler, fused
 from . import arguments, wide
 from .call import Call, Gradients, Signals
 
-#: From so many parameters on, products blocked for the caches beat a tile in registers (measured, see bench/README.md).
-WIDE_PARAMETERS = 3000
-#: Packing the parameters of a large net takes as long as computing some samples; BLAS shares out even small batches.
-LARGE_PARAMETERS, FEWEST_SAMPLES = 1 << 16, 2048
-#: A tile of at least 96 samples must fit the second-level cache.
-MOST_WIDTH = 4096
 #: Chunks are handed to C in waves: so many operations, after which an interrupt is seen, and so many bytes of sums.
 WAVE_FLOPS, WAVE_BYTES = 5e9, 8 << 20
 
@@ -32,47 +26,49 @@ def refuses(call: Call) -> str:
     """It runs nets of formulas where there is a compiler."""
     if call.backend.on_gpu:
         return "it runs on the CPU"
-    if max(call.sizes) > MOST_WIDTH:
-        return f"the net is wider than {MOST_WIDTH}"
-    if call.parameters > LARGE_PARAMETERS and call.samples < FEWEST_SAMPLES:
-        return f"so many parameters do not pay for fewer than {FEWEST_SAMPLES} samples"
+    if max(call.sizes) > fused.MOST_WIDTH:
+        return f"the net is wider than {fused.MOST_WIDTH}"
     return arguments.written_in_python(call) or compiler.missing()
 
 
 def intermediate_bytes(call: Call) -> int:
     """The sums of one wave of chunks and of each thread, and a tile's signals."""
-    if _is_wide(call):
+    shape = arguments.shape(call, None)
+    if shape.wide:
         return wide.intermediate_bytes(call)
     count = call.parameters
     registers = 64 * (count + 2 * 8 * sum(call.sizes))
-    wave = _wave_chunks(call) * count * call.dtype.itemsize
+    wave = _wave_chunks(call, shape.narrow_chunk) * count * call.dtype.itemsize
     return threads.count(call.threads) * registers + wave + fused.TREE_LEVELS * count * call.dtype.itemsize
 
 
 def forward(call: Call) -> tuple[Array, Signals | None]:
     """The net's outputs."""
-    if _is_wide(call):
+    shape = arguments.shape(call, None)
+    if shape.wide:
         return wide.forward(call)
-    program = fused.program(arguments.shape(call, None), [layer.activation for layer in call.layers])
+    program = fused.program(shape, [layer.activation for layer in call.layers])
     output = np.empty((call.samples, call.sizes[-1]), call.dtype)
     held: list[Any] = []
     args = fused.Args(n=call.samples)
-    arguments.add_inputs(args, call, held)
+    arguments.add_batch(args, call, held)
+    args.params = arguments.address(np.concatenate([a.ravel() for a in arguments.parameters(call)]), held)
     args.output = arguments.address(output, held)
-    _run_waves(call, program.bpx_forward, args, _wave_chunks(call), lambda chunks: None)
+    _run_waves(call, program.bpx_forward, args, shape.narrow_chunk, lambda chunks: None)
     return output, None
 
 
 def loss_and_grad(call: Call) -> Gradients:
     """The loss and the gradients of all parameters."""
-    if _is_wide(call):
-        return wide.loss_and_grad(call)
     shape = arguments.shape(call, arguments.loss_key(call))
+    if shape.wide:
+        return wide.loss_and_grad(call)
     program = fused.program(shape, [layer.activation for layer in call.layers])
-    count, wave = call.parameters, _wave_chunks(call)
+    count, wave = call.parameters, _wave_chunks(call, shape.narrow_chunk)
     held: list[Any] = []
     args = fused.Args(n=call.samples)
-    arguments.add_inputs(args, call, held)
+    arguments.add_batch(args, call, held)
+    args.params = arguments.address(np.concatenate([a.ravel() for a in arguments.parameters(call)]), held)
     arguments.add_targets(args, call, held)
     grad_x = np.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
     if grad_x is not None:
@@ -86,19 +82,15 @@ def loss_and_grad(call: Call) -> Gradients:
     def add(chunks: int) -> None:
         program.bpx_tree_add(pointer, args.sums, args.losses, chunks)
 
-    _run_waves(call, program.bpx_backprop, args, wave, add)
+    _run_waves(call, program.bpx_backprop, args, shape.narrow_chunk, add)
     total = np.empty(count, call.dtype)
     loss = program.bpx_tree_total(pointer, arguments.address(total, held))
     weights, biases = arguments.unpacked(call, total)
     return Gradients(weights, biases, grad_x, call.dtype.type(loss * call.scale))
 
 
-def _is_wide(call: Call) -> bool:
-    return call.parameters >= WIDE_PARAMETERS
-
-
-def _run_waves(call: Call, function: Any, args: Any, wave: int, after: Any) -> None:
-    chunks = -(-call.samples // fused.chunk_samples())
+def _run_waves(call: Call, function: Any, args: Any, chunk: int, after: Any) -> None:
+    chunks, wave = -(-call.samples // chunk), _wave_chunks(call, chunk)
     pointer = ctypes.addressof(args)
 
     def stop() -> None:
@@ -114,11 +106,11 @@ def _run_waves(call: Call, function: Any, args: Any, wave: int, after: Any) -> N
         after(args.last - first)
 
 
-def _wave_chunks(call: Call) -> int:
-    if call.samples <= fused.chunk_samples():
+def _wave_chunks(call: Call, chunk: int) -> int:
+    if call.samples <= chunk:
         return 1
     multiply_adds = 3 * sum(a * b for a, b in zip(call.sizes, call.sizes[1:]))
-    by_time = int(WAVE_FLOPS / (2 * multiply_adds * fused.chunk_samples()))
+    by_time = int(WAVE_FLOPS / (2 * multiply_adds * chunk))
     by_memory = WAVE_BYTES // (call.parameters * call.dtype.itemsize)
-    chunks = -(-call.samples // fused.chunk_samples())
+    chunks = -(-call.samples // chunk)
     return max(1, min(max(16, min(by_time, by_memory)), chunks))

@@ -57,13 +57,13 @@ def forward(call: Call) -> tuple[Array, Signals | None]:
         with recycled(layered.may_recycle(call)), compiled():
             output[rows] = layered.forward(replace(call, x=call.x[rows]))[0]
 
-    _each_tile(call, tile)
+    each_tile(len(call.x), tile_rows(call.sizes, call.dtype.itemsize), call.threads, tile)
     return output, None
 
 
 def loss_and_grad(call: Call) -> Gradients:
     """The loss and the gradients of all parameters."""
-    tree: ChunkTree[_Partial] = ChunkTree()
+    tree: ChunkTree[Partial] = ChunkTree()
     grad_x = np.empty_like(call.x) if call.input_grad else None
 
     def tile(index: int, rows: slice) -> None:
@@ -73,9 +73,9 @@ def loss_and_grad(call: Call) -> Gradients:
         if grad_x is not None:
             grad_x[rows] = gradients.x
         arrays = [*gradients.weights, *(b for b in gradients.biases if b is not None)]
-        tree.add(index, _Partial(float(gradients.loss), arrays))
+        tree.add(index, Partial(float(gradients.loss), arrays))
 
-    _each_tile(call, tile)
+    each_tile(len(call.x), tile_rows(call.sizes, call.dtype.itemsize), call.threads, tile)
     total = tree.total()
     assert total is not None
     depth = len(call.layers)
@@ -84,23 +84,21 @@ def loss_and_grad(call: Call) -> Gradients:
 
 
 @dataclass
-class _Partial:
+class Partial:
     """The sums over one tile, or over several."""
 
     loss: float
     arrays: list[Array]
 
-    def __iadd__(self, other: _Partial) -> _Partial:
+    def __iadd__(self, other: Partial) -> Partial:
         self.loss += other.loss
         for mine, more in zip(self.arrays, other.arrays):
             mine += more
         return self
 
 
-def _each_tile(call: Call, work: Any) -> None:
-    """``work(index, rows)`` for every tile, on all threads."""
-    n = len(call.x)
-    rows = tile_rows(call.sizes, call.dtype.itemsize)
+def each_tile(n: int, rows: int, wanted: int | None, work: Any) -> None:
+    """``work(index, rows)`` for every tile of so many rows, on so many threads."""
     numbers = itertools.count()
     stopped: list[bool] = []
 
@@ -108,7 +106,7 @@ def _each_tile(call: Call, work: Any) -> None:
         while (index := next(numbers)) * rows < n and not stopped:
             work(index, slice(index * rows, min(n, (index + 1) * rows)))
 
-    workers = min(threads.count(call.threads), -(-n // rows))
+    workers = min(threads.count(wanted), -(-n // rows))
     with _blas().limit(limits=1, user_api="blas"):
         threads.run(worker, max(workers, 1), stop=lambda: stopped.append(True))
 

@@ -12,65 +12,59 @@ from typing import Any
 
 import numpy as np
 
-from .. import threads
+from .. import threads, workspace
 from ..backend import Array
 from ..jit import fused
+from ..workspace import recycled
 from . import arguments
 from .call import Call, Gradients, Signals
 from .tree import ChunkTree
 
-#: Samples in a chunk, about: its sums cost memory traffic for every parameter, but a thread needs a chunk to work on.
-CHUNK, LARGE_CHUNK, LARGE = 512, 2048, 1 << 17
-
 
 def forward(call: Call) -> tuple[Array, Signals | None]:
     """The net's outputs."""
-    program = fused.program(arguments.shape(call, None, wide=True), [layer.activation for layer in call.layers])
+    program = fused.program(arguments.shape(call, None), [layer.activation for layer in call.layers])
     output = np.empty((call.samples, call.sizes[-1]), call.dtype)
     held: list[Any] = []
-    args = _arguments(call, program, held)
-    args.output = arguments.address(output, held)
+    with recycled():
+        args = _arguments(call, program, held)
+        args.output = arguments.address(output, held)
 
-    def chunk(index: int, first: int, count: int, memory: int) -> None:
-        program.bpx_wide(ctypes.addressof(args), first, count, memory, None)
+        def chunk(index: int, first: int, count: int, memory: int) -> None:
+            program.bpx_wide(ctypes.addressof(args), first, count, memory, None)
 
-    _each_chunk(call, program, chunk)
+        each_chunk(call, program.bpx_wide_rows(), program.bpx_wide_memory(), chunk)
     return output, None
 
 
 def loss_and_grad(call: Call) -> Gradients:
     """The loss and the gradients of all parameters."""
-    shape = arguments.shape(call, arguments.loss_key(call), wide=True)
+    shape = arguments.shape(call, arguments.loss_key(call))
     program = fused.program(shape, [layer.activation for layer in call.layers])
     held: list[Any] = []
-    args = _arguments(call, program, held)
-    arguments.add_targets(args, call, held)
     grad_x = np.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
-    if grad_x is not None:
-        args.x_grad = arguments.address(grad_x, held)
     numbers = program.bpx_wide_grads()
     sums: ChunkTree[np.ndarray] = ChunkTree()
     losses: ChunkTree[np.ndarray] = ChunkTree()
+    with recycled():
+        args = _arguments(call, program, held)
+        arguments.add_targets(args, call, held)
+        if grad_x is not None:
+            args.x_grad = arguments.address(grad_x, held)
 
-    def chunk(index: int, first: int, count: int, memory: int) -> None:
-        grads = np.empty(numbers, call.dtype)
-        loss = program.bpx_wide(ctypes.addressof(args), first, count, memory, grads.ctypes.data)
-        sums.add(index, grads)
-        losses.add(index, np.array([loss]))
+        def chunk(index: int, first: int, count: int, memory: int) -> None:
+            grads = np.empty(numbers, call.dtype)
+            loss = program.bpx_wide(ctypes.addressof(args), first, count, memory, grads.ctypes.data)
+            sums.add(index, grads)
+            losses.add(index, np.array([loss]))
 
-    _each_chunk(call, program, chunk)
+        each_chunk(call, program.bpx_wide_rows(), program.bpx_wide_memory(), chunk)
     packed, loss = sums.total(), losses.total()
     assert packed is not None and loss is not None
     total = np.empty(call.parameters, call.dtype)
     program.bpx_wide_unpack(packed.ctypes.data, total.ctypes.data)
     weights, biases = arguments.unpacked(call, total)
     return Gradients(weights, biases, grad_x, call.dtype.type(loss[0] * call.scale))
-
-
-def chunk_rows(call: Call, rows: int) -> int:
-    """Samples in a chunk, whole tiles of so many rows: it depends on the net and the dtype alone."""
-    wanted = LARGE_CHUNK if call.parameters > LARGE else CHUNK
-    return rows * max(1, round(wanted / rows))
 
 
 def intermediate_bytes(call: Call) -> int:
@@ -80,24 +74,30 @@ def intermediate_bytes(call: Call) -> int:
 
 def _arguments(call: Call, program: Any, held: list[Any]) -> Any:
     args = fused.WideArgs()
-    arguments.add_inputs(args, call, held)
-    packed = np.zeros(program.bpx_wide_params(), call.dtype)
-    program.bpx_wide_pack(args.params, arguments.address(packed, held))
+    arguments.add_batch(args, call, held)
+    parameters = arguments.parameters(call)
+    packed = workspace.empty((program.bpx_wide_params(),), call.dtype)
+    pointers = (ctypes.c_void_p * len(parameters))(*(arguments.address(array, held) for array in parameters))
+    program.bpx_wide_pack(pointers, arguments.address(packed, held))
     args.params = packed.ctypes.data
     return args
 
 
-def _each_chunk(call: Call, program: Any, work: Callable[[int, int, int, int], None]) -> None:
-    """``work(index, first sample, samples, memory)`` for every chunk, on all threads."""
-    samples = chunk_rows(call, program.bpx_wide_rows())
+def each_chunk(call: Any, rows: int, numbers_of_a_tile: int, work: Callable[[int, int, int, int], None]) -> None:
+    """``work(index, first sample, samples, memory)`` for every chunk, on all threads.
+
+    A tile has so many rows, and ``memory`` has room for so many numbers.
+    """
+    samples = fused.wide_chunk(call.samples, rows)
     chunks = -(-call.samples // samples)
     numbers = itertools.count()
     stopped: list[bool] = []
 
     def worker() -> None:
-        memory = np.empty(program.bpx_wide_memory(), call.dtype)
-        while (index := next(numbers)) < chunks and not stopped:
-            first = index * samples
-            work(index, first, min(samples, call.samples - first), memory.ctypes.data)
+        with recycled():
+            memory = workspace.empty((numbers_of_a_tile,), call.dtype)
+            while (index := next(numbers)) < chunks and not stopped:
+                first = index * samples
+                work(index, first, min(samples, call.samples - first), memory.ctypes.data)
 
     threads.run(worker, min(threads.count(call.threads), chunks), stop=lambda: stopped.append(True))

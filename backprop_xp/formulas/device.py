@@ -61,11 +61,31 @@ def run(
     return results
 
 
-def entry(formula: Formula, outputs: tuple[str, ...], widths: tuple[int, ...], dtype: str, name: str) -> str:
-    """CUDA source of one kernel, without the headers: variable k is an array read at i / widths[k]; 0: it has none."""
+def update(formula: Formula, arrays: Mapping[str, Any], parameters: Sequence[float]) -> None:
+    """Overwrite the arrays that the formula's outputs are named after, in one launch on the current stream.
+
+    There is an array for every variable; all are contiguous, of one device, dtype and length.
+    """
+    variables = [arrays[name] for name in formula.variables]
+    n, dtype = variables[0].size, variables[0].dtype
+    kernel = _kernel(formula, tuple(formula.outputs), (1,) * len(variables), dtype.name, True)
+    scalars = [dtype.type(number) for number in parameters]
+    blocks = min(MOST_BLOCKS, -(-n // THREADS))
+    kernel((blocks,), (THREADS,), (np.int64(n), *variables, *scalars))
+
+
+def entry(
+    formula: Formula, outputs: tuple[str, ...], widths: tuple[int, ...], dtype: str, name: str, in_place: bool = False
+) -> str:
+    """CUDA source of one kernel, without the headers: variable k is an array read at i / widths[k]; 0: it has none.
+
+    In place, each output overwrites the variable of its name, and no other arrays are written.
+    """
     number = NUMBERS[dtype]
-    pointers = [f"{number}* __restrict__ out{k}" for k in range(len(outputs))]
-    pointers += [f"const {number}* __restrict__ in{k}" for k, width in enumerate(widths) if width]
+    targets = [f"in{formula.variables.index(o)}" if in_place else f"out{k}" for k, o in enumerate(outputs)]
+    pointers = [] if in_place else [f"{number}* __restrict__ {target}" for target in targets]
+    const = "" if in_place else "const "
+    pointers += [f"{const}{number}* __restrict__ in{k}" for k, width in enumerate(widths) if width]
     scalars = [f"{number} p{k}" for k in range(len(formula.parameters))]
     read = {0: "0", 1: "in{k}[i]"}
     values = [read.get(width, f"in{{k}}[i / {width}]").format(k=k) for k, width in enumerate(widths)]
@@ -78,7 +98,7 @@ def entry(formula: Formula, outputs: tuple[str, ...], widths: tuple[int, ...], d
         f"    const {number} x[] = {{{', '.join(values)}}};",
         f"    {number} y[{len(outputs)}];",
         f"    Formula_{name}::run(x, p, y);",
-        *(f"    out{k}[i] = y[{k}];" for k in range(len(outputs))),
+        *(f"    {target}[i] = y[{k}];" for k, target in enumerate(targets)),
         "  }",
         "}",
     ]
@@ -86,6 +106,8 @@ def entry(formula: Formula, outputs: tuple[str, ...], widths: tuple[int, ...], d
 
 
 @lru_cache(maxsize=512)
-def _kernel(formula: Formula, outputs: tuple[str, ...], widths: tuple[int, ...], dtype: str) -> Any:
-    source = kernel_source("math.h") + entry(formula, outputs, widths, dtype, "formula")
+def _kernel(
+    formula: Formula, outputs: tuple[str, ...], widths: tuple[int, ...], dtype: str, in_place: bool = False
+) -> Any:
+    source = kernel_source("math.h") + entry(formula, outputs, widths, dtype, "formula", in_place)
     return sys.modules["cupy"].RawKernel(source, "formula", options=OPTIONS)

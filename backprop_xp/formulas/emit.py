@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .language import MASKS, Formula
 
 INFIX = {
@@ -14,19 +16,23 @@ def struct(formula: Formula, name: str, variables: tuple[str, ...], target: bool
     """C++ source of ``struct NAME``: ``value``, ``grad`` and ``both`` for any lane type.
 
     The formula must have the outputs "value" and "grad", of these variables alone, which become the functions'
-    first arguments. ``p`` points to the parameters, in order. A loss says whether it takes a ``target``.
+    first arguments. ``p`` points to the parameters, in order. A loss says whether it takes a ``target``; the value that
+    its ``both`` gives is to be multiplied by ``factor``, once for a sum of many.
     """
-    arguments = ", ".join(f"T {v}" for v in variables)
+    arguments, results = ", ".join(f"T {v}" for v in variables), dict(formula.outputs)
     lines = [f"struct {name} {{", f"  static constexpr int params = {len(formula.parameters)};"]
     if target is not None:
+        summand, factor = _without_factor(formula, results["value"])
+        results["value"] = summand
         lines.append(f"  static constexpr bool target = {str(target).lower()};")
+        lines.append(f"  static constexpr float factor = {factor!r}f;")
     for output in ("value", "grad"):
         lines.append(f"  template <class T, class P> BPX_FN static T {output}({arguments}, P p) {{")
-        lines += _body(formula, [output])
+        lines += _body(formula, [formula.outputs[output]])
         lines += [f"    return n{formula.outputs[output]};", "  }"]
     lines.append(f"  template <class T, class P> BPX_FN static void both({arguments}, P p, T& value, T& grad) {{")
-    lines += _body(formula, ["value", "grad"])
-    lines += [f"    {output} = n{formula.outputs[output]};" for output in ("value", "grad")]
+    lines += _body(formula, [results["value"], results["grad"]])
+    lines += [f"    {output} = n{results[output]};" for output in ("value", "grad")]
     return "\n".join([*lines, "  }", "};", ""])
 
 
@@ -37,15 +43,28 @@ def function(formula: Formula, outputs: tuple[str, ...], name: str) -> str:
         "  template <class T, class P> BPX_FN static void run(const T* inputs, P p, T* results) {",
     ]
     lines += [f"    const T {variable} = inputs[{k}];" for k, variable in enumerate(formula.variables)]
-    lines += _body(formula, list(outputs))
+    lines += _body(formula, [formula.outputs[output] for output in outputs])
     lines += [f"    results[{k}] = n{formula.outputs[output]};" for k, output in enumerate(outputs)]
     return "\n".join([*lines, "  }", "};", ""])
 
 
-def _body(formula: Formula, outputs: list[str]) -> list[str]:
+def _without_factor(formula: Formula, i: int) -> tuple[int, float]:
+    """The node without a power of 2 that it is multiplied by, which is exact at any place; and the power."""
+    node = formula.nodes[i]
+    if node.op == "multiply":
+        left, right = node.args
+        if formula.nodes[left].op == "constant" and math.frexp(formula.nodes[left].number)[0] == 0.5:
+            return right, formula.nodes[left].number
+        rest, factor = _without_factor(formula, left)
+        if factor != 1.0:
+            return formula.node("multiply", rest, right), factor
+    return i, 1.0
+
+
+def _body(formula: Formula, results: list[int]) -> list[str]:
     """One local per node, equal subexpressions shared. Only node indices and whitelisted names are printed."""
     needed: set[int] = set()
-    stack = [formula.outputs[name] for name in outputs]
+    stack = list(results)
     while stack:
         i = stack.pop()
         if i not in needed:

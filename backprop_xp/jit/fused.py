@@ -5,10 +5,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from ..activations import Identity, Tanh
+from ..activations import ACTIVATIONS, Identity
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from . import cache as kernel_cache
@@ -47,6 +46,26 @@ class WideArgs(ctypes.Structure):
     ]  # fmt: skip
 
 
+class SmallNet(ctypes.Structure):
+    """``bpx::Small`` of kernels/small_cpu.h."""
+
+    _fields_ = [
+        ("parameters", POINTER), ("sizes", POINTER), ("count", INT), ("params", POINTER), ("scalars", POINTER),
+        ("memory", POINTER), ("out", POINTER),
+    ]  # fmt: skip
+
+
+#: From so many parameters on, products blocked for the caches beat a tile in registers (measured, see bench/README.md).
+WIDE_PARAMETERS = 3000
+#: A tile of at least 96 samples must fit the second-level cache.
+MOST_WIDTH = 4096
+#: Samples in a chunk of the narrow form: a small net's sums take long beside its samples, a large one's do not.
+CHUNK, SMALL_CHUNK, SMALL_NET = 1024, 4096, 256
+#: The same, about, of the wide form: an eighth of the batch within these bounds. Its sums cost memory traffic for each
+#: parameter, but threads need chunks to work on.
+LEAST_WIDE_CHUNK, MOST_WIDE_CHUNK = 64, 2048
+
+
 @dataclass(frozen=True)
 class Shape:
     """All that is known about a net, and about a kind of call of it, when it is compiled.
@@ -55,7 +74,6 @@ class Shape:
         activations: a formula's text a layer.
         loss: a formula loss's class, "classes" or "probabilities" for softmax cross-entropy, None for forward only.
         factors: whether gradients are multiplied by sample weights or a scale.
-        wide: whether products are blocked for the caches (kernels/wide.h) or tiles stay in registers (net_cpu.h).
     """
 
     sizes: tuple[int, ...]
@@ -65,8 +83,31 @@ class Shape:
     loss: Any
     factors: bool = False
     input_grad: bool = False
-    wide: bool = False
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers the weights and biases hold."""
+        return sum((a + self.bias) * b for a, b in zip(self.sizes, self.sizes[1:]))
+
+    @property
+    def wide(self) -> bool:
+        """Whether products are blocked for the caches (kernels/wide.h) or tiles stay in registers (net_cpu.h)."""
+        return self.parameters >= WIDE_PARAMETERS
+
+    @property
+    def narrow_chunk(self) -> int:
+        """Samples in a logical chunk of the narrow form."""
+        return SMALL_CHUNK if self.parameters <= SMALL_NET else CHUNK
+
+
+def wide_chunk(samples: int, rows: int) -> int:
+    """Samples in a logical chunk of the wide form, whole tiles of so many rows where it holds more than one."""
+    wanted = min(max(samples // 8, LEAST_WIDE_CHUNK), MOST_WIDE_CHUNK)
+    return wanted if wanted < rows else wanted // rows * rows
+
+
+#: By a formula's text, the struct of kernels/activations.h that computes it faster.
+WRITTEN_OUT = {cls.text: f"bpx::{cls.kernel}" for cls in ACTIVATIONS.values() if cls.kernel}
 
 _programs: dict[Shape, Any] = {}
 
@@ -84,6 +125,9 @@ def program(shape: Shape, activations: Sequence[Any]) -> Any:
             library.bpx_backprop.argtypes, library.bpx_backprop.restype = (POINTER,), None
             library.bpx_tree_add.argtypes, library.bpx_tree_add.restype = (POINTER, POINTER, POINTER, INT), None
             library.bpx_tree_total.argtypes, library.bpx_tree_total.restype = (POINTER, POINTER), DOUBLE
+        if shape.loss is not None:
+            library.bpx_small.argtypes, library.bpx_small.restype = (POINTER, INT, POINTER, POINTER, DOUBLE), INT
+            library.bpx_small_memory.argtypes, library.bpx_small_memory.restype = (), INT
         _programs[shape] = library
     return _programs[shape]
 
@@ -92,7 +136,7 @@ def source(shape: Shape, activations: Sequence[Any]) -> str:
     """The translation unit for this net."""
     entry = f"BPX_{'WIDE' if shape.wide else 'FORWARD' if shape.loss is None else 'BACKPROP'}(Net)\n"
     header = kernel_source("wide.h" if shape.wide else "net_cpu.h")
-    return "\n".join([header, declarations(shape, activations, {Tanh.text: "bpx::hyperbolic_tangent"}), entry])
+    return "\n".join([header, declarations(shape, activations, WRITTEN_OUT), entry])
 
 
 def declarations(shape: Shape, activations: Sequence[Any], written_out: Mapping[Any, str], **facts: bool) -> str:
@@ -102,24 +146,14 @@ def declarations(shape: Shape, activations: Sequence[Any], written_out: Mapping[
         written_out: names of structs in kernels/activations.h, which stand for formulas of these texts.
         facts: further constants of the net.
     """
-    names = {Identity.text: "bpx::identity", **written_out}
-    code: list[str] = []
-    for f in activations:
-        if f.text not in names:
-            names[f.text] = f"Activation{len(code)}"
-            code.append(emit.struct(f.formula, names[f.text], ("t",)))
+    names, code = activation_source(activations, written_out)
     bias = str(shape.bias).lower()
     layers = ", ".join(
         f"bpx::Layer<{inputs}, {outputs}, {names[f.text]}, {bias}>"
         for inputs, outputs, f in zip(shape.sizes, shape.sizes[1:], activations)
     )
-    if isinstance(shape.loss, type):
-        formula_loss: Any = shape.loss()
-        variables = ("z", "y") if formula_loss.needs_target else ("z",)
-        code.append(emit.struct(formula_loss.kernel_formula, "LossFormula", variables, formula_loss.needs_target))
-        loss = "bpx::ElementwiseLoss<LossFormula>"
-    else:
-        loss = f"bpx::SoftmaxCrossEntropy<{str(shape.loss == 'classes').lower()}>"
+    loss, loss_code = loss_source(shape.loss)
+    code += loss_code
     facts |= {"backward": shape.loss is not None, "factors": shape.factors, "input_grad": shape.input_grad}
     flags = ", ".join(f"{name} = {str(fact).lower()}" for name, fact in facts.items())
     code += [
@@ -128,9 +162,31 @@ def declarations(shape: Shape, activations: Sequence[Any], written_out: Mapping[
         f"  using Layers = bpx::Layers<{layers}>;",
         f"  using Loss = {loss};",
         f"  static constexpr bool {flags};",
+        f"  static constexpr bpx::i64 chunk = {shape.narrow_chunk};",
         "};",
     ]
     return "\n".join(code)
+
+
+def activation_source(activations: Sequence[Any], written_out: Mapping[Any, str]) -> tuple[dict[Any, str], list[str]]:
+    """The C++ types of activations by their texts, and the structs these need; equal activations are one struct."""
+    names = {Identity.text: "bpx::identity", **written_out}
+    structs: list[str] = []
+    for f in activations:
+        if f.text not in names:
+            names[f.text] = f"Activation{len(structs)}"
+            structs.append(emit.struct(f.formula, names[f.text], ("t",)))
+    return names, structs
+
+
+def loss_source(loss: Any) -> tuple[str, list[str]]:
+    """The C++ type of ``Shape.loss``, and the structs it needs."""
+    if not isinstance(loss, type):
+        return f"bpx::SoftmaxCrossEntropy<{str(loss == 'classes').lower()}>", []
+    formula_loss: Any = loss()
+    variables = ("z", "y") if formula_loss.needs_target else ("z",)
+    struct = emit.struct(formula_loss.kernel_formula, "LossFormula", variables, formula_loss.needs_target)
+    return "bpx::ElementwiseLoss<LossFormula>", [struct]
 
 
 def _declare_wide(library: Any) -> None:
@@ -141,10 +197,3 @@ def _declare_wide(library: Any) -> None:
     for name in ("params", "grads", "memory", "rows"):
         function = getattr(library, f"bpx_wide_{name}")
         function.argtypes, function.restype = (), INT
-
-
-@cache
-def chunk_samples() -> int:
-    """How many samples the kernels take as one logical chunk."""
-    text = kernel_source("net_cpu.h")
-    return int(text.partition("constexpr i64 chunk_samples = ")[2].partition(";")[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..activations import Sigmoid, Tanh
+from ..activations import ACTIVATIONS
 from ..kernels import source as kernel_source
 from .elementwise import NUMBERS
 from .fused import Shape, declarations
@@ -14,7 +14,7 @@ from .fused import Shape, declarations
 VARIANTS = ("InRegisters", "SharedOut")
 #: So many registers for sums are worth a try: a thread has 255.
 MOST_SUM_REGISTERS = 200
-WRITTEN_OUT = {Tanh.text: "bpx::hyperbolic_tangent", Sigmoid.text: "bpx::logistic"}
+WRITTEN_OUT = {cls.text: f"bpx::{cls.cuda_kernel}" for cls in ACTIVATIONS.values() if cls.cuda_kernel}
 
 BATCH = (
     "bpx::i64 n", "bpx::i64 chunk", "const S* x", "bpx::i64 x_row", "bpx::i64 x_column",

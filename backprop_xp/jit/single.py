@@ -1,8 +1,4 @@
-"""One sample through a compiled net, with everything that a call needs at hand.
-
-Checks that cost a microsecond each are made once; what a user may change between calls (arrays, activations,
-parameters of activations) is compared with what it was when they were made, by identity where that suffices.
-"""
+"""One sample through a compiled net, with everything that a call needs at hand; every signal and gradient is kept."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ import numpy as np
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from ..tensor import Tensor
-from . import cache, compiler
+from . import cache
 from .elementwise import NUMBERS
 
 if TYPE_CHECKING:
@@ -25,31 +21,25 @@ MOST_PARAMETERS = 4096  # beyond it, BLAS is faster than these loops
 
 
 class Single:
-    """The compiled form of a net as it is now. Raises CompileError."""
+    """The compiled form of a net as a snapshot shows it. Raises CompileError."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]]) -> None:
         self._lock = threading.Lock()
-        self._tensors = [(tensor, tensor.data) for tensor in (*net.weights, *net.biases)]
-        self._functions = [(f, dict(vars(f))) for f in (*net.activations, net.loss)]
-        self._lists = (net.weights, net.biases, net.activations, net.reduction)
-        self._signals = [*net.linear_outputs, *net.nonlinear_outputs]
         self._x = np.empty(net.sizes[0], net.dtype)
-        self._layout(net)
+        self._layout(net, tensors)
         text = source(net)
-        function = _shared(text, f"the net {'-'.join(map(str, net.sizes))} for one sample")
+        self._call = _shared(text, f"the net {'-'.join(map(str, net.sizes))} for one sample")
         parameters = [number for f in net.activations for number in f.parameters]
         parameters += net.loss.parameters
         self._numbers = np.array(parameters or [0.0], net.dtype)
-        arrays = [data for _, data in self._tensors]
+        arrays = [data for _, data in tensors]
         pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
         self._y = np.empty(net.sizes[-1], net.dtype) if net.loss.needs_target else None
         scale = 1.0
         if net.reduction == "mean" and net.loss.mean_over == "elements":
             scale = 1.0 / net.sizes[-1]
-        self.x_shape, self.y_shape = self._x.shape, None if self._y is None else self._y.shape
         self._scale = np.array([scale], net.dtype)
         self._held = (pointers, arrays)
-        self._call = function
         self._args = (
             self._x.ctypes.data,
             None if self._y is None else self._y.ctypes.data,
@@ -59,22 +49,13 @@ class Single:
             self._out.ctypes.data,
         )
 
-    def current(self, net: Net) -> bool:
-        """Whether the net is still what was compiled."""
-        weights, biases, activations, reduction = self._lists
-        if net.weights is not weights or net.biases is not biases or net.reduction != reduction:
+    def takes(self, x: np.ndarray, y: Any, keep_signals: bool | None) -> bool:
+        """Whether this is a call that needs no more checks."""
+        if x.shape != self._x.shape or x.dtype.kind != "f" or keep_signals is False:
             return False
-        if len(activations) + 1 != len(self._functions) or len(weights) + len(biases) != len(self._tensors):
-            return False
-        if [*net.linear_outputs, *net.nonlinear_outputs] != self._signals:
-            return False
-        for tensor, (known, data) in zip((*weights, *biases), self._tensors):
-            if tensor is not known or tensor._data is not data:
-                return False
-        return all(
-            f is known and f.__dict__ == state
-            for f, (known, state) in zip((*net.activations, net.loss), self._functions)
-        )
+        if self._y is None:
+            return y is None
+        return type(y) is np.ndarray and y.shape == self._y.shape and y.dtype.kind == "f"
 
     def loss_and_grad(self, net: Net, x: np.ndarray, y: np.ndarray | None) -> Any:
         """Fill every gradient and signal of the net, and return the loss."""
@@ -86,20 +67,21 @@ class Single:
             buffer = self._out.copy()  # what was handed out is never overwritten
         for tensor, later in zip(self._filled, self._specs):
             tensor._later = (buffer, *later)
+        net._kept_x = x
         return buffer[0]
 
-    def _layout(self, net: Net) -> None:
+    def _layout(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]]) -> None:
         """Where in the output buffer each tensor's data and gradient lie."""
         self._filled: list[Tensor] = []
         self._specs: list[tuple[slice | None, slice, tuple[int, ...]]] = []
         at = 1
         for t, z, n in zip(net.linear_outputs, net.nonlinear_outputs, net.sizes[1:]):
             for k, tensor in enumerate((t, z)):
-                data, grad = at + k * n, at + (2 + k) * n
+                first, grad = at + k * n, at + (2 + k) * n
                 self._filled.append(tensor)
-                self._specs.append((slice(data, data + n), slice(grad, grad + n), (n,)))
+                self._specs.append((slice(first, first + n), slice(grad, grad + n), (n,)))
             at += 4 * n
-        for tensor, data in self._tensors:
+        for tensor, data in tensors:
             self._filled.append(tensor)
             self._specs.append((None, slice(at, at + data.size), data.shape))
             at += data.size
@@ -107,23 +89,10 @@ class Single:
 
 
 def refuses(net: Net) -> str:
-    """Why this net has no compiled form for one sample, "" if it has one."""
-    if net.backend.on_gpu:
-        return "it runs on the CPU"
-    tensors = (*net.weights, *net.biases)
+    """Why this net, which has a compiled form, has none for one sample; "" if it has one."""
     if sum(a * b for a, b in zip(net.sizes, net.sizes[1:])) > MOST_PARAMETERS:
         return f"it has more than {MOST_PARAMETERS} weights"
-    if not all(getattr(f, "is_formula", False) for f in (*net.activations, net.loss)):
-        return "an activation or the loss is no formula"
-    if any(isinstance(value, np.ndarray) for f in (*net.activations, net.loss) for value in vars(f).values()):
-        return "a parameter of an activation or of the loss is an array, which may change in place"
-    if net.reduction not in ("sum", "mean"):
-        return "the reduction is unknown"
-    for tensor in tensors:
-        data = tensor.data
-        if type(data) is not np.ndarray or data.dtype != net.dtype or not data.flags.c_contiguous:
-            return "a parameter is no contiguous array of the net's dtype"
-    return compiler.missing()
+    return "" if net.loss.is_formula else "the loss is no formula"
 
 
 def source(net: Net) -> str:

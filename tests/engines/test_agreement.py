@@ -13,7 +13,7 @@ FAST = [
     "tiled",
     pytest.param("fused", marks=pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")),
 ]
-CHUNK = fused.chunk_samples()
+CHUNK = fused.SMALL_CHUNK
 BATCHES = [0, 1, 15, 16, 17, 127, 128, 129, 1009, CHUNK - 1, CHUNK, CHUNK + 1, 10007]
 
 

@@ -141,3 +141,16 @@ def test_the_current_stream_is_used(cupy):
         result = f(cupy.asarray(t))
     stream.synchronize()
     close(result, np.tanh(t), "float64")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("n", [1, 257, 5000])
+def test_updates_in_place(cupy, monkeypatch, n):
+    """Outputs overwrite the variables they are named after, and no other; beyond one grid too."""
+    monkeypatch.setattr(device, "MOST_BLOCKS", 2)
+    formula = Formula(("a", "b", "c"), ("s",), {}, {"b": "a", "a": "a - s * b + c"})
+    a, b, c = (np.linspace(k, 2 * k + 1, n) for k in range(3))
+    on_device = {name: cupy.asarray(array) for name, array in zip("abc", (a, b, c))}
+    device.update(formula, on_device, (0.5,))
+    for name, expected in (("a", a - 0.5 * b + c), ("b", a), ("c", c)):
+        close(on_device[name], expected, "float64")

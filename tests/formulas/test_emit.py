@@ -50,7 +50,8 @@ def library(tmp_path_factory):
             text.append(
                 f'extern "C" void run_{name}(double z, double y, const double* p, double* out) {{\n'
                 f"  out[0] = loss_{name}::value(z, y, p); out[1] = loss_{name}::grad(z, y, p);\n"
-                f"  out[2] = loss_{name}::target; out[3] = loss_{name}::params; }}\n"
+                f"  out[2] = loss_{name}::target; out[3] = loss_{name}::params;\n"
+                f"  double summand; loss_{name}::both(z, y, p, summand, out[5]); out[4] = loss_{name}::factor * summand; }}\n"
             )
     folder = tmp_path_factory.mktemp("emit")
     (folder / "all.cpp").write_text("\n".join(text))
@@ -84,12 +85,23 @@ def test_activations_are_numpys(name, library):
 
 @pytest.mark.parametrize("name", [n for n, loss in LOSSES.items() if issubclass(loss, ElementwiseLoss)])
 def test_losses_are_numpys(name, library):
-    loss, out = LOSSES[name](), (ctypes.c_double * 4)()
+    loss, out = LOSSES[name](), (ctypes.c_double * 6)()
     for z, y in ((0.5, 0.2), (-3.0, 1.0), (0.25, 0.25), (40.0, 0.0)):
         getattr(library, f"run_{name}")(ctypes.c_double(z), ctypes.c_double(y), parameters(loss), out)
         args = (np.array([z]), np.array([y]))
-        np.testing.assert_allclose(list(out)[:2], [loss(*args), loss.grad(*args)[0]], rtol=1e-13)
-        assert list(out)[2:] == [loss.needs_target, len(loss.params)]
+        expected = [loss(*args), loss.grad(*args)[0]]
+        np.testing.assert_allclose([out[0], out[1], out[4], out[5]], expected * 2, rtol=1e-13)
+        assert list(out)[2:4] == [loss.needs_target, len(loss.params)]
+
+
+@pytest.mark.parametrize(
+    "value, factor", [("0.5 * z * z", 0.5), ("4 * (z - y)", 4.0), ("0.3 * z * z", 1.0), ("z * 0.5", 1.0), ("z", 1.0)]
+)
+def test_a_power_of_2_is_left_to_the_sum(value, factor):
+    formula = Formula(("z", "y"), (), {}, {"value": value, "grad": "z"})
+    text = emit.struct(formula, "F", ("z", "y"), True)
+    assert f"float factor = {factor}f;" in text
+    assert ("bpx::c<T>" in text.partition("static void both")[2]) == (value in ("0.3 * z * z", "z * 0.5"))
 
 
 def test_shared_parts_are_printed_once():

@@ -1,0 +1,210 @@
+"""The fused engine for graphs: forward, loss and backward of all nodes in one compiled pass over a tile of samples.
+
+A graph that is a chain is run as one. As for wide chains, the batch is cut into fixed logical chunks, whose sums are
+added in a fixed tree: the same bits for any number of threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from .. import threads
+from ..backend import Array
+from ..graph.call import GraphCall, GraphGradients
+from ..graph.operations import OPERATIONS, Activate
+from ..graph.passes import layers
+from ..jit import compiler
+from ..jit import graph as jit
+from . import arguments, module, wide
+from .call import Call
+from .tree import ChunkTree
+
+
+def refuses(call: GraphCall) -> str:
+    """It runs graphs of built-in operations and formulas where there is a compiler."""
+    chain = as_chain(call)
+    if chain is not None:
+        return module("fused", chain).refuses(chain)
+    if call.backend.on_gpu:
+        return "it runs on the CPU"
+    if sum(call.widths.values()) > jit.MOST_WIDTH:
+        return f"the nodes are together wider than {jit.MOST_WIDTH}"
+    for node in call.nodes:
+        if type(node.operation) not in OPERATIONS:
+            return f"node {node.name!r} is written in Python"
+        if isinstance(node.operation, Activate) and not getattr(node.operation.activation, "is_formula", False):
+            return f"the activation of node {node.name!r} is written in Python"
+    return arguments.loss_in_python(call.loss) or compiler.missing()
+
+
+def intermediate_bytes(call: GraphCall) -> int:
+    """A megabyte or so of values a thread, the packed parameters, and the sums of a few chunks."""
+    chain = as_chain(call)
+    if chain is not None:
+        return module("fused", chain).intermediate_bytes(chain)
+    return threads.count(call.threads) * jit.TILE_BYTES + 8 * _parameters(call) * call.dtype.itemsize
+
+
+def forward(call: GraphCall) -> tuple[Array, None]:
+    """The output."""
+    chain = as_chain(call)
+    if chain is not None:
+        return module("fused", chain).forward(chain)[0], None
+    program = _program(call, None)
+    output = np.empty((call.samples, call.output_width), call.dtype)
+    held: list[Any] = []
+    args = _arguments(call, program, held)
+    args.wide.output = arguments.address(output, held)
+
+    def chunk(index: int, first: int, count: int, memory: int) -> None:
+        program.run(ctypes.addressof(args), first, count, memory, None)
+
+    wide.each_chunk(call, program.rows, program.memory, chunk)
+    return output, None
+
+
+def loss_and_grad(call: GraphCall) -> GraphGradients:
+    """The loss and the gradients of all parameters."""
+    chain = as_chain(call)
+    if chain is not None:
+        return _of_chain(call, chain)
+    program = _program(call, arguments.loss_key(call))
+    held: list[Any] = []
+    args = _arguments(call, program, held)
+    arguments.add_targets(args.wide, call, held)
+    grad_inputs = {name: np.empty(x.shape, call.dtype) for name, x in call.inputs.items()} if call.input_grad else {}
+    args.x_grad = _addresses([arguments.address(a, held) for a in grad_inputs.values()], held)
+    sums: ChunkTree[np.ndarray] = ChunkTree()
+    losses: ChunkTree[np.ndarray] = ChunkTree()
+
+    def chunk(index: int, first: int, count: int, memory: int) -> None:
+        grads = np.zeros(program.grads, call.dtype)
+        loss = program.run(ctypes.addressof(args), first, count, memory, grads.ctypes.data)
+        with np.errstate(all="ignore"):
+            sums.add(index, grads)
+            losses.add(index, np.array([loss]))
+
+    wide.each_chunk(call, program.rows, program.memory, chunk)
+    packed, loss = sums.total(), losses.total()
+    assert packed is not None and loss is not None
+    return GraphGradients(_unpacked(call, program, packed), grad_inputs, call.dtype.type(loss[0] * call.scale))
+
+
+def as_chain(call: GraphCall) -> Call | None:
+    """The call of the chain that this graph is, None if it is none that a Net could be."""
+    if len(call.steps) != 1 or not call.steps[0].chain:
+        return None
+    chain = layers(call.steps[0], call.parameters)
+    owners = {linear.owner for linear, _ in call.steps[0].chain}
+    if len(owners) != len(chain) or len({layer.bias is None for layer in chain}) != 1:
+        return None
+    (x,) = call.inputs.values()
+    return Call(
+        call.backend, call.dtype, chain, x, call.loss, call.y, call.weight, call.scale, call.input_grad,
+        threads=call.threads,
+    )  # fmt: skip
+
+
+def _of_chain(call: GraphCall, chain: Call) -> GraphGradients:
+    found = module("fused", chain).loss_and_grad(chain)
+    own = [array for pair in zip(found.weights, found.biases) for array in pair if array is not None]
+    return GraphGradients(own, dict.fromkeys(call.inputs, found.x) if call.input_grad else {}, found.loss)
+
+
+def _program(call: GraphCall, loss: Any) -> jit.Program:
+    factors = loss is not None and (call.weight is not None or call.scale != 1.0)
+    input_grad = loss is not None and call.input_grad
+    shape = jit.shape_of(call.nodes, call.dtype.name, loss, factors, input_grad, bool(call.keys))
+    return jit.program(shape, call.nodes)
+
+
+def _arguments(call: GraphCall, program: jit.Program, held: list[Any]) -> Any:
+    args = jit.GraphArgs()
+    args.wide.params = arguments.address(_packed(call, program), held)
+    activations: list[Any] = [node.operation.activation for node in call.nodes if isinstance(node.operation, Activate)]
+    scalars = [number for activation in activations for number in activation.parameters]
+    scalars += getattr(call.loss, "parameters", ())
+    args.wide.scalars = arguments.address(np.array(scalars or [0.0], call.dtype), held)
+    inputs = [arguments.readable(x) for x in call.inputs.values()]
+    strides = [arguments.stride(x, axis) for x in inputs for axis in (0, 1)]
+    args.x = _addresses([arguments.address(x, held) for x in inputs], held)
+    args.strides = _addresses(strides, held)
+    args.keys = arguments.address(np.array([*call.keys.values(), 0], np.uint64), held)
+    return args
+
+
+def _addresses(numbers: list[int], held: list[Any]) -> int:
+    return arguments.address(np.array([*numbers, 0], np.int64), held)
+
+
+def _packed(call: GraphCall, program: jit.Program) -> np.ndarray:
+    """All parameters as kernels/graph.h reads them."""
+    packed, panel = np.zeros(program.params, call.dtype), program.panel
+
+    def place(at: int, matrix: np.ndarray) -> None:
+        """A matrix with its columns in panels, (columns / panel, rows, panel)."""
+        rows, columns = matrix.shape
+        count = -(-columns // panel)
+        room = packed[at : at + count * rows * panel].reshape(count, rows, panel)
+        whole = columns // panel
+        room[:whole] = matrix[:, : whole * panel].reshape(rows, whole, panel).transpose(1, 0, 2)
+        if whole < count:
+            room[whole, :, : columns - whole * panel] = matrix[:, whole * panel :]
+
+    for own in program.weights:
+        node, at = call.nodes[own.node], own.params
+        parameters = call.parameters[node.owner]
+        if not own.pieces:
+            for vector in parameters.values():
+                packed[at : at + vector.size] = vector
+                at += program.padded(vector.size)
+            continue
+        weight, bias = parameters["weight"], parameters.get("bias")
+        place(at, weight.T)
+        at += program.padded(node.width) * weight.shape[1]
+        column = 0
+        for piece in own.pieces:
+            place(at, weight[:, column : column + piece])
+            at += program.padded(piece) * node.width
+            column += piece
+        if bias is not None:
+            packed[at : at + bias.size] = bias
+    return packed
+
+
+def _unpacked(call: GraphCall, program: jit.Program, packed: np.ndarray) -> list[Array]:
+    """The parameters' gradients in the call's order, those of shared ones summed."""
+    found: dict[tuple[str, str], np.ndarray] = {}
+
+    def add(owner: str, name: str, gradient: np.ndarray) -> None:
+        key = owner, name
+        found[key] = found[key] + gradient if key in found else gradient
+
+    for own in program.weights:
+        node, at = call.nodes[own.node], own.grads
+        owner, parameters = node.owner, call.parameters[node.owner]
+        if not own.pieces:
+            for name, vector in parameters.items():
+                add(owner, name, packed[at : at + vector.size].copy())
+                at += program.padded(vector.size)
+            continue
+        weight = np.empty_like(parameters["weight"], order="C")
+        rows, column, out = -(-node.width // program.weight_rows) * program.weight_rows, 0, node.width
+        for piece in own.pieces:
+            count = -(-piece // program.panel)
+            panels = packed[at : at + count * rows * program.panel].reshape(count, rows, program.panel)
+            together = panels[:, :out].transpose(1, 0, 2).reshape(out, count * program.panel)
+            weight[:, column : column + piece] = together[:, :piece]
+            at += program.padded(piece) * program.most_rows(out)
+            column += piece
+        add(owner, "weight", weight)
+        if "bias" in parameters:
+            add(owner, "bias", packed[at : at + out].copy())
+    return [found[owner, name] for owner, names in call.parameters.items() for name in names]
+
+
+def _parameters(call: GraphCall) -> int:
+    return sum(array.size for own in call.parameters.values() for array in own.values())

@@ -1,0 +1,57 @@
+"""The layered engine for graphs: the loops of graph/passes.py over the whole batch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..backend import Array
+from ..graph.call import GraphCall, GraphGradients
+from ..graph.operations import OPERATIONS, Activate
+from ..graph.passes import Values, backward_pass, forward_pass
+from ..losses import LOSSES, weighted
+from ..workspace import recycled
+
+
+def refuses(call: GraphCall) -> str:
+    """Nothing: it runs every call."""
+    return ""
+
+
+def intermediate_bytes(call: GraphCall) -> int:
+    """Every value and gradient of the whole batch."""
+    return 2 * call.samples * sum(call.widths.values()) * call.dtype.itemsize
+
+
+def forward(call: GraphCall) -> tuple[Array, Values | None]:
+    """The output, and all values where the call keeps them."""
+    with np.errstate(all="ignore"):
+        values = forward_pass(call)
+    return values.data[call.output], values if call.keep_signals else None
+
+
+def loss_and_grad(call: GraphCall) -> GraphGradients:
+    """The loss and the gradients of all parameters."""
+    with np.errstate(all="ignore"), recycled(may_recycle(call)):
+        values = forward_pass(call)
+        loss, grad_output = weighted(call.loss, values.data[call.output], call.y, call.weight, call.scale)
+        gradients = backward(call, values, grad_output)
+    gradients.loss = loss
+    return gradients
+
+
+def backward(call: GraphCall, values: Values, grad_output: Array) -> GraphGradients:
+    """The gradients of all parameters, from the gradient in the output and the values of a forward pass."""
+    with np.errstate(all="ignore"):
+        parameters = backward_pass(call, values, grad_output)
+    inputs = {name: values.grads[name] for name in call.inputs} if call.input_grad else {}
+    return GraphGradients(parameters, inputs, values=values if call.keep_signals else None)
+
+
+def may_recycle(call: GraphCall) -> bool:
+    """Whether nobody holds on to intermediate arrays: they are not kept, and no code of the user's sees them."""
+    operations = [node.operation for node in call.nodes]
+    activations = [operation.activation for operation in operations if isinstance(operation, Activate)]
+    user_code = not all(type(operation) in OPERATIONS for operation in operations)
+    user_code |= not all(getattr(activation, "is_formula", False) for activation in activations)
+    user_code |= call.loss is not None and type(call.loss) not in LOSSES.values()
+    return not (user_code or call.keep_signals or call.input_grad)

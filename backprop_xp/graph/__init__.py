@@ -1,0 +1,34 @@
+"""Nets that are no chains: directed acyclic graphs of named nodes."""
+
+from .builder import Graph, Handle
+from .net import GraphNet
+from .operations import (
+    Activate,
+    Add,
+    Chain,
+    Concatenate,
+    Dropout,
+    Input,
+    LayerNorm,
+    Linear,
+    Multiply,
+    Operation,
+    Residual,
+)
+
+__all__ = [
+    "Activate",
+    "Add",
+    "Chain",
+    "Concatenate",
+    "Dropout",
+    "Graph",
+    "GraphNet",
+    "Handle",
+    "Input",
+    "LayerNorm",
+    "Linear",
+    "Multiply",
+    "Operation",
+    "Residual",
+]

@@ -1,0 +1,108 @@
+"""Calls of one net with everything at hand: for one sample and for a small batch, where Python would take longest.
+
+Checks that cost a microsecond each are made once; what a user may change between calls (arrays, activations,
+parameters of activations) is compared with what it was when they were made, by identity where that suffices.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..losses import SoftmaxCrossEntropy
+from . import compiler, single, small
+from .compiler import CompileError
+
+if TYPE_CHECKING:
+    from ..net import Net
+
+
+class Prepared:
+    """The compiled calls of a net as it is now."""
+
+    def __init__(self, net: Net) -> None:
+        self._tensors = [(tensor, tensor.data) for tensor in (*net.weights, *net.biases)]
+        self._functions = [(f, dict(vars(f))) for f in (*net.activations, net.loss)]
+        self._lists = (net.weights, net.biases, net.activations, net.reduction)
+        self._signals = [*net.linear_outputs, *net.nonlinear_outputs]
+        self._refused = single.refuses(net), small.refuses(net)
+        self._single: single.Single | None = None
+        self._small: dict[str, small.Small] = {}
+
+    def current(self, net: Net) -> bool:
+        """Whether the net is still what it was."""
+        weights, biases, activations, reduction = self._lists
+        if net.weights is not weights or net.biases is not biases or net.reduction != reduction:
+            return False
+        if len(activations) + 1 != len(self._functions) or len(weights) + len(biases) != len(self._tensors):
+            return False
+        if [*net.linear_outputs, *net.nonlinear_outputs] != self._signals:
+            return False
+        for tensor, (known, data) in zip((*weights, *biases), self._tensors):
+            if tensor is not known or tensor._data is not data:
+                return False
+        return all(
+            f is known and f.__dict__ == state
+            for f, (known, state) in zip((*net.activations, net.loss), self._functions)
+        )
+
+    def for_sample(self, net: Net, x: np.ndarray, y: Any, keep_signals: bool | None) -> single.Single | None:
+        """The call for one sample, None where there is none for it."""
+        if self._refused[0]:
+            return None
+        if self._single is None:
+            self._single = single.Single(net, self._tensors)
+        return self._single if self._single.takes(x, y, keep_signals) else None
+
+    def for_batch(self, net: Net, x: np.ndarray, y: Any, keep_signals: bool | None) -> small.Small | None:
+        """The call for a small batch, None where there is none for it."""
+        if self._refused[1] or keep_signals:
+            return None
+        target = small.target(net, y)
+        call = self._small.get(target)
+        if call is None:
+            call = self._small[target] = small.Small(net, self._tensors, target)
+        return call if call.takes(x, y) else None
+
+
+def find(net: Net, x: Any, y: Any, keep_signals: bool | None) -> single.Single | small.Small | None:
+    """The prepared call for these arguments, None where they need more checks or an engine of another kind."""
+    if type(x) is not np.ndarray or net.engine not in ("auto", "fused"):
+        return None
+    prepared = net._prepared
+    if prepared is None or not prepared.current(net):
+        if refuses(net):
+            return None
+        prepared = net._prepared = Prepared(net)
+    try:
+        if x.ndim == 1:
+            return prepared.for_sample(net, x, y, keep_signals)
+        return prepared.for_batch(net, x, y, keep_signals) if x.ndim == 2 else None
+    except CompileError:
+        return None  # the engine that runs instead says so once
+
+
+def refuses(net: Net) -> str:
+    """Why nothing can be prepared for this net, "" if it can."""
+    if net.backend.on_gpu:
+        return "it runs on the CPU"
+    functions = (*net.activations, net.loss)
+    formulas = [getattr(f, "is_formula", False) for f in net.activations]
+    formulas.append(getattr(net.loss, "is_formula", False) or type(net.loss) is SoftmaxCrossEntropy)
+    if not all(formulas):
+        return "an activation or the loss is no formula"
+    if any(isinstance(value, np.ndarray) for f in functions for value in vars(f).values()):
+        return "a parameter of an activation or of the loss is an array, which may change in place"
+    if net.reduction not in ("sum", "mean"):
+        return "the reduction is unknown"
+    if len(net.weights) != len(net.sizes) - 1 or len(net.biases) not in (0, len(net.weights)):
+        return "a layer lacks its parameters, or has too many"
+    shapes = [*zip(net.sizes[1:], net.sizes), *((n,) for n in net.sizes[1:])]
+    for tensor, shape in zip((*net.weights, *net.biases), shapes):
+        data = tensor.data
+        if type(data) is not np.ndarray or data.dtype != net.dtype or data.shape != shape:
+            return "a parameter is no array of its layer's shape and the net's dtype"
+        if not data.flags.c_contiguous:
+            return "a parameter is not contiguous"
+    return compiler.missing()

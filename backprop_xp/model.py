@@ -1,0 +1,70 @@
+"""What chains and graphs have in common: settings, a loss, and parameters with gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from . import engines, inputs
+from .backend import Array, Backend, get_backend
+from .losses import Loss, averaged, get_loss
+from .tensor import Tensor
+from .threads import count
+
+if TYPE_CHECKING:
+    from .training import History
+
+REDUCTIONS = ("sum", "mean")
+
+
+class Model:
+    """The part of :class:`backprop_xp.Net` and :class:`backprop_xp.GraphNet` that doesn't depend on the net's form."""
+
+    def __init__(
+        self,
+        loss: str | Loss,
+        dtype: Any,
+        backend: str | Backend | None,
+        reduction: str,
+        engine: str,
+        threads: int | None,
+    ) -> None:
+        self.loss = get_loss(loss)
+        self.dtype = inputs.as_dtype(dtype)
+        self.reduction = inputs.one_of("reduction", reduction, REDUCTIONS)
+        self.engine = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
+        self.threads = threads if threads is None else count(threads)
+        self.backend = get_backend(backend)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All tensors that are trained."""
+        raise NotImplementedError
+
+    def fit(self, x: Any, y: Any = None, **options: Any) -> History:
+        """Train the net; :func:`backprop_xp.training.fit` says what the options are."""
+        from .training import fit
+
+        return fit(self, x, y, **options)
+
+    def _aim(self, call: Any, y: Any, sample_weight: Any, output_shape: tuple[int, ...]) -> None:
+        """Give a call the loss and the targets for outputs of this shape."""
+        call.loss = get_loss(self.loss)
+        call.y = inputs.as_target(y, call.loss, output_shape, self.backend, self.dtype)
+        call.weight = inputs.as_sample_weight(sample_weight, output_shape[:-1], self.backend, self.dtype)
+        if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
+            with self.backend.activate():
+                call.scale, call.weight = averaged(call.loss, output_shape, call.weight)
+
+    def _store(self, gradients: Iterable[Array], accumulate: bool) -> None:
+        for tensor, grad in zip(self.parameters, gradients, strict=True):
+            # a new array each time: one that was handed out is never overwritten
+            tensor.grad = tensor.grad + grad if accumulate and tensor.grad is not None else grad
+
+    def _move(self, backend: str | Backend) -> None:
+        """All parameters, and their gradients, to this backend."""
+        target = get_backend(backend)
+        for tensor in self.parameters:
+            tensor.data = target.take(tensor.data)
+            tensor.grad = target.take(tensor.grad)
+        self.backend = target

@@ -1,0 +1,36 @@
+"""Training: optimisers, schedules, the loop, and runs that survive being killed."""
+
+from .checkpoints import CheckpointError
+from .early import EarlyStopping
+from .fit import Epoch, History, evaluate, fit
+from .loop import Step, steps
+from .nan import DivergedError
+from .optimisers import OPTIMISERS, SGD, Adagrad, Adam, AdamW, Optimiser, RMSprop, get_optimiser
+from .resume import load_parameters
+from .schedules import Constant, Cosine, Schedule, StepDecay, WarmUp
+
+__all__ = [
+    "OPTIMISERS",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "CheckpointError",
+    "Constant",
+    "Cosine",
+    "DivergedError",
+    "EarlyStopping",
+    "Epoch",
+    "History",
+    "Optimiser",
+    "RMSprop",
+    "Schedule",
+    "Step",
+    "StepDecay",
+    "WarmUp",
+    "evaluate",
+    "fit",
+    "get_optimiser",
+    "load_parameters",
+    "steps",
+]

@@ -1,0 +1,185 @@
+"""Where batches come from: arrays, arrays on disk that are larger than memory, or any iterable of batches."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ..backend import Array, Backend
+from ..losses import get_loss
+
+READ_AHEAD = 1 << 17  # bytes that Linux reads around one that is missing
+
+
+class Batch(NamedTuple):
+    """One batch, and whether it is the epoch's last."""
+
+    x: Any
+    y: Any
+    weight: Any
+    last: bool
+
+
+class Batches(Protocol):
+    """A source of batches. ``steps`` is how many an epoch has, None where that is unknown."""
+
+    @property
+    def steps(self) -> int | None: ...
+
+    def epoch(self, number: int, start: int) -> Iterator[Batch]:
+        """The batches of this epoch, without the first ``start``."""
+        ...
+
+
+class Rows:
+    """Batches of the rows of arrays, shuffled for each epoch by its number and the seed alone.
+
+    Arrays in memory are brought to the net's backend and dtype at once. Of a ``numpy.memmap`` only a batch's rows
+    are read at a time.
+    """
+
+    def __init__(
+        self, net: Any, x: Any, y: Any, weight: Any, batch_size: int, shuffle: bool = True, seed: int = 0
+    ) -> None:
+        loss = get_loss(net.loss)
+        if y is None and getattr(loss, "needs_target", False):
+            raise ValueError(f"the loss {getattr(loss, 'name', type(loss).__name__)} needs a target: fit(x, y)")
+        self.backend: Backend = net.backend
+        self._x = _each(x, lambda a, name: self._array(a, net.dtype, name), "x")
+        self._y = _each(y, lambda a, name: self._target(a, loss, net.dtype, name), "y")
+        self._weight = None if weight is None else self._array(weight, net.dtype, "sample_weight")
+        for array in self._x.values() if isinstance(self._x, dict) else [self._x]:
+            if array.ndim < 2:
+                raise ValueError(f"x must be (n, features), a sample a row, got shape {array.shape}")
+        self.samples = self._count()
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.steps = -(-self.samples // batch_size)
+
+    def epoch(self, number: int, start: int) -> Iterator[Batch]:
+        order = None
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, number)).permutation(self.samples)
+            if self.backend.on_gpu and not any(map(mapping, self._columns())):
+                with self.backend.activate():
+                    order = self.backend.xp.asarray(order)
+        with _read_at_random(self._columns() if self.shuffle else ()):
+            for step in range(start, self.steps):
+                rows = slice(step * self.batch_size, (step + 1) * self.batch_size)
+                chosen = rows if order is None else order[rows]
+                x, y, weight = (_each(column, _take, chosen) for column in (self._x, self._y, self._weight))
+                yield Batch(x, y, weight, step + 1 == self.steps)
+
+    def _columns(self) -> list[Array]:
+        columns: list[Array] = []
+        for part in (self._x, self._y, self._weight):
+            columns += part.values() if isinstance(part, dict) else [] if part is None else [part]
+        return columns
+
+    def _count(self) -> int:
+        columns = self._columns()
+        counts = {len(column) if column.ndim else 0 for column in columns}
+        if len(counts) != 1 or counts == {0}:
+            shapes = ", ".join(str(column.shape) for column in columns)
+            raise ValueError(f"x, y and sample_weight must have the same number of rows, at least one; got {shapes}")
+        return counts.pop()
+
+    def _array(self, data: Any, dtype: Any, what: str) -> Array:
+        if mapping(data) is not None:
+            return data.view(np.ndarray)
+        return self.backend.asarray(data, dtype, what)
+
+    def _target(self, data: Any, loss: Any, dtype: Any, what: str) -> Array:
+        array = self._array(data, None, what)
+        if mapping(array) is not None:
+            return array
+        indices = getattr(loss, "takes_indices", False) and array.ndim == 1 and array.dtype.kind in "biu"
+        with self.backend.activate():
+            return array.astype(np.int64 if indices else dtype, copy=False)
+
+
+class Stream:
+    """The batches of any iterable: (x, y), (x, y, sample_weight), or x alone where the loss takes no target."""
+
+    steps = None
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        self._batches = batches
+
+    def epoch(self, number: int, start: int) -> Iterator[Batch]:
+        given = islice(self._batches, start, None)
+        try:
+            ahead = _parts(next(given))
+        except StopIteration:
+            again = " again: an iterator can be used once, a list or a DataLoader many times" if number else ""
+            raise ValueError(f"the iterable gave no batch in epoch {number + 1}{again}") from None
+        for following in given:
+            yield Batch(*ahead, last=False)
+            ahead = _parts(following)
+        yield Batch(*ahead, last=True)
+
+
+def as_batches(net: Any, x: Any, y: Any, weight: Any, batch_size: int, shuffle: bool, seed: int) -> Batches:
+    """The source of batches for what was handed to a run."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
+    if x is None:
+        raise TypeError("x must be an array, arrays by name, or an iterable of batches, got None")
+    if not _is_iterable_of_batches(x):
+        return Rows(net, x, y, weight, int(batch_size), shuffle, seed)
+    if y is not None or weight is not None:
+        raise ValueError("an iterable of batches holds targets and weights itself: give x alone")
+    return Stream(x)
+
+
+def mapping(array: Any) -> mmap.mmap | None:
+    """The file, mapped to memory, that the array's numbers lie in; None where they lie in memory."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array if isinstance(array, mmap.mmap) else None
+
+
+@contextmanager
+def _read_at_random(columns: Sequence[Array]) -> Iterator[None]:
+    """Tell the system that rows are read in no order: it would read a hundred kilobytes around every one of them."""
+    files = [file for column in columns if column[:1].nbytes < READ_AHEAD and (file := mapping(column)) is not None]
+    if not hasattr(mmap, "MADV_RANDOM"):
+        files = []
+    for file in files:
+        file.madvise(mmap.MADV_RANDOM)
+    try:
+        yield
+    finally:
+        for file in files:
+            file.madvise(mmap.MADV_NORMAL)
+
+
+def _is_iterable_of_batches(x: Any) -> bool:
+    if isinstance(x, dict) or any(hasattr(x, name) for name in ("shape", "__array__", "__dlpack__")):
+        return False
+    if isinstance(x, (list, tuple)):
+        return bool(x) and isinstance(x[0], (tuple, list)) and bool(x[0]) and hasattr(x[0][0], "shape")
+    return hasattr(x, "__iter__")
+
+
+def _parts(batch: Any) -> tuple[Any, Any, Any]:
+    if not isinstance(batch, (tuple, list)):
+        return batch, None, None
+    if not 1 <= len(batch) <= 3:
+        raise ValueError(f"a batch is x, (x, y) or (x, y, sample_weight), got {len(batch)} parts")
+    return (*batch, None, None)[:3]
+
+
+def _each(data: Any, function: Any, argument: Any) -> Any:
+    """The function of an array, or of each of the arrays that nets with several inputs or outputs take by name."""
+    if isinstance(data, dict):
+        return {name: function(array, argument) for name, array in data.items()}
+    return None if data is None else function(data, argument)
+
+
+def _take(array: Array, rows: Any) -> Array:
+    return array[rows] if isinstance(rows, slice) else array.take(rows, axis=0)

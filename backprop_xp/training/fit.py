@@ -1,0 +1,238 @@
+"""Fitting a net: the loop with everything around it that a long run needs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .. import inputs
+from ..losses import get_loss
+from .batches import Rows, as_batches
+from .early import EarlyStopping
+from .loop import Loop, Step
+from .nan import check_parameters
+from .optimisers import Optimiser
+from .progress import Progress
+from .resume import Saver
+
+AT_ONCE = 4096  # samples that a loss without gradients is computed of
+
+
+@dataclass
+class Epoch:
+    """What one epoch came to. Losses are averages over the samples, without penalties.
+
+    Attributes:
+        number: from 1.
+        step: how many steps were made by its end.
+        loss: over its batches, each before its step.
+        validation_loss: at its end, None without validation data.
+        seconds: it took, validation included; of a resumed epoch, since it was resumed.
+    """
+
+    number: int
+    step: int
+    loss: float
+    validation_loss: float | None
+    seconds: float
+
+
+@dataclass
+class History:
+    """What a run came to.
+
+    Attributes:
+        epochs: all of them, those before it was resumed included.
+        best: the epoch, from 1, whose parameters early stopping has put back, None without it.
+        stopped: why it ended before its last epoch, "" if it did not.
+    """
+
+    epochs: list[Epoch] = field(default_factory=list)
+    best: int | None = None
+    stopped: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The same in plain numbers and texts."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, state: dict[str, Any]) -> History:
+        """The history that :meth:`as_json` made."""
+        return cls([Epoch(**epoch) for epoch in state["epochs"]], state["best"], state["stopped"])
+
+
+def fit(
+    net: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    epochs: int = 1,
+    batch_size: int = 128,
+    optimiser: str | Optimiser = "adam",
+    schedule: str | Callable[[int], float] | None = None,
+    validation: tuple[Any, ...] | None = None,
+    sample_weight: Any = None,
+    clip_norm: float | None = None,
+    l1: float = 0.0,
+    l2: float = 0.0,
+    shuffle: bool = True,
+    seed: int = 0,
+    early_stopping: EarlyStopping | int | None = None,
+    callbacks: Sequence[Callable[[Any, Epoch], Any]] = (),
+    progress: bool | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 1000,
+    resume: bool = False,
+    stop_on_nan: bool = True,
+) -> History:
+    """Train a net, and say what it came to.
+
+    The same arguments give the same parameters, bit for bit; with ``resume``, also if the run from arrays was killed
+    and started again any number of times.
+
+    Args:
+        net: has ``parameters``, ``loss_and_grad`` and ``forward``.
+        x: (n, features), or by name for several inputs; a ``numpy.memmap`` is read batch by batch; or an iterable of
+            batches (x, y) or (x, y, sample_weight), which is gone through once an epoch.
+        y: targets, one row a sample, where the loss takes them.
+        epochs: passes over the data.
+        batch_size: samples a step; an epoch's last batch has what is left.
+        optimiser: a name, or an object such as ``SGD(lr=0.1, momentum=0.9)``, which keeps its state.
+        schedule: "constant", "cosine" over the whole run, or a function from the step (from 0) to a factor of lr.
+        validation: (x, y), or (x,) where the loss takes no target: its loss is computed after every epoch.
+        sample_weight: (n,) factors of the samples' losses.
+        clip_norm: the Euclidean norm to which longer gradients are scaled down.
+        l1, l2: penalties l1 sum |w| + l2 / 2 sum w^2 on the weights, not on biases.
+        shuffle: in which order rows are taken depends on the seed and the epoch alone.
+        early_stopping: an EarlyStopping, or its patience: ends a run that no longer improves, and puts back the best
+            parameters. It looks at the validation loss, or without validation data at the training loss.
+        callbacks: each is called with (net, Epoch) after every epoch; one that returns True ends the run.
+        progress: None shows it where standard error is a terminal.
+        checkpoint: a folder of this run's own, for its state after every ``checkpoint_every`` steps and at its end.
+        resume: go on from the folder's last checkpoint, if there is one.
+        stop_on_nan: raise DivergedError before a step whose loss isn't finite. On CuPy this waits for every step.
+
+    Raises:
+        DivergedError: see ``stop_on_nan``. CheckpointError: the folder or a checkpoint can't be used.
+    """
+    with net.backend.activate():
+        loop = Loop(
+            net,
+            as_batches(net, x, y, sample_weight, batch_size, shuffle, seed),
+            epochs=epochs,
+            optimiser=optimiser,
+            schedule=schedule,
+            clip_norm=clip_norm,
+            l1=l1,
+            l2=l2,
+            stop_on_nan=stop_on_nan,
+        )
+        held_out = None if validation is None else _held_out(net, validation)
+        stopping = EarlyStopping(early_stopping) if isinstance(early_stopping, int) else early_stopping
+        run = Run(loop, held_out, stopping, callbacks)
+        saver = None if checkpoint is None else Saver(run, checkpoint, checkpoint_every, resume)
+        return run.go(saver, progress)
+
+
+class Run:
+    """A run and what it has come to so far.
+
+    Attributes:
+        total, samples: the sum of the losses of this epoch's samples, and their number.
+        settings: the optimiser's when the run began.
+    """
+
+    def __init__(
+        self, loop: Loop, held_out: Rows | None, stopping: EarlyStopping | None, callbacks: Sequence[Callable[..., Any]]
+    ) -> None:
+        self.loop, self.held_out, self.stopping, self.callbacks = loop, held_out, stopping, callbacks
+        self.history = History()
+        self.total, self.samples = 0.0, 0
+        self.settings = loop.optimiser.settings()
+        self.flat = loop.optimiser.bind(loop.net.parameters)
+        if stopping is not None:
+            stopping.begin()
+
+    def go(self, saver: Saver | None, shown: bool | None) -> History:
+        """Make the steps that remain."""
+        if self.loop.epoch < self.loop.epochs and not self.history.stopped:
+            self._train(saver, shown)
+        self._put_back_the_best()
+        return self.history
+
+    def _train(self, saver: Saver | None, shown: bool | None) -> None:
+        net, loop = self.loop.net, self.loop
+        averages = getattr(net, "reduction", "sum") == "mean"
+        progress = Progress(loop.steps, loop.number, shown)
+        started, loss = time.perf_counter(), float("nan")
+        try:
+            for step in loop:
+                loss = step.loss
+                self.total += loss * step.samples if averages else loss
+                self.samples += step.samples
+                progress.step(step.number, step.samples, loss)
+                if step.last:
+                    self._end_epoch(step, time.perf_counter() - started)
+                    started = time.perf_counter()
+                if saver is not None:
+                    saver.after(step.number)
+                if self.history.stopped:
+                    break
+            if loop.stop_on_nan:
+                check_parameters(net, loop.number, loop.saved)
+            if saver is not None:
+                saver.finish()
+        finally:
+            progress.close(loop.number, float(loss))
+
+    def _end_epoch(self, step: Step, seconds: float) -> None:
+        net = self.loop.net
+        held_out = None if self.held_out is None else _average_loss(net, self.held_out)
+        epoch = Epoch(step.epoch, step.number, float(self.total) / self.samples, held_out, seconds)
+        self.total, self.samples = 0.0, 0
+        self.history.epochs.append(epoch)
+        if self.stopping is not None:
+            value = epoch.loss if held_out is None else held_out
+            self.flat.adopt()
+            if self.stopping.no_longer(value, epoch.number, self.flat.data):
+                self.history.stopped = f"no better for {self.stopping.patience} epochs"
+        for callback in self.callbacks:
+            if callback(net, epoch) is True:
+                self.history.stopped = self.history.stopped or "a callback asked for it"
+
+    def _put_back_the_best(self) -> None:
+        if self.stopping is not None and self.stopping.best is not None:
+            self.flat.adopt()
+            self.flat.data[...] = self.stopping.best
+            self.history.best = self.stopping.epoch
+
+
+def evaluate(net: Any, x: Any, y: Any = None) -> float:
+    """The average loss over these samples, computed in batches; the arguments are those of :func:`fit`."""
+    return _average_loss(net, _held_out(net, (x, y)))
+
+
+def _average_loss(net: Any, rows: Rows) -> float:
+    loss, total = get_loss(net.loss), 0.0
+    for batch in rows.epoch(0, 0):
+        z = net.forward(batch.x)
+        with net.backend.activate():
+            target = inputs.as_target(batch.y, loss, z.shape, net.backend, net.dtype)
+            value = loss(z) if target is None else loss(z, target)
+            total += float(value) / _divisor(net, loss, z)
+    return total / rows.samples
+
+
+def _divisor(net: Any, loss: Any, z: Any) -> int:
+    elements = getattr(loss, "mean_over", "samples") == "elements"
+    return z.shape[-1] if elements and getattr(net, "reduction", "sum") == "mean" else 1
+
+
+def _held_out(net: Any, validation: Any) -> Rows:
+    if not isinstance(validation, (tuple, list)) or not 1 <= len(validation) <= 2:
+        raise ValueError("validation must be (x, y), or (x,) where the loss takes no target")
+    x, y = (*validation, None)[:2]
+    return Rows(net, x, y, None, AT_ONCE, shuffle=False)

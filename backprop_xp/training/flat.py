@@ -1,0 +1,102 @@
+"""All parameters of a net in one array, so that one pass updates them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backend import DTYPES, NOTHING, Array, module_of, owner_of
+from ..tensor import Tensor
+
+
+class Flat:
+    """One array of all parameters, and one of all gradients.
+
+    ``data`` of every tensor becomes a view into the first. A user may edit it in place or put another array there:
+    :meth:`gather` sees both. Matrices come first, in the first ``matrices`` elements: penalties are for them alone.
+
+    Args:
+        tensors: a net's parameters, in any order; a tensor that occurs twice counts once.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.given = list(tensors)
+        self.tensors = sorted(dict.fromkeys(self.given), key=lambda tensor: np.ndim(tensor.data) < 2)
+        if not self.tensors:
+            raise ValueError("there are no parameters to train")
+        arrays = [tensor.data for tensor in self.tensors]
+        self._xp, self.dtype = module_of(arrays[0]), arrays[0].dtype
+        #: a context in which the parameters' device is the current one
+        self.device: Any = arrays[0].device if owner_of(arrays[0]) == "cupy" else NOTHING
+        for tensor, array in zip(self.tensors, arrays):
+            if owner_of(array) != owner_of(arrays[0]) or array.dtype != self.dtype or self.dtype.name not in DTYPES:
+                raise TypeError(
+                    f"all parameters must be float32 or all float64, on one device; {_name(tensor)} holds "
+                    f"{array.dtype} of {owner_of(array)}, and the first {self.dtype} of {owner_of(arrays[0])}"
+                )
+        self.matrices = sum(array.size for array in arrays if array.ndim >= 2)
+        with self.device:
+            self.data = self._xp.concatenate(arrays, axis=None)
+            self.grad = self._xp.zeros_like(self.data)
+        self.views = self.split(self.data)
+        for tensor, view in zip(self.tensors, self.views):
+            tensor.data = view
+
+    @property
+    def layout(self) -> list[list[Any]]:
+        """The name and the shape of each tensor, in order."""
+        return [[tensor.name, list(view.shape)] for tensor, view in zip(self.tensors, self.views)]
+
+    def split(self, flat: Array) -> list[Array]:
+        """Views into such an array with the tensors' shapes."""
+        views, at = [], 0
+        for tensor in self.tensors:
+            shape, size = tensor.data.shape, tensor.data.size
+            views.append(flat[at : at + size].reshape(shape))
+            at += size
+        return views
+
+    def holds(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether it was made of these very tensors."""
+        return len(tensors) == len(self.given) and all(map(_same, tensors, self.given))
+
+    def gather(self) -> None:
+        """Take over the arrays that were put into tensors since, and collect the gradients."""
+        self.adopt()
+        try:
+            self._xp.concatenate([tensor.grad for tensor in self.tensors], axis=None, out=self.grad)
+        except (TypeError, ValueError):
+            self._explain()
+            raise
+
+    def adopt(self) -> None:
+        """Take over the arrays that were put into tensors since."""
+        for tensor, view in zip(self.tensors, self.views):
+            data = tensor.data
+            if data is not view:
+                if owner_of(data) != owner_of(view) or np.shape(data) != view.shape:
+                    raise ValueError(
+                        f"{_name(tensor)} was {view.dtype}{list(view.shape)} of {owner_of(view)} at the optimiser's "
+                        f"first step and is now {list(np.shape(data))} of {owner_of(data)}: make a new optimiser"
+                    )
+                view[...] = data
+                tensor.data = view
+
+    def _explain(self) -> None:
+        for tensor, view in zip(self.tensors, self.views):
+            if tensor.grad is None:
+                raise ValueError(f"{_name(tensor)} has no gradient: call loss_and_grad before a step")
+            if np.shape(tensor.grad) != view.shape:
+                raise ValueError(
+                    f"the gradient of {_name(tensor)} must have shape {view.shape}, got {tensor.grad.shape}"
+                )
+
+
+def _same(a: object, b: object) -> bool:
+    return a is b
+
+
+def _name(tensor: Tensor) -> str:
+    return tensor.name or "a parameter"

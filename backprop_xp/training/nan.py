@@ -1,0 +1,70 @@
+"""What a loss that is no number says: at which step, and where in the net it began."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..backend import module_of
+
+
+class DivergedError(ArithmeticError):
+    """The loss became NaN or infinite; the parameters are those before that step.
+
+    Attributes:
+        step: the step, from 1.
+        layer: the first parameter or signal that isn't finite, "" if none was found.
+        checkpoint: the last good one, None if there is none.
+    """
+
+    def __init__(self, message: str, step: int, layer: str, checkpoint: Path | None) -> None:
+        super().__init__(message)
+        self.step, self.layer, self.checkpoint = step, layer, checkpoint
+
+
+def diverged(net: Any, x: Any, y: Any, weight: Any, step: int, loss: Any, checkpoint: Path | None) -> DivergedError:
+    """The error for a loss that isn't finite at this step, for this batch."""
+    layer, where = _find(net, x, y, weight)
+    good = f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint"
+    return DivergedError(f"the loss became {float(loss):g} at step {step}: {where}; {good}", step, layer, checkpoint)
+
+
+def check_parameters(net: Any, step: int, checkpoint: Path | None) -> None:
+    """Raise DivergedError if a parameter isn't finite after this step."""
+    if name := _first((tensor.name, tensor.data) for tensor in net.parameters):
+        good = f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint"
+        raise DivergedError(f"{name} is no longer finite after step {step}; {good}", step, name, checkpoint)
+
+
+def _find(net: Any, x: Any, y: Any, weight: Any) -> tuple[str, str]:
+    """The name of what isn't finite first on the way from the batch to the loss, and a clause about it."""
+    for what, data in (("the input x", x), ("the target y", y), ("sample_weight", weight)):
+        if data is not None and _first((what, a) for a in (data.values() if isinstance(data, dict) else [data])):
+            return "", f"{what} of its batch isn't finite"
+    if name := _first((tensor.name, tensor.data) for tensor in net.parameters):
+        return name, f"the parameter {name} isn't finite"
+    if name := _first(_signals(net, x)):
+        return name, f"{name} is the first signal that isn't finite"
+    return "", "every signal is finite, but not the loss of the outputs"
+
+
+def _signals(net: Any, x: Any) -> Iterable[tuple[str, Any]]:
+    """Every t_i and z_i, or every node's value in a graph, in the order of computation."""
+    if hasattr(net, "signals"):
+        net.forward(x, keep_signals=True)
+        for name, tensor in net.signals.items():
+            yield name, tensor.data
+    elif hasattr(net, "linear_outputs"):
+        net.forward(x, keep_signals=True)
+        for pair in zip(net.linear_outputs, net.nonlinear_outputs):
+            for tensor in pair:
+                yield tensor.name, tensor.data
+
+
+def _first(named: Iterable[tuple[str | None, Any]]) -> str:
+    for name, array in named:
+        xp = module_of(array)
+        if not bool(xp.isfinite(xp.asarray(array)).all()):
+            return name or "a parameter"
+    return ""

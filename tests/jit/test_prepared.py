@@ -1,0 +1,201 @@
+"""Calls of one net with everything at hand: never stale, and the same bits as the engine's."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+from backprop_xp import ACTIVATIONS, LOSSES, Net, Tanh
+from backprop_xp.jit import compiler, prepared
+
+pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+
+
+def changed(net, what):
+    if what == "edited in place":
+        net.weights[0].data *= 0.5
+    elif what == "rebound":
+        net.weights[0].data = net.weights[0].data * 0.5
+    elif what == "bias":
+        net.biases[0].data[1] = 3.0
+    elif what == "swapped activation":
+        net.activations[0] = ACTIVATIONS["gelu"]()
+    elif what == "slope":
+        net.activations[0].negative_slope = 0.5
+    elif what == "loss parameter":
+        net.loss.delta = 0.01
+    elif what == "loss":
+        net.loss = LOSSES["mse"]()
+    elif what == "reduction":
+        net.reduction = "mean"
+    elif what == "new tensor":
+        net.weights[1] = type(net.weights[1])(net.weights[1].data + 1)
+    elif what == "a method of the instance":
+        net.activations[0].grad = lambda t: np.full_like(t, 7.0)
+
+
+WAYS = ["edited in place", "rebound", "bias", "swapped activation", "slope", "loss parameter", "loss", "reduction",
+        "new tensor", "a method of the instance"]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(), (5,)], ids=["sample", "batch"])
+@pytest.mark.parametrize("what", WAYS)
+def test_nothing_is_stale(what, shape):
+    options = {"loss": "huber", "bias": True, "rng": 3, "backend": "numpy"}
+    reference, net = (
+        Net((3, 4, 2), ("leaky_relu", "tanh"), engine=engine, **options) for engine in ("layered", "auto")
+    )
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(*shape, 3)), random.normal(size=(*shape, 2))
+    for change in (lambda net, what: None, changed):
+        change(reference, what)
+        change(net, what)
+        expected, got = reference.loss_and_grad(x, y), net.loss_and_grad(x, y)
+        np.testing.assert_allclose(got, expected, rtol=1e-13)
+        for a, b in zip((*reference.weights, *reference.biases), (*net.weights, *net.biases), strict=True):
+            np.testing.assert_allclose(b.grad, a.grad, rtol=1e-12, atol=1e-13)
+
+
+def fused(net, x, y):
+    """What the fused engine gives, by the way that checks everything: an equal input of another kind of memory."""
+    wide = np.empty((len(x), 2 * x.shape[1]), x.dtype)[:, ::2]
+    wide[:] = x
+    assert prepared.find(net, wide, y, None) is None
+    loss = net.loss_and_grad(wide, y)
+    return [loss, *(p.grad for p in (*net.weights, *net.biases))]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("sizes", [(5, 10, 4, 12), (64, 48, 10)], ids=["narrow", "wide"])
+@pytest.mark.parametrize("loss", ["half_sum_sq", "huber", "probabilities", "classes"])
+def test_the_bits_of_the_engine(loss, sizes, reduction, dtype):
+    bias = sizes[0] == 64
+    name = "softmax_cross_entropy" if loss in ("probabilities", "classes") else loss
+    chain = ("tanh",) * (len(sizes) - 2) + ("identity",)
+    net = Net(sizes, chain, name, bias, dtype, 1, "numpy", "glorot_normal", reduction, engine="fused")
+    random = np.random.default_rng(0)
+    for n in (1, 2, 17, 64):
+        x = random.normal(size=(n, sizes[0])).astype(dtype)
+        y = {
+            "half_sum_sq": None,
+            "huber": random.normal(size=(n, sizes[-1])).astype(dtype),
+            "probabilities": random.dirichlet(np.ones(sizes[-1]), n).astype(dtype),
+            "classes": random.integers(0, sizes[-1], n),
+        }[loss]
+        expected = fused(net, x, y)
+        assert prepared.find(net, x, y, None) is not None
+        got = [net.loss_and_grad(x, y), *(p.grad for p in (*net.weights, *net.biases))]
+        for a, b in zip(expected, got, strict=True):
+            assert type(a) is type(b)
+            assert a.shape == b.shape
+            np.testing.assert_array_equal(b, a)
+
+
+def test_classes_are_checked():
+    net = Net((3, 4), loss="softmax_cross_entropy", rng=0, backend="numpy")
+    x = np.ones((3, 3))
+    net.loss_and_grad(x, np.array([0, 1, 3]))
+    before = net.weights[0].grad.copy()
+    for bad in (4, -1):
+        y = np.array([0, bad, 1])
+        assert prepared.find(net, x, y, None) is not None
+        with pytest.raises(ValueError, match=f"class indices must be from 0 to 3, got {bad}"):
+            net.loss_and_grad(x, y)
+        np.testing.assert_array_equal(net.weights[0].grad, before)
+
+
+@pytest.mark.parametrize(
+    "x, y, message",
+    [
+        (np.ones((2, 4)), np.ones((2, 2)), "x must have 3 features, got 4"),
+        (np.ones((2, 3)), np.ones((3, 2)), r"y must have the shape \(2, 2\)"),
+        (np.ones((2, 3)), None, "the loss mse needs a target"),
+    ],
+)
+def test_what_is_wrong_is_said(x, y, message):
+    net = Net((3, 2), loss="mse", rng=0, backend="numpy")
+    net.loss_and_grad(np.ones((2, 3)), np.ones((2, 2)))
+    with pytest.raises(ValueError, match=message):
+        net.loss_and_grad(x, y)
+
+
+def test_other_kinds_of_input_give_the_same():
+    net = Net((3, 2), loss="mse", rng=0, backend="numpy")
+    x, y = np.arange(6.0).reshape(2, 3), np.ones((2, 2))
+    expected = net.loss_and_grad(x, y)
+    for other in (x.tolist(), np.asfortranarray(x), x.astype(np.float32), x.astype(int), np.array(x)[::-1][::-1]):
+        assert net.loss_and_grad(other, y) == pytest.approx(expected, rel=1e-14)
+        assert net.loss_and_grad(x, y.astype(np.float32)) == pytest.approx(expected, rel=1e-14)
+
+
+def test_signals_of_an_earlier_call_are_not_kept():
+    net = Net((3, 2), rng=0, backend="numpy")
+    net.forward(np.ones((2, 3)), keep_signals=True)
+    net.loss_and_grad(np.ones((2, 3)))
+    assert net.linear_outputs[0].data is None
+    with pytest.raises(RuntimeError, match="no signals are kept"):
+        net.backward(np.ones((2, 2)))
+
+
+def test_nan_and_infinity_propagate():
+    net = Net((3, 4, 2), ("sigmoid", "identity"), rng=0, backend="numpy")
+    reference = Net((3, 4, 2), ("sigmoid", "identity"), rng=0, backend="numpy", engine="layered")
+    for bad in (np.nan, np.inf, -np.inf):
+        x = np.ones((5, 3))
+        x[3, 1] = bad
+        np.testing.assert_allclose(net.loss_and_grad(x), reference.loss_and_grad(x), rtol=1e-13)
+        for a, b in zip(reference.weights, net.weights):
+            np.testing.assert_allclose(b.grad, a.grad, rtol=1e-12)
+
+
+def test_what_was_handed_out_is_not_overwritten():
+    net = Net((3, 2), rng=0, backend="numpy")
+    net.loss_and_grad(np.ones((4, 3)))
+    grad = net.weights[0].grad
+    before = grad.copy()
+    net.loss_and_grad(np.full((4, 3), 5.0))
+    assert np.array_equal(grad, before)
+    assert not np.array_equal(net.weights[0].grad, grad)
+
+
+def test_copies_and_pickles_have_their_own():
+    net, x = Net((3, 2), rng=0, backend="numpy"), np.ones((4, 3))
+    loss = net.loss_and_grad(x)
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        other.weights[0].data *= 2
+        assert other.loss_and_grad(x) != loss
+        assert net.loss_and_grad(x) == loss
+
+
+def test_several_threads_compute_right_losses():
+    net = Net((5, 10, 4, 12), rng=0, backend="numpy")
+    random = np.random.default_rng(0)
+    batches = [random.normal(size=(n, 5)) for n in (1, 7, 64, 500)]
+    expected = [net.loss_and_grad(x) for x in batches]
+    wrong = []
+
+    def work(x, loss):
+        wrong.extend(1 for _ in range(200) if net.loss_and_grad(x) != loss)
+
+    workers = [threading.Thread(target=work, args=pair) for pair in zip(batches, expected)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_a_subclass_runs_its_own_code():
+    class Doubled(Tanh):
+        def grad(self, x):
+            return 2 * super().grad(x)
+
+    nets = [Net((3, 2), (f,), rng=0, backend="numpy") for f in (Doubled(), Tanh())]
+    for net in nets:
+        net.loss_and_grad(np.ones((4, 3)))
+    np.testing.assert_allclose(nets[0].weights[0].grad, 2 * nets[1].weights[0].grad, rtol=1e-14)

@@ -1,0 +1,89 @@
+"""The kernel headers on the GPU: functions right to a few ULP, and the same results as from the host's compiler."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference
+from backprop_xp.kernels import source
+
+from backprop_xp import ACTIVATIONS, Net
+from backprop_xp.formulas import emit
+from backprop_xp.jit import compiler, cuda
+from backprop_xp.jit.elementwise import NUMBERS
+from backprop_xp.jit.fused_cuda import WRITTEN_OUT
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def cupy():
+    cupy = pytest.importorskip("cupy")
+    if not cupy.cuda.is_available():
+        pytest.fail("the GPU tests were asked for, and no CUDA device answers")
+    return cupy
+
+
+def entry(struct, number, name):
+    return (
+        f"BPX_ENTRY void {name}(const {number}* t, {number}* value, {number}* grad) {{\n"
+        f"  {struct}::both(t[threadIdx.x], (const {number}*)0, value[threadIdx.x], grad[threadIdx.x]);\n}}\n"
+    )
+
+
+def both(cupy, name, dtype, t):
+    """Value and derivative by the struct that the fused kernel takes."""
+    structs = [emit.struct(f().formula, f"Act_{n}", ("t",)) for n, f in ACTIVATIONS.items() if not f.params]
+    entries = [
+        entry(WRITTEN_OUT.get(f.text, f"Act_{n}"), NUMBERS[dtype], f"{n}_{dtype}")
+        for n, f in ACTIVATIONS.items()
+        if not f.params
+        for dtype in ("float32", "float64")
+    ]
+    kernel = cuda.kernel("".join([source("activations.h"), *structs, *entries]), f"{name}_{dtype}")
+    value, grad = cupy.empty(len(t), dtype), cupy.empty(len(t), dtype)
+    kernel((1,), (len(t),), (cupy.asarray(t), value, grad))
+    return value.get(), grad.get()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", [name for name, f in ACTIVATIONS.items() if not f.params])
+def test_activations_are_right_to_a_few_ulp(cupy, name, dtype):
+    t, eps = reference.points(dtype, 60), np.finfo(dtype).eps
+    tiny = float(np.finfo(dtype).tiny) if dtype == "float32" else 0.0  # smaller results are flushed to zero
+    value, grad = both(cupy, name, dtype, t)
+    for k, x in enumerate(t):
+        exact, slope = (float(function(reference.mp.mpf(float(x)))) for function in reference.FUNCTIONS[name])
+        if abs(exact) > tiny:
+            assert reference.error_in_ulp(value[k], reference.FUNCTIONS[name][0], x) <= 8, (x, value[k])
+        else:
+            assert abs(value[k] - exact) <= tiny
+        assert abs(grad[k] - slope) <= 8 * eps, (x, grad[k])
+        if name in ("tanh", "sigmoid") and abs(slope) > tiny:
+            assert reference.error_in_ulp(grad[k], reference.FUNCTIONS[name][1], x) <= 8, (x, grad[k])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["tanh", "sigmoid"])
+def test_specials(cupy, name, dtype):
+    t = np.array([-np.inf, np.inf, np.nan, -0.0, 0.0, 3e38, -3e38], dtype)
+    value, grad = both(cupy, name, dtype, t)
+    expected = ACTIVATIONS[name]()
+    np.testing.assert_array_equal(value, expected(t))
+    np.testing.assert_array_equal(grad, expected.grad(t))
+    np.testing.assert_array_equal(np.signbit(value[[3, 4]]), np.signbit(expected(t[[3, 4]])))
+
+
+@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_host_and_device_agree(dtype, random):
+    x, y = random.normal(size=(200, 5)).astype(dtype), random.normal(size=(200, 12)).astype(dtype)
+    results = []
+    for backend in ("numpy", "cupy"):
+        names = ("tanh", "sigmoid", "identity")
+        net = Net((5, 10, 4, 12), names, "mse", True, dtype, 5, backend, "glorot_normal", engine="fused")
+        loss, grad_x = net.loss_and_grad(x, y, input_grad=True)
+        arrays = [loss, grad_x, net(x), *(p.grad for p in (*net.weights, *net.biases))]
+        results.append([a.get() if hasattr(a, "get") else np.asarray(a) for a in arrays])
+    for host, device in zip(*results, strict=True):
+        np.testing.assert_allclose(device, host, rtol=0, atol=16 * np.spacing(np.abs(host).max()))

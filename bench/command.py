@@ -70,7 +70,8 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
 def _settings(arguments: argparse.Namespace, threads: int) -> Settings:
     chosen = tuple(arguments.engines.split(","))
     if arguments.full and arguments.engines == "auto":
-        chosen = ("auto", *(engine for engine in engines.ENGINES if engine != "fused"))
+        others = engines.ON_GPU if get_backend(arguments.backend).on_gpu else engines.ON_CPU
+        chosen = ("auto", *(engine for engine in others if engine != "fused"))
     for engine in chosen:
         if engine not in ("auto", *engines.ENGINES):
             raise ValueError(f"--engines takes auto, {', '.join(engines.ENGINES)}, got {engine!r}")

@@ -43,6 +43,20 @@ template <bool CLASSES> struct SoftmaxCrossEntropy {
   static constexpr int params = 0;
   static constexpr Target target = CLASSES ? Target::classes : Target::values;
 
+  /// Output k, z_k - max z, adds to the loss and has the gradient `grad`; y is the class, or the probability of class k.
+  template <class T>
+  BPX_FN static void output(T shifted, T y, T k, T log_total, T inverse, T mass, T& loss, T& grad) {
+    const T softmax = exp(shifted) * inverse;
+    if constexpr (CLASSES) {
+      loss = where(y == k, log_total - shifted, loss);
+      grad = softmax - where(y == k, c<T>(1.0f), c<T>(0.0f));
+    } else {
+      // a class of probability 0 adds nothing, even where its log-probability is -inf
+      loss = loss + where(y != c<T>(0.0f), y * (log_total - shifted), c<T>(0.0f));
+      grad = softmax * mass - y;
+    }
+  }
+
   template <int OUT, int W, class T, class S> BPX_FN static T run(S* z, const S* y, const S*, T factor, bool scaled) {
     const T zero = c<T>(0.0f);
     T top = load<T>(z);
@@ -59,18 +73,8 @@ template <bool CLASSES> struct SoftmaxCrossEntropy {
     }
     BPX_UNROLL_OUTER
     for (int k = 0; k < OUT; ++k) {
-      const T shifted = load<T>(z + k * W) - top, softmax = exp(shifted) * inverse;
       T grad;
-      if constexpr (CLASSES) {
-        const auto here = load<T>(y) == c<T>(S(k));
-        loss = where(here, log_total - shifted, loss);
-        grad = softmax - where(here, c<T>(1.0f), zero);
-      } else {
-        const T yk = load<T>(y + k * W);
-        // a class of probability 0 adds nothing, even where its log-probability is -inf
-        loss = loss + where(yk != zero, yk * (log_total - shifted), zero);
-        grad = softmax * mass - yk;
-      }
+      output(load<T>(z + k * W) - top, load<T>(y + (CLASSES ? 0 : k * W)), c<T>(S(k)), log_total, inverse, mass, loss, grad);
       store<T>(z + k * W, scaled ? grad * factor : grad);
     }
     return loss;

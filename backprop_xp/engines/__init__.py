@@ -6,10 +6,11 @@ An engine is a module of this package with
     loss_and_grad(call)       -> Gradients
     forward(call)             -> (outputs, kept signals or None)
     intermediate_bytes(call)  how much memory it takes beside input, parameters and gradients
+    yields(call)              if it has one: why "auto" leaves a call that it can run to the next engine, "" if not
 
 "auto" takes the first of a backend's engines that doesn't refuse the call; each says in ``refuses`` where the next one
-is cheaper. On the GPU: fused, one sample a thread, while a sample's signals fit into a thread's registers, and layered,
-matrix products, beyond.
+is cheaper. On the GPU: fused, one sample a thread, while a sample's signals fit into a thread's registers; beyond,
+cooperative, a tile of samples a block, or layered, matrix products, by the rule in cost.py.
 
 Chains come as a :class:`Call`. Graphs come as a :class:`backprop_xp.graph.call.GraphCall`, and their engines stand in
 modules whose names begin with ``graph_``.
@@ -30,10 +31,11 @@ from .call import Array, Call, Gradients, Layer, Signals
 
 __all__ = ["ENGINES", "Call", "Gradients", "Layer", "Plan", "Signals", "forward", "loss_and_grad", "plan"]
 
-#: Every engine by name, the one that "auto" would rather have first.
-ENGINES = ("fused", "tiled", "layered")
-#: The same for CuPy, and the modules of engines whose module isn't called like them there.
-ON_GPU = ("fused", "layered")
+#: Every engine by name.
+ENGINES = ("fused", "cooperative", "tiled", "layered")
+#: Those for NumPy and for CuPy, the one that "auto" would rather have first.
+ON_CPU, ON_GPU = ("fused", "tiled", "layered"), ("fused", "cooperative", "layered")
+#: The modules of engines whose module isn't called like them on the GPU.
 GPU_MODULES = {"fused": "fused_gpu"}
 #: The same for graphs, on either backend, in modules graph_fused, graph_tiled, graph_layered.
 OF_GRAPHS = ("fused", "tiled", "layered")
@@ -92,12 +94,16 @@ def _choose(name: str, call: Any) -> tuple[str, str]:
     if call.keep_signals or call.single or not call.samples:
         what = "its signals are kept" if call.keep_signals else "it is one sample" if call.samples else "it is empty"
         return "layered", what
-    if name not in ("auto", *ENGINES):
-        raise ValueError(unknown("engine", str(name), ("auto", *ENGINES)))
+    known = ("auto", *(OF_GRAPHS if call.is_graph else ENGINES))
+    if name not in known:
+        raise ValueError(unknown("engine", str(name), known))
     reasons: list[str] = []
-    preferred = OF_GRAPHS if call.is_graph else ON_GPU if call.backend.on_gpu else ENGINES
+    preferred = OF_GRAPHS if call.is_graph else ON_GPU if call.backend.on_gpu else ON_CPU
     for engine in preferred if name == "auto" else (name,):
-        refusal = module(engine, call).refuses(call)
+        found = module(engine, call)
+        refusal = found.refuses(call)
+        if name == "auto" and not refusal and hasattr(found, "yields"):
+            refusal = found.yields(call)
         if not refusal:
             return engine, "; ".join(reasons) or ("it is the fastest" if name == "auto" else "it was asked for")
         reasons.append(f"not {engine}: {refusal}")

@@ -1,0 +1,150 @@
+"""The cooperative engine: wide nets on a CUDA device, a block of threads for a tile of samples (kernels/block_cuda.h).
+
+Nothing but x, the parameters and the gradients is in the device's main memory. The batch is cut into fixed logical
+chunks, a block of threads each, whose sums are added in a fixed tree: the same bits whatever runs where and when, and
+on every stream. Nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array
+from ..jit import block
+from ..jit.fused import Shape
+from . import arguments, cost
+from .call import Call, Gradients, Signals
+from .chunk_sums import ROWS, ChunkSums
+
+#: Chunks are run in waves of whole groups of the tree, whose sums take about so many bytes.
+WAVE_BYTES = 256 << 20
+#: Samples of a chunk, powers of two and whole tiles: many, or its sums cost much; but enough chunks for all.
+FEWEST_SAMPLES, MOST_SAMPLES, ENOUGH_CHUNKS = 64, 512, 256
+PACK_BLOCKS, PACK_THREADS = 64, 256
+NULL = np.uintp(0)
+
+
+def refuses(call: Call) -> str:
+    """It runs nets of formulas whose signals, for eight samples, fit a block's shared memory."""
+    if not call.backend.on_gpu:
+        return "it runs on a CUDA device"
+    if reason := arguments.written_in_python(call):
+        return reason
+    limit = block.shared_limit(call.backend.device)
+    if not block.tilings(_shape(call), limit):
+        return f"the signals of a few samples don't fit the {limit >> 10} KiB of shared memory that a block may have"
+    return ""
+
+
+def yields(call: Call) -> str:
+    """It leaves calls to the layered engine that cost less there."""
+    rows = block.tilings(_shape(call), block.shared_limit(call.backend.device))[0].rows
+    if cost.layered(call) < cost.cooperative(call, rows, chunk_samples(call.samples)):
+        return "so wide a net, or so small a batch, is estimated to be faster in whole matrix products"
+    return ""
+
+
+def chunk_samples(samples: int) -> int:
+    """Samples in a chunk of a batch of so many, whole tiles: the sums' bits depend on it, and it on nothing else."""
+    chunk = MOST_SAMPLES
+    while chunk > FEWEST_SAMPLES and samples < ENOUGH_CHUNKS * chunk:
+        chunk //= 2
+    return chunk
+
+
+def intermediate_bytes(call: Call) -> int:
+    """The packed parameters, and the sums of one wave of chunks and of the tree's levels."""
+    rows = min(_wave(call), -(-call.samples // chunk_samples(call.samples))) + ROWS
+    return (2 + rows) * call.parameters * call.dtype.itemsize
+
+
+def forward(call: Call) -> tuple[Array, Signals | None]:
+    """The net's outputs."""
+    output = call.backend.xp.empty((call.samples, call.sizes[-1]), call.dtype)
+    _Pass(call).run(slice(0, call.samples), chunk_samples(call.samples), output=output)
+    return output, None
+
+
+def loss_and_grad(call: Call) -> Gradients:
+    """The loss and the gradients of all parameters."""
+    xp = call.backend.xp
+    grad_x = xp.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
+    sums = ChunkSums(xp, call.parameters, call.dtype)
+    add_piece(call, sums, chunk_samples(call.samples), grad_x)
+    total, loss = sums.total(call.scale)
+    weights, biases = arguments.unpacked(call, total)
+    return Gradients(weights, biases, grad_x, loss)
+
+
+def add_piece(call: Call, sums: ChunkSums, chunk: int, grad_x: Array | None = None) -> None:
+    """Compute the chunks of a call's samples; ``sums`` may hold those of samples before, which were whole chunks."""
+    compiled, wave = _Pass(call), _wave(call) * chunk
+    for first in range(0, call.samples, wave):
+        samples = slice(first, min(first + wave, call.samples))
+        rows, losses = sums.place(-(-(samples.stop - first) // chunk))
+        compiled.run(samples, chunk, sums=rows, losses=losses, x_grad=grad_x)
+
+
+class _Pass:
+    """The kernel for a call, with the parameters packed for it."""
+
+    def __init__(self, call: Call) -> None:
+        xp, shape = call.backend.xp, _shape(call)
+        self._call = call
+        self._program = block.program(shape, [layer.activation for layer in call.layers])
+        self._packed = xp.empty(block.packed(shape), call.dtype)
+        arrays = [xp.ascontiguousarray(a) for layer in call.layers for a in layer[:2] if a is not None]
+        self._program.pack((PACK_BLOCKS,), (PACK_THREADS,), (*arrays, self._packed))
+
+    def run(
+        self,
+        samples: slice,
+        chunk: int,
+        *,
+        x_grad: Array | None = None,
+        sums: Array | None = None,
+        losses: Array | None = None,
+        output: Array | None = None,
+    ) -> None:
+        """The chunks of these samples, a block each."""
+        call, number = self._call, self._call.dtype.type
+        x = call.x[samples]
+        y, weight, x_grad = (None if a is None else a[samples] for a in (call.y, call.weight, x_grad))
+        pointers = [NULL if a is None else a for a in (x_grad, sums, losses, output)]
+        self._program.run(
+            (-(-len(x) // chunk),),
+            (self._program.threads,),
+            (
+                np.int64(len(x)),
+                np.int64(chunk),
+                *_strided(x, 2),
+                *_strided(y, 2),
+                *_strided(weight, 1),
+                number(call.scale),
+                *pointers,
+                self._packed,
+                *(number(a) for a in arguments.scalars(call)),
+            ),
+            shared_mem=self._program.shared_bytes,
+        )
+
+
+def _strided(array: Array | None, axes: int) -> list[Any]:
+    """The array and its strides in elements, as the kernel takes them."""
+    if array is None:
+        return [NULL, *[np.int64(0)] * axes]
+    if any(stride % array.itemsize for stride in array.strides):
+        array = array.copy()
+    strides = [np.int64(stride // array.itemsize) for stride in array.strides]
+    return [array, *strides, *[np.int64(0)] * (axes - array.ndim)]
+
+
+def _shape(call: Call) -> Shape:
+    return arguments.shape(call, None if call.loss is None else arguments.loss_key(call))
+
+
+def _wave(call: Call) -> int:
+    """How many chunks' sums are held at a time."""
+    return ROWS * max(1, WAVE_BYTES // (ROWS * call.parameters * call.dtype.itemsize))

@@ -13,9 +13,7 @@ from backprop_xp.engines import Call, Layer, cost
 
 def call(sizes, n, dtype="float32"):
     layers = [Layer(np.zeros((b, a), dtype), None, None) for a, b in itertools.pairwise(sizes)]
-    return Call(
-        NUMPY, np.dtype(dtype), layers, np.broadcast_to(np.zeros(1, dtype), (n, sizes[0])), input_grad=input_grad
-    )
+    return Call(NUMPY, np.dtype(dtype), layers, np.broadcast_to(np.zeros(1, dtype), (n, sizes[0])))
 
 
 def ratio(*arguments, rows=64):

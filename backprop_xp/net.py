@@ -178,6 +178,9 @@ class Net(Model):
 
     def forward(self, x: Any, *, keep_signals: bool | None = None) -> Array:
         """The outputs, (n, out) or (out,), without gradients. Kept signals are what :meth:`backward` starts from."""
+        compiled = prepared.find_forward(self, x, keep_signals)
+        if compiled is not None:
+            return compiled.forward(self, x)
         call = self._call(x, keep_signals)
         with self.backend.activate():
             output, signals = engines.forward(self.engine, call)

@@ -1,9 +1,10 @@
 #pragma once
 #include "losses.h"
+#include "net.h"
 // A small batch in one call: parameters are taken from their arrays, and the only chunk's sums are the gradients.
 //
 // A form of the fused pass offers run_small<Net>(small, n, x, y, scale), which returns the loss without `scale` and leaves
-// the gradients behind the first number of `out`; x and y are contiguous.
+// the gradients behind the first number of `out`, and run_small_forward<Net>(small, n, x, output); arrays are contiguous.
 
 namespace bpx {
 
@@ -19,6 +20,8 @@ struct Small {
 };
 
 template <class Net> double run_small(const Small& net, i64 n, const void* x, const void* y, double scale);
+
+template <class Net> void run_small_forward(const Small& net, i64 n, const void* x, void* output);
 
 /// Returns -1, or the number of the first sample whose class there is not.
 template <class Net> i64 small_batch(const Small& net, i64 n, const void* x, const void* y, double scale) {
@@ -36,5 +39,10 @@ template <class Net> i64 small_batch(const Small& net, i64 n, const void* x, con
 #define BPX_SMALL(NET)                                                                                               \
   BPX_ENTRY bpx::i64 bpx_small(const bpx::Small* net, bpx::i64 n, const void* x, const void* y, double scale) {      \
     return bpx::small_batch<NET>(*net, n, x, y, scale);                                                              \
+  }                                                                                                                  \
+  BPX_ENTRY bpx::i64 bpx_small_memory() { return bpx::small_memory<NET>(); }
+#define BPX_SMALL_FORWARD(NET)                                                                                       \
+  BPX_ENTRY void bpx_small_forward(const bpx::Small* net, bpx::i64 n, const void* x, void* output) {                 \
+    bpx::run_small_forward<NET>(*net, n, x, output);                                                                 \
   }                                                                                                                  \
   BPX_ENTRY bpx::i64 bpx_small_memory() { return bpx::small_memory<NET>(); }

@@ -1,8 +1,8 @@
 #pragma once
 #include "losses.h"
-#include "net.h"
 #include "small_cpu.h"
 #include "transpose_cpu.h"
+#include "wide_products.h"
 // The fused pass for layers too wide for net_cpu.h's registers and first-level cache: the matrix products are blocked
 // for registers, a tile of samples stays in the second-level cache, and activations are applied to it there.
 //
@@ -11,18 +11,6 @@
 // Features that only fill a panel never meet real ones: products go over the real ones alone.
 
 namespace bpx {
-
-template <class S> constexpr int panel = BPX_VECTOR_BYTES / int(sizeof(S));
-template <class S> constexpr int panels(int features) { return (features + panel<S> - 1) / panel<S>; }
-
-/// How many sums a product keeps in registers: samples (or outputs) by panels.
-#if BPX_VECTOR_BYTES == 64
-constexpr int product_rows = 6, product_panels = 4, weight_rows = 8, weight_panels = 3;
-#else
-constexpr int product_rows = 3, product_panels = 4, weight_rows = 4, weight_panels = 2;
-#endif
-#define BPX_UNROLL_SOME _Pragma("GCC unroll 4")
-constexpr int product_depth = 128;  // features after which the other operand would leave the first-level cache
 
 /// What the caller hands over; see bpx::Args for x, y and weight.
 struct WideArgs {
@@ -60,99 +48,6 @@ template <class S, class LAYERS> constexpr int tile_rows() {
   const i64 fit = (i64(1) << 20) / (row_numbers<S>(LAYERS()) * i64(sizeof(S)));
   const i64 rows = fit / 48 * 48;
   return rows < 96 ? 96 : rows > 480 ? 480 : int(rows);
-}
-
-// ---- products ---------------------------------------------------------------------------------------------------
-
-/// to[n][s] (+)= sum over k of a[k][s] * b[n][k], for MR samples at a time: the rows of a and `to` are samples.
-template <int NB, class S>
-static __attribute__((noinline)) void product(int depth, const S* a, i64 a_panel, const S* b, i64 b_panel, S* to,
-                                              i64 to_panel, int samples, const S* start, bool add) {
-  using T = Pack<S, 1>;
-  constexpr int V = panel<S>, MR = product_rows;
-  for (int s = 0; s < samples; s += MR) {
-    T sums[MR][NB];
-    for (int r = 0; r < MR; ++r)
-      for (int n = 0; n < NB; ++n)
-        sums[r][n] = add ? load<T>(to + n * to_panel + (s + r) * V) : start ? load<T>(start + n * V) : T{};
-    for (int k0 = 0; k0 < depth; k0 += V) {
-      const S* const rows = a + k0 / V * a_panel + s * V;
-      const S* const columns = b + i64(k0) * V;
-      const int most = depth - k0 < V ? depth - k0 : V;
-      BPX_UNROLL_SOME
-      for (int k = 0; k < most; ++k) {
-        T x[NB];
-        BPX_UNROLL
-        for (int n = 0; n < NB; ++n) x[n] = load<T>(columns + n * b_panel + k * V);
-        BPX_UNROLL
-        for (int r = 0; r < MR; ++r) {
-          const T y = c<T>(rows[r * V + k]);
-          BPX_UNROLL
-          for (int n = 0; n < NB; ++n) sums[r][n] = fma(y, x[n], sums[r][n]);
-        }
-      }
-    }
-    for (int r = 0; r < MR; ++r)
-      for (int n = 0; n < NB; ++n) store<T>(to + n * to_panel + (s + r) * V, sums[r][n]);
-  }
-}
-
-/// Calls op(first, count) for consecutive blocks of at most MOST of n, count as a template argument.
-template <int MOST, class Op> BPX_FN void panel_blocks(int n, Op op) {
-  int first = 0;
-  for (; n - first >= 2 * MOST || n - first == MOST; first += MOST) op(first, Index<MOST>());
-  const int rest = n - first, half = rest > MOST ? (rest + 1) / 2 : rest;  // two even blocks, not a full one and a sliver
-  const int counts[] = {half, rest - half};
-  for (int count : counts) {
-    if constexpr (MOST >= 4) { if (count == 4) op(first, Index<4>()); }
-    if constexpr (MOST >= 3) { if (count == 3) op(first, Index<3>()); }
-    if (count == 2) op(first, Index<2>());
-    if (count == 1) op(first, Index<1>());
-    first += count;
-  }
-}
-
-/// All panels of to (+)= a b (+ start), in slices of depth.
-template <class S>
-static void products(int depth, const S* a, i64 a_panel, const S* b, i64 b_panel, S* to, i64 to_panel, int count, int samples,
-                     const S* start, bool add = false) {
-  constexpr int V = panel<S>;
-  panel_blocks<product_panels>(count, [&](int n, auto size) __attribute__((always_inline)) {
-    constexpr int NB = decltype(size)::value;
-    for (int k = 0; k < depth; k += product_depth) {
-      const int slice = depth - k < product_depth ? depth - k : product_depth;
-      product<NB>(slice, a + k / V * a_panel, a_panel, b + n * b_panel + i64(k) * V, b_panel, to + n * to_panel, to_panel,
-                  samples, start ? start + n * V : nullptr, add || k > 0);
-    }
-  });
-}
-
-/// dw[i][o] (+)= sum over the samples of g[o][s] * z[i][s], for NB panels of z and all rows of dw.
-template <int NB, class S>
-static __attribute__((noinline)) void weight_product(int samples, const S* g, i64 g_panel, const S* z, i64 z_panel, S* dw,
-                                                     i64 dw_panel, int rows, bool add) {
-  using T = Pack<S, 1>;
-  constexpr int V = panel<S>, MR = weight_rows;
-  for (int o = 0; o < rows; o += MR) {
-    T sums[MR][NB];
-    for (int r = 0; r < MR; ++r)
-      for (int n = 0; n < NB; ++n) sums[r][n] = add ? load<T>(dw + n * dw_panel + (o + r) * V) : T{};
-    const S* const outputs = g + o / V * g_panel + o % V;
-    BPX_UNROLL_SOME
-    for (int s = 0; s < samples; ++s) {
-      T x[NB];
-      BPX_UNROLL
-      for (int n = 0; n < NB; ++n) x[n] = load<T>(z + n * z_panel + i64(s) * V);
-      BPX_UNROLL
-      for (int r = 0; r < MR; ++r) {
-        const T y = c<T>(outputs[i64(s) * V + r]);
-        BPX_UNROLL
-        for (int n = 0; n < NB; ++n) sums[r][n] = fma(y, x[n], sums[r][n]);
-      }
-    }
-    for (int r = 0; r < MR; ++r)
-      for (int n = 0; n < NB; ++n) store<T>(dw + n * dw_panel + (o + r) * V, sums[r][n]);
-  }
 }
 
 // ---- one tile -----------------------------------------------------------------------------------------------------
@@ -405,10 +300,20 @@ template <class Net> double run_small(const Small& net, i64 n, const void* x, co
   wide_unpack(typename Net::Layers(), grads, (S*)net.out + 1);
   return loss;
 }
+template <class Net> void run_small_forward(const Small& net, i64 n, const void* x, void* output) {
+  using S = typename Net::S;
+  using Room = WideSmall<Net>;
+  S* const params = (S*)net.memory;
+  wide_pack(typename Net::Layers(), net.parameters, params);
+  WideArgs args{};
+  args.x = x, args.x_row = First<typename Net::Layers>::Type::in, args.x_column = 1;
+  args.params = params, args.scalars = net.scalars, args.output = output;
+  wide_run<Net>(args, 0, n, params + Room::params + Room::grads, nullptr);
+}
 
 }  // namespace bpx
 
-#define BPX_WIDE(NET)                                                                                                  \
+#define BPX_WIDE_PASS(NET)                                                                                             \
   BPX_ENTRY double bpx_wide(const bpx::WideArgs* args, bpx::i64 first, bpx::i64 count, void* memory, void* grads) {    \
     return bpx::wide_run<NET>(*args, first, count, memory, grads);                                               \
   }                                                                                                                    \
@@ -423,5 +328,6 @@ template <class Net> double run_small(const Small& net, i64 n, const void* x, co
   BPX_ENTRY bpx::i64 bpx_wide_rows() { return bpx::tile_rows<NET::S, NET::Layers>(); }                                 \
   BPX_ENTRY bpx::i64 bpx_wide_memory() {                                                                               \
     return bpx::row_numbers<NET::S>(NET::Layers()) * bpx::tile_rows<NET::S, NET::Layers>();                            \
-  }                                                                                                                    \
-  BPX_SMALL(NET)
+  }
+#define BPX_WIDE_BACKPROP(NET) BPX_WIDE_PASS(NET) BPX_SMALL(NET)
+#define BPX_WIDE_FORWARD(NET) BPX_WIDE_PASS(NET) BPX_SMALL_FORWARD(NET)

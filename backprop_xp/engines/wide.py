@@ -88,7 +88,7 @@ def each_chunk(call: Any, rows: int, numbers_of_a_tile: int, work: Callable[[int
 
     A tile has so many rows, and ``memory`` has room for so many numbers.
     """
-    samples = fused.wide_chunk(call.samples, rows)
+    samples = fused.wide_chunk(call.multiply_adds, call.samples, rows)
     chunks = -(-call.samples // samples)
     numbers = itertools.count()
     stopped: list[bool] = []

@@ -61,9 +61,9 @@ WIDE_PARAMETERS = 3000
 MOST_WIDTH = 4096
 #: Samples in a chunk of the narrow form: a small net's sums take long beside its samples, a large one's do not.
 CHUNK, SMALL_CHUNK, SMALL_NET = 1024, 4096, 256
-#: The same, about, of the wide form: an eighth of the batch within these bounds. Its sums cost memory traffic for each
-#: parameter, but threads need chunks to work on.
-LEAST_WIDE_CHUNK, MOST_WIDE_CHUNK = 64, 2048
+#: The same of the wide form: an eighth of the batch within bounds. A chunk's sums cost memory traffic for each parameter,
+#: and a thread has to be woken for it, but threads need chunks to work on.
+LEAST_WIDE_CHUNK, MOST_WIDE_CHUNK, WORTH_A_THREAD = 64, 2048, 6e6  # multiply-adds
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,12 @@ class Shape:
         return sum((a + self.bias) * b for a, b in zip(self.sizes, self.sizes[1:]))
 
     @property
+    def multiply_adds(self) -> int:
+        """Of one sample's matrix products."""
+        products = [a * b for a, b in zip(self.sizes, self.sizes[1:])]
+        return 3 * sum(products) - (0 if self.input_grad else products[0])
+
+    @property
     def wide(self) -> bool:
         """Whether products are blocked for the caches (kernels/wide.h) or tiles stay in registers (net_cpu.h)."""
         return self.parameters >= WIDE_PARAMETERS
@@ -100,9 +106,13 @@ class Shape:
         return SMALL_CHUNK if self.parameters <= SMALL_NET else CHUNK
 
 
-def wide_chunk(samples: int, rows: int) -> int:
-    """Samples in a logical chunk of the wide form, whole tiles of so many rows where it holds more than one."""
-    wanted = min(max(samples // 8, LEAST_WIDE_CHUNK), MOST_WIDE_CHUNK)
+def wide_chunk(multiply_adds: int, samples: int, rows: int) -> int:
+    """Samples in a logical chunk of the wide form: whole tiles of so many rows where it holds more than one.
+
+    ``multiply_adds`` are those of one sample.
+    """
+    least = max(int(WORTH_A_THREAD / multiply_adds), LEAST_WIDE_CHUNK)
+    wanted = min(max(samples // 8, least), MOST_WIDE_CHUNK)
     return wanted if wanted < rows else wanted // rows * rows
 
 
@@ -127,14 +137,18 @@ def program(shape: Shape, activations: Sequence[Any]) -> Any:
             library.bpx_tree_total.argtypes, library.bpx_tree_total.restype = (POINTER, POINTER), DOUBLE
         if shape.loss is not None:
             library.bpx_small.argtypes, library.bpx_small.restype = (POINTER, INT, POINTER, POINTER, DOUBLE), INT
-            library.bpx_small_memory.argtypes, library.bpx_small_memory.restype = (), INT
+        else:
+            library.bpx_small_forward.argtypes = (POINTER, INT, POINTER, POINTER)
+            library.bpx_small_forward.restype = None
+        library.bpx_small_memory.argtypes, library.bpx_small_memory.restype = (), INT
         _programs[shape] = library
     return _programs[shape]
 
 
 def source(shape: Shape, activations: Sequence[Any]) -> str:
     """The translation unit for this net."""
-    entry = f"BPX_{'WIDE' if shape.wide else 'FORWARD' if shape.loss is None else 'BACKPROP'}(Net)\n"
+    forms = ("FORWARD", "BACKPROP", "WIDE_FORWARD", "WIDE_BACKPROP")
+    entry = f"BPX_{forms[2 * shape.wide + (shape.loss is not None)]}(Net)\n"
     header = kernel_source("wide.h" if shape.wide else "net_cpu.h")
     return "\n".join([header, declarations(shape, activations, WRITTEN_OUT), entry])
 

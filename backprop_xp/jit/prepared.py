@@ -29,6 +29,7 @@ class Prepared:
         self._refused = single.refuses(net), small.refuses(net)
         self._single: single.Single | None = None
         self._small: dict[str, small.Small] = {}
+        self._forward: small.SmallForward | None = None
 
     def current(self, net: Net) -> bool:
         """Whether the net is still what it was."""
@@ -65,9 +66,40 @@ class Prepared:
             call = self._small[target] = small.Small(net, self._tensors, target)
         return call if call.takes(x, y) else None
 
+    def for_outputs(self, net: Net, x: np.ndarray) -> small.SmallForward | None:
+        """The call for the outputs of a small batch, None where there is none for it."""
+        if self._refused[1]:
+            return None
+        if self._forward is None:
+            self._forward = small.SmallForward(net, self._tensors)
+        return self._forward if self._forward.takes(x) else None
+
 
 def find(net: Net, x: Any, y: Any, keep_signals: bool | None) -> single.Single | small.Small | None:
     """The prepared call for these arguments, None where they need more checks or an engine of another kind."""
+    prepared = _prepared(net, x)
+    if prepared is None:
+        return None
+    try:
+        if x.ndim == 1:
+            return prepared.for_sample(net, x, y, keep_signals)
+        return prepared.for_batch(net, x, y, keep_signals) if x.ndim == 2 else None
+    except CompileError:
+        return None  # the engine that runs instead says so once
+
+
+def find_forward(net: Net, x: Any, keep_signals: bool | None) -> small.SmallForward | None:
+    """The same for the outputs alone."""
+    prepared = _prepared(net, x)
+    if prepared is None or x.ndim != 2 or keep_signals:
+        return None
+    try:
+        return prepared.for_outputs(net, x)
+    except CompileError:
+        return None
+
+
+def _prepared(net: Net, x: Any) -> Prepared | None:
     if type(x) is not np.ndarray or net.engine not in ("auto", "fused"):
         return None
     prepared = net._prepared
@@ -75,12 +107,7 @@ def find(net: Net, x: Any, y: Any, keep_signals: bool | None) -> single.Single |
         if refuses(net):
             return None
         prepared = net._prepared = Prepared(net)
-    try:
-        if x.ndim == 1:
-            return prepared.for_sample(net, x, y, keep_signals)
-        return prepared.for_batch(net, x, y, keep_signals) if x.ndim == 2 else None
-    except CompileError:
-        return None  # the engine that runs instead says so once
+    return prepared
 
 
 def refuses(net: Net) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Beyond it, the memory that is kept from call to call is too much for the checks that are saved.
 MOST_PARAMETERS = 1 << 18
+#: Of a forward pass on one thread: beyond it, sharing it out pays.
+MOST_MULTIPLY_ADDS = 1 << 22
 
 
 def refuses(net: Net) -> str:
@@ -51,27 +53,16 @@ class Small:
             return
         mean = net.reduction == "mean"
         self._parts = (net.sizes[-1] if net.loss.mean_over == "elements" else 1) if mean else 0
-        texts = tuple(f.text for f in net.activations)
-        shape = fused.Shape(net.sizes, bool(net.biases), net.dtype.name, texts, loss, factors=mean)
+        shape = _shape(net, loss, factors=mean)
         program = fused.program(shape, net.activations)
-        self.most = fused.LEAST_WIDE_CHUNK if shape.wide else shape.narrow_chunk
-
+        self.most = shape.narrow_chunk
+        if shape.wide:
+            rows = program.bpx_wide_rows()
+            self.most = fused.wide_chunk(shape.multiply_adds, 1, rows)
         parameters = _in_order(tensors, len(net.weights))
-        arrays = [data for _, data in parameters]
-        count = sum(data.size for data in arrays)
-        self._out = np.empty(1 + count, net.dtype)
-        memory = np.empty(program.bpx_small_memory() + 64, np.uint8)
-        scalars = [number for f in (*net.activations, net.loss) for number in getattr(f, "parameters", ())]
-        numbers = np.array(scalars or [0.0], net.dtype)
-        pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
-        sizes = (ctypes.c_int64 * len(arrays))(*(array.size for array in arrays))
-        packed = np.empty(count, net.dtype)
-        fixed = fused.SmallNet(
-            ctypes.addressof(pointers), ctypes.addressof(sizes), len(arrays), packed.ctypes.data,
-            numbers.ctypes.data, -(-memory.ctypes.data // 64) * 64, self._out.ctypes.data,
-        )  # fmt: skip
-        self._held = (arrays, memory, numbers, pointers, sizes, packed, fixed)
-        self._call, self._fixed = program.bpx_small, ctypes.addressof(fixed)
+        self._out = np.empty(1 + shape.parameters, net.dtype)
+        self._call = program.bpx_small
+        self._fixed, self._held = _fixed(net, parameters, program, self._out)
         self._later: list[tuple[Tensor, slice, tuple[int, ...]]] = []
         at = 1
         for tensor, data in parameters:
@@ -107,9 +98,65 @@ class Small:
             raise ValueError(f"class indices must be from 0 to {self._outputs - 1}, got {y[wrong]}")
         for tensor, grad, shape in self._later:
             tensor._later = (buffer, None, grad, shape)
-        if net._kept_x is not None or net.linear_outputs[0].data is not None:
-            net._keep(None, None)
+        _drop_signals(net)
         return buffer[0]
+
+
+class SmallForward:
+    """The compiled form of a net for the outputs of small batches. Raises CompileError."""
+
+    def __init__(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]]) -> None:
+        self._lock = threading.Lock()
+        self._dtype, self._features, self._outputs = net.dtype, net.sizes[0], net.sizes[-1]
+        shape = _shape(net, None)
+        self.most = MOST_MULTIPLY_ADDS // max(1, shape.parameters)
+        program = fused.program(shape, net.activations)
+        self._call = program.bpx_small_forward
+        self._fixed, self._held = _fixed(net, _in_order(tensors, len(net.weights)), program, None)
+
+    def takes(self, x: np.ndarray) -> bool:
+        """Whether this is a call that needs no more checks."""
+        if not 0 < len(x) <= self.most or x.dtype != self._dtype or x.shape[1] != self._features:
+            return False
+        return x.flags.c_contiguous and x.flags.aligned
+
+    def forward(self, net: Net, x: np.ndarray) -> np.ndarray:
+        """The outputs (n, out)."""
+        output = np.empty((len(x), self._outputs), self._dtype)
+        at, output_at = x.__array_interface__["data"][0], output.__array_interface__["data"][0]
+        with self._lock:
+            self._call(self._fixed, len(x), at, output_at)
+        _drop_signals(net)
+        return output
+
+
+def _shape(net: Net, loss: Any, factors: bool = False) -> fused.Shape:
+    texts = tuple(f.text for f in net.activations)
+    return fused.Shape(net.sizes, bool(net.biases), net.dtype.name, texts, loss, factors)
+
+
+def _fixed(
+    net: Net, parameters: list[tuple[Tensor, np.ndarray]], program: Any, out: np.ndarray | None
+) -> tuple[int, Any]:
+    """The address of a ``bpx::Small``, and what must stay alive beside it."""
+    arrays = [data for _, data in parameters]
+    memory = np.empty(program.bpx_small_memory() + 64, np.uint8)
+    scalars = [number for f in (*net.activations, net.loss) for number in getattr(f, "parameters", ())]
+    numbers = np.array(scalars or [0.0], net.dtype)
+    pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+    sizes = (ctypes.c_int64 * len(arrays))(*(array.size for array in arrays))
+    packed = np.empty(sum(sizes), net.dtype)
+    fixed = fused.SmallNet(
+        ctypes.addressof(pointers), ctypes.addressof(sizes), len(arrays), packed.ctypes.data, numbers.ctypes.data,
+        -(-memory.ctypes.data // 64) * 64, None if out is None else out.ctypes.data,
+    )  # fmt: skip
+    return ctypes.addressof(fixed), (arrays, memory, numbers, pointers, sizes, packed, fixed)
+
+
+def _drop_signals(net: Net) -> None:
+    """Signals of an earlier call are not this one's."""
+    if net._kept_x is not None or net.linear_outputs[0].data is not None:
+        net._keep(None, None)
 
 
 def _in_order(tensors: list[tuple[Tensor, np.ndarray]], depth: int) -> list[tuple[Tensor, np.ndarray]]:

@@ -96,6 +96,22 @@ def test_the_bits_of_the_engine(loss, sizes, reduction, dtype):
             np.testing.assert_array_equal(b, a)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [(5, 10, 4, 12), (64, 48, 10)], ids=["narrow", "wide"])
+def test_the_outputs_of_the_engine(sizes, dtype):
+    chain = ("tanh",) * (len(sizes) - 2) + ("identity",)
+    net = Net(sizes, chain, bias=sizes[0] == 64, dtype=dtype, rng=1, backend="numpy", init="glorot_normal")
+    random = np.random.default_rng(0)
+    for n in (1, 17, 100, 5000 if sizes[0] == 5 else 700):
+        x = random.normal(size=(n, sizes[0])).astype(dtype)
+        assert prepared.find_forward(net, x, None) is not None
+        got = net.forward(x)
+        np.testing.assert_array_equal(got, net.forward(np.asfortranarray(x)))
+        net.weights[0].data[0, 0] += 1
+        assert not np.array_equal(net.forward(x), got)
+        net.weights[0].data[0, 0] -= 1
+
+
 def test_classes_are_checked():
     net = Net((3, 4), loss="softmax_cross_entropy", rng=0, backend="numpy")
     x = np.ones((3, 3))

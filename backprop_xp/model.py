@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from . import engines, inputs
@@ -46,6 +47,19 @@ class Model:
         from .training import fit
 
         return fit(self, x, y, **options)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the net to a file, see :func:`backprop_xp.exchange.save`."""
+        from .exchange import save  # it imports the classes of nets
+
+        save(self, path)
+
+    @staticmethod
+    def load(path: str | PathLike[str], *, custom: Mapping[str, Any] | None = None, backend: Any = None) -> Any:
+        """The net in a file, see :func:`backprop_xp.exchange.load`."""
+        from .exchange import load
+
+        return load(path, custom=custom, backend=backend)
 
     def _aim(self, call: Any, y: Any, sample_weight: Any, output_shape: tuple[int, ...]) -> None:
         """Give a call the loss and the targets for outputs of this shape."""

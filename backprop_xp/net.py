@@ -10,8 +10,7 @@ against them. :class:`Net` holds the parameters and checks what it is given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from os import PathLike
+from collections.abc import Sequence
 from typing import Any
 
 from . import engines, inputs
@@ -233,19 +232,6 @@ class Net(Model):
         self._move(backend)
         self._keep(None, None)
         return self
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the net to a file, see :func:`backprop_xp.exchange.save`."""
-        from .exchange import save  # it imports this class
-
-        save(self, path)
-
-    @staticmethod
-    def load(path: str | PathLike[str], *, custom: Mapping[str, Any] | None = None, backend: Any = None) -> Net:
-        """The net in a file, see :func:`backprop_xp.exchange.load`."""
-        from .exchange import load
-
-        return load(path, custom=custom, backend=backend)
 
     def _call(self, x: Any, keep_signals: bool | None) -> Call:
         x = inputs.as_batch(x, self.sizes[0], self.backend, self.dtype)

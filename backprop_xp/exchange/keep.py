@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 from .. import inputs
 from ..activations import ACTIVATIONS, get_activation
 from ..backend import NUMPY, Backend
+from ..graph import GraphNet
 from ..losses import LOSSES, get_loss
 from ..messages import unknown
 from ..model import REDUCTIONS
 from ..net import Net
 from .container import ModelFileError, field, read, short_text, write
+from .graphs import build_graph, describe_graph
 from .objects import Arrays, Custom, build_object, check_arrays, describe_object, distinct
 
 FORMAT = 1
@@ -122,4 +124,4 @@ class Kind(NamedTuple):
     build: Callable[[dict[str, Any], Arrays, Custom, Any], Any]
 
 
-KINDS = {"chain": Kind(Net, _describe_chain, _build_chain)}
+KINDS = {"chain": Kind(Net, _describe_chain, _build_chain), "graph": Kind(GraphNet, describe_graph, build_graph)}

@@ -42,6 +42,8 @@ def to_torch(net: Net) -> Any:
     Raises:
         TypeError: an activation is not built in. ImportError: PyTorch is not installed.
     """
+    if not isinstance(net, Net):
+        raise TypeError(f"to_torch takes a chain, a Net, got {type(net).__name__}")
     return sequential(net, to_module)
 
 

@@ -1,4 +1,4 @@
-"""Chains as ONNX files, for every runtime that reads them.
+"""Nets as ONNX files, for every runtime that reads them.
 
 An activation becomes ONNX's operator of that name where there is one with the same meaning. Everything else,
 a user's own formulas included, is spelled out from the formula in elementary operators; so is every activation in
@@ -8,7 +8,8 @@ float64, for which ONNX rounds attributes to float32 and onnxruntime has hardly 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,14 @@ from ..activations import ACTIVATIONS, Elementwise
 from ..backend import NUMPY
 from ..files import replacing
 from ..formulas import Formula, special
+from ..graph import GraphNet
+from ..graph.operations import OPERATIONS, Activate, Add, Concatenate, Input, LayerNorm, Linear, Multiply
 from ..net import Net
 
 OPSET, IR_VERSION = 20, 9  # the first with Gelu; its release's format
 LARGEST = 2**31 - 1  # bytes in a protobuf message
+
+PARAMETERS = ("weight", "gain", "bias")  # of built-in operations, in ONNX's order
 
 Attributes = dict[str, float | str]
 
@@ -82,34 +87,38 @@ COMPOSED: dict[str, tuple[str, dict[str, str], str]] = {
 }
 
 
-def to_onnx(net: Net, path: str | os.PathLike[str]) -> None:
-    """Write the net's forward pass as an ONNX file: input "x" (n, features), output "z" (n, out), n free.
+def to_onnx(net: Net | GraphNet, path: str | os.PathLike[str]) -> None:
+    """Write the net's forward pass as an ONNX file, in which the number of samples is free.
 
-    The loss is not part of it. Parameters are in the file, which is written to a temporary name and renamed.
+    Input and output of a chain are "x" (n, features) and "z" (n, out), those of a graph have its nodes' names. The
+    loss is not part of it, and dropout is none. Parameters are in the file, which is written to a temporary name and
+    renamed.
 
     Raises:
-        TypeError: an activation is code, not a formula. ImportError: the package onnx is not installed.
+        TypeError: an activation or an operation is code. ImportError: the package onnx is not installed.
     """
     try:
         import onnx
         from onnx import helper
     except ImportError:
         raise ImportError("writing ONNX files needs onnx: pip install 'backprop-xp[exchange]'") from None
-    writer = _Writer(onnx, net.dtype)
-    z = "x"
-    for i, (weight, bias, activation) in enumerate(inputs.as_layers(net)):
-        parameters = [writer.array(NUMPY.take(weight), f"W{i}")]
-        if bias is not None:
-            parameters.append(writer.array(NUMPY.take(bias), f"b{i}"))
-        t = writer.add("Gemm", z, *parameters, transB=1)
-        z = writer.activation(activation, t)
-    writer.nodes.append(helper.make_node("Identity", [z], ["z"]))
+    if isinstance(net, GraphNet):
+        widths, output, width = net.inputs, net.nodes[-1].name, net.nodes[-1].width
+    elif isinstance(net, Net):
+        widths, output, width = {"x": net.sizes[0]}, "z", net.sizes[-1]
+    else:
+        raise TypeError(f"to_onnx takes a Net or a GraphNet, got {type(net).__name__}")
+    writer = _Writer(onnx, net.dtype, [*widths, output])
+    value = _graph(writer, net) if isinstance(net, GraphNet) else _chain(writer, net)
+    if output in widths:
+        raise ValueError(f"the net's output is its input {output!r}: there is nothing to write")
+    writer.nodes.append(helper.make_node("Identity", [value], [output]))
     kind = helper.np_dtype_to_tensor_dtype(net.dtype)
     graph = helper.make_graph(
         writer.nodes,
         "backprop_xp",
-        [helper.make_tensor_value_info("x", kind, ["n", net.sizes[0]])],
-        [helper.make_tensor_value_info("z", kind, ["n", net.sizes[-1]])],
+        [helper.make_tensor_value_info(name, kind, ["n", features]) for name, features in widths.items()],
+        [helper.make_tensor_value_info(output, kind, ["n", width])],
         writer.arrays,
     )
     if graph.ByteSize() > LARGEST:
@@ -121,22 +130,69 @@ def to_onnx(net: Net, path: str | os.PathLike[str]) -> None:
         temporary.write_bytes(model.SerializeToString())
 
 
+def _chain(writer: _Writer, net: Net) -> str:
+    z = "x"
+    for i, (weight, bias, activation) in enumerate(inputs.as_layers(net)):
+        parameters = [writer.array(NUMPY.take(weight), f"W{i}")]
+        if bias is not None:
+            parameters.append(writer.array(NUMPY.take(bias), f"b{i}"))
+        z = writer.activation(activation, writer.add("Gemm", z, *parameters, transB=1))
+    return z
+
+
+def _graph(writer: _Writer, net: GraphNet) -> str:
+    arrays = {name: writer.array(NUMPY.take(tensor.data), name) for name, tensor in net.tensors.items()}
+    values: dict[str, str] = {}
+    for node in net.nodes:
+        args = [values[name] for name in node.inputs]
+        own = [arrays[f"{node.owner}.{name}"] for name in PARAMETERS if f"{node.owner}.{name}" in arrays]
+        if type(node.operation) not in OPERATIONS:
+            raise TypeError(f"node {node.name!r} is code, {node.operation!r}; ONNX takes built-in operations")
+        match node.operation:
+            case Input():
+                value = node.name
+            case Linear():
+                value = writer.add("Gemm", args[0], *own, transB=1)
+            case Activate():
+                value = writer.activation(node.operation.activation, args[0])
+            case Add():
+                value = reduce(lambda a, b: writer.add("Add", a, b), args)
+            case Multiply():
+                value = reduce(lambda a, b: writer.add("Mul", a, b), args)
+            case Concatenate():
+                value = writer.add("Concat", *args, axis=1)
+            case LayerNorm():
+                value = writer.add("LayerNormalization", args[0], *own, epsilon=node.operation.eps)
+            case _:  # dropout, which drops nothing in use
+                value = args[0]
+        values[node.name] = value
+    return values[net.nodes[-1].name]
+
+
 class _Writer:
     """Nodes and constant arrays of an ONNX graph. Values go by their names."""
 
-    def __init__(self, onnx: Any, dtype: np.dtype) -> None:
+    def __init__(self, onnx: Any, dtype: np.dtype, names: Sequence[str]) -> None:
         self.onnx, self.dtype = onnx, dtype
         self.nodes: list[Any] = []
         self.arrays: list[Any] = []
+        self._names = set(names)
         self._numbers: dict[str, str] = {}
 
     def add(self, op: str, *args: str, **attributes: Any) -> str:
-        name = f"v{len(self.nodes)}"
+        name = self._new(f"v{len(self.nodes)}")
         self.nodes.append(self.onnx.helper.make_node(op, args, [name], **attributes))
         return name
 
     def array(self, array: np.ndarray, name: str) -> str:
+        name = self._new(name)
         self.arrays.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def _new(self, name: str) -> str:
+        while name in self._names:
+            name += "_"
+        self._names.add(name)
         return name
 
     def number(self, number: float) -> str:

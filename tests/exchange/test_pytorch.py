@@ -8,6 +8,8 @@ import pytest
 from backprop_xp import ACTIVATIONS, Activation, Elementwise, Net
 from backprop_xp.exchange import from_torch, to_torch
 from backprop_xp.exchange.pytorch import MODULES, from_module, to_module
+from backprop_xp.graph import GraphNet
+from backprop_xp.graph.operations import Input
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -129,6 +131,11 @@ def test_your_own_activations_are_refused_by_name():
     for f, shown in ((Cube(), "Cube"), (Elementwise("bump", "t * t"), "Elementwise 'bump'")):
         with pytest.raises(TypeError, match=f"PyTorch has no counterpart of the activation {shown}"):
             to_torch(Net((2, 2), (f,)))
+
+
+def test_graphs_are_refused():
+    with pytest.raises(TypeError, match="to_torch takes a chain, a Net, got GraphNet"):
+        to_torch(GraphNet({"x": Input(2), "y": ("tanh", "x")}, backend="numpy"))
 
 
 def test_without_pytorch(monkeypatch):

@@ -14,6 +14,8 @@ from backprop_xp import ACTIVATIONS, Activation, Elementwise, Net
 from backprop_xp.exchange import to_onnx
 from backprop_xp.exchange.to_onnx import COMPOSED, DIRECT, OPERATORS
 from backprop_xp.formulas.language import FUNCTIONS
+from backprop_xp.graph import GraphNet
+from backprop_xp.graph.operations import Dropout, Input, LayerNorm, Linear, Operation, Residual
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-14}
 
@@ -22,10 +24,10 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-14}
 def run(tmp_path):
     runtime = pytest.importorskip("onnxruntime")
 
-    def run(net, x):
+    def run(net, x, **more):
         to_onnx(net, tmp_path / "net.onnx")
         session = runtime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
-        return session.run(None, {"x": x})[0]
+        return session.run(None, {"x": x} | more)[0]
 
     return run
 
@@ -106,6 +108,35 @@ def test_the_file(tmp_path):
     assert sorted(array.name for array in graph.initializer) == ["W0", "W1", "b0", "b1"]
     assert [dim.dim_param or dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim] == ["n", 4]
     assert [file.name for file in tmp_path.iterdir()] == ["net.onnx"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_graph(dtype, run, random):
+    nodes = {
+        "x": Input(4), "h.weight": Input(4), "v0": Input(3),  # names that the file's own must not clash with
+        "h": (Linear(4), "x"), "k": (Linear(4, share="h"), "h"), "f": ("mish", "k"), "n": (LayerNorm(1e-3), "f"),
+        "d": (Dropout(0.5), "n"), "s": ("add", "d", "h.weight", "x"), "p": ("multiply", "s", "f"),
+        "r": (Residual(Linear(4), "tanh"), "p"), "c": ("concatenate", "r", "v0"), "y": (Linear(2, bias=False), "c"),
+    }  # fmt: skip
+    net = GraphNet(nodes, dtype=dtype, rng=0, backend="numpy")
+    for tensor in net.parameters:
+        tensor.data = tensor.data + random.normal(size=tensor.data.shape).astype(dtype)
+    feeds = {name: random.normal(size=(7, width)).astype(dtype) for name, width in net.inputs.items()}
+    tolerance = 1e-4 if dtype == "float32" else 1e-9  # ONNX has the eps of a layer_norm in float32
+    np.testing.assert_allclose(run(net, **feeds), net(feeds), rtol=tolerance, atol=tolerance)
+
+
+def test_graphs_that_are_no_file(tmp_path):
+    class Twice(Operation):
+        name = "twice"
+
+    with pytest.raises(TypeError, match=r"node 'y' is code, Twice\(\); ONNX takes built-in operations"):
+        to_onnx(GraphNet({"x": Input(2), "y": (Twice(), "x")}, backend="numpy"), tmp_path / "net.onnx")
+    with pytest.raises(ValueError, match="output is its input 'x'"):
+        to_onnx(GraphNet({"x": Input(2)}, backend="numpy"), tmp_path / "net.onnx")
+    with pytest.raises(TypeError, match="takes a Net or a GraphNet, got int"):
+        to_onnx(1, tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_code_is_refused(tmp_path):

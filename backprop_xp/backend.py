@@ -252,6 +252,15 @@ def elementwise(
     return [out.reshape(shape)[()] for out in outs]
 
 
+def fused_launches(array: Array) -> Any:
+    """The module of the layered engine's launches, for a CuPy array that they take; else None."""
+    if owner_of(array) == "numpy" or array.dtype.name not in DTYPES or not array.flags.c_contiguous:
+        return None
+    from .jit import device_layers
+
+    return device_layers
+
+
 def sum_elementwise(
     formula: Formula, output: str, arrays: Mapping[str, Any], parameters: Sequence[float] = ()
 ) -> Array:

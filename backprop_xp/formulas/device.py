@@ -57,7 +57,7 @@ def run(
         read = [array for array in inputs if array is not None]
         kernel = _kernel(formula, outputs, tuple(widths), dtype.name)
         blocks = min(MOST_BLOCKS, -(-first.size // THREADS))
-        kernel((blocks,), (THREADS,), (np.int64(first.size), *results, *read, *scalars))
+        launch(kernel, (blocks,), THREADS, (np.int64(first.size), *results, *read, *scalars))
     return results
 
 
@@ -71,7 +71,12 @@ def update(formula: Formula, arrays: Mapping[str, Any], parameters: Sequence[flo
     kernel = _kernel(formula, tuple(formula.outputs), (1,) * len(variables), dtype.name, True)
     scalars = [dtype.type(number) for number in parameters]
     blocks = min(MOST_BLOCKS, -(-n // THREADS))
-    kernel((blocks,), (THREADS,), (np.int64(n), *variables, *scalars))
+    launch(kernel, (blocks,), THREADS, (np.int64(n), *variables, *scalars))
+
+
+def launch(kernel: Any, blocks: tuple[int, ...], threads: int, arguments: Sequence[Any]) -> None:
+    """Launch a kernel on the current stream. Scalars are of NumPy types, those that the kernel declares."""
+    kernel(blocks, (threads,), tuple(arguments))
 
 
 def entry(

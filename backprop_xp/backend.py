@@ -103,8 +103,11 @@ class Backend:
                     f"{what} is on a CUDA device and this net computes on the host: "
                     "move the net with net.to('cupy'), or the tensor to the CPU"
                 )
-            with self.activate():
-                return self.xp.from_dlpack(data)
+            try:
+                with self.activate():
+                    return self.xp.from_dlpack(data)
+            except (ValueError, TypeError, RuntimeError, BufferError) as error:
+                raise TypeError(f"{what} can't be read as an array: {error}") from None
         try:
             if hasattr(data, "__dlpack__") and not hasattr(data, "__array__"):
                 return np.from_dlpack(data)
@@ -172,7 +175,7 @@ def _cupy(device: int) -> Backend:
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:
-        raise BackendError(f"CuPy is installed but {_reason(error)}") from None
+        raise BackendError(f"CuPy is installed but {_reason(error, cupy)}") from None
     if device >= count:
         have = "none is" if count == 0 else f"{count} {'is' if count == 1 else 'are'}"
         raise BackendError(f"CUDA device {device} was asked for and {have} present")
@@ -180,13 +183,25 @@ def _cupy(device: int) -> Backend:
         with cupy.cuda.Device(device):
             if float(cupy.zeros(1).get()[0]) != 0.0:
                 raise RuntimeError("a first array came back wrong")
+            cupy.cuda.nvrtc.getVersion()  # the compiler of kernels is a library of its own
     except Exception as error:
-        raise BackendError(f"CuPy is installed but {_reason(error)}") from None
+        raise BackendError(f"CuPy is installed but {_reason(error, cupy)}") from None
     return Backend(f"cupy:{device}" if device else "cupy", cupy, device)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, cupy: Any) -> str:
     text = str(error)
+    try:
+        driver, built = (
+            v // 1000 for v in (cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.runtimeGetVersion())
+        )
+    except Exception:  # what fails so early can't always tell its versions
+        driver = built = 0
+    if 0 < driver < built:
+        install = f"pip install 'backprop-xp[cuda{driver}]'" if driver >= 12 else "update the driver"
+        return f"it is for CUDA {built} and the NVIDIA driver for CUDA {driver}: {install} ({text.strip()})"
+    if "nvrtc" in text:
+        return f"its compiler can't be loaded ({text.strip()}): pip install 'backprop-xp[cuda{built or 13}]'"
     for sign, reason in (
         ("cudaErrorInsufficientDriver", "there is no NVIDIA driver, or it is older than this CuPy needs"),
         ("cudaErrorNoDevice", "no CUDA device is present"),

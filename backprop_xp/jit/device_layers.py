@@ -1,8 +1,7 @@
 """The layered engine's launches on CuPy, from kernels/layer.h: one between two matrix products.
 
 Column sums and the loss are left as partial sums, which :func:`summed_together` adds up in one last launch. All sums
-are in an order that the shapes fix. Kernels run on the current stream, and nothing waits for them. CuPy has them
-compiled so that subnormal float32 numbers count as 0.
+are in an order that the shapes fix. Kernels run on the current stream, and nothing waits for them.
 """
 
 from __future__ import annotations

@@ -36,6 +36,10 @@ class NetModule(torch.nn.Module):
     def __init__(self, net: Net) -> None:
         super().__init__()
         self.net = net
+        if net.backend.on_gpu and not torch.cuda.is_available():
+            raise RuntimeError(
+                f"the net is on {net.backend.name!r} and this PyTorch sees no CUDA device: call net.to('numpy')"
+            )
         layers = inputs.as_layers(net)
         weights, biases = [layer.weight for layer in layers], [b for _, b, _ in layers if b is not None]
         for tensor, array in zip((*net.weights, *net.biases), (*weights, *biases), strict=True):

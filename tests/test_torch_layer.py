@@ -188,6 +188,17 @@ def test_on_a_device_that_no_net_computes_on():
 
 
 @pytest.mark.gpu
+def test_a_net_on_a_device_that_pytorch_does_not_see():
+    pytest.importorskip("cupy")
+    if torch.cuda.is_available():
+        pytest.skip("this PyTorch sees a CUDA device")
+    with pytest.raises(
+        RuntimeError, match=r"the net is on 'cupy' and this PyTorch sees no CUDA device: .*to\('numpy'\)"
+    ):
+        as_torch(make(device="cuda"))
+
+
+@pytest.mark.gpu
 def test_it_runs_on_pytorchs_current_stream():
     if not torch.cuda.is_available():
         pytest.skip("this PyTorch sees no CUDA device")

@@ -104,7 +104,8 @@ def loss_alone(loss: Any, z: Any, y: Any, weight: Any, scale: float) -> tuple[An
     """A loss and its gradient in ``z`` in one launch."""
     from ..activations import Identity
 
-    top = fused_loss(Identity(), loss, z, None, y, weight, scale)
+    with summed_together():  # now, whatever waits
+        top = fused_loss(Identity(), loss, z, None, y, weight, scale)
     return top.loss, top.grad_t
 
 
@@ -134,16 +135,17 @@ _sums = _Sums()
 
 @contextmanager
 def summed_together() -> Iterator[None]:
-    """Let the sums within wait, and add them all up in one launch at the end: until then they hold nothing."""
-    if _sums.waiting is not None:
-        yield
-        return
+    """Let the sums within wait, and add them all up in one launch at the end: until then they hold nothing.
+
+    Within another one, such as in an activation of the user's, it ends with its own launch.
+    """
+    before = _sums.waiting
     waiting: list[tuple[Any, Any, float]] = []
     _sums.waiting = waiting
     try:
         yield
     finally:
-        _sums.waiting = None
+        _sums.waiting = before
     for start in range(0, len(waiting), MOST_TOGETHER):
         _second_pass(waiting[start : start + MOST_TOGETHER])
 

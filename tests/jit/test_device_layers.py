@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from backprop_xp.kernels import source
 
-from backprop_xp import ACTIVATIONS, LOSSES, Elementwise, Net, activations
+from backprop_xp import ACTIVATIONS, LOSSES, Activation, Elementwise, Net, activations
 from backprop_xp.formulas import device
 from backprop_xp.jit import device_layers
 from backprop_xp.losses import ElementwiseLoss
@@ -242,10 +242,26 @@ def test_an_exception_forgets_the_sums_that_wait(cupy):
 
 
 @pytest.mark.gpu
+def test_a_loss_in_an_activation_of_the_users_is_there_at_once(cupy):
+    class Odd(Activation):
+        def __call__(self, x):
+            return x * LOSSES["mse"]().weighted(x, 0 * x, None, 1.0)[0]
+
+        def grad(self, x):
+            return 0 * x + LOSSES["softmax_cross_entropy"]()(x, abs(x))
+
+    x = np.linspace(-1, 1, 12).reshape(4, 3)
+    nets = [Net((3, 2, 2), (Odd(), "tanh"), bias=True, rng=0, backend=b, engine="layered") for b in ("numpy", "cupy")]
+    expected, got = (float(net.loss_and_grad(x)) for net in nets)
+    assert got == pytest.approx(expected)
+    np.testing.assert_allclose(nets[1].weights[0].grad.get(), nets[0].weights[0].grad)
+
+
+@pytest.mark.gpu
 def test_more_sums_than_one_launch_takes(cupy, monkeypatch):
     monkeypatch.setattr(device_layers, "MOST_TOGETHER", 2)
     f, ones = activations.Identity(), cupy.ones((3, 2))
-    with device_layers.summed_together(), device_layers.summed_together():
+    with device_layers.summed_together():
         sums = [device_layers.backward(f, ones, k * ones, True)[1] for k in range(5)]
     np.testing.assert_array_equal([s.get() for s in sums], [[3 * k] * 2 for k in range(5)])
 

@@ -226,7 +226,7 @@ def module_of(array: Any) -> ModuleType:
 def _on_cuda(data: Any) -> bool:
     """Whether this foreign array says, by the DLPack protocol, that it lives on a CUDA device."""
     try:
-        return int(data.__dlpack_device__()[0]) == 2  # kDLCUDA
+        return int(data.__dlpack_device__()[0]) in (2, 13)  # kDLCUDA, kDLCUDAManaged
     except (AttributeError, TypeError, ValueError, RuntimeError, BufferError):
         return False
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
-from backprop_xp import ACTIVATIONS, LOSSES, Activation, Net
+from backprop_xp import ACTIVATIONS, LOSSES, Activation, Net, get_backend
 from backprop_xp.activations import activate, layer_gradients
+from backprop_xp.backend import Backend
+from backprop_xp.jit import device_layers
 
 pytestmark = pytest.mark.gpu
 
@@ -251,6 +255,58 @@ def test_dlpack_between_cupy_arrays(cupy):
 
     net, x = Net((3, 2), rng=0, backend="cupy"), cupy.ones((4, 3))
     assert float(net.loss_and_grad(Foreign(x))) == float(net.loss_and_grad(x))
+
+
+def test_gradients_and_outputs_go_out_without_a_copy(cupy):
+    net, x = Net((3, 2), rng=0, backend="cupy"), cupy.ones((4, 3))
+    net.loss_and_grad(x)
+    for array in (net.weights[0].grad, net(x)):
+        assert cupy.from_dlpack(array).data.ptr == array.data.ptr
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch sees no CUDA device")
+    tensor = torch.from_dlpack(net.weights[0].grad)
+    assert tensor.data_ptr() == net.weights[0].grad.data.ptr
+    assert get_backend("cupy").asarray(tensor, None, "x").data.ptr == tensor.data_ptr()
+
+
+class Watched(Backend):
+    """CuPy on a device that says whether it is made the current one."""
+
+    depth = 0
+
+    @contextmanager
+    def activate(self):
+        self.depth += 1
+        with super().activate():
+            yield
+        self.depth -= 1
+
+
+def test_all_work_is_done_on_the_nets_device(cupy, monkeypatch):
+    """Every array is made, and every kernel launched, while the net's device is the current one."""
+    watched, pool, outside = Watched("cupy", cupy, 0), cupy.cuda.MemoryPool(), []
+
+    def allocate(size):
+        if not watched.depth:
+            outside.append(traceback.format_stack(limit=8))
+        return pool.malloc(size)
+
+    launch = device_layers.launch
+    monkeypatch.setattr(device_layers, "launch", lambda *args: (allocate(0), launch(*args)))
+    x, y, weight = cupy.ones((4, 3), "float32"), cupy.ones((4, 2), "float32"), cupy.ones(4, "float32")
+    labels, column = cupy.zeros(4, "int32"), np.ones((4, 3), "float32")
+    with cupy.cuda.using_allocator(allocate):
+        for loss, target in (("mse", y), ("softmax_cross_entropy", labels), ("half_sum_sq", None)):
+            net = Net((3, 4, 2), loss=loss, bias=True, rng=0, backend=watched, reduction="mean")
+            for given in (x, column):
+                net.loss_and_grad(given, target, sample_weight=weight, input_grad=True, accumulate=True)
+            net.loss_and_grad(x, target, keep_signals=True)
+            net.backward(y, accumulate=True)
+            net.plan(x)
+            net(column)
+        net.to("numpy").to(watched)
+    assert not outside, "".join(outside[0])
 
 
 def test_an_activation_in_plain_array_code(cupy):

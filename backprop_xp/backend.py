@@ -269,7 +269,9 @@ def elementwise(
 
 def fused_launches(array: Array) -> Any:
     """The module of the layered engine's launches, for a CuPy array that they take; else None."""
-    if owner_of(array) == "numpy" or array.dtype.name not in DTYPES or not array.flags.c_contiguous:
+    if owner_of(array) == "numpy" or array.dtype.name not in DTYPES:
+        return None
+    if array.ndim not in (1, 2) or not array.flags.c_contiguous:
         return None
     from .jit import device_layers
 

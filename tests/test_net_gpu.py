@@ -262,9 +262,14 @@ def test_gradients_and_outputs_go_out_without_a_copy(cupy):
     net.loss_and_grad(x)
     for array in (net.weights[0].grad, net(x)):
         assert cupy.from_dlpack(array).data.ptr == array.data.ptr
+
+
+def test_to_pytorch_and_back_without_a_copy(cupy):
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("this PyTorch sees no CUDA device")
+    net = Net((3, 2), rng=0, backend="cupy")
+    net.loss_and_grad(cupy.ones((4, 3)))
     tensor = torch.from_dlpack(net.weights[0].grad)
     assert tensor.data_ptr() == net.weights[0].grad.data.ptr
     assert get_backend("cupy").asarray(tensor, None, "x").data.ptr == tensor.data_ptr()

@@ -76,6 +76,8 @@ def fused_loss(
 ) -> Top:
     """From the last matrix product to the gradient in t: bias, activation, loss and both derivatives in one launch."""
     cupy = sys.modules["cupy"]
+    if y is None and loss.needs_target:
+        raise ValueError(f"the loss {loss.name} needs a target")
     product = _ready(product, product)
     softmax = not hasattr(loss, "kernel_formula")
     grid = _Grid(product, softmax)
@@ -88,13 +90,9 @@ def fused_loss(
     if product.size:
         classes = softmax and y.ndim < product.ndim
         target = _ready(y, product, product.shape[:-1], np.int64) if classes else _ready(y, product)
-        inputs = [
-            product,
-            _ready(bias, product, product.shape[-1:]),
-            target,
-            _ready(weight, product, product.shape[:-1]),
-        ]
-        arrays = [*inputs, scale, None if t is product else t, z, grad_z, grad_t, losses, parts]
+        bias, weight = _ready(bias, product, product.shape[-1:]), _ready(weight, product, product.shape[:-1])
+        written = [None if t is product else t, z, grad_z, grad_t, losses, parts]
+        arrays = [product, bias, target, weight, scale, *written]
         _launch("loss", activation, "classes" if classes else "probabilities" if softmax else loss, grid, arrays)
     total = _total(losses, (), float(scale))
     return Top(total, grad_t, None if parts is None else _total(parts, (grid.width,)), t, z, grad_z)

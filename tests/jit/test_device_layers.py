@@ -175,6 +175,10 @@ def test_other_dtypes_and_layouts_are_converted_and_host_arrays_refused(cupy, ra
     close(top.loss, ((z - y) ** 2).sum(), "float32")
     with pytest.raises(TypeError, match="expected CuPy arrays, like the others, got ndarray"):
         device_layers.backward(f, cupy.asarray(t), t, False)
+    with pytest.raises(ValueError, match="the loss mse needs a target"):
+        loss.weighted(cupy.asarray(t), None, None, 1.0)
+    three = cupy.ones((2, 3, 4))
+    np.testing.assert_array_equal(activations.activate(f, three).get(), np.tanh(np.ones((2, 3, 4))))
 
 
 def counted(cupy, monkeypatch, call):

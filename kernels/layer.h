@@ -97,9 +97,11 @@ BPX_FN void layer_backward(i64 n, i64 rows, int width, int span, const S* __rest
 /// What all outputs of one sample share.
 template <class S> struct Softmax { S top, inverse, mass; };
 
-/// A loss that is a sum over the outputs: F::both(z, y, p, value, grad), without y where F::target is false.
+/// A loss that is F::factor times a sum over the outputs: F::both(z, y, p, value, grad), or without y if F::target is
+/// false.
 template <class F> struct SumLoss {
   static constexpr bool rowwise = false;
+  static constexpr float factor = F::factor;
   template <class S> BPX_FN static void both(S z, const S* y, i64 i, i64, int, Softmax<S>, const S* p, S& value, S& grad) {
     if constexpr (F::target) F::both(z, y[i], p, value, grad);
     else F::both(z, p, value, grad);
@@ -109,6 +111,7 @@ template <class F> struct SumLoss {
 /// -sum_k y_k log softmax(z)_k; y are class indices or probabilities. An index of no class gives NaN.
 template <bool CLASSES> struct SoftmaxLoss {
   static constexpr bool rowwise = true;
+  static constexpr float factor = 1.0f;
   template <class S, class Y>
   BPX_FN static void both(S z, const Y* y, i64 i, i64 row, int column, Softmax<S> of, const S*, S& value, S& grad) {
     const S softmax = exp(z - of.top) * of.inverse * of.mass;
@@ -199,7 +202,7 @@ BPX_FN void layer_loss(i64 n, i64 rows, int width, int span, const S* __restrict
     if (threadIdx.x < columns) sums[blockIdx.x * (i64)width + column] = sum;
   });
   loss = sum_lanes<layer_threads>(loss, 1, layer_threads);
-  if (threadIdx.x == 0) losses[blockIdx.y * (i64)gridDim.x + blockIdx.x] = loss;
+  if (threadIdx.x == 0) losses[blockIdx.y * (i64)gridDim.x + blockIdx.x] = loss * c<S>(L::factor);
 }
 
 /// totals[column] = factor times the sum of a column of partial sums (rows, columns), in double.

@@ -103,8 +103,11 @@ class Backend:
                     f"{what} is on a CUDA device and this net computes on the host: "
                     "move the net with net.to('cupy'), or the tensor to the CPU"
                 )
-            with self.activate():
-                return self.xp.from_dlpack(data)
+            try:
+                with self.activate():
+                    return self.xp.from_dlpack(data)
+            except (ValueError, TypeError, RuntimeError, BufferError) as error:
+                raise TypeError(f"{what} can't be read as an array: {error}") from None
         try:
             if hasattr(data, "__dlpack__") and not hasattr(data, "__array__"):
                 return np.from_dlpack(data)
@@ -172,7 +175,7 @@ def _cupy(device: int) -> Backend:
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:
-        raise BackendError(f"CuPy is installed but {_reason(error)}") from None
+        raise BackendError(f"CuPy is installed but {_reason(error, cupy)}") from None
     if device >= count:
         have = "none is" if count == 0 else f"{count} {'is' if count == 1 else 'are'}"
         raise BackendError(f"CUDA device {device} was asked for and {have} present")
@@ -180,13 +183,25 @@ def _cupy(device: int) -> Backend:
         with cupy.cuda.Device(device):
             if float(cupy.zeros(1).get()[0]) != 0.0:
                 raise RuntimeError("a first array came back wrong")
+            cupy.cuda.nvrtc.getVersion()  # the compiler of kernels is a library of its own
     except Exception as error:
-        raise BackendError(f"CuPy is installed but {_reason(error)}") from None
+        raise BackendError(f"CuPy is installed but {_reason(error, cupy)}") from None
     return Backend(f"cupy:{device}" if device else "cupy", cupy, device)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, cupy: Any) -> str:
     text = str(error)
+    try:
+        driver, built = (
+            v // 1000 for v in (cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.runtimeGetVersion())
+        )
+    except Exception:  # what fails so early can't always tell its versions
+        driver = built = 0
+    if 0 < driver < built:
+        install = f"pip install 'backprop-xp[cuda{driver}]'" if driver >= 12 else "update the driver"
+        return f"it is for CUDA {built} and the NVIDIA driver for CUDA {driver}: {install} ({text.strip()})"
+    if "nvrtc" in text:
+        return f"its compiler can't be loaded ({text.strip()}): pip install 'backprop-xp[cuda{built or 13}]'"
     for sign, reason in (
         ("cudaErrorInsufficientDriver", "there is no NVIDIA driver, or it is older than this CuPy needs"),
         ("cudaErrorNoDevice", "no CUDA device is present"),
@@ -211,7 +226,7 @@ def module_of(array: Any) -> ModuleType:
 def _on_cuda(data: Any) -> bool:
     """Whether this foreign array says, by the DLPack protocol, that it lives on a CUDA device."""
     try:
-        return int(data.__dlpack_device__()[0]) == 2  # kDLCUDA
+        return int(data.__dlpack_device__()[0]) in (2, 13)  # kDLCUDA, kDLCUDAManaged
     except (AttributeError, TypeError, ValueError, RuntimeError, BufferError):
         return False
 
@@ -250,6 +265,17 @@ def elementwise(
     if not (flat and jit.run(formula, outputs, ready, parameters, outs)):
         blocked.tape(formula, outputs).run(ready, parameters, outs)
     return [out.reshape(shape)[()] for out in outs]
+
+
+def fused_launches(array: Array) -> Any:
+    """The module of the layered engine's launches, for a CuPy array that they take; else None."""
+    if owner_of(array) == "numpy" or array.dtype.name not in DTYPES:
+        return None
+    if array.ndim not in (1, 2) or not array.flags.c_contiguous:
+        return None
+    from .jit import device_layers
+
+    return device_layers
 
 
 def sum_elementwise(

@@ -107,7 +107,8 @@ def as_target(y: Any, loss: Any, output_shape: tuple[int, ...], backend: Backend
     if array.shape != output_shape:
         also = f" or class indices of shape {output_shape[:-1]}" if indices else ""
         raise ValueError(f"y must have the shape {output_shape} of the outputs{also}, got {array.shape}")
-    return array.astype(dtype, copy=False)
+    with backend.activate():  # on its device, whichever is the current one
+        return array.astype(dtype, copy=False)
 
 
 def _as_indices(array: Array, output_shape: tuple[int, ...], backend: Backend) -> Array:
@@ -121,7 +122,8 @@ def _as_indices(array: Array, output_shape: tuple[int, ...], backend: Backend) -
         low, high = int(array.min()), int(array.max())
         if low < 0 or high >= classes:
             raise ValueError(f"class indices must be from 0 to {classes - 1}, got {low if low < 0 else high}")
-    return array.astype(np.int64, copy=False)
+    with backend.activate():
+        return array.astype(np.int64, copy=False)
 
 
 def as_sample_weight(weight: Any, batch_shape: tuple[int, ...], backend: Backend, dtype: np.dtype) -> Array | None:

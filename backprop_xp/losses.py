@@ -92,6 +92,8 @@ class ElementwiseLoss(Loss):
     def weighted(self, z: Array, y: Array | None, weight: Array | None, scale: float) -> tuple[Array, Array]:
         if not self.is_formula:
             return super().weighted(z, y, weight, scale)
+        if fused := backend.fused_launches(z):
+            return fused.loss_alone(self, z, y, weight, scale)
         arrays = self._arrays(z, y)
         outputs = ("value", "grad" if isinstance(scale, float) and scale == 1.0 else "grad_scaled")
         if weight is not None:
@@ -187,6 +189,8 @@ class SoftmaxCrossEntropy(Loss):
 
     def weighted(self, z: Array, y: Array | None, weight: Array | None, scale: float) -> tuple[Array, Array]:
         assert y is not None
+        if fused := backend.fused_launches(z):
+            return fused.loss_alone(self, z, y, weight, scale)
         xp = backend.module_of(z)
         if z.ndim == 1:
             value, grad = self.weighted(z[None], y[None], None if weight is None else weight[None], scale)

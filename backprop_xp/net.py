@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import engines, inputs
-from .activations import Activation, activate, backpropagate
-from .backend import Array, Backend, column_sums, matmul, module_of
+from .activations import Activation, activate, layer_gradients
+from .backend import Array, Backend, matmul, module_of
 from .engines import Call, Gradients, Layer, Signals
 from .initialisers import Draw, as_random, get_initialiser
 from .jit import prepared
@@ -30,9 +30,7 @@ def forward_pass(layers: Sequence[Layer], x: Array) -> Signals:
     z = x
     for weight, bias, activation in layers:
         t = matmul(z, weight.T)
-        if bias is not None:
-            t += bias
-        z = activate(activation, t)
+        z = activate(activation, t, bias)  # t += b, z = f(t)
         signals.linear.append(t)
         signals.nonlinear.append(z)
     return signals
@@ -53,9 +51,9 @@ def backward_pass(
         weight, bias, activation = layers[i]
         previous = signals.nonlinear[i - 1] if i > 0 else x
 
-        grad_t = backpropagate(activation, signals.linear[i], grad_z)  # grad_z * f'(t)
+        grad_t, grad_b = layer_gradients(activation, signals.linear[i], grad_z, bias)  # grad_z * f'(t), and its sum
         weights.append(outer(grad_t, previous))
-        biases.append(None if bias is None else column_sums(grad_t))
+        biases.append(grad_b)
         signals.grad_nonlinear.append(grad_z)
         signals.grad_linear.append(grad_t)
         grad_z = matmul(grad_t, weight) if i > 0 or input_grad else None

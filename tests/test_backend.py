@@ -31,7 +31,7 @@ def without_cupy(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cupy" else find(name))
 
 
-def with_fake_cupy(monkeypatch, count=None, error=None):
+def with_fake_cupy(monkeypatch, count=None, error=None, driver=0):
     fake = types.ModuleType("cupy")
     fake.__spec__ = importlib.util.spec_from_loader("cupy", None)
     fake.ndarray = type("ndarray", (), {})
@@ -41,7 +41,8 @@ def with_fake_cupy(monkeypatch, count=None, error=None):
             raise error
         return count
 
-    fake.cuda = types.SimpleNamespace(runtime=types.SimpleNamespace(getDeviceCount=device_count))
+    runtime = {"getDeviceCount": device_count, "driverGetVersion": lambda: driver, "runtimeGetVersion": lambda: 13010}
+    fake.cuda = types.SimpleNamespace(runtime=types.SimpleNamespace(**runtime))
     monkeypatch.setitem(sys.modules, "cupy", fake)
 
 
@@ -68,6 +69,25 @@ def test_auto_warns_once_where_cupy_cannot_be_used(monkeypatch, error, reason):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert get_backend("auto").name == "numpy"
+
+
+@pytest.mark.parametrize(
+    "driver, install",
+    [(12080, r"the NVIDIA driver for CUDA 12: pip install 'backprop-xp\[cuda12\]'"), (11040, "update")],
+)
+def test_a_driver_that_is_older_than_this_cupy(monkeypatch, driver, install):
+    with_fake_cupy(monkeypatch, error=RuntimeError("cudaErrorInsufficientDriver: too old"), driver=driver)
+    with pytest.raises(BackendError, match=f"CuPy is installed but it is for CUDA 13 and .*{install}.*too old"):
+        get_backend("cupy")
+
+
+def test_a_compiler_that_cannot_be_loaded(monkeypatch):
+    error = RuntimeError("CuPy failed to load libnvrtc.so.13: cannot open shared object file")
+    with_fake_cupy(monkeypatch, error=error, driver=13020)
+    with pytest.raises(
+        BackendError, match=r"compiler can't be loaded .*libnvrtc.*: pip install 'backprop-xp\[cuda13\]'"
+    ):
+        get_backend("cupy")
 
 
 def test_no_devices(monkeypatch):
@@ -130,8 +150,20 @@ def test_importing_the_package_imports_no_heavy_one(module):
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
-def test_nothing_is_compiled_at_import(tmp_path):
-    program = "import backprop_xp, backprop_xp.cli, backprop_xp.jit.cache as c; assert not c.folder().exists()"
+EVERY_MODULE = """
+import importlib, pkgutil, sys, backprop_xp
+for found in pkgutil.walk_packages(backprop_xp.__path__, "backprop_xp."):
+    if not found.name.endswith((".__main__", ".torch_layer")):
+        importlib.import_module(found.name)
+"""
+
+
+def test_nothing_heavy_is_imported_and_nothing_is_compiled_by_any_module(tmp_path):
+    program = EVERY_MODULE + (
+        "assert 'backprop_xp.jit.device_layers' in sys.modules\n"
+        "assert not {'cupy', 'torch', 'jax'} & sys.modules.keys()\n"
+        "assert not backprop_xp.jit.cache.folder().exists()"
+    )
     environment = {"BACKPROP_XP_CACHE": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"}
     assert subprocess.run([sys.executable, "-c", program], env=environment).returncode == 0
 
@@ -146,6 +178,21 @@ def test_arrays_on_a_device_are_refused_on_the_host():
 
     with pytest.raises(TypeError, match=r"x is on a CUDA device .*net\.to\('cupy'\)"):
         Net((3, 2), backend="numpy")(OnDevice())
+
+
+def test_arrays_of_jax_come_in_and_go_out_without_a_copy():
+    jax = pytest.importorskip("jax")
+    x, net = jax.numpy.arange(64.0).reshape(16, 4), Net((4, 16), dtype="float32", backend="numpy", rng=0)
+    assert get_backend("numpy").asarray(x, net.dtype, "x").ctypes.data == x.unsafe_buffer_pointer()
+    net.loss_and_grad(x)
+    grad = jax.numpy.from_dlpack(net.weights[0].grad)
+    np.testing.assert_array_equal(np.asarray(grad), net.weights[0].grad)
+
+
+def test_a_tensor_that_requires_a_gradient_is_refused():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"x can't be read as an array: .*detach"):
+        Net((3, 2), backend="numpy")(torch.ones(4, 3, requires_grad=True))
 
 
 def test_no_copy_where_none_is_needed():

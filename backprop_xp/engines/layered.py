@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backend import Array
-from ..losses import LOSSES, weighted
-from ..net import backward_pass, forward_pass
+from ..backend import NOTHING, Array, matmul
+from ..jit.device_layers import fused_loss, summed_together
+from ..losses import LOSSES, SoftmaxCrossEntropy, weighted
+from ..net import backward_pass, forward_pass, outer
 from ..workspace import recycled
 from .call import Call, Gradients, Signals
 
@@ -34,6 +35,8 @@ def forward(call: Call) -> tuple[Array, Signals | None]:
 
 def loss_and_grad(call: Call) -> Gradients:
     """The loss and the gradients of all parameters."""
+    if call.backend.on_gpu and may_fuse(call):
+        return _few_launches(call)
     with np.errstate(all="ignore"), recycled(may_recycle(call)):
         signals = forward_pass(call.layers, call.x)
         loss, grad_output = weighted(call.loss, signals.nonlinear[-1], call.y, call.weight, call.scale)
@@ -44,11 +47,42 @@ def loss_and_grad(call: Call) -> Gradients:
 
 def backward(call: Call, signals: Signals, grad_output: Array) -> Gradients:
     """The gradients of all parameters, from the gradient in the outputs and the signals of a forward pass."""
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), summed_together() if call.backend.on_gpu else NOTHING:
         gradients = backward_pass(call.layers, call.x, signals, grad_output, input_grad=call.input_grad)
     if not call.keep_signals:
         gradients.signals = None
     return gradients
+
+
+def _few_launches(call: Call) -> Gradients:
+    """The same on a GPU, where one launch takes the last layer and the loss from the product to the gradient in t.
+
+    The loops do the other layers, with one launch of jit/device_layers.py between two products.
+    """
+    *below, (weight, bias, activation) = call.layers
+    with summed_together():
+        signals = forward_pass(below, call.x)
+        z = signals.nonlinear[-1] if below else call.x
+        product = matmul(z, weight.T)
+        top = fused_loss(activation, call.loss, product, bias, call.y, call.weight, call.scale, call.keep_signals)
+        grad_weight = outer(top.grad_t, z)
+        grad_z = matmul(top.grad_t, weight) if below or call.input_grad else None
+        gradients = backward_pass(below, call.x, signals, grad_z, input_grad=call.input_grad)
+    gradients.weights.append(grad_weight)
+    gradients.biases.append(top.grad_bias)
+    gradients.loss = top.loss
+    signals.linear.append(top.t)
+    signals.nonlinear.append(top.z)
+    signals.grad_linear.append(top.grad_t)
+    signals.grad_nonlinear.append(top.grad_z)
+    gradients.signals = signals if call.keep_signals else None
+    return gradients
+
+
+def may_fuse(call: Call) -> bool:
+    """Whether the last activation and the loss are formulas or built in, so that a kernel can hold both."""
+    formula_loss = getattr(call.loss, "is_formula", False) or type(call.loss) is SoftmaxCrossEntropy
+    return formula_loss and getattr(call.layers[-1].activation, "is_formula", False)
 
 
 def may_recycle(call: Call) -> bool:

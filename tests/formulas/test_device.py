@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from backprop_xp.kernels import source
@@ -104,6 +106,24 @@ def test_beyond_one_grid(cupy, monkeypatch):
 def test_parameters_reach_a_float_kernel_as_floats(cupy):
     t = np.array([-2.0, 3.0], np.float32)
     close(ACTIVATIONS["leaky_relu"](negative_slope=0.25)(cupy.asarray(t)), np.float32([-0.5, 3]), "float32")
+
+
+def test_a_python_number_never_reaches_a_kernel():
+    """CuPy would pass it as a double or a 64-bit integer, and a kernel that declares a float would read garbage."""
+    for number in (0.25, 3, True):
+        with pytest.raises(TypeError, match=f"NumPy scalars of the types it declares, got the Python number {number}"):
+            device.launch(None, (1,), 32, [np.float32(1), number])
+
+
+def test_kernels_are_named_without_templates():
+    """With name_expressions, CuPy compiles templates of several parameters anew in every process."""
+    package = Path(device.__file__).parents[1]
+    code = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    assert not [path for path, text in code.items() if "name_expressions" in text]
+    compiling = {path.name for path, text in code.items() if "RawKernel(" in text or "RawModule(" in text}
+    assert {"device.py", "device_layers.py"} <= compiling
+    for path, text in code.items():
+        assert path.name not in compiling or 'extern "C"' in text or "BPX_ENTRY" in text, path
 
 
 @pytest.mark.gpu

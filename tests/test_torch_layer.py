@@ -1,0 +1,214 @@
+"""Nets as layers of PyTorch models: the same numbers as PyTorch alone, in shared memory."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+from backprop_xp import Activation, Net
+
+torch = pytest.importorskip("torch")
+
+from backprop_xp.torch_layer import as_torch  # noqa: E402
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("this PyTorch sees no CUDA device")
+    return request.param
+
+
+def make(sizes=(3, 4, 2), activations=("tanh", "softplus"), dtype="float64", device="cpu", **options):
+    backend = "numpy" if device == "cpu" else "cupy"
+    return Net(sizes, activations, dtype=dtype, rng=0, backend=backend, **options)
+
+
+def pure(net, device):
+    """The same model in PyTorch's own layers."""
+    functions = {"tanh": torch.nn.Tanh, "softplus": torch.nn.Softplus, "relu": torch.nn.ReLU}
+    layers = []
+    for i, f in enumerate(net.activations):
+        linear = torch.nn.Linear(
+            net.sizes[i], net.sizes[i + 1], bool(net.biases), device, getattr(torch, net.dtype.name)
+        )
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_dlpack(net.weights[i].data))
+            if net.biases:
+                linear.bias.copy_(torch.from_dlpack(net.biases[i].data))
+        layers += [linear, functions[f.name]()]
+    return torch.nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (5, 3), (2, 3, 3)])
+def test_gradcheck(shape, bias, device):
+    layer = as_torch(make(bias=bias, device=device))
+    x = torch.randn(*shape, dtype=torch.float64, device=device, requires_grad=True)
+    assert layer(x).shape == (*shape[:-1], 2)
+    assert torch.autograd.gradcheck(lambda x, *_: layer(x), (x, *layer.parameters()))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_mixed_model_trains_like_a_pure_one(dtype, device):
+    torch.manual_seed(0)
+    net = make((4, 8, 3), ("tanh", "relu"), dtype, device, bias=True)
+    kind = getattr(torch, dtype)
+    first, last = (torch.nn.Linear(a, b, device=device, dtype=kind) for a, b in ((5, 4), (3, 2)))
+    theirs = torch.nn.Sequential(copy.deepcopy(first), pure(net, device), copy.deepcopy(last))
+    ours = torch.nn.Sequential(first, as_torch(net), last)
+    x, y = torch.randn(16, 5, device=device, dtype=kind), torch.randn(16, 2, device=device, dtype=kind)
+    optimizers = [torch.optim.Adam(model.parameters(), 0.05) for model in (ours, theirs)]
+    for _ in range(10):
+        losses = []
+        for model, optimizer in zip((ours, theirs), optimizers):
+            optimizer.zero_grad()
+            losses.append(((model(x) - y) ** 2).mean())
+            losses[-1].backward()
+            optimizer.step()
+        torch.testing.assert_close(*losses, rtol=1e-4 if dtype == "float32" else 1e-10, atol=1e-6)
+
+
+def test_parameters_share_memory(device):
+    net = make(bias=True, device=device)
+    layer, x = as_torch(net), torch.ones(2, 3, dtype=torch.float64, device=device)
+    before = layer(x)
+    net.weights[0].data *= 2
+    assert not torch.equal(layer(x), before)
+    with torch.no_grad():
+        layer.biases[1].fill_(7)
+    assert (net.biases[1].data == 7).all()
+    np.testing.assert_allclose(layer(x).detach().cpu(), net.to("numpy")(np.ones((2, 3))), rtol=1e-12)
+
+
+def test_a_converted_module_goes_on_alone():
+    net = make()
+    layer = as_torch(net).float()
+    assert layer(torch.ones(2, 3)).dtype == torch.float32
+    with torch.no_grad():
+        layer.weights[0].zero_()
+    assert net.weights[0].data.any() and net.weights[0].data.dtype == np.float64
+    copied = copy.deepcopy(layer)
+    copied.load_state_dict(as_torch(make()).state_dict())
+    torch.testing.assert_close(copied(torch.ones(3)), torch.tensor(net(np.ones(3)), dtype=torch.float32))
+
+
+def test_arrays_that_cannot_be_shared_are_replaced_in_the_net(recwarn):
+    net = make()
+    net.weights[0].data = net.weights[0].data[::-1]
+    net.weights[1].data.flags.writeable = False
+    layer = as_torch(net)
+    assert not recwarn.list
+    for w, p in zip(net.weights, layer.weights):
+        assert np.shares_memory(w.data, p.detach().numpy())
+
+
+def test_it_is_differentiated_once(device):
+    layer = as_torch(make(device=device))
+    x = torch.ones(2, 3, dtype=torch.float64, device=device, requires_grad=True)
+    for loss in (layer(x).sum(), (layer(x) ** 2).sum()):
+        (grad,) = torch.autograd.grad(loss, x, create_graph=True)
+        with pytest.raises(RuntimeError, match="can be differentiated once: its gradients have no derivatives"):
+            (loss + (grad**2).sum()).backward()
+
+
+def test_two_backward_passes_through_one_forward_pass(device):
+    layer = as_torch(make(bias=True, device=device))
+    x = torch.randn(4, 3, dtype=torch.float64, device=device, requires_grad=True)
+    z = layer(x)
+    z.sum().backward(retain_graph=True)
+    once = [p.grad.clone() for p in (x, *layer.parameters())]
+    z.sum().backward()
+    for p, grad in zip((x, *layer.parameters()), once):
+        torch.testing.assert_close(p.grad, 2 * grad)
+
+
+def test_what_is_frozen_gets_no_gradient():
+    layer = as_torch(make())
+    layer.weights[0].requires_grad_(False)
+    layer(torch.ones(2, 3, dtype=torch.float64)).sum().backward()
+    assert layer.weights[0].grad is None and layer.weights[1].grad is not None
+
+
+def test_a_weight_changed_before_the_backward_pass_is_noticed():
+    layer = as_torch(make())
+    z = layer(torch.ones(2, 3, dtype=torch.float64)).sum()
+    with torch.no_grad():
+        layer.weights[1].add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.backward()
+
+
+@pytest.mark.parametrize("name", ["identity", "tanh"])
+def test_the_output_may_be_changed_in_place(name):
+    class Same(Activation):
+        def __call__(self, x):
+            return x
+
+        def grad(self, x):
+            return 1 + x
+
+    for last in (name, Same()):
+        layer, x = as_torch(make(activations=("tanh", last))), torch.ones(2, 3, dtype=torch.float64)
+        expected = torch.autograd.grad(layer(x).sum() * 2, layer.weights[0])[0]
+        torch.testing.assert_close(torch.autograd.grad(layer(x).mul_(2).sum(), layer.weights[0])[0], expected)
+
+
+def test_an_empty_batch(device):
+    layer = as_torch(make(bias=True, device=device))
+    layer(torch.empty(0, 3, dtype=torch.float64, device=device)).sum().backward()
+    assert not layer.weights[0].grad.any() and not layer.biases[1].grad.any()
+
+
+@pytest.mark.parametrize(
+    "x, error, message",
+    [
+        (
+            torch.ones(2, 3),
+            TypeError,
+            "x must be torch.float64 on cpu, as the parameters are; got torch.float32 on cpu",
+        ),
+        (torch.ones(2, 4, dtype=torch.float64), ValueError, r"x must be \(..., 3\), got shape \(2, 4\)"),
+        (torch.tensor(1.0, dtype=torch.float64), ValueError, r"x must be \(..., 3\), got shape \(\)"),
+        (torch.ones(3, device="meta", dtype=torch.float64), TypeError, "on cpu.*got torch.float64 on meta"),
+    ],
+)
+def test_errors(x, error, message):
+    with pytest.raises(error, match=message):
+        as_torch(make())(x)
+
+
+def test_on_a_device_that_no_net_computes_on():
+    with pytest.raises(TypeError, match="a net computes on 'cpu' or 'cuda', got a tensor on meta"):
+        as_torch(make()).to("meta")(torch.ones(3, dtype=torch.float64, device="meta"))
+
+
+@pytest.mark.gpu
+def test_a_net_on_a_device_that_pytorch_does_not_see():
+    pytest.importorskip("cupy")
+    if torch.cuda.is_available():
+        pytest.skip("this PyTorch sees a CUDA device")
+    with pytest.raises(
+        RuntimeError, match=r"the net is on 'cupy' and this PyTorch sees no CUDA device: .*to\('numpy'\)"
+    ):
+        as_torch(make(device="cuda"))
+
+
+@pytest.mark.gpu
+def test_it_runs_on_pytorchs_current_stream():
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch sees no CUDA device")
+    net, stream = make((64, 512, 512), bias=True, device="cuda"), torch.cuda.Stream()
+    layer, x = as_torch(net), torch.randn(4096, 64, dtype=torch.float64, device="cuda")
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        late = x * 2
+        z = layer(late)
+        z.sum().backward()
+        grad = layer.weights[0].grad.clone()
+    stream.synchronize()
+    torch.testing.assert_close(grad, torch.autograd.grad(layer(2 * x).sum(), layer.weights[0])[0])

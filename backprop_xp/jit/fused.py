@@ -61,7 +61,7 @@ WIDE_PARAMETERS = 3000
 MOST_WIDTH = 4096
 #: Samples in a chunk of the narrow form: a small net's sums take long beside its samples, a large one's do not.
 CHUNK, SMALL_CHUNK, SMALL_NET = 1024, 4096, 256
-#: The same of the wide form: an eighth of the batch within bounds. A chunk's sums cost memory traffic for each parameter,
+#: The same of the wide form: an eighth of the batch within bounds. A chunk costs memory traffic for each parameter,
 #: and a thread has to be woken for it, but threads need chunks to work on.
 LEAST_WIDE_CHUNK, MOST_WIDE_CHUNK, WORTH_A_THREAD = 64, 2048, 6e6  # multiply-adds
 
@@ -111,7 +111,7 @@ def wide_chunk(multiply_adds: int, samples: int, rows: int) -> int:
 
     ``multiply_adds`` are those of one sample.
     """
-    least = max(int(WORTH_A_THREAD / multiply_adds), LEAST_WIDE_CHUNK)
+    least = max(int(WORTH_A_THREAD / max(1, multiply_adds)), LEAST_WIDE_CHUNK)
     wanted = min(max(samples // 8, least), MOST_WIDE_CHUNK)
     return wanted if wanted < rows else wanted // rows * rows
 

@@ -7,6 +7,7 @@ import pytest
 
 from backprop_xp import Net
 from backprop_xp.formulas import device
+from backprop_xp.graph import Dropout, GraphNet, Input, Linear
 from backprop_xp.tensor import Tensor
 from backprop_xp.training import SGD, Adagrad, Adam, AdamW, DivergedError, RMSprop, steps
 
@@ -83,6 +84,17 @@ def test_a_run_with_everything_around_it(data):
         assert f.loss == pytest.approx(e.loss, rel=1e-10)
         assert f.validation_loss == pytest.approx(e.validation_loss, rel=1e-10)
     assert first.best == second.best
+
+
+def test_a_graph(data):
+    results = []
+    for backend in ("numpy", "cupy"):
+        nodes = {"x": Input(3), "h": (Linear(4), "x"), "d": (Dropout(0.5), "h"), "y": (Linear(2), "d")}
+        made = GraphNet(nodes, loss="mse", reduction="mean", rng=0, backend=backend, engine="layered")
+        made.fit(*data, batch_size=8, epochs=2)
+        results.append(host(made))
+    for p, q in zip(*results):
+        np.testing.assert_allclose(q, p, rtol=1e-9, atol=1e-11)
 
 
 def test_the_loss_stays_on_the_device_if_nothing_waits_for_it(cupy, data):

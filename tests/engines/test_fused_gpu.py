@@ -204,6 +204,19 @@ def test_own_formulas_run_fused_and_python_layered(random):
         net.loss_and_grad(x)
 
 
+@pytest.mark.parametrize(
+    "sizes, reason", [((64, 64, 10), "need too many registers"), ((90, 4, 4), "need too much shared memory")]
+)
+def test_a_net_that_is_too_large_for_threads_runs_otherwise(sizes, reason):
+    net = Net(sizes, dtype="float32", backend="cupy", rng=0)
+    plan = net.plan(np.ones((5, sizes[0])))
+    assert plan.engine != "fused"
+    assert reason in plan.reason
+    net.engine = "fused"
+    with pytest.raises(ValueError, match=f"the fused engine can't run this call: .* {reason}"):
+        net.loss_and_grad(np.ones((5, sizes[0])))
+
+
 def test_a_batch_of_none_and_one_sample_run_layered():
     _, net = pair(*NETS[7], "float64")
     assert float(net.loss_and_grad(np.ones((0, 5)))) == 0

@@ -11,7 +11,7 @@ ARTICLE = (5, 10, 4, 12), ("tanh", "sigmoid", "identity"), "half_sum_sq"
 DEFAULT = (80, 90, 100)
 
 
-def source(sizes, names, loss, dtype="float32", *, variant="InRegisters", dense=True, **options):
+def source(sizes, names, loss, dtype="float32", *, variant="ReadingAhead", dense=True, **options):
     activations = [get_activation(name) for name in names]
     kind = loss if loss in ("classes", "probabilities", None) else type(get_loss(loss))
     texts = tuple(f.text for f in activations)
@@ -25,7 +25,7 @@ def resources(code, architecture):
     return taken
 
 
-@pytest.mark.parametrize("dtype, variant", [("float32", "InRegisters"), ("float64", "SharedOut")])
+@pytest.mark.parametrize("dtype, variant", [("float32", "ReadingAhead"), ("float64", "SharedOut")])
 def test_the_articles_net_everywhere(dtype, variant):
     nvrtc = pytest.importorskip("nvrtc")
     for architecture in nvrtc.ARCHITECTURES:
@@ -37,7 +37,7 @@ def test_the_articles_net_everywhere(dtype, variant):
 @pytest.mark.parametrize(
     "code",
     [
-        source((8, 8, 3), ("relu", "identity"), "classes", bias=True, factors=True),
+        source((8, 8, 3), ("relu", "identity"), "classes", bias=True, factors=True, variant="InRegisters"),
         source((16, 16, 16, 10), ("gelu", "relu", "identity"), "probabilities", bias=True, variant="SharedOut", dense=False),
         source((10, 10, 10), ("tanh", "mish"), "huber", "float64", bias=True, factors=True, input_grad=True, variant="SharedOut"),
         source(*ARTICLE[:2], "mse", bias=True, factors=True, input_grad=True, variant="SharedOut"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backprop_xp import get_activation, get_loss
-from backprop_xp.jit import fused, fused_cuda
+from backprop_xp.jit import cuda, fused, fused_cuda
 
 ARTICLE = (5, 10, 4, 12), ("tanh", "sigmoid", "identity"), "half_sum_sq"
 DEFAULT = (80, 90, 100)
@@ -21,7 +21,7 @@ def source(sizes, names, loss, dtype="float32", *, variant="ReadingAhead", dense
 
 def resources(code, architecture):
     nvrtc = pytest.importorskip("nvrtc")
-    (taken,) = nvrtc.compile_for(code, architecture)[1].values()
+    (taken,) = nvrtc.compile_for(code, architecture, cuda.OPTIONS)[1].values()
     return taken
 
 
@@ -50,7 +50,7 @@ def test_variants_compile_everywhere_and_spill_nothing_by_default(code):
 def test_float_kernels_compute_nothing_in_double_but_the_losses_of_chunks():
     nvrtc = pytest.importorskip("nvrtc").nvrtc
     program = nvrtc.createProgram(source(*ARTICLE[:2], "mse", bias=True, factors=True), "kernel.cu", (), ())
-    nvrtc.compileProgram(program, ("-arch=compute_90", "-std=c++17"))
+    nvrtc.compileProgram(program, ("-arch=compute_90", *cuda.OPTIONS))
     lines = [line.strip() for line in nvrtc.getPTX(program).decode().splitlines()]
     doubles = [line.split()[0] for line in lines if ".f64" in line and not line.startswith((".", "//"))]
     # one conversion, and additions over a warp and over the block

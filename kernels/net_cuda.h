@@ -261,7 +261,7 @@ template <class SUMS, class S> BPX_FN void run_backprop(const Batch<S>& batch, c
       if constexpr (SUMS::ahead) {
         BPX_UNROLL
         for (int i = 0; i < in; ++i) x[i] = next[i];
-        load_row<in, Net::dense>(x_at + threads * batch.x_row, batch.x_column, left > threads, next);
+        if (left > threads) load_row<in, Net::dense>(x_at + threads * batch.x_row, batch.x_column, true, next);
       } else {
         load_row<in, Net::dense>(x_at, batch.x_column, valid, x);
       }

@@ -18,8 +18,9 @@ from .chunk_sums import ChunkSums
 
 #: kernels/net_cuda.h: threads of a block.
 THREADS = 128
-#: Samples of a chunk, powers of two: a few a thread, or its sums cost more than its samples; but enough chunks for all.
-FEWEST_SAMPLES, MOST_SAMPLES, ENOUGH_CHUNKS = 256, 4096, 256
+#: Samples of a chunk, powers of two: a few a thread, or its sums cost more than its samples; but enough chunks for all
+#: blocks, of which two to four are at work on each multiprocessor, and an H100 has 132 of those.
+FEWEST_SAMPLES, MOST_SAMPLES, ENOUGH_CHUNKS = 256, 4096, 512
 #: Of a thread's 255 registers, what signals and sums may take beside weights, addresses and temporary results.
 MOST_REGISTERS = 150
 #: Of shared memory without asking for more.

@@ -224,6 +224,6 @@ def test_a_batch_of_none_and_one_sample_run_layered():
     assert net.plan(np.ones((0, 5))).engine == net.plan(np.ones(5)).engine == "layered"
 
 
-@pytest.mark.parametrize("n, chunk", [(1, 256), (1 << 16, 256), (1 << 17, 512), (1 << 20, 4096), (1 << 30, 4096)])
+@pytest.mark.parametrize("n, chunk", [(1, 256), (1 << 17, 256), (1 << 18, 512), (1 << 20, 2048), (1 << 30, 4096)])
 def test_chunks_fill_a_large_device(n, chunk):
     assert fused_gpu.chunk_samples(n) == chunk

@@ -7,8 +7,9 @@
 // of threads and of warps are added in a fixed order, so a chunk's sums depend on its samples alone. Where the gradients'
 // sums are is a type:
 //
-//   InRegisters  every thread has a sum for each parameter: the fastest, for nets of up to some 150 parameters in float
-//   SharedOut    every warp has: its threads tell one another their signals, and each sums some of the parameters
+//   InRegisters   every thread has a sum for each parameter: the fastest, for nets of up to some 150 parameters in float
+//   ReadingAhead  as well, and a sample's features are read while the one before it is at work
+//   SharedOut     every warp has: its threads tell one another their signals, and each sums some of the parameters
 
 namespace bpx {
 
@@ -40,8 +41,8 @@ template <int N, bool DENSE, class S> BPX_FN void load_row(const S* from, i64 co
   for (int i = 0; i < N; ++i) to[i] = valid ? from[DENSE ? i : i * column] : S(0);
 }
 
-/// The sums of N numbers over the threads of a warp: v[0] ... v[count - 1] of each thread become those of numbers
-/// first(i), of which there are none where that is N or more. Half of the numbers are sent away in each step.
+/// The sums of N numbers over the threads of a warp: half of what a thread has is sent away in each step, and what is left,
+/// v[0] ... v[Folded<N>::count - 1], are the sums of a few numbers, another few in each thread.
 template <int N, int STEP = 16, class S> BPX_FN void fold(S* v) {
   if constexpr (STEP > 0) {
     constexpr int half = (N + 1) / 2;
@@ -56,7 +57,7 @@ template <int N, int STEP = 16, class S> BPX_FN void fold(S* v) {
 }
 template <int N, int STEP = 16> struct Folded {
   static constexpr int half = (N + 1) / 2, count = Folded<half, STEP / 2>::count;
-  /// Which number v[i] is the sum of; `none` or more: of no number.
+  /// Which number v[i] is the sum of, `none` if of no number.
   BPX_FN static int number(int i, int none) {
     const int k = Folded<half, STEP / 2>::number(i, none);
     const int mine = k + (threadIdx.x & STEP ? half : 0);
@@ -80,7 +81,7 @@ template <class NET> struct InRegisters {
   using Net = NET;
   using S = typename Net::S;
   static constexpr int P = Net::Layers::params;
-  static constexpr bool together = false;  // every thread works at its own pace
+  static constexpr bool together = false, ahead = false;  // every thread works at its own pace
   struct Memory {};
   S sums[P];
 
@@ -100,6 +101,11 @@ template <class NET> struct InRegisters {
       }
     });
   }
+};
+
+template <class NET> struct ReadingAhead : InRegisters<NET> {
+  static constexpr bool ahead = true;
+  using InRegisters<NET>::InRegisters;
 };
 
 /// How the sums of an (OUT, IN) layer are shared out among a warp's threads: in tiles of rows x columns, tile t to thread
@@ -135,7 +141,7 @@ template <class NET> struct SharedOut {
   using Net = NET;
   using S = typename Net::S;
   using All = AllShares<typename Net::Layers>;
-  static constexpr bool together = true;  // a warp's threads exchange signals
+  static constexpr bool together = true, ahead = false;  // a warp's threads exchange signals
   static constexpr int vector = 16 / sizeof(S), row = 32 + vector;  // so that threads read different banks
   struct __align__(16) Vector { S v[vector]; };
   struct Memory { Vector signals[warps][All::signals][row / vector]; };
@@ -146,7 +152,7 @@ template <class NET> struct SharedOut {
     BPX_UNROLL
     for (int i = 0; i < All::sums; ++i) sums[i] = S(0);
   }
-  /// op(index of the sum, row, column) for each sum of this thread; rows and columns beyond the layer's are no sums.
+  /// op(rows, columns, first sum, first row, first column) for each tile of this thread, whole or not, in the layer or not.
   template <class L, int AT, class Op> BPX_FN void each(Op op) {
     using Mine = Shares<L::out, L::in + L::bias>;
     BPX_UNROLL
@@ -246,11 +252,19 @@ template <class SUMS, class S> BPX_FN void run_backprop(const Batch<S>& batch, c
     S sum = S(0);
     // of the chunk's samples, this one and those behind it
     int left = int(batch.n - begin < batch.chunk ? batch.n - begin : batch.chunk) - int(threadIdx.x);
+    S next[in];
+    if constexpr (SUMS::ahead) load_row<in, Net::dense>(x_at, batch.x_column, left > 0, next);
     for (; left > (SUMS::together ? -int(threadIdx.x % 32) : 0); left -= threads) {
       forget_loads();  // or all weights would stay in registers from one sample to the next: their place is the sums'
       const bool valid = !SUMS::together || left > 0;
       S x[in], y[targets ? targets : 1], weight = S(1), loss;
-      load_row<in, Net::dense>(x_at, batch.x_column, valid, x);
+      if constexpr (SUMS::ahead) {
+        BPX_UNROLL
+        for (int i = 0; i < in; ++i) x[i] = next[i];
+        if (left > threads) load_row<in, Net::dense>(x_at + threads * batch.x_row, batch.x_column, true, next);
+      } else {
+        load_row<in, Net::dense>(x_at, batch.x_column, valid, x);
+      }
       if constexpr (target == Target::values) load_row<out, Net::dense>(y_at, batch.y_column, valid, y);
       if constexpr (target == Target::classes) y[0] = valid ? S(*y_at) : S(0);
       if constexpr (Net::factors) {

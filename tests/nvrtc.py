@@ -25,13 +25,15 @@ class Resources:
     stack: int
 
 
-def compile_for(source: str, architecture: int) -> tuple[bytes, dict[str, Resources]]:
+def compile_for(
+    source: str, architecture: int, options: tuple[str, ...] = ("-std=c++17",)
+) -> tuple[bytes, dict[str, Resources]]:
     """The device code for sm_``architecture``, and each kernel's resources. Fails with NVRTC's log."""
     program = nvrtc.createProgram(source, "kernel.cu", (), ())
     # CuPy appends -ftz=true itself; NVRTC's other defaults are CuPy's too
-    options = (f"-arch=sm_{architecture}", "-std=c++17", "-ftz=true", "--ptxas-options=-v")
+    always = (f"-arch=sm_{architecture}", "-ftz=true", "--ptxas-options=-v")
     try:
-        nvrtc.compileProgram(program, options)
+        nvrtc.compileProgram(program, (*options, *always))
     except nvrtc.NVRTCError:
         pytest.fail(f"sm_{architecture}: {nvrtc.getProgramLog(program)[:3000]}")
     resources, name = {}, ""

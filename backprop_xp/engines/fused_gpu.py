@@ -18,8 +18,9 @@ from .chunk_sums import ChunkSums
 
 #: kernels/net_cuda.h: threads of a block.
 THREADS = 128
-#: Samples of a chunk, powers of two: a few a thread, or its sums cost more than its samples; but enough chunks for all.
-FEWEST_SAMPLES, MOST_SAMPLES, ENOUGH_CHUNKS = 256, 4096, 256
+#: Samples of a chunk, powers of two: a few a thread, or its sums cost more than its samples; but enough chunks for all
+#: blocks, of which two to four are at work on each multiprocessor, and an H100 has 132 of those.
+FEWEST_SAMPLES, MOST_SAMPLES, ENOUGH_CHUNKS = 256, 4096, 512
 #: Of a thread's 255 registers, what signals and sums may take beside weights, addresses and temporary results.
 MOST_REGISTERS = 150
 #: Of shared memory without asking for more.
@@ -73,10 +74,9 @@ def intermediate_bytes(call: Call) -> int:
 def forward(call: Call) -> tuple[Array, Signals | None]:
     """The net's outputs."""
     output = call.backend.xp.empty((call.samples, call.sizes[-1]), call.dtype)
-    x = _readable(call.x)
-    program = _program(call, None, x.strides[1] == x.itemsize)
+    program = _program(call, None, _dense(call.x))
     blocks = min(-(-call.samples // THREADS), program.blocks)
-    _launch(program, blocks, call, 0, x, (), output)
+    _launch(program, blocks, call, 0, (), output)
     return output, None
 
 
@@ -94,18 +94,14 @@ def loss_and_grad(call: Call) -> Gradients:
 def add_piece(call: Call, sums: ChunkSums, chunk: int, grad_x: Array | None = None) -> None:
     """Compute the chunks of a call's samples; ``sums`` may hold those of samples before, which were whole chunks."""
     chunks = -(-call.samples // chunk)
-    x, y = _readable(call.x), None if call.y is None else _readable(call.y)
-    dense = all(a is None or a.ndim == 1 or a.strides[1] == a.itemsize for a in (x, y))
-    program = _program(call, arguments.loss_key(call), dense)
+    program = _program(call, arguments.loss_key(call), _dense(call.x) and _dense(call.y))
     rows, losses = sums.place(chunks)
-    weight = None if call.weight is None else _readable(call.weight)
-    targets = (y, *_strides(y), weight, _strides(weight)[0], call.dtype.type(call.scale), grad_x, rows, losses)
-    _launch(program, min(chunks, program.blocks), call, chunk, x, targets)
+    targets = (call.y, *_strides(call.y), call.weight, _strides(call.weight)[0])
+    results = (call.dtype.type(call.scale), grad_x, rows, losses)
+    _launch(program, min(chunks, program.blocks), call, chunk, (*targets, *results))
 
 
-def _launch(
-    program: Program, blocks: int, call: Call, chunk: int, x: Array, targets: tuple[Any, ...], *outputs: Array
-) -> None:
+def _launch(program: Program, blocks: int, call: Call, chunk: int, targets: tuple[Any, ...], *outputs: Array) -> None:
     """``bpx::Batch`` of kernels/net_cuda.h, the parameters, and the scalars."""
     number, null, none = call.dtype.type, np.uintp(0), np.int64(0)
     targets = targets or (null, none, none, null, none, number(1), null, null, null)
@@ -116,8 +112,8 @@ def _launch(
         (
             np.int64(call.samples),
             np.int64(chunk),
-            x,
-            *_strides(x),
+            call.x,
+            *_strides(call.x),
             *(null if a is None else a for a in targets),
             *outputs,
             *(call.backend.xp.ascontiguousarray(a) for a in parameters),
@@ -143,10 +139,9 @@ def _program(call: Call, loss: Any, dense: bool) -> Program:
     return _programs[key]
 
 
-def _readable(array: Array) -> Array:
-    """The array itself, in place, unless its elements lie at odd addresses."""
-    odd = any(stride % array.itemsize for stride in array.strides)
-    return array.copy() if odd else array
+def _dense(array: Array | None) -> bool:
+    """Whether the features of a sample are adjacent."""
+    return array is None or array.ndim == 1 or array.strides[1] == array.itemsize
 
 
 def _strides(array: Array | None) -> tuple[np.int64, np.int64]:

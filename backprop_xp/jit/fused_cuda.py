@@ -11,7 +11,7 @@ from .elementwise import NUMBERS
 from .fused import Shape, declarations
 
 #: Where a variant keeps the gradients' sums, the fastest first: see kernels/net_cuda.h.
-VARIANTS = ("InRegisters", "SharedOut")
+VARIANTS = ("ReadingAhead", "InRegisters", "SharedOut")
 #: So many registers for sums are worth a try: a thread has 255.
 MOST_SUM_REGISTERS = 200
 WRITTEN_OUT = {cls.text: f"bpx::{cls.cuda_kernel}" for cls in ACTIVATIONS.values() if cls.cuda_kernel}

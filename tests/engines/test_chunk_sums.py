@@ -8,12 +8,13 @@ from backprop_xp.kernels import source
 
 from backprop_xp.engines.chunk_sums import ROWS, ChunkSums
 from backprop_xp.engines.tree import ChunkTree
+from backprop_xp.jit import cuda
 
 
 def test_it_compiles_for_every_architecture():
     nvrtc = pytest.importorskip("nvrtc")
     for architecture in nvrtc.ARCHITECTURES:
-        _, resources = nvrtc.compile_for(source("sums_cuda.h"), architecture)
+        _, resources = nvrtc.compile_for(source("sums_cuda.h"), architecture, cuda.OPTIONS)
         assert len(resources) == 2
         assert not any(r.spills or r.stack for r in resources.values())
 

@@ -150,11 +150,12 @@ def test_strided_inputs_are_read_in_place(random, cupy):
     assert_close([host(net(on_device[0]))], [reference(on_host[0])], "float64")
 
 
-def test_elements_at_odd_addresses(cupy):
-    _, net = pair(*NETS[7], "float64")
-    raw = cupy.zeros(41 * 44, np.uint8)
-    x = cupy.ndarray((41, 5), np.float64, raw.data, strides=(44, 8))
-    assert float(net.loss_and_grad(x)) == pytest.approx(41 * float(net.loss_and_grad(cupy.zeros((1, 5)))))
+@pytest.mark.parametrize("sizes", [(1, 1), (40, 2), (2, 40), (6,) * 7])
+def test_uneven_widths_and_depths(sizes, random):
+    names = (["tanh", "silu", "relu", "identity"] * 2)[: len(sizes) - 1]
+    reference, net = pair(sizes, names, "half_sum_sq", True, "float32")
+    x = random.normal(size=(BLOCK + 2, sizes[0])).astype(np.float32)
+    assert_close(everything(net, x), everything(reference, x), "float32")
 
 
 def test_parameters_are_read_as_they_are_now(random, cupy):
@@ -204,12 +205,25 @@ def test_own_formulas_run_fused_and_python_layered(random):
         net.loss_and_grad(x)
 
 
+@pytest.mark.parametrize(
+    "sizes, reason", [((64, 64, 10), "need too many registers"), ((90, 4, 4), "need too much shared memory")]
+)
+def test_a_net_that_is_too_large_for_threads_runs_otherwise(sizes, reason):
+    net = Net(sizes, dtype="float32", backend="cupy", rng=0)
+    plan = net.plan(np.ones((5, sizes[0])))
+    assert plan.engine != "fused"
+    assert reason in plan.reason
+    net.engine = "fused"
+    with pytest.raises(ValueError, match=f"the fused engine can't run this call: .* {reason}"):
+        net.loss_and_grad(np.ones((5, sizes[0])))
+
+
 def test_a_batch_of_none_and_one_sample_run_layered():
     _, net = pair(*NETS[7], "float64")
     assert float(net.loss_and_grad(np.ones((0, 5)))) == 0
     assert net.plan(np.ones((0, 5))).engine == net.plan(np.ones(5)).engine == "layered"
 
 
-@pytest.mark.parametrize("n, chunk", [(1, 256), (1 << 16, 256), (1 << 17, 512), (1 << 20, 4096), (1 << 30, 4096)])
+@pytest.mark.parametrize("n, chunk", [(1, 256), (1 << 17, 256), (1 << 18, 512), (1 << 20, 2048), (1 << 30, 4096)])
 def test_chunks_fill_a_large_device(n, chunk):
     assert fused_gpu.chunk_samples(n) == chunk

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from backprop_xp import get_activation, get_loss
-from backprop_xp.jit import fused, fused_cuda
+from backprop_xp.jit import cuda, fused, fused_cuda
 
 ARTICLE = (5, 10, 4, 12), ("tanh", "sigmoid", "identity"), "half_sum_sq"
 DEFAULT = (80, 90, 100)
 
 
-def source(sizes, names, loss, dtype="float32", *, variant="InRegisters", dense=True, **options):
+def source(sizes, names, loss, dtype="float32", *, variant="ReadingAhead", dense=True, **options):
     activations = [get_activation(name) for name in names]
     kind = loss if loss in ("classes", "probabilities", None) else type(get_loss(loss))
     texts = tuple(f.text for f in activations)
@@ -21,41 +21,36 @@ def source(sizes, names, loss, dtype="float32", *, variant="InRegisters", dense=
 
 def resources(code, architecture):
     nvrtc = pytest.importorskip("nvrtc")
-    (taken,) = nvrtc.compile_for(code, architecture)[1].values()
+    (taken,) = nvrtc.compile_for(code, architecture, cuda.OPTIONS)[1].values()
     return taken
-
-
-@pytest.mark.parametrize("dtype, variant", [("float32", "InRegisters"), ("float64", "SharedOut")])
-def test_the_articles_net_everywhere(dtype, variant):
-    nvrtc = pytest.importorskip("nvrtc")
-    for architecture in nvrtc.ARCHITECTURES:
-        taken = resources(source(*ARTICLE, dtype, variant=variant), architecture)
-        if architecture in DEFAULT:
-            assert (taken.spills, taken.stack) == (0, 0), architecture
 
 
 @pytest.mark.parametrize(
     "code",
     [
-        source((8, 8, 3), ("relu", "identity"), "classes", bias=True, factors=True),
+        source(*ARTICLE),
+        source(*ARTICLE, "float64", variant="SharedOut"),
+        source((8, 8, 3), ("relu", "identity"), "classes", bias=True, factors=True, variant="InRegisters"),
         source((16, 16, 16, 10), ("gelu", "relu", "identity"), "probabilities", bias=True, variant="SharedOut", dense=False),
         source((10, 10, 10), ("tanh", "mish"), "huber", "float64", bias=True, factors=True, input_grad=True, variant="SharedOut"),
         source(*ARTICLE[:2], "mse", bias=True, factors=True, input_grad=True, variant="SharedOut"),
         source(*ARTICLE[:2], None),
         source(*ARTICLE[:2], None, "float64", dense=False),
     ],
-    ids=["classes", "probabilities", "float64", "everything", "forward", "forward64"],
+    ids=["article", "article64", "classes", "probabilities", "float64", "everything", "forward", "forward64"],
 )  # fmt: skip
-def test_default_variants_spill_nothing(code):
-    for architecture in DEFAULT:
+def test_variants_compile_everywhere_and_spill_nothing_by_default(code):
+    nvrtc = pytest.importorskip("nvrtc")
+    for architecture in nvrtc.ARCHITECTURES:
         taken = resources(code, architecture)
-        assert (taken.spills, taken.stack) == (0, 0), architecture
+        if architecture in DEFAULT:
+            assert (taken.spills, taken.stack) == (0, 0), architecture
 
 
 def test_float_kernels_compute_nothing_in_double_but_the_losses_of_chunks():
     nvrtc = pytest.importorskip("nvrtc").nvrtc
     program = nvrtc.createProgram(source(*ARTICLE[:2], "mse", bias=True, factors=True), "kernel.cu", (), ())
-    nvrtc.compileProgram(program, ("-arch=compute_90", "-std=c++17"))
+    nvrtc.compileProgram(program, ("-arch=compute_90", *cuda.OPTIONS))
     lines = [line.strip() for line in nvrtc.getPTX(program).decode().splitlines()]
     doubles = [line.split()[0] for line in lines if ".f64" in line and not line.startswith((".", "//"))]
     # one conversion, and additions over a warp and over the block

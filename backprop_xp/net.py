@@ -232,7 +232,7 @@ class Net(Model):
         return self
 
     def _call(self, x: Any, keep_signals: bool | None) -> Call:
-        x = inputs.as_batch(x, self.sizes[0], self.backend, self.dtype)
+        x = inputs.as_batch(x, self.sizes[0], self.backend, self.dtype, whole=bool(keep_signals))
         keep = x.ndim == 1 if keep_signals is None else keep_signals
         return Call(self.backend, self.dtype, inputs.as_layers(self), x, keep_signals=keep, threads=self.threads)
 

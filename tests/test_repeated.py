@@ -92,12 +92,12 @@ def test_on_a_device_everything_may_change(cupy):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("n", [1, 600])
-def test_targets_and_weights_are_read_anew(n, cupy):
+@pytest.mark.parametrize("engine, n", [("fused", 1), ("fused", 600), ("cooperative", 600)])
+def test_targets_and_weights_are_read_anew(engine, n, cupy):
     random = np.random.default_rng(0)
     x, y = cupy.asarray(random.normal(size=(n, 6))), cupy.asarray(random.integers(0, 3, n).astype(np.int32))
     weight = cupy.asarray(random.uniform(0.5, 2, n))
-    net = Net((6, 3), ("relu",), "softmax_cross_entropy", True, "float32", 1, "cupy", reduction="mean")
+    net = Net((6, 3), ("relu",), "softmax_cross_entropy", True, "float32", 1, "cupy", reduction="mean", engine=engine)
     step = net.repeated(x, y, sample_weight=weight)
     check(net, step, x, y, sample_weight=weight)
     assert step.graph is not None

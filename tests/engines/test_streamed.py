@@ -62,27 +62,27 @@ def numbers(net, x, y=None, **options):
 
 
 CASES = [
-    (*NET, "half_sum_sq", False, "sum"),
-    ((6, 3), ("relu",), "softmax_cross_entropy", True, "mean"),
-    ((3, 2), ("gelu",), "huber", True, "sum"),
-    ((3, 4, 2), (Cube(), "tanh"), "half_squared_error", True, "mean"),
+    (*NET, "half_sum_sq", False, "sum", "fused"),
+    ((6, 3), ("relu",), "softmax_cross_entropy", True, "mean", "fused"),
+    ((3, 2), ("gelu",), "huber", True, "sum", "cooperative"),
+    ((3, 4, 2), (Cube(), "tanh"), "half_squared_error", True, "mean", "layered"),
 ]
 
 
-@pytest.mark.parametrize("sizes, activations, loss, bias, reduction", CASES)
+@pytest.mark.parametrize("sizes, activations, loss, bias, reduction, engine", CASES)
 @pytest.mark.parametrize("n", [256, 1000])
-def test_the_same_numbers_as_in_one_piece(sizes, activations, loss, bias, reduction, n, monkeypatch, request):
+def test_the_same_numbers_as_in_one_piece(sizes, activations, loss, bias, reduction, engine, n, request):
     random = np.random.default_rng(0)
     x, weight = random.normal(size=(n, sizes[0])), random.uniform(0.5, 2, n)
     y = {
         "half_sum_sq": None, "softmax_cross_entropy": random.integers(0, sizes[-1], n).astype(np.int16),
     }.get(loss, random.normal(size=(n, sizes[-1])).astype(np.float32))  # fmt: skip
     options = {} if isinstance(activations[0], Cube) else {"sample_weight": weight}
-    net = Net(sizes, activations, loss, bias, "float64", 1, "cupy", reduction=reduction)
+    net = Net(sizes, activations, loss, bias, "float64", 1, "cupy", reduction=reduction, engine=engine)
     whole, outputs = numbers(net, x, y, **options), net(x).get()
     request.getfixturevalue("small")
     pieces = numbers(net, x, y, **options)
-    exact = net.plan(x).engine != "layered"
+    exact = engine != "layered"
     for a, b in zip(whole, pieces, strict=True):
         np.testing.assert_allclose(b, a, rtol=0 if exact else 1e-12, atol=0 if exact else 1e-14)
     np.testing.assert_allclose(net(x).get(), outputs, rtol=1e-14)

@@ -1,4 +1,4 @@
-# make bench | test | bench-full: each does its own set-up, in .venv, on a machine with Python 3.11+ and make.
+# make bench | test | bench-full | gpu: each does its own set-up, in .venv, on a machine with Python 3.11+ and make.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +16,7 @@ endif
 comma := ,
 extras = $(subst $() ,$(comma),$(strip $(1)))
 
-.PHONY: bench bench-full test lint types clean
+.PHONY: bench bench-full gpu test lint types clean
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m backprop_xp bench
@@ -26,6 +26,36 @@ bench-full: $(VENV)/.full
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# On a machine with a CUDA device: the proof, then the speed, to bench/results/<device>.json and .md. NO_INSTALL=1 takes
+# the packages that $(PYTHON) has, with this folder's through links. TESTS, BENCH and RESULTS make a smaller run.
+TESTS ?=
+BENCH ?= --compile
+RESULTS ?= bench/results
+SANITIZER := $(firstword $(shell command -v compute-sanitizer) $(wildcard /usr/local/cuda/bin/compute-sanitizer))
+ifdef NO_INSTALL
+GPU_READY := build/present
+GPU_RUN := PYTHONPATH=$(CURDIR)/build/present$${PYTHONPATH:+:$$PYTHONPATH} PYTHONSAFEPATH=1
+GPU_PYTHON := $(PYTHON)
+else
+GPU_READY := $(VENV)/.gpu
+GPU_PYTHON := $(BIN)/python
+endif
+
+gpu: $(GPU_READY)
+	$(GPU_RUN) $(GPU_PYTHON) -m pytest -m gpu $(TESTS)
+ifneq ($(SANITIZER),)
+	$(GPU_RUN) $(SANITIZER) --error-exitcode 1 --report-api-errors no $(GPU_PYTHON) -m pytest -m gpu $(TESTS)
+else
+	@echo "compute-sanitizer is not installed: not run"
+endif
+	$(GPU_RUN) $(GPU_PYTHON) -m backprop_xp bench --backend cupy --results $(RESULTS) $(BENCH)
+
+.PHONY: build/present
+build/present:
+	rm -rf $@
+	mkdir -p $@/backprop_xp
+	ln -s $(CURDIR)/backprop_xp/* $(CURDIR)/kernels $(CURDIR)/bench $@/backprop_xp
 
 lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check .
@@ -49,6 +79,11 @@ $(VENV)/.full: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q -e '.[$(call extras,dev $(TEST_GPU_EXTRA))]'
 	touch $@ $(VENV)/.bench
+
+$(VENV)/.gpu: pyproject.toml | $(BIN)/python
+	$(if $(GPU_EXTRA),,$(error no NVIDIA driver answers: nvidia-smi says nothing))
+	$(BIN)/python -m pip install -q -e '.[$(call extras,dev $(GPU_EXTRA))]'
+	touch $@ $(VENV)/.dev $(VENV)/.bench
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -57,10 +57,11 @@ class Backend:
         """A context in which this backend's device is the current one."""
         return NOTHING if self.device is None else self.xp.cuda.Device(self.device)
 
-    def asarray(self, data: Any, dtype: Any, what: str) -> Array:
+    def asarray(self, data: Any, dtype: Any, what: str, most_bytes: int | None = None) -> Array:
         """``data`` as an array of this backend and dtype (None: its own).
 
-        Host data is moved to the device, nothing is moved off it.
+        Host data is moved to the device, nothing is moved off it. With ``most_bytes``, host data that is larger, or
+        that the device has no memory for, stays as it is: it is a NumPy array then, of its own dtype.
         Takes NumPy and CuPy arrays, whatever has ``__array__`` or speaks DLPack, numbers and nested lists,
         without a copy where none is needed.
 
@@ -72,8 +73,15 @@ class Backend:
             raise TypeError(f"{what} must hold real numbers, got dtype {array.dtype}")
         if self.device is None:
             return array if dtype is None else array.astype(dtype, copy=False)
-        with self.activate():
-            return self.xp.asarray(array, dtype=dtype)
+        if most_bytes is not None and isinstance(array, np.ndarray) and array.nbytes > most_bytes:
+            return array
+        try:
+            with self.activate():
+                return self.xp.asarray(array, dtype=dtype)
+        except MemoryError:
+            if most_bytes is None or not isinstance(array, np.ndarray):
+                raise
+            return array
 
     def take(self, array: Any) -> Any:
         """A copy of the array, of any backend, on this one; None stays None."""

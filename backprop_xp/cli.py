@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of timing a case (default: 10)")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
     bench.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown")
+    bench.add_argument("--results", type=Path, metavar="FOLDER", help="write both there, named after the device")
     bench.add_argument("--plot", type=Path, metavar="FILE.png", help="draw throughput over batch size, 1 to 2^20")
     bench.set_defaults(run=_bench)
 

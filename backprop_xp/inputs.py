@@ -8,6 +8,7 @@ import numpy as np
 
 from .activations import get_activation
 from .backend import DTYPES, Array, Backend, owner_of
+from .engines import streamed
 from .engines.call import Layer
 from .messages import unknown
 
@@ -78,9 +79,11 @@ def as_dtype(dtype: Any) -> np.dtype:
     return result
 
 
-def as_batch(x: Any, features: int, backend: Backend, dtype: np.dtype, what: str = "x") -> Array:
-    """(n, features), or (features,) for one sample."""
-    array = backend.asarray(x, dtype, what)
+def as_batch(x: Any, features: int, backend: Backend, dtype: np.dtype, what: str = "x", whole: bool = True) -> Array:
+    """(n, features), or (features,) for one sample; unless it is needed ``whole``, it may stay on the host."""
+    array = backend.asarray(x, dtype, what, None if whole else streamed.HOST_BYTES)
+    if array.ndim == 1:
+        array = backend.asarray(array, dtype, what)
     if array.ndim not in (1, 2):
         raise ValueError(f"{what} must be (n, {features}) or ({features},), got {array.ndim} dimensions {array.shape}")
     if array.shape[-1] != features:
@@ -88,8 +91,10 @@ def as_batch(x: Any, features: int, backend: Backend, dtype: np.dtype, what: str
     return array
 
 
-def as_target(y: Any, loss: Any, output_shape: tuple[int, ...], backend: Backend, dtype: np.dtype) -> Array | None:
-    """The target that this loss takes for outputs of this shape."""
+def as_target(
+    y: Any, loss: Any, output_shape: tuple[int, ...], backend: Backend, dtype: np.dtype, whole: bool = True
+) -> Array | None:
+    """The target that this loss takes for outputs of this shape; see :func:`as_batch` for ``whole``."""
     name = getattr(loss, "name", type(loss).__name__)
     # a loss in the article's plain style, without this attribute, takes no target
     if not getattr(loss, "needs_target", False):
@@ -99,7 +104,7 @@ def as_target(y: Any, loss: Any, output_shape: tuple[int, ...], backend: Backend
     if y is None:
         raise ValueError(f"the loss {name} needs a target: loss_and_grad(x, y)")
     indices = getattr(loss, "takes_indices", False)
-    array = backend.asarray(y, None, "y")
+    array = backend.asarray(y, None, "y", None if whole else streamed.HOST_BYTES)
     if indices and array.ndim == len(output_shape) - 1:
         return _as_indices(array, output_shape, backend)
     if array.shape == output_shape[:-1] and output_shape[-1] == 1:
@@ -107,6 +112,13 @@ def as_target(y: Any, loss: Any, output_shape: tuple[int, ...], backend: Backend
     if array.shape != output_shape:
         also = f" or class indices of shape {output_shape[:-1]}" if indices else ""
         raise ValueError(f"y must have the shape {output_shape} of the outputs{also}, got {array.shape}")
+    return _converted(array, dtype, backend)
+
+
+def _converted(array: Array, dtype: Any, backend: Backend) -> Array:
+    """Of this dtype, unless it stayed on the host, from where it is converted a piece at a time."""
+    if backend.on_gpu and owner_of(array) == "numpy":
+        return array
     with backend.activate():  # on its device, whichever is the current one
         return array.astype(dtype, copy=False)
 
@@ -122,8 +134,7 @@ def _as_indices(array: Array, output_shape: tuple[int, ...], backend: Backend) -
         low, high = int(array.min()), int(array.max())
         if low < 0 or high >= classes:
             raise ValueError(f"class indices must be from 0 to {classes - 1}, got {low if low < 0 else high}")
-    with backend.activate():
-        return array.astype(np.int64, copy=False)
+    return _converted(array, np.int64, backend)
 
 
 def as_sample_weight(weight: Any, batch_shape: tuple[int, ...], backend: Backend, dtype: np.dtype) -> Array | None:

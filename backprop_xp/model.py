@@ -64,7 +64,7 @@ class Model:
     def _aim(self, call: Any, y: Any, sample_weight: Any, output_shape: tuple[int, ...]) -> None:
         """Give a call the loss and the targets for outputs of this shape."""
         call.loss = get_loss(self.loss)
-        call.y = inputs.as_target(y, call.loss, output_shape, self.backend, self.dtype)
+        call.y = inputs.as_target(y, call.loss, output_shape, self.backend, self.dtype, call.whole)
         call.weight = inputs.as_sample_weight(sample_weight, output_shape[:-1], self.backend, self.dtype)
         if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
             with self.backend.activate():

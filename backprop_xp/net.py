@@ -21,6 +21,7 @@ from .initialisers import Draw, as_random, get_initialiser
 from .jit import prepared
 from .losses import Loss, get_loss
 from .model import Model
+from .repeated import Repeated
 from .tensor import Tensor
 
 
@@ -173,6 +174,13 @@ class Net(Model):
         self._keep(call.x, gradients.signals)
         return (gradients.loss, gradients.x) if input_grad else gradients.loss
 
+    def repeated(self, x: Any, y: Any = None, *, sample_weight: Any = None) -> Repeated:
+        """A function that computes :meth:`loss_and_grad` of these very arrays, which may be overwritten between calls.
+
+        On a CUDA device a call is one launch where it can be, see :class:`backprop_xp.repeated.Repeated`.
+        """
+        return Repeated(self, x, y, sample_weight)
+
     def forward(self, x: Any, *, keep_signals: bool | None = None) -> Array:
         """The outputs, (n, out) or (out,), without gradients. Kept signals are what :meth:`backward` starts from."""
         compiled = prepared.find_forward(self, x, keep_signals)
@@ -232,7 +240,7 @@ class Net(Model):
         return self
 
     def _call(self, x: Any, keep_signals: bool | None) -> Call:
-        x = inputs.as_batch(x, self.sizes[0], self.backend, self.dtype)
+        x = inputs.as_batch(x, self.sizes[0], self.backend, self.dtype, whole=bool(keep_signals))
         keep = x.ndim == 1 if keep_signals is None else keep_signals
         return Call(self.backend, self.dtype, inputs.as_layers(self), x, keep_signals=keep, threads=self.threads)
 

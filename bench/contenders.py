@@ -38,16 +38,19 @@ class Contender:
     timer: Callable[[int], float] | None = None
 
 
-def ours(case: Case, engine: str = "auto", threads: int | None = None, backend: str | None = None) -> Contender:
-    """backprop_xp, by this engine."""
+def ours(
+    case: Case, engine: str = "auto", threads: int | None = None, backend: str | None = None, repeated: bool = False
+) -> Contender:
+    """backprop_xp, by this engine; as a user calls it, or as ``net.repeated`` with everything in its place."""
     net = case.net(engine=engine, threads=threads, backend=backend)
     x, y = case.arrays()
     if net.backend.on_gpu:  # PyTorch's batch is on the device too
         x, y = net.backend.asarray(x, None, "x"), None if y is None else net.backend.asarray(y, None, "y")
+    compute = net.repeated(x, y) if repeated else lambda: net.loss_and_grad(x, y)
     last: list[Any] = []
 
     def step() -> None:
-        last[:] = [net.loss_and_grad(x, y)]
+        last[:] = [compute()]
         _wait(net)
 
     def results() -> list[np.ndarray]:
@@ -55,7 +58,7 @@ def ours(case: Case, engine: str = "auto", threads: int | None = None, backend: 
         return [_host(a) for a in (last[0], *(p.grad for p in (*weights, *biases)))]
 
     chosen = net.plan(x).engine
-    name = "backprop_xp" if engine == "auto" else f"backprop_xp {engine}"
+    name = "backprop_xp repeated" if repeated else "backprop_xp" if engine == "auto" else f"backprop_xp {engine}"
     return Contender(name, chosen, step, results, _cupy_timer(net, step) if net.backend.on_gpu else None)
 
 
@@ -108,12 +111,12 @@ def torch_eager(case: Case, form: str, compiled: bool = False, device: str = "cp
         loss.backward()
         last[:] = [loss.detach()]
         if device != "cpu":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
 
     def results() -> list[np.ndarray]:
         return [a.detach().cpu().double().numpy() for a in (last[0], *(p.grad for p in parameters))]
 
-    timer = None if device == "cpu" else _torch_timer(step)
+    timer = None if device == "cpu" else _torch_timer(step, device)
     return Contender("torch.compile" if compiled else EAGER, form, step, results, timer)
 
 
@@ -174,37 +177,40 @@ def _cupy_timer(net: Any, step: Callable[[], Any]) -> Callable[[int], float]:
     cuda = net.backend.xp.cuda
 
     def seconds(count: int) -> float:
-        begin, end = cuda.Event(), cuda.Event()
-        cuda.get_current_stream().synchronize()
-        begin.record()
-        for _ in range(count):
-            step()
-        end.record()
-        end.synchronize()
-        return cuda.get_elapsed_time(begin, end) / 1000
+        with net.backend.activate():
+            begin, end = cuda.Event(), cuda.Event()
+            cuda.get_current_stream().synchronize()
+            begin.record()
+            for _ in range(count):
+                step()
+            end.record()
+            end.synchronize()
+            return cuda.get_elapsed_time(begin, end) / 1000
 
     return seconds
 
 
-def _torch_timer(step: Callable[[], Any]) -> Callable[[int], float]:
+def _torch_timer(step: Callable[[], Any], device: str) -> Callable[[int], float]:
     import torch
 
     def seconds(count: int) -> float:
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        begin.record()
-        for _ in range(count):
-            step()
-        end.record()
-        end.synchronize()
-        return begin.elapsed_time(end) / 1000
+        with torch.cuda.device(device):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()
+            begin.record()
+            for _ in range(count):
+                step()
+            end.record()
+            end.synchronize()
+            return begin.elapsed_time(end) / 1000
 
     return seconds
 
 
 def _wait(net: Any) -> None:
     if net.backend.on_gpu:
-        net.backend.xp.cuda.get_current_stream().synchronize()
+        with net.backend.activate():
+            net.backend.xp.cuda.get_current_stream().synchronize()
 
 
 def _host(array: Any) -> np.ndarray:

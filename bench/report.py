@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,12 +36,17 @@ class Row:
 
 @dataclass
 class Result:
-    """One case: who was how fast, and how far the gradients were apart. Without rows: why not."""
+    """One case: who was how fast, and how far the gradients were apart. Without rows: why not.
+
+    Attributes:
+        notes: sentences on who was left out.
+    """
 
     case: Case
     rows: list[Row] = field(default_factory=list)
     difference: float | None = None
     refused: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
 HEAD = f"{'':24}{'samples/s':>12}{'spread':>8}{'x PyTorch':>11}{'% GEMM':>8}{'% FMA':>7}{'memory':>11}"
@@ -59,6 +65,7 @@ def table(results: list[Result], limits: Limits) -> str:
             lines.append(f"  gradients equal PyTorch's: within {result.difference:.1e} of their norms")
         else:
             lines.append("  gradients not compared: PyTorch is not installed")
+        lines += [f"  {note}" for note in result.notes]
     return "\n".join(lines[1:])
 
 
@@ -80,7 +87,7 @@ def markdown(results: list[Result], limits: Limits) -> str:
     return "\n".join(lines)
 
 
-def describe(limits: Limits, threads: int) -> str:
+def describe(limits: Limits, machine: str) -> str:
     """The machine, and its limits as measured."""
     gemm = ", ".join(f"{limits.gemm[d] / 1e9:.0f} ({d})" for d in limits.gemm)
     fma = (
@@ -89,7 +96,7 @@ def describe(limits: Limits, threads: int) -> str:
         else "not measured (no compiler)"
     )
     return (
-        f"{processor()}, {threads} threads\n"
+        f"{machine}\n"
         f"limits measured in this run: matrix product {gemm} Gflop/s; multiply-add peak {fma} Gflop/s; "
         f"copy {limits.copy / 1e9:.1f} GB/s"
     )
@@ -111,6 +118,11 @@ def write_json(path: Path, results: list[Result], limits: Limits, environment: d
     """All numbers, to a temporary name and then renamed."""
     content = {"environment": environment, "limits": asdict(limits), "results": [asdict(result) for result in results]}
     replace_file(path, json.dumps(content, indent=1).encode())
+
+
+def file_name(device: str) -> str:
+    """A device's name in lower-case letters, digits and hyphens."""
+    return re.sub("[^a-z0-9]+", "-", device.lower()).strip("-") or "device"
 
 
 def replace_file(path: Path, content: bytes) -> None:

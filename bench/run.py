@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import threadpoolctl
 from backprop_xp.bench import contenders, measure, memory
 from backprop_xp.bench.cases import BATCHES, DEPTHS, WIDTHS, Case
 from backprop_xp.bench.contenders import EAGER, Contender
 from backprop_xp.bench.report import Result, Row
+
+from backprop_xp import get_backend, repeated
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ def run_case(case: Case, settings: Settings, progress: Progress = lambda what, s
     title = f"{case.name} {case.samples:,} x {case.dtype}"
     progress(title, 0.0)
     with threadpoolctl.threadpool_limits(settings.threads, "blas"):
-        everybody = _contenders(case, settings)
         result = Result(case)
+        everybody = _contenders(case, settings, result.notes)
         eager = [c for c in everybody if c.name == EAGER]
         if eager:
             others = [c for c in everybody if c is not eager[0]]
@@ -62,6 +63,9 @@ def run_case(case: Case, settings: Settings, progress: Progress = lambda what, s
         else:
             for contender in everybody:
                 contender.step()
+        if eager and _only_proves(settings):
+            everybody = [c for c in everybody if c not in eager]
+            result.notes.append("PyTorch has no CUDA here: it proved the gradients on the CPU, and is not timed")
         timings = measure.alternate(everybody, settings.budget, lambda share: progress(title, share))
     baseline = measure.fastest_form(timings, EAGER)
     for name in dict.fromkeys(c.name for c in everybody):
@@ -86,23 +90,34 @@ def sweeps(settings: Settings, progress: Progress = lambda what, share: None) ->
     return {name: list(run(cases, quick, progress)) for name, cases in families.items()}
 
 
-def _contenders(case: Case, settings: Settings) -> list[Contender]:
+def _contenders(case: Case, settings: Settings, notes: list[str]) -> list[Contender]:
     everybody = [contenders.ours(case, engine, settings.threads, settings.backend) for engine in settings.engines]
+    if get_backend(settings.backend).on_gpu and everybody[0].form in repeated.CAPTURED:
+        everybody.append(contenders.ours(case, "auto", settings.threads, settings.backend, repeated=True))
     if contenders.available("torch"):
         import torch
 
         torch.set_num_threads(settings.threads)
-        device = _torch_device(settings)
+        number = get_backend(settings.backend).device
+        device = "cpu" if number is None or _only_proves(settings) else f"cuda:{number}"
         everybody += [contenders.torch_eager(case, form, device=device) for form in ("nn", "matmul")]
-        if settings.compile:
-            everybody.append(contenders.torch_eager(case, "nn", compiled=True, device=device))
+        if settings.compile and not _only_proves(settings):
+            compiled = contenders.torch_eager(case, "nn", compiled=True, device=device)
+            try:
+                compiled.step()
+            except Exception as error:  # it needs compilers of its own, and fails in many ways without them
+                notes.append(f"torch.compile is left out, it failed: {str(error).strip().partition(chr(10))[0][:200]}")
+            else:
+                everybody.append(compiled)
     if settings.jax and contenders.available("jax"):
         everybody.append(contenders.jax_jit(case))
     return everybody
 
 
-def _torch_device(settings: Settings) -> str:
-    from backprop_xp import get_backend
+def _only_proves(settings: Settings) -> bool:
+    """Whether our net is on a GPU where PyTorch, built without CUDA, can't follow."""
+    if not get_backend(settings.backend).on_gpu:
+        return False
+    import torch
 
-    backend: Any = get_backend(settings.backend)
-    return f"cuda:{backend.device}" if backend.on_gpu else "cpu"
+    return not torch.cuda.is_available()

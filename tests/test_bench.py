@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from backprop_xp.bench import ablation, cases, contenders, limits, measure, memory, plot, report
+from backprop_xp.bench import ablation, cases, contenders, limits, limits_gpu, measure, memory, plot, report
 from backprop_xp.bench import run as bench_run
 from backprop_xp.bench.contenders import Contender
+
+from backprop_xp import cli, get_backend
 
 torch = pytest.importorskip("torch")
 
@@ -153,10 +156,36 @@ def test_files_are_whole_or_not_there(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
+@pytest.mark.parametrize(
+    "device, name", [("NVIDIA H100 80GB HBM3", "nvidia-h100-80gb-hbm3"), ("../etc/", "etc"), ("?", "device")]
+)
+def test_devices_name_files(device, name):
+    assert report.file_name(device) == name
+
+
 @pytest.mark.parametrize("text", ["", "5", "5-", "a-b", "5-0", "5--4"])
 def test_nets_that_are_none(text):
     with pytest.raises(ValueError, match="--net must be widths such as 5-10-4-12, got"):
         cases.parse_net(text)
+
+
+@pytest.mark.parametrize(
+    "script, shown",
+    [
+        (
+            'echo "$2 580.65.06, 1755, 1980, 2619, 700.00, 41"',
+            "1755 of 1980 MHz, memory 2619 MHz, limit 700.00 W, 41 degrees, driver 0000000a:1b:00.0 580.65.06",
+        ),
+        ("exit 9", "not known (nvidia-smi does not answer)"),
+        ("echo no devices were found", "not known (nvidia-smi does not answer)"),
+    ],
+)
+def test_clocks_are_those_of_the_right_device(script, shown, tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert limits_gpu._clocks({"pciDomainID": 10, "pciBusID": 27, "pciDeviceID": 0}) == shown
 
 
 @pytest.mark.gpu
@@ -168,3 +197,41 @@ def test_on_a_gpu_the_devices_clock_is_used():
     assert contender.timer(2) >= 0
     (timing,) = measure.alternate([contender], 0.01)
     assert len(timing.seconds) >= measure.FEWEST_ROUNDS
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_is_written_under_the_devices_name(capsys, tmp_path):
+    cupy = pytest.importorskip("cupy")
+    arguments = ("--net", "5-10-4-12", "--dtype", "float32", "--batch", "64", "--seconds", "0.01", "--compile")
+    assert cli.main(["bench", "--backend", "cupy", *arguments, "--results", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    device = limits_gpu.name(get_backend("cupy"))
+    files = [tmp_path / f"{report.file_name(device)}.{kind}" for kind in ("json", "md")]
+    assert sorted(tmp_path.iterdir()) == files
+    content, text = json.loads(files[0].read_text()), files[1].read_text()
+    assert content["environment"]["gpu"]["device"] == device
+    assert content["environment"]["versions"]["cupy"] == cupy.__version__
+    assert all(content["limits"][what][dtype] > 0 for what in ("gemm", "fma") for dtype in ("float32", "float64"))
+    (result,) = content["results"]
+    assert result["difference"] < measure.TOLERANCE["float32"]
+    names = {row["contender"] for row in result["rows"]}
+    assert names >= {"backprop_xp", "backprop_xp repeated"}
+    assert (contenders.EAGER in names) == torch.cuda.is_available()
+    for shown in (out, text):
+        assert device in shown
+        assert "TF32 in CuPy: off" in shown
+        assert "clocks: " in shown
+    assert ("PyTorch has no CUDA here" in out) != torch.cuda.is_available()
+
+
+@pytest.mark.gpu
+def test_limits_of_a_gpu_count_what_was_done(monkeypatch):
+    pytest.importorskip("cupy")
+    monkeypatch.setattr(limits_gpu, "LONG_ENOUGH", 0.0)  # the smallest sizes
+    measured = limits_gpu.measure(get_backend("cupy"))
+    assert min(measured.copy, *measured.gemm.values(), *measured.fma.values()) > 1e6
+    log = []
+    cupy = get_backend("cupy").xp
+    monkeypatch.setattr(limits_gpu, "LONG_ENOUGH", float("inf"))
+    limits_gpu._grown(cupy, lambda size: (1.0, lambda: log.append(size)), 4, 20)
+    assert log == [4] * 6 + [8] * 6 + [16] * 6

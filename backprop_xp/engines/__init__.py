@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from ..backend import owner_of
 from ..jit import compiler
 from ..jit.compiler import CompileError
 from ..messages import unknown
@@ -74,6 +75,8 @@ class Plan:
 def plan(name: str, call: Any) -> Plan:
     """Which engine would run a call, in words and numbers."""
     engine, reason = _choose(name, call)
+    if call.backend.on_gpu and not call.is_graph and owner_of(call.x) == "numpy":
+        reason += "; the batch stays on the host and is computed in pieces"
     bytes_ = module(engine, call).intermediate_bytes(call)
     return Plan(engine, reason, 2 * call.samples * call.multiply_adds, bytes_)
 
@@ -83,11 +86,17 @@ def _run(name: str, call: Any, what: str) -> Any:
     if not call.backend.on_gpu and engine != "fused" and (lacking := compiler.missing()) and lacking in reason:
         _warn(lacking)
     try:
-        return getattr(module(engine, call), what)(call)
+        return _run_with(module(engine, call), call, what)
     except CompileError as error:
         _warn(str(error))
         other = "layered" if module("tiled", call).refuses(call) else "tiled"
-        return getattr(module(other, call), what)(call)
+        return _run_with(module(other, call), call, what)
+
+
+def _run_with(engine: Any, call: Any, what: str) -> Any:
+    if call.backend.on_gpu and not call.is_graph:
+        return _imported("streamed").run(engine, call, what)
+    return getattr(engine, what)(call)
 
 
 def _choose(name: str, call: Any) -> tuple[str, str]:

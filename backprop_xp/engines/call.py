@@ -21,7 +21,8 @@ class Layer(NamedTuple):
 
 @dataclass
 class Call:
-    """One batch for one net. All arrays are checked, of the net's dtype and on its backend.
+    """One batch for one net. All arrays are checked, of the net's dtype and on its backend; large ones that a net on a
+    GPU is given may still be on the host, and of their own dtype (engines/streamed.py).
 
     ``x`` is (n, features), or (features,) for one sample. The loss is ``scale`` times the sum of the samples'
     losses times ``weight``.
@@ -56,6 +57,11 @@ class Call:
     def samples(self) -> int:
         return len(self.x) if self.x.ndim == 2 else 1
 
+    @property
+    def whole(self) -> bool:
+        """Whether it can't be computed in pieces."""
+        return self.keep_signals or self.single
+
     @cached_property
     def sizes(self) -> tuple[int, ...]:
         """The widths of the layers, input first."""
@@ -86,6 +92,12 @@ class Gradients:
     x: Array | None = None
     loss: Any = None
     signals: Signals | None = None  # where they are kept
+
+    @classmethod
+    def of(cls, call: Call, parameters: list[Array], x: Array | None, loss: Any) -> Gradients:
+        """From the gradients of the weights and then of the biases."""
+        depth = len(call.layers)
+        return cls(parameters[:depth], list(parameters[depth:]) or [None] * depth, x, loss)
 
     @property
     def parameters(self) -> list[Array]:

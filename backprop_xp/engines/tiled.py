@@ -8,7 +8,7 @@ threads.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..jit.elementwise import compiled
 from ..workspace import recycled
 from . import layered
 from .call import Call, Gradients, Signals
-from .tree import ChunkTree
+from .tree import ChunkTree, Partial
 
 # Small tiles would fit a smaller cache, but then the threads wait for the interpreter more than they compute.
 CACHE_BYTES = 32 << 20  # that a tile's signals may take
@@ -72,29 +72,12 @@ def loss_and_grad(call: Call) -> Gradients:
             gradients = layered.loss_and_grad(replace(call, x=call.x[rows], y=y, weight=weight))
         if grad_x is not None:
             grad_x[rows] = gradients.x
-        arrays = [*gradients.weights, *(b for b in gradients.biases if b is not None)]
-        tree.add(index, Partial(float(gradients.loss), arrays))
+        tree.add(index, Partial(float(gradients.loss), gradients.parameters))
 
     each_tile(len(call.x), tile_rows(call.sizes, call.dtype.itemsize), call.threads, tile)
     total = tree.total()
     assert total is not None
-    depth = len(call.layers)
-    biases: list[Array | None] = list(total.arrays[depth:]) or [None] * depth
-    return Gradients(total.arrays[:depth], biases, grad_x, call.dtype.type(total.loss))
-
-
-@dataclass
-class Partial:
-    """The sums over one tile, or over several."""
-
-    loss: float
-    arrays: list[Array]
-
-    def __iadd__(self, other: Partial) -> Partial:
-        self.loss += other.loss
-        for mine, more in zip(self.arrays, other.arrays):
-            mine += more
-        return self
+    return Gradients.of(call, total.arrays, grad_x, call.dtype.type(total.loss))
 
 
 def each_tile(n: int, rows: int, wanted: int | None, work: Any) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+
+from ..backend import Array
 
 Value = TypeVar("Value")
 
@@ -48,3 +51,17 @@ def _sum(left: Value, right: Value) -> Value:
     with np.errstate(all="ignore"):
         left += right  # type: ignore[operator]
     return left
+
+
+@dataclass
+class Partial:
+    """The sums of the loss and of the parameters' gradients over a part of the batch, or over several."""
+
+    loss: Any
+    arrays: list[Array]
+
+    def __iadd__(self, other: Partial) -> Partial:
+        self.loss += other.loss
+        for mine, more in zip(self.arrays, other.arrays):
+            mine += more
+        return self

@@ -49,6 +49,7 @@ class GraphCall:
     threads: int | None = None
 
     is_graph: ClassVar[bool] = True
+    whole: ClassVar[bool] = True  # it is not computed in pieces
 
     @property
     def samples(self) -> int:

@@ -1,0 +1,185 @@
+"""Batches in pieces on a CUDA device: those that lie on the host, and those that its memory doesn't hold at once.
+
+The rule: x or y of more than HOST_BYTES that lies on the host (an array, or a memmap of any size) stays there, unless
+signals are kept. It is read a piece at a time into one of two buffers of page-locked memory, copied to the device on a
+stream of its own, and computed on the current stream while the next piece is read and copied. Everything smaller is
+moved whole. Where the device runs out of memory in either way, smaller pieces are tried, down to one chunk of samples.
+
+Pieces are whole chunks. An engine with
+
+    chunk_samples(samples)              samples of a chunk in a batch of so many, a power of two
+    add_piece(call, sums, chunk, grad_x)    adds the chunks of a piece to ChunkSums
+
+gives the same bits in any number of pieces; the sums of others' pieces are added in a tree.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from .. import threads
+from ..backend import Array, owner_of
+from . import arguments
+from .call import Call, Gradients, Signals
+from .chunk_sums import ChunkSums
+from .tree import ChunkTree, Partial
+
+#: What stays on the host, and the inputs and targets of a piece, about.
+HOST_BYTES, PIECE_BYTES = 64 << 20, 32 << 20
+#: What it pays to start a thread for.
+SHARE_BYTES = 4 << 20
+#: The fewest samples of a piece, for engines without chunks.
+FEWEST_SAMPLES = 256
+
+
+def run(engine: Any, call: Call, what: str) -> Any:
+    """``what`` an engine does, "forward" or "loss_and_grad", with this call: whole if it can be, else in pieces.
+
+    Raises:
+        MemoryError: the device has no memory for the fewest samples that it computes at a time, or for the results.
+    """
+    on_host = [array.nbytes for array in (call.x, call.y) if array is not None and owner_of(array) == "numpy"]
+    if not on_host:
+        reason = _unless_memory_lacks(getattr(engine, what), call)
+        if not isinstance(reason, str):
+            return reason
+        if call.whole or not call.samples:
+            raise MemoryError(f"the device has no memory for this call's signals: {reason}")
+    if not on_host or max(on_host) <= HOST_BYTES:
+        warn()
+    in_pieces = {"forward": _forward, "loss_and_grad": _loss_and_grad}[what]
+    fewest = engine.chunk_samples(call.samples) if hasattr(engine, "chunk_samples") else FEWEST_SAMPLES
+    kept = _unless_memory_lacks(_kept, call)
+    if isinstance(kept, str):
+        kind = "outputs" if what == "forward" else "gradients in x"
+        raise MemoryError(f"the device has no memory for the {kind} of {call.samples} samples: {kept}")
+    rows = max(fewest, _rows(call))
+    while True:
+        result = _unless_memory_lacks(in_pieces, engine, call, rows, kept)
+        if not isinstance(result, str):
+            return result
+        if rows == fewest:
+            raise MemoryError(f"the device has no memory for {min(rows, call.samples)} samples at a time: {result}")
+        rows = max(fewest, rows // 2)
+
+
+@cache
+def warn() -> None:
+    """Once: a batch doesn't fit the device."""
+    message = "the device has no memory for this batch at once: it is computed in pieces, which takes longer"
+    warnings.warn(message, UserWarning, stacklevel=6)
+
+
+def _unless_memory_lacks(compute: Callable[..., Any], *arguments: Any) -> Any:
+    """Its result, or as text why there was no memory; with the exception gone, what it held of it is free again."""
+    try:
+        return compute(*arguments)
+    except MemoryError as error:
+        return str(error)
+
+
+def _rows(call: Call) -> int:
+    """Samples of a piece of PIECE_BYTES, a power of two."""
+    targets = 0 if call.y is None else 1 if call.y.ndim == 1 else call.y.shape[1]
+    samples = PIECE_BYTES // ((call.x.shape[1] + targets) * call.dtype.itemsize)
+    return 1 << max(0, min(samples, call.samples).bit_length() - 1)
+
+
+def _kept(call: Call) -> Array | None:
+    """Room for what is given back of every sample: the outputs of a forward call, or the gradients in x."""
+    if call.loss is not None and not call.input_grad:
+        return None
+    return call.backend.xp.empty((call.samples, call.sizes[-1 if call.loss is None else 0]), call.dtype)
+
+
+def _forward(engine: Any, call: Call, rows: int, output: Array) -> tuple[Array, Signals | None]:
+    for piece, at in _pieces(call, rows):
+        output[at] = engine.forward(piece)[0]
+    return output, None
+
+
+def _loss_and_grad(engine: Any, call: Call, rows: int, grad_x: Array | None) -> Gradients:
+    if hasattr(engine, "add_piece"):
+        sums, chunk = ChunkSums(call.backend.xp, call.parameters, call.dtype), engine.chunk_samples(call.samples)
+        for piece, at in _pieces(call, rows):
+            engine.add_piece(piece, sums, chunk, None if grad_x is None else grad_x[at])
+        total, loss = sums.total(call.scale)
+        return Gradients(*arguments.unpacked(call, total), grad_x, loss)
+    tree: ChunkTree[Partial] = ChunkTree()
+    for index, (piece, at) in enumerate(_pieces(call, rows)):
+        gradients = engine.loss_and_grad(piece)
+        if grad_x is not None:
+            grad_x[at] = gradients.x
+        tree.add(index, Partial(gradients.loss, gradients.parameters))
+    whole = tree.total()
+    assert whole is not None
+    return Gradients.of(call, whole.arrays, grad_x, whole.loss)
+
+
+def _pieces(call: Call, rows: int) -> Iterator[tuple[Call, slice]]:
+    """Calls with so many of the samples each, on the device, and where the samples stand in the batch."""
+    copying = call.backend.xp.cuda.Stream(non_blocking=True)
+    buffers = [_Buffer(call, rows) for _ in range(2 if call.samples > rows else 1)]
+    try:
+        for index, first in enumerate(range(0, call.samples, rows)):
+            at = slice(first, min(first + rows, call.samples))
+            buffer = buffers[index % 2]
+            yield buffer.load(call, at, copying), at
+            buffer.computed.record()
+    finally:
+        copying.synchronize()  # before somebody else is given the page-locked memory
+
+
+class _Buffer:
+    """Room for a piece of what lies on the host, in page-locked memory and on the device, and when each is free."""
+
+    def __init__(self, call: Call, rows: int) -> None:
+        cuda, empty = call.backend.xp.cuda, call.backend.xp.empty
+        self.places: dict[str, tuple[np.ndarray, Array]] = {}
+        for name, array in (("x", call.x), ("y", call.y)):
+            if array is not None and owner_of(array) == "numpy":
+                shape = (min(rows, call.samples), *array.shape[1:])
+                dtype = call.dtype if array.ndim == 2 else np.dtype(np.int64)  # class indices
+                locked = cuda.alloc_pinned_memory(math.prod(shape) * dtype.itemsize)
+                host = np.frombuffer(locked, dtype, math.prod(shape)).reshape(shape)
+                self.places[name] = host, empty(shape, dtype)
+        self.copied, self.computed = cuda.Event(disable_timing=True), cuda.Event(disable_timing=True)
+        self.computed.record()  # the device memory may be of arrays that the current stream still works on
+
+    def load(self, call: Call, at: slice, copying: Any) -> Call:
+        """The piece of the call at ``at``; the current stream waits until it is there."""
+        count = at.stop - at.start
+        given = {name: getattr(call, name) for name in ("x", "y", "weight")}
+        piece = {name: array[at] for name, array in given.items() if array is not None}
+        self.copied.synchronize()
+        for name, (host, _) in self.places.items():
+            _fill(host[:count], piece[name], threads.count(call.threads))
+        copying.wait_event(self.computed)
+        for name, (host, device) in self.places.items():
+            piece[name] = device[:count]
+            piece[name].set(host[:count], stream=copying)
+        self.copied.record(copying)
+        call.backend.xp.cuda.get_current_stream().wait_event(self.copied)
+        return replace(call, **piece)
+
+
+def _fill(to: np.ndarray, values: np.ndarray, workers: int) -> None:
+    """Copy and convert, on several threads: one alone is slower than the way to the device."""
+    workers = min(workers, 1 + to.nbytes // SHARE_BYTES)
+    rows = -(-len(to) // workers)
+    numbers = itertools.count()
+
+    def worker() -> None:
+        while (first := next(numbers) * rows) < len(to):
+            with np.errstate(all="ignore"):
+                np.copyto(to[first : first + rows], values[first : first + rows], casting="unsafe")
+
+    threads.run(worker, workers, stop=lambda: None)

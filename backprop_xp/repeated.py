@@ -1,0 +1,107 @@
+"""The same call again and again: on a CUDA device one launch of a CUDA graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import inputs
+from .backend import Array, owner_of
+
+if TYPE_CHECKING:
+    from .net import Net
+
+#: Engines on the GPU that launch nothing but kernels of ours; cuBLAS, which layered needs, can't be captured.
+CAPTURED = ("fused", "cooperative")
+
+
+class Repeated:
+    """``net.loss_and_grad(x, y)`` for arrays that stay where they are and are written anew between calls.
+
+    ::
+
+        step = net.repeated(x, y)
+        for batch, labels in batches:
+            x[:], y[:] = batch, labels
+            loss = step()
+
+    Where x, y and sample_weight lie on the net's CUDA device and its engine launches kernels alone, these are captured
+    once, and a call is one launch: no argument is checked, packed or converted again. The loss and the gradients are
+    then the same arrays every time, overwritten by the next call. Everywhere else a call is a plain one.
+
+    Parameters may be edited in place. A net of which something else was changed (a weight bound to another array, an
+    activation, the loss) is captured anew. Not for several threads or streams at once.
+
+    Attributes:
+        graph: the CUDA graph, None where there is none.
+    """
+
+    def __init__(self, net: Net, x: Any, y: Any = None, sample_weight: Any = None) -> None:
+        self._net, self._backend = net, net.backend
+        self._arrays = {"x": x, "y": y, "sample_weight": sample_weight}
+        self._on_device = net.backend.on_gpu and all(self._wrap(name) for name in self._arrays)
+        self._state: Any = None
+        self._pool: Any = None
+        self._results: list[Array] = []
+        self.graph: Any = None
+
+    def __call__(self) -> Any:
+        """The loss; fills ``.grad`` of every parameter."""
+        net = self._net
+        if not self._on_device or net.backend is not self._backend:
+            return net.loss_and_grad(**self._arrays)
+        state = _state(net)
+        with net.backend.activate():
+            if state != self._state:
+                self.graph, self._state = None, state
+                if net.plan(self._arrays["x"]).engine in CAPTURED:
+                    self._capture()
+            if self.graph is None:
+                return net.loss_and_grad(**self._arrays)
+            loss, *gradients = self._results
+            for tensor, gradient in zip((*net.weights, *net.biases), gradients):
+                tensor.grad = gradient
+            self.graph.launch()
+        return loss
+
+    def _wrap(self, name: str) -> bool:
+        """Whether an array is on the device, or none; another library's is wrapped once and for all."""
+        array = self._arrays[name]
+        if array is None:
+            return True
+        wrapped = self._net.backend.asarray(array, None, name, most_bytes=0)
+        if owner_of(wrapped) == "numpy":
+            return False
+        self._arrays[name] = wrapped
+        return True
+
+    def _capture(self) -> None:
+        net, cuda = self._net, self._net.backend.xp.cuda
+        pool = cuda.MemoryPool()  # what kernels of the graph read and write stays theirs
+        stream = cuda.Stream(non_blocking=True)  # the default stream can't be captured
+        stream.wait_event(cuda.get_current_stream().record())
+        with stream, cuda.using_allocator(pool.malloc):
+            net.loss_and_grad(**self._arrays)  # compiles, loads, and fills the pool: none of that can be captured
+            for tensor in (*net.weights, *net.biases):
+                tensor.grad = None
+            stream.begin_capture()
+            try:
+                loss = net.loss_and_grad(**self._arrays)
+            finally:
+                graph = stream.end_capture()
+        cuda.get_current_stream().wait_event(stream.record())
+        self.graph, self._pool = graph, pool
+        self._results = [loss, *(tensor.grad for tensor in (*net.weights, *net.biases))]
+
+
+def _state(net: Net) -> Any:
+    """What a captured call depends on, beside the numbers in its arrays."""
+    layers = inputs.as_layers(net)
+    parameters = [array for weight, bias, _ in layers for array in (weight, bias) if array is not None]
+    return (
+        net.engine,
+        net.reduction,
+        type(net.loss),
+        getattr(net.loss, "parameters", ()),
+        [(array.data.ptr, array.shape, array.strides, array.dtype) for array in parameters],
+        [(f.text, f.parameters) if getattr(f, "is_formula", False) else f for _, _, f in layers],
+    )

@@ -1,0 +1,109 @@
+"""The limit on paper, from real machine code: `python -m backprop_xp.bench.sass`. A model, not a measurement.
+
+The fused kernel of the article's net is compiled for three generations of GPUs and disassembled, which needs no
+device, and the loop over the samples is counted, instruction by instruction, against the least that it must hold.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+from backprop_xp.bench import bounds, machine_code
+from backprop_xp.bench.cases import ARTICLE, Case
+from backprop_xp.bench.limits import Limits
+from backprop_xp.bench.report import Result
+
+from backprop_xp.activations import get_activation
+from backprop_xp.backend import Backend
+from backprop_xp.jit import fused, fused_cuda
+from backprop_xp.losses import get_loss
+
+ARCHITECTURES = (80, 90, 100)
+ROWS = (
+    "fma", "add or multiply", "other arithmetic", "mufu", "shared load", "shared store", "constant load",
+    "global load", "global bytes", "global store", "local", "control",
+)  # fmt: skip
+
+
+def kernel_source(case: Case, variant: str = fused_cuda.VARIANTS[0]) -> str:
+    """CUDA source of the fused kernel ``bpx_backprop`` for this case."""
+    activations = [get_activation(name) for name in case.activations]
+    shape = fused.Shape(
+        case.sizes, case.bias, case.dtype, tuple(f.text for f in activations), type(get_loss(case.loss))
+    )
+    return fused_cuda.source(shape, activations, variant)
+
+
+def per_sample(source: str, kernel: str, architecture: int, program: Path) -> Counter[str]:
+    """What the kernel's main loop, a turn of which is one sample, holds of each kind."""
+    text = machine_code.disassembled(machine_code.compiled(source, architecture), program)
+    return machine_code.count(machine_code.main_loop(*machine_code.parse(text, kernel)))
+
+
+def instructions(counts: Counter[str]) -> int:
+    """All of them, as opposed to bytes."""
+    return counts.total() - counts["global bytes"]
+
+
+def report(case: Case, counted: dict[int, Counter[str]]) -> str:
+    """Counts beside the minimum, and the bounds that both give."""
+    least, least_bytes = bounds.minimum(case)
+    minimum = least | {"global bytes": least_bytes}
+    lines = [
+        f"{case.name}, {case.dtype}: instructions of the loop over samples, one sample in one thread.",
+        "A model from machine code, not a measurement.",
+        "",
+        f"{'':24}{'minimum':>10}" + "".join(f"{f'sm_{a}':>10}" for a in counted),
+    ]
+    for row in ROWS:
+        lines.append(f"{row:24}{minimum.get(row, 0):>10}" + "".join(f"{c[row]:>10}" for c in counted.values()))
+    lines += [
+        f"{'instructions':24}{case.multiply_adds:>10}" + "".join(f"{instructions(c):>10}" for c in counted.values()),
+        f"{'per multiply-add':24}{1:>10}"
+        + "".join(f"{instructions(c) / case.multiply_adds:>10.2f}" for c in counted.values()),
+        "",
+        "bounds in samples/s, if nothing ever waits:",
+    ]
+    launches, moved = bounds.eager(case)
+    for device in bounds.DEVICES:
+        counts = counted[device.architecture]
+        theirs, _ = bounds.bound(device, case.dtype, {}, moved)
+        shown = {
+            "the minimum": bounds.bound(device, case.dtype, least, least_bytes),
+            "this machine code": bounds.bound(device, case.dtype, counts, counts["global bytes"]),
+            "PyTorch eager": (theirs, f"global memory: {launches} kernels, {moved:,} bytes a sample"),
+        }
+        for what, (rate, limit) in shown.items():
+            lines.append(f"  {device.name}  {what:20}{rate / 1e9:8.2f} G {rate / theirs:7.1f} x  {limit}")
+    return "\n".join(lines)
+
+
+def reached(result: Result, backend: Backend, limits: Limits) -> list[str]:
+    """On the article's net, a sentence on how far our fused kernel got, where there is a disassembler."""
+    ours = [row for row in result.rows if (row.contender, row.form) == ("backprop_xp", "fused")]
+    program = machine_code.disassembler()
+    if result.case.with_samples(ARTICLE.samples) != ARTICLE or not ours or program is None:
+        return []
+    device = bounds.here(backend, limits.copy)
+    try:
+        counts = per_sample(kernel_source(ARTICLE), "bpx_backprop", device.architecture, program)
+    except ValueError as error:  # a device that is newer than the disassembler, say
+        return [f"no bound from machine code: {str(error).partition(chr(10))[0]}"]
+    rate, limit = bounds.bound(device, ARTICLE.dtype, counts, counts["global bytes"])
+    share = ours[0].samples_per_second / rate
+    return [f"fused reached {share:.0%} of what its machine code would allow if nothing ever waited ({limit})"]
+
+
+def main() -> int:
+    program = machine_code.disassembler()
+    if program is None:
+        print("nvdisasm is missing: pip install nvidia-cuda-nvdisasm", file=sys.stderr)
+        return 1
+    print(report(ARTICLE, {a: per_sample(kernel_source(ARTICLE), "bpx_backprop", a, program) for a in ARCHITECTURES}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

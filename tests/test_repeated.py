@@ -1,0 +1,155 @@
+"""The same call again and again: the numbers of a plain call, whatever is changed in between."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from backprop_xp import Activation, Net
+
+SIZES, ACTIVATIONS = (3, 4, 3, 2), ("tanh", "sigmoid", "identity")
+
+
+class Cube(Activation):
+    """In plain array code, so that only the layered engine runs it."""
+
+    def __call__(self, x):
+        return x**3
+
+    def grad(self, x):
+        return 3 * x**2
+
+
+@pytest.fixture
+def cupy():
+    cupy = pytest.importorskip("cupy")
+    if not cupy.cuda.is_available():
+        pytest.fail("the GPU tests were asked for, and no CUDA device answers")
+    return cupy
+
+
+def host(array):
+    return array.get() if hasattr(array, "get") else np.array(array)
+
+
+def numbers(net, loss):
+    return [host(a) for a in (loss, *(p.grad for p in (*net.weights, *net.biases)))]
+
+
+def check(net, step, *arguments, **options):
+    """The step gives what a plain call gives, to the last bit."""
+    expected = numbers(net, net.loss_and_grad(*arguments, **options))
+    for p in (*net.weights, *net.biases):
+        p.grad = None
+    for _ in range(2):
+        for a, b in zip(expected, numbers(net, step()), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def everything_may_change(net, x, step):
+    xp = net.backend.xp
+    check(net, step, x)
+    x[:] = xp.linspace(-1, 1, x.size).reshape(x.shape)
+    check(net, step, x)
+    net.weights[0].data *= 0.5
+    check(net, step, x)
+    net.weights[1].data = net.weights[1].data[::-1]
+    check(net, step, x)
+    net.activations[0].negative_slope = 0.5
+    check(net, step, x)
+    net.activations = ["relu", "sigmoid", "identity"]
+    check(net, step, x)
+    net.reduction = "mean"
+    check(net, step, x)
+    net.engine = "layered"
+    check(net, step, x)
+    net.engine, net.activations = "auto", [Cube(), "tanh", "identity"]
+    check(net, step, x)
+
+
+def leaky():
+    return Net(SIZES, ("leaky_relu", "sigmoid", "identity"), rng=0)
+
+
+def test_on_the_host_it_is_a_plain_call():
+    net, x = leaky(), np.random.default_rng(0).normal(size=(40, 3))
+    step = net.repeated(x)
+    everything_may_change(net, x, step)
+    assert step.graph is None
+    with pytest.raises(ValueError, match="takes no target, got y"):
+        net.repeated(x, x)()
+
+
+@pytest.mark.gpu
+def test_on_a_device_everything_may_change(cupy):
+    net, x = leaky().to("cupy"), cupy.asarray(np.random.default_rng(0).normal(size=(300, 3)))
+    step = net.repeated(x)
+    assert step.graph is None
+    step()
+    assert step.graph is not None
+    everything_may_change(net, x, step)
+    assert step.graph is None  # the last net is one for the layered engine
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("engine, n", [("fused", 1), ("fused", 600), ("cooperative", 600)])
+def test_targets_and_weights_are_read_anew(engine, n, cupy):
+    random = np.random.default_rng(0)
+    x, y = cupy.asarray(random.normal(size=(n, 6))), cupy.asarray(random.integers(0, 3, n).astype(np.int32))
+    weight = cupy.asarray(random.uniform(0.5, 2, n))
+    net = Net((6, 3), ("relu",), "softmax_cross_entropy", True, "float32", 1, "cupy", reduction="mean", engine=engine)
+    step = net.repeated(x, y, sample_weight=weight)
+    check(net, step, x, y, sample_weight=weight)
+    assert step.graph is not None
+    x *= 2
+    y[:] = (y + 1) % 3
+    weight[: n // 2] = 0.25
+    check(net, step, x, y, sample_weight=weight)
+
+
+@pytest.mark.gpu
+def test_a_step_of_descent_in_place(cupy):
+    net, x = Net(SIZES, ACTIVATIONS, rng=0, backend="cupy"), cupy.ones((8, 3))
+    step, losses = net.repeated(x), []
+    for _ in range(5):
+        losses.append(float(step()))
+        for w in net.weights:
+            w.data -= 0.01 * w.grad
+    assert losses == sorted(losses, reverse=True)
+    assert len(set(losses)) == 5
+
+
+@pytest.mark.gpu
+def test_results_are_the_same_arrays_and_other_memory_is_not_touched(cupy):
+    net, x = Net(SIZES, ACTIVATIONS, rng=0, backend="cupy"), cupy.ones((300, 3))
+    step = net.repeated(x)
+    loss, grad = step(), net.weights[0].grad
+    cupy.get_default_memory_pool().free_all_blocks()
+    others = [cupy.full(500, 7.0) for _ in range(50)]
+    assert step() is loss
+    assert net.weights[0].grad is grad
+    assert all((other == 7).all() for other in others)
+
+
+@pytest.mark.gpu
+def test_on_the_callers_stream_and_after_a_move(cupy):
+    net, x = Net(SIZES, ACTIVATIONS, rng=0, backend="cupy"), cupy.ones((33, 3))
+    expected, step, stream = float(net.loss_and_grad(x)), net.repeated(x), cupy.cuda.Stream(non_blocking=True)
+    for _ in range(2):
+        with stream:
+            loss = step()
+        stream.synchronize()
+        assert float(loss) == expected
+    net.to("numpy")
+    with pytest.raises(TypeError, match=r"x is an array on a CUDA device"):
+        step()
+
+
+@pytest.mark.gpu
+def test_host_arrays_are_read_anew(cupy):
+    net, x = Net(SIZES, ACTIVATIONS, rng=0, backend="cupy"), np.ones((33, 3))
+    step = net.repeated(x)
+    check(net, step, x)
+    x *= 2
+    check(net, step, x)
+    assert step.graph is None

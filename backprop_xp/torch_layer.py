@@ -27,6 +27,8 @@ def as_torch(net: Net) -> NetModule:
     Where the module is moved or converted (``.to``, ``.double``), PyTorch gives it new parameters, with which it goes
     on; the net keeps the old ones.
     """
+    if not isinstance(net, Net):
+        raise TypeError(f"as_torch takes a chain of layers, a Net, got {type(net).__name__}")
     return NetModule(net)
 
 

@@ -102,7 +102,8 @@ template <class S> struct Softmax { S top, inverse, mass; };
 template <class F> struct SumLoss {
   static constexpr bool rowwise = false;
   static constexpr float factor = F::factor;
-  template <class S> BPX_FN static void both(S z, const S* y, i64 i, i64, int, Softmax<S>, const S* p, S& value, S& grad) {
+  template <class S>
+  BPX_FN static void both(S z, const S* y, i64 i, i64, int, Softmax<S>, const S* p, S& value, S& grad) {
     if constexpr (F::target) F::both(z, y[i], p, value, grad);
     else F::both(z, p, value, grad);
   }

@@ -182,6 +182,11 @@ def test_errors(x, error, message):
         as_torch(make())(x)
 
 
+def test_only_chains():
+    with pytest.raises(TypeError, match="as_torch takes a chain of layers, a Net, got list"):
+        as_torch([make()])
+
+
 def test_on_a_device_that_no_net_computes_on():
     with pytest.raises(TypeError, match="a net computes on 'cpu' or 'cuda', got a tensor on meta"):
         as_torch(make()).to("meta")(torch.ones(3, dtype=torch.float64, device="meta"))

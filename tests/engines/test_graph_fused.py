@@ -8,7 +8,7 @@ from graphs import arrays, descriptions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop_xp import Graph, GraphNet, Net
+from backprop_xp import Graph, GraphNet, Net, jit
 from backprop_xp.graph import Dropout, Input, LayerNorm, Linear, Operation, Residual
 from backprop_xp.jit import compiler
 
@@ -164,3 +164,26 @@ def test_what_it_refuses_runs_on_tiles():
     assert "the nodes are together wider than 8192" in vast.plan(x).reason
     narrow = GraphNet({"x": Input(3), "y": (Residual(Linear(5), "tanh", Linear(3)), "x")}, rng=0)
     assert narrow.plan(x).engine == "fused"
+
+
+def test_without_a_compiler_it_runs_on_tiles(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    net = GraphNet({"x": Input(3), "y": (Residual(Linear(3), "tanh"), "x")}, rng=0)
+    x = np.ones((5, 3))
+    plan = net.plan(x)
+    assert plan.engine == "tiled"
+    assert "no C++ compiler was found" in plan.reason
+
+
+@pytest.mark.filterwarnings("default:running without compiled kernels")
+def test_a_compiler_that_fails_leaves_tiles(monkeypatch, tmp_path):
+    broken = tmp_path / "broken"
+    broken.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo broken 1.0 && exit 0\necho "error: broken" >&2\nexit 1\n'
+    )
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    nets = both({"x": Input(3), "y": (Residual(Linear(3), "tanh", Linear(3)), "x")})
+    jit.graph._programs.clear()
+    with pytest.warns(UserWarning, match="error: broken"):
+        assert_agree(nets, *arrays(nets[0], 20))

@@ -25,14 +25,31 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     fit.add_argument("--task", default=default.task, help="classification, regression, or auto: by the target's looks")
     fit.add_argument("--categories", default="", metavar="A,B", help="numeric columns whose numbers are names")
     fit.add_argument("--ignore", default="", metavar="A,B", help="columns to leave out")
-    fit.add_argument("--hidden", default="-".join(map(str, default.hidden)), metavar="64-32", help="hidden layers")
-    fit.add_argument("--activation", default=default.activation, metavar="NAME", help="of the hidden layers")
-    fit.add_argument("--epochs", type=int, default=default.epochs, metavar="N")
-    fit.add_argument("--batch-size", type=int, default=default.batch_size, metavar="N")
-    fit.add_argument("--lr", type=float, default=default.lr, metavar="X", help="AdamW's learning rate")
-    fit.add_argument("--weight-decay", type=float, default=default.weight_decay, metavar="X", help="AdamW's")
-    fit.add_argument("--validation", type=float, default=default.validation, metavar="X", help="share held out")
-    fit.add_argument("--seed", type=int, default=default.seed, metavar="N")
+    fit.add_argument(
+        "--hidden",
+        default="-".join(map(str, default.hidden)),
+        metavar="64-32",
+        help="hidden layers (default: %(default)s)",
+    )
+    fit.add_argument(
+        "--activation", default=default.activation, metavar="NAME", help="of the hidden layers (default: %(default)s)"
+    )
+    fit.add_argument("--epochs", type=int, default=default.epochs, metavar="N", help="(default: %(default)s)")
+    fit.add_argument("--batch-size", type=int, default=default.batch_size, metavar="N", help="(default: %(default)s)")
+    fit.add_argument(
+        "--lr", type=float, default=default.lr, metavar="X", help="AdamW's learning rate (default: %(default)s)"
+    )
+    fit.add_argument(
+        "--weight-decay", type=float, default=default.weight_decay, metavar="X", help="AdamW's (default: %(default)s)"
+    )
+    fit.add_argument(
+        "--validation",
+        type=float,
+        default=default.validation,
+        metavar="X",
+        help="share held out (default: %(default)s)",
+    )
+    fit.add_argument("--seed", type=int, default=default.seed, metavar="N", help="(default: %(default)s)")
     fit.add_argument("--dtype", default=default.dtype, choices=("float32", "float64"))
     fit.add_argument("--backend", metavar="NAME", help="auto, numpy, cupy or cupy:N")
     fit.add_argument("--model", type=Path, metavar="FILE", help="where to save it (default: DATA.safetensors)")

@@ -167,7 +167,7 @@ def split(frame: Frame, column: str, recipe: Recipe) -> tuple[np.ndarray, np.nda
     everything = np.arange(len(frame))
     target = targets.learn(frame, column, everything, recipe.task)
     groups = target.encode(frame[column]) if isinstance(target, Classes) else np.zeros(len(frame), np.int64)
-    random = np.random.default_rng(recipe.seed)
+    random = np.random.default_rng((recipe.seed, 1))  # not the numbers that weights are drawn from
     held = []
     for group in np.unique(groups):
         members = random.permutation(everything[groups == group])

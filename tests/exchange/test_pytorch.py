@@ -42,13 +42,13 @@ def assert_equal(net, model, x):
 def test_there_and_back(name, bias, random):
     for params in ({}, CHANGED.get(name, {})):
         f = ACTIVATIONS[name](**params)
-        net = Net((4, 5, 3), (f, f), bias=bias, rng=0)
+        net = Net((4, 5, 3), (f, f), bias=bias, rng=0, engine="layered")  # nothing to compile
         for b in net.biases:
             b.data[:] = random.normal(size=b.data.shape)
         x = random.normal(size=(9, 4)) * 3
         model = to_torch(net)
         assert_equal(net, model, x)
-        again = from_torch(model)
+        again = from_torch(model, engine="layered")
         assert_equal(again, model, x)
         assert repr(again.activations) == repr(net.activations)
         assert len(again.biases) == len(net.biases)
@@ -77,7 +77,7 @@ def test_forms_of_chains(random):
     tanh = nn.Tanh()
     inner = nn.Sequential(nn.Linear(5, 3), tanh, nn.Identity())
     model = nn.Sequential(nn.Identity(), nn.Linear(4, 6), tanh, nn.Linear(6, 5), inner, nn.Linear(3, 2)).double()
-    net = from_torch(model, loss="half_sum_sq")
+    net = from_torch(model, loss="half_sum_sq", engine="layered")
     assert net.sizes == (4, 6, 5, 3, 2)
     assert [f.name for f in net.activations] == ["tanh", "identity", "tanh", "identity"]
     assert_equal(net, model, random.normal(size=(5, 4)))

@@ -40,7 +40,7 @@ def points(dtype):
 
 def through_identity(f, dtype):
     """A net that is f alone."""
-    net = Net((1, 1), (f,), dtype=dtype, rng=0)
+    net = Net((1, 1), (f,), dtype=dtype, rng=0, engine="layered")  # nothing to compile
     net.weights[0].data[:] = 1
     return net
 
@@ -92,7 +92,7 @@ def test_the_language_is_covered():
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_chain_of_any_batch_size(bias, run, random):
-    net = Net((4, 6, 5, 3), ("relu", "gelu", "identity"), "softmax_cross_entropy", bias, "float32", 0)
+    net = Net((4, 6, 5, 3), ("relu", "gelu", "identity"), "softmax_cross_entropy", bias, "float32", 0, engine="layered")
     for b in net.biases:
         b.data[:] = random.normal(size=b.data.shape)
     for n in (1, 33):
@@ -118,7 +118,7 @@ def test_a_graph(dtype, run, random):
         "d": (Dropout(0.5), "n"), "s": ("add", "d", "h.weight", "x"), "p": ("multiply", "s", "f"),
         "r": (Residual(Linear(4), "tanh"), "p"), "c": ("concatenate", "r", "v0"), "y": (Linear(2, bias=False), "c"),
     }  # fmt: skip
-    net = GraphNet(nodes, dtype=dtype, rng=0, backend="numpy")
+    net = GraphNet(nodes, dtype=dtype, rng=0, backend="numpy", engine="layered")
     for tensor in net.parameters:
         tensor.data = tensor.data + random.normal(size=tensor.data.shape).astype(dtype)
     feeds = {name: random.normal(size=(7, width)).astype(dtype) for name, width in net.inputs.items()}

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from backprop_xp.jit import cuda
+
 #: What an instruction is, by its name up to the first dot. What isn't named is other arithmetic.
 KINDS = {
     "fma": ("FFMA", "DFMA", "FFMA2"),
@@ -73,7 +75,7 @@ def compiled(source: str, architecture: int) -> bytes:
 
     program = nvrtc.createProgram(source, "kernel.cu", (), ())
     try:
-        nvrtc.compileProgram(program, (f"-arch=sm_{architecture}", "-std=c++17", "-ftz=true"))
+        nvrtc.compileProgram(program, (f"-arch=sm_{architecture}", *cuda.OPTIONS, "-ftz=true"))
         return nvrtc.getCUBIN(program) + b"\0"  # CuPy drops the last byte
     except nvrtc.NVRTCError:
         raise ValueError(f"sm_{architecture}: {nvrtc.getProgramLog(program)[:2000]}") from None

@@ -41,7 +41,7 @@ def test_no_default_variant_spills(case):
         net, activations = COMPILED[case]
         tiling = block.tilings(net, SHARED[architecture] << 10)[0]
         assert block.shared_bytes(net, tiling) <= SHARED[architecture] << 10
-        _, resources = nvrtc.compile_for(block.source(net, activations, tiling), architecture)
+        _, resources = nvrtc.compile_for(block.source(net, activations, tiling), architecture, cuda.OPTIONS)
         taken = resources["bpx_block"]
         assert (taken.spills, taken.stack) == (0, 0), (architecture, tiling, taken)
         assert taken.registers * tiling.threads * tiling.resident <= 65_536
@@ -53,13 +53,13 @@ def test_it_compiles_for_devices_with_less_shared_memory(case, architecture):
     nvrtc = pytest.importorskip("nvrtc")
     net, activations = COMPILED[case]
     tiling = block.tilings(net, SHARED[architecture] << 10)[0]
-    nvrtc.compile_for(block.source(net, activations, tiling), architecture)
+    nvrtc.compile_for(block.source(net, activations, tiling), architecture, cuda.OPTIONS)
 
 
 def test_the_last_variant_surely_fits():
     nvrtc = pytest.importorskip("nvrtc")
     net, activations = COMPILED["wide, double"]
-    _, resources = nvrtc.compile_for(block.source(net, activations, block.tilings(net, 64 << 10)[-1]), 75)
+    _, resources = nvrtc.compile_for(block.source(net, activations, block.tilings(net, 64 << 10)[-1]), 75, cuda.OPTIONS)
     assert resources["bpx_block"].registers <= 168
     assert resources["bpx_block"].spills == 0
 

@@ -39,7 +39,7 @@ class Recipe:
     """
 
     hidden: Sequence[int] = (128,)
-    activation: str = "gelu"
+    activation: str = "gelu_tanh"
     epochs: int = 50
     batch_size: int = 64
     lr: float = 0.01

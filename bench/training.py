@@ -22,7 +22,7 @@ from backprop_xp.data.sets import SET_TARGET, SETS
 
 CASES = tuple(SETS)
 QUICK = CASES[:1]  # of `make bench`
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = (10, 11, 12, 13, 14)  # the settings were chosen on splits of the seeds 0 to 4
 PREDICTIONS = 5  # timed ones
 DEFAULT = Recipe(backend="numpy")
 

@@ -89,6 +89,9 @@ static __attribute__((noinline, cold)) ValueAndSlope<T> with_far(T t, T a, Value
 
 #else
 template <class T> constexpr bool has_tanh_table = false;
+// what activations.h names where there is a table must be known where there is none
+template <class T> struct ValueAndSlope { T value, slope; };
+template <class F, class T> ValueAndSlope<T> with_far(T t, T a, ValueAndSlope<T> near);
 #endif
 
 }  // namespace bpx

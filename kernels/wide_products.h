@@ -10,8 +10,10 @@ template <class S> constexpr int panels(int features) { return (features + panel
 /// How many sums a product keeps in registers: samples (or outputs) by panels.
 #if BPX_VECTOR_BYTES == 64
 constexpr int product_rows = 6, product_panels = 4, weight_rows = 8, weight_panels = 3;
-#else
+#elif BPX_VECTOR_BYTES == 32
 constexpr int product_rows = 3, product_panels = 4, weight_rows = 4, weight_panels = 2;
+#else
+constexpr int product_rows = 3, product_panels = 4, weight_rows = 2, weight_panels = 2;  // a panel holds 2 doubles
 #endif
 #define BPX_UNROLL_SOME _Pragma("GCC unroll 4")
 constexpr int product_depth = 128;  // features after which the other operand would leave the first-level cache

@@ -8,9 +8,9 @@ from graphs import arrays, descriptions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop_xp import Graph, GraphNet, Net, jit
+from backprop_xp import Graph, GraphNet, Net
 from backprop_xp.graph import Dropout, Input, LayerNorm, Linear, Operation, Residual
-from backprop_xp.jit import compiler
+from backprop_xp.jit import cache, compiler, fused, graph
 
 pytestmark = [
     pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine"),
@@ -166,6 +166,25 @@ def test_what_it_refuses_runs_on_tiles():
     assert narrow.plan(x).engine == "fused"
 
 
+@pytest.mark.parametrize("width", [16, 32])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_on_processors_with_narrower_registers(width, dtype, monkeypatch):
+    monkeypatch.setenv("CXX", f"{' '.join(compiler.find().command)} -DBPX_VECTOR_BYTES={width}")
+    for module, name in ((cache, "_loaded"), (graph, "_programs"), (fused, "_programs")):
+        monkeypatch.setattr(module, name, {})  # what was compiled for the registers of this one
+    nets = both(EVERYTHING, dtype=dtype)
+    assert_agree(nets, *arrays(nets[0], 100), input_grad=True)
+    wide = [
+        Net((64, 64, 10), rng=0, engine=engine, dtype=dtype, init="glorot_normal") for engine in ("layered", "fused")
+    ]
+    x = np.random.default_rng(0).normal(size=(500, 64))
+    for net in wide:
+        net.loss_and_grad(x)
+    scale = np.abs(wide[0].weights[0].grad).max()
+    for expected, got in zip(wide[0].weights, wide[1].weights):
+        np.testing.assert_allclose(got.grad, expected.grad, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] * scale)
+
+
 def test_without_a_compiler_it_runs_on_tiles(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     net = GraphNet({"x": Input(3), "y": (Residual(Linear(3), "tanh"), "x")}, rng=0)
@@ -184,6 +203,6 @@ def test_a_compiler_that_fails_leaves_tiles(monkeypatch, tmp_path):
     broken.chmod(0o755)
     monkeypatch.setenv("CXX", str(broken))
     nets = both({"x": Input(3), "y": (Residual(Linear(3), "tanh", Linear(3)), "x")})
-    jit.graph._programs.clear()
+    graph._programs.clear()
     with pytest.warns(UserWarning, match="error: broken"):
         assert_agree(nets, *arrays(nets[0], 20))

@@ -3,6 +3,7 @@
 // tanh(a) by a table, for processors that look up 32 numbers in two registers at once: half the work of an exponential
 // and a division.
 
+#if !BPX_CUDA
 namespace bpx {
 
 #if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
@@ -76,6 +77,11 @@ BPX_FN unsigned far_lanes(Pack<float, 1> a) {  // not less than the end: NaN is 
 }
 template <int U> BPX_FN unsigned far_lanes(Pack<float, U> a) { return far_lanes(a.lo) | far_lanes(a.hi); }
 
+#else
+template <class T> constexpr bool has_tanh_table = false;
+constexpr float tanh_table_end = 0.0f;
+#endif
+
 template <class T> struct ValueAndSlope { T value, slope; };
 
 /// F's value and slope by F::exact where a is far.
@@ -87,11 +93,5 @@ static __attribute__((noinline, cold)) ValueAndSlope<T> with_far(T t, T a, Value
   return {where(by_table, near.value, exact.value), where(by_table, near.slope, exact.slope)};
 }
 
-#else
-template <class T> constexpr bool has_tanh_table = false;
-// what activations.h names where there is a table must be known where there is none
-template <class T> struct ValueAndSlope { T value, slope; };
-template <class F, class T> ValueAndSlope<T> with_far(T t, T a, ValueAndSlope<T> near);
-#endif
-
 }  // namespace bpx
+#endif

@@ -59,6 +59,8 @@ template <class Net> void run_chunk(const Args& args, i64 chunk, Workspace<Net>&
   for (i64 at = begin; at < end; at += W) {
     const int valid = tile.valid = end - at < W ? int(end - at) : W;
     load_tile<in, W>((const S*)args.x + at * args.x_row, args.x_row, args.x_column, valid, x);
+    const i64 left = args.n - at - W;
+    prefetch_tile<in>((const S*)args.x + (at + W) * args.x_row, args.x_row, left < 0 ? 0 : left < W ? int(left) : W);
     if constexpr (Net::Loss::target == Target::values) {
       load_tile<out, W>((const S*)args.y + at * args.y_row, args.y_row, args.y_column, valid, y);
     } else if constexpr (Net::Loss::target == Target::classes) {

@@ -77,6 +77,13 @@ template <int N, int W, class S> BPX_KERNEL void load_tile(const S* from, i64 ro
   for (int f = 0; f < N; ++f)
     for (int k = s; k < W; ++k) to[f * W + k] = k < valid ? from[k * row + f * column] : S(0);
 }
+/// Asks for a tile that will be loaded next: between two tiles so much is computed that the processor forgets the stream.
+template <int N, class S> BPX_FN void prefetch_tile(const S* from, i64 row, int samples) {
+  constexpr int line = 64 / sizeof(S);
+  const int step = row > 0 && row < line ? int(line / row) : 1;
+  for (int s = 0; s < samples; s += step)
+    for (int f = 0; f < N; f += line) __builtin_prefetch(from + s * row + f);
+}
 /// to[s * N + f] = from[f * W + s] for the valid samples
 template <int N, int W, class S> BPX_KERNEL void store_tile(const S* from, int valid, S* to) {
   constexpr int lanes = Lane<Pack<S, 1>>::width;

@@ -56,7 +56,7 @@ def run_case(case: Case, settings: Settings, progress: Progress = lambda what, s
         if eager:
             others = [c for c in everybody if c is not eager[0]]
             try:
-                result.difference = measure.prove_equal(eager[0], others, case.dtype)
+                result.difference = measure.prove_equal(eager[0], others, case.dtype, case.samples)
             except measure.WrongGradient as error:
                 result.refused = str(error)
                 return result

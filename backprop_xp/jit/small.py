@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Beyond it, the memory that is kept from call to call is too much for the checks that are saved.
 MOST_PARAMETERS = 1 << 18
 #: Of a forward pass on one thread: beyond it, sharing it out pays.
-MOST_MULTIPLY_ADDS = 1 << 22
+MOST_MULTIPLY_ADDS = 1 << 24
 
 
 def refuses(net: Net) -> str:

@@ -41,8 +41,8 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
         trained = []
         whole = not (arguments.net or arguments.dtype or arguments.batch)
         if whole and settings.backend == "numpy" and training.available():
-            chosen = training.CASES if arguments.full else training.QUICK
-            trained = training.run(chosen, threads, progress=progress.show)
+            chosen = (training.CASES, training.MANY_SEEDS) if arguments.full else (training.QUICK, training.SEEDS)
+            trained = training.run(chosen[0], threads, chosen[1], progress.show)
             progress.write("\n" + training.table(trained))
         families = {}
         steps = []

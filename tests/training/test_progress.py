@@ -34,7 +34,8 @@ def in_a_terminal(prepare="", options=""):
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     program = PROGRAM.format(prepare=prepare, options=options)
-    process = subprocess.Popen([sys.executable, "-c", program], stdin=follower, stdout=follower, stderr=follower)
+    command = [sys.executable, "-W", "ignore", "-c", program]  # without a compiler there is a warning
+    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower)
     os.close(follower)
     text = b""
     try:

@@ -50,9 +50,7 @@ def forward(call: Call) -> tuple[Array, Signals | None]:
     program = fused.program(shape, [layer.activation for layer in call.layers])
     output = np.empty((call.samples, call.sizes[-1]), call.dtype)
     held: list[Any] = []
-    args = fused.Args(n=call.samples)
-    arguments.add_batch(args, call, held)
-    args.params = arguments.address(np.concatenate([a.ravel() for a in arguments.parameters(call)]), held)
+    args = _arguments(call, held)
     args.output = arguments.address(output, held)
     _run_waves(call, program.bpx_forward, args, shape.narrow_chunk, lambda chunks: None)
     return output, None
@@ -66,9 +64,7 @@ def loss_and_grad(call: Call) -> Gradients:
     program = fused.program(shape, [layer.activation for layer in call.layers])
     count, wave = call.parameters, _wave_chunks(call, shape.narrow_chunk)
     held: list[Any] = []
-    args = fused.Args(n=call.samples)
-    arguments.add_batch(args, call, held)
-    args.params = arguments.address(np.concatenate([a.ravel() for a in arguments.parameters(call)]), held)
+    args = _arguments(call, held)
     arguments.add_targets(args, call, held)
     grad_x = np.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
     if grad_x is not None:
@@ -87,6 +83,13 @@ def loss_and_grad(call: Call) -> Gradients:
     loss = program.bpx_tree_total(pointer, arguments.address(total, held))
     weights, biases = arguments.unpacked(call, total)
     return Gradients(weights, biases, grad_x, call.dtype.type(loss * call.scale))
+
+
+def _arguments(call: Call, held: list[Any]) -> Any:
+    args = fused.Args(n=call.samples)
+    arguments.add_batch(args, call, held)
+    args.params = arguments.address(np.concatenate([a.ravel() for a in arguments.parameters(call)]), held)
+    return args
 
 
 def _run_waves(call: Call, function: Any, args: Any, chunk: int, after: Any) -> None:

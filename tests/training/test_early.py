@@ -4,28 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fitting import assert_same, net, parameters
 
-from backprop_xp import Net
 from backprop_xp.training import SGD, EarlyStopping
-
-
-@pytest.fixture
-def data(random):
-    x = random.normal(size=(60, 3))
-    return x, np.stack([np.sin(x[:, 0]), x[:, 1] * x[:, 2]], axis=1)
-
-
-def net(**options):
-    return Net((3, 8, 2), **{"loss": "mse", "reduction": "mean", "bias": True, "rng": 0} | options)
-
-
-def parameters(net):
-    return [p.data.copy() for p in net.parameters]
-
-
-def assert_same(a, b):
-    for p, q in zip(a, b, strict=True):
-        np.testing.assert_array_equal(p, q)
 
 
 def test_puts_back_the_best(data):

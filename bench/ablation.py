@@ -1,6 +1,7 @@
 """What each idea brings: engines, threads and vector width, one after another on one case.
 
-Each step runs in a process of its own, since a compiler's flags and the number of threads belong to a process.
+Each step runs in a process of its own, since a compiler's flags and the number of threads belong to a process. Memory
+is kept where it can be.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 
+from backprop_xp.bench import allocator
 from backprop_xp.bench.cases import ARTICLE, NARROW, Case
 
 from backprop_xp.jit import compiler
@@ -72,8 +74,8 @@ def _measure(case: Case, engine: str, threads: int, cxx: str) -> float:
 
 def main(request: str) -> None:
     asked = json.loads(request)
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in asked["case"].items()}
-    case = Case(**fields)
+    allocator.keep()
+    case = Case.from_json(asked["case"])
     net, (x, y) = case.net(engine=asked["engine"], threads=asked["threads"], backend="numpy"), case.arrays()
     net.loss_and_grad(x, y)
     seconds = []

@@ -36,7 +36,7 @@ class Run:
         everywhere = watch.end()
         spoiled = [result.name for result in self.everything if result.busy]
         spoiled += dict.fromkeys(f"training on {row.case}" for row in trained if row.busy)
-        self.busy = [*everywhere, *([f"others computed during {', '.join(spoiled)}"] if spoiled else [])]
+        self.busy = [*everywhere, *([f"the machine was busy during {', '.join(spoiled)}"] if spoiled else [])]
         for one in (*self.everything, *trained):
             one.busy = [*one.busy, *everywhere]
         points = {"cases": report.points(results), "sets, by the time of fit": training.points(trained)}

@@ -67,8 +67,8 @@ def x_label(family: str, results: list[Result]) -> str:
 
 
 def title(family: str, results: list[Result]) -> str:
-    """The family, its dtype and activation, and whether a busy machine spoiled it."""
-    case = results[0].case
+    """The family, its dtype and activations, and whether a busy machine spoiled it."""
+    case = results[-1].case  # the deepest has all activations
     activations = ", ".join(dict.fromkeys(case.activations))
     busy = f" ({BUSY})" if any(result.busy for result in results) else ""
     return f"over {family}: {case.dtype}, {activations}{busy}"

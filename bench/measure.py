@@ -33,7 +33,9 @@ SHORTEST = 0.1  # seconds; shorter steps are timed several at a time
 REST = 0.25
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 40
 MOST_SET_ASIDE = 5  # rounds that others disturbed, after which a busy machine is called one
-SLOWER_FORM = 1.1  # times the fastest of the same contender in the first round: a form that isn't timed any further
+#: A form that takes so many times what the fastest form of the same contender does, in the last one of so many rounds,
+#: isn't timed any further. The first round may still be one of memory that is taken from the system.
+SLOWER_FORM, AFTER_ROUNDS = 1.1, 2
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def alternate(
         after = rested_look(machine)
         spells.append(machine.between(before, after))
         before = after
-        if not spells[-1].busy and sum(not spell.busy for spell in spells) == 1:
+        if not spells[-1].busy and sum(not spell.busy for spell in spells) == AFTER_ROUNDS:
             running = [(timing, count) for timing, count in running if not _slower(timing, timings)]
         progress(min(1.0, (clock() - begin) / budget))
     return _judged(timings, spells)

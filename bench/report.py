@@ -31,7 +31,7 @@ class Row:
         memory: the better setting, "kept" or "default".
         by_default: samples/s by the fastest form in default memory; None if not measured.
         seconds: of a step, in the rounds that count.
-        rounds: every form in every setting, with what each round showed; a form that was slower has the first alone.
+        rounds: every form in every setting, with what each round showed; a slower form has the first ones alone.
     """
 
     contender: str

@@ -183,6 +183,18 @@ def test_a_picture_says_what_it_shows(tmp_path, without_rest, monkeypatch):
     ]  # fmt: skip
 
 
+def test_sweeps_show_what_a_user_gets_beside_rivals(without_rest, monkeypatch):
+    monkeypatch.setattr(bench_run, "BATCHES", (8,))
+    monkeypatch.setattr(bench_run, "WIDTHS", (cases.WIDTHS[0].with_samples(8),))
+    monkeypatch.setattr(bench_run, "DEPTHS", ())
+    monkeypatch.setattr(measure, "SHORTEST", 0.0)
+    everything = replace(SETTINGS, engines=("auto", "tiled", "layered"))
+    swept = bench_run.sweeps(everything, machine=BUSY)
+    assert {family: len(results) for family, results in swept.items()} == {"batch": 1, "width": 1, "depth": 0}
+    for result in swept["batch"] + swept["width"]:
+        assert [row.contender for row in result.rows] == ["backprop_xp", contenders.EAGER]
+
+
 @pytest.mark.parametrize("machine", [QUIET, BUSY])
 def test_latency_is_proven_and_says_whether_to_quote_it(machine, without_rest):
     rounds = latency.run(1e-9, machine)

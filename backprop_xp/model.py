@@ -11,7 +11,7 @@ from .backend import Array, Backend, get_backend
 from .losses import Loss, averaged, get_loss
 from .tensor import Tensor
 from .threads import count
-from .training import fit
+from .training.fit import fit
 
 REDUCTIONS = ("sum", "mean")
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from . import workspace
+from . import frames, workspace
 from .formulas import Formula, blocked
 from .jit import elementwise as jit
 
@@ -63,10 +63,10 @@ class Backend:
         Host data is moved to the device, nothing is moved off it. With ``most_bytes``, host data that is larger, or
         that the device has no memory for, stays as it is: it is a NumPy array then, of its own dtype.
         Takes NumPy and CuPy arrays, whatever has ``__array__`` or speaks DLPack, numbers and nested lists,
-        without a copy where none is needed.
+        without a copy where none is needed; and frames and sparse matrices, see :mod:`backprop_xp.frames`.
 
         Raises:
-            TypeError: not real numbers, or on a device that this backend doesn't use.
+            TypeError: not real numbers, or on a device that this backend doesn't use. ValueError: numbers are missing.
         """
         array = self._foreign(data, what)
         if array.dtype.kind not in "biuf":
@@ -95,6 +95,7 @@ class Backend:
     def _foreign(self, data: Any, what: str) -> Array:
         if isinstance(data, np.ma.MaskedArray):
             raise TypeError(f"{what} is a masked array: say what stands for masked numbers with {what}.filled(...)")
+        data = frames.as_numbers(data, what)
         if isinstance(data, np.ndarray):
             return np.asarray(data)  # a np.matrix, say, would give * another meaning
         owner = owner_of(data)
@@ -119,9 +120,10 @@ class Backend:
         try:
             if hasattr(data, "__dlpack__") and not hasattr(data, "__array__"):
                 return np.from_dlpack(data)
-            return np.asarray(data)
+            array = np.asarray(data)
         except (ValueError, TypeError, RuntimeError, BufferError) as error:
             raise TypeError(f"{what} can't be read as an array: {error}") from None
+        return frames.as_numbers(array, what)
 
 
 class _Nothing:

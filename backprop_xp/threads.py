@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
+from .numbers import whole
+
 ENVIRONMENT = "BACKPROP_XP_NUM_THREADS"
 MOST = 1024
 
@@ -25,9 +27,7 @@ def count(threads: int | None = None) -> int:
         if not text.isdecimal() or not 1 <= int(text) <= MOST:
             raise ValueError(f"{ENVIRONMENT} must be a number from 1 to {MOST}, got {text!r}")
         return int(text)
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST:
-        raise ValueError(f"threads must be an integer from 1 to {MOST}, got {threads!r}")
-    return threads
+    return whole("threads", threads, 1, MOST)
 
 
 def run(work: Callable[[], None], threads: int, stop: Callable[[], None]) -> None:

@@ -83,6 +83,7 @@ MISTAKES = [
     ((*TRAIN, "--target", "price", "--batch-size", "0"), "batch_size"),
     ((*TRAIN, "--target", "price", "--lr", "1e30", "--epochs", "3"), "try a smaller --lr"),
     ((*TRAIN, "--target", "price", "--validation", "2"), "between 0 and 1, got 2.0"),
+    ((*TRAIN, "--target", "price", "--seed", "-1"), "seed must be an integer from 0 on, got -1"),
     ((*TRAIN, "--target", "price", "--ignore", "size,colour"), "no column is left to learn from"),
     ((*TRAIN, "--target", "price", "--model", "none/m"), "there is no folder none for m"),
     (("train", "--data", "none.csv", "--target", "y"), "none.csv"),

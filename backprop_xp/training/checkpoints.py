@@ -20,8 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..numbers import whole
+from .lock import Lock
+
 KEPT = 2
-FORMAT = "backprop_xp checkpoint 1"
+MOST_STEPS = 10**12 - 1  # what fits into a name
+FORMAT = "backprop_xp checkpoint 2"
 LARGEST_TEXT = 1 << 26  # bytes of JSON: the history of a very long run
 NAME = re.compile(r"checkpoint-(\d{12})\.npz")
 TEMPORARY = "writing-"
@@ -47,7 +51,11 @@ class Checkpoint(NamedTuple):
 
 
 class Folder:
-    """The checkpoints of one run, in a folder of their own."""
+    """The checkpoints of one run, in a folder of their own; in a ``with`` block no other run can use it.
+
+    Raises:
+        CheckpointError: it can't be written to, or, from the block, another run is using it.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -57,9 +65,20 @@ class Folder:
                 pass
         except OSError as error:
             raise CheckpointError(f"checkpoints can't be written to {self.path}: {error.strerror}") from None
-        for path in self.path.glob(f"{TEMPORARY}*"):  # of a process that was killed
-            with suppress(OSError):
-                path.unlink()
+
+    def __enter__(self) -> Folder:
+        try:
+            self._lock = Lock(self.path)
+        except OSError as error:
+            raise CheckpointError(f"checkpoints can't be written to {self.path}: {error.strerror}") from None
+        if self._lock.certain:
+            for path in self.path.glob(f"{TEMPORARY}*"):  # of a process that was killed
+                with suppress(OSError):
+                    path.unlink()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
     def files(self) -> list[Path]:
         """Every checkpoint, the newest first."""
@@ -135,7 +154,7 @@ def read(path: Path) -> Checkpoint:
             if not isinstance(state, dict) or state.get("format") != FORMAT:
                 raise CheckpointError(f"{path} is no checkpoint of this version of backprop_xp")
             arrays = {name: archive[name] for name in archive.files if name != "state"}
-            return Checkpoint(path, int(state["step"]), arrays, state)
+            return Checkpoint(path, whole("step", state["step"], 0, MOST_STEPS), arrays, state)
     except CheckpointError:
         raise
     except OSError as error:

@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from ..activations import Identity
+from ..backend import cupy
 from ..kernels import source as kernel_source
 from . import cuda, fused
 from .fused_cuda import WRITTEN_OUT
@@ -57,9 +58,7 @@ _programs: dict[tuple[int, fused.Shape], Program] = {}
 
 def program(shape: fused.Shape, activations: Sequence[Any]) -> Program:
     """The first tiling whose kernel spills nothing on the current device. Raises CompileError."""
-    import cupy
-
-    device = cupy.cuda.runtime.getDevice()
+    device = cupy().cuda.runtime.getDevice()
     if (device, shape) not in _programs:
         ways = tilings(shape, shared_limit(device))
         sources = [source(shape, activations, tiling) for tiling in ways]
@@ -75,9 +74,7 @@ def program(shape: fused.Shape, activations: Sequence[Any]) -> Program:
 @cache
 def shared_limit(device: int) -> int:
     """Bytes of shared memory that a block may have on this device."""
-    import cupy
-
-    return cupy.cuda.Device(device).attributes["MaxSharedMemoryPerBlockOptin"]
+    return cupy().cuda.Device(device).attributes["MaxSharedMemoryPerBlockOptin"]
 
 
 @lru_cache(maxsize=512)

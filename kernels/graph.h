@@ -225,5 +225,6 @@ template <int R, class S> static void graph_input(const GraphArgs& args, int k, 
   BPX_ENTRY double bpx_graph(const bpx::GraphArgs* args, bpx::i64 first, bpx::i64 count, void* memory, void* grads) {  \
     return bpx::graph_run<GRAPH>(*args, first, count, memory, grads);                                                  \
   }                                                                                                                    \
+  BPX_SIZE_OF(GraphArgs)                                                                                               \
   BPX_ENTRY bpx::i64 bpx_graph_panel() { return bpx::panel<GRAPH::S>; }                                                \
   BPX_ENTRY bpx::i64 bpx_graph_weight_rows() { return bpx::weight_rows; }

@@ -18,6 +18,7 @@ from ..graph.operations import OPERATIONS, Activate
 from ..graph.passes import layers
 from ..jit import compiler, graph_source
 from ..jit import graph as jit
+from ..jit.structs import GraphArgs
 from . import arguments, module, wide
 from .call import Call
 from .tree import ChunkTree
@@ -122,7 +123,7 @@ def _program(call: GraphCall, loss: Any) -> jit.Program:
 
 
 def _arguments(call: GraphCall, program: jit.Program, held: list[Any]) -> Any:
-    args = jit.GraphArgs()
+    args = GraphArgs()
     packed = program.packing.pack(call.nodes, call.parameters, call.dtype, program.panel)
     args.wide.params = arguments.address(packed, held)
     activations: list[Any] = [node.operation.activation for node in call.nodes if isinstance(node.operation, Activate)]

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import threads, workspace
 from ..backend import Array
-from ..jit import fused
+from ..jit import fused, structs
 from ..workspace import recycled
 from . import arguments
 from .call import Call, Gradients, Signals
@@ -73,7 +73,7 @@ def intermediate_bytes(call: Call) -> int:
 
 
 def _arguments(call: Call, program: Any, held: list[Any]) -> Any:
-    args = fused.WideArgs()
+    args = structs.WideArgs()
     arguments.add_batch(args, call, held)
     parameters = arguments.parameters(call)
     packed = workspace.empty((program.bpx_wide_params(),), call.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,49 +10,9 @@ from ..activations import ACTIVATIONS, Identity
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from . import cache as kernel_cache
+from . import structs
 from .elementwise import NUMBERS
-
-INT, POINTER, DOUBLE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
-
-
-class Args(ctypes.Structure):
-    """``bpx::Args`` of kernels/net_cpu.h, which says what each field is."""
-
-    _fields_ = [
-        ("n", INT), ("x", POINTER), ("x_row", INT), ("x_column", INT),
-        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("weight", POINTER), ("weight_row", INT),
-        ("params", POINTER), ("scalars", POINTER), ("scale", DOUBLE), ("output", POINTER), ("x_grad", POINTER),
-        ("sums", POINTER), ("losses", POINTER), ("first", INT), ("last", INT), ("next", INT), ("stop", INT),
-    ]  # fmt: skip
-
-
-class Tree(ctypes.Structure):
-    """``bpx::Tree``: the sums of chunks so far."""
-
-    _fields_ = [("params", INT), ("count", INT), ("levels", POINTER), ("losses", POINTER)]
-
-
-TREE_LEVELS = 41
-
-
-class WideArgs(ctypes.Structure):
-    """``bpx::WideArgs`` of kernels/wide.h."""
-
-    _fields_ = [
-        ("x", POINTER), ("x_row", INT), ("x_column", INT), ("y", POINTER), ("y_row", INT), ("y_column", INT),
-        ("weight", POINTER), ("weight_row", INT), ("params", POINTER), ("scalars", POINTER), ("scale", DOUBLE),
-        ("output", POINTER), ("x_grad", POINTER),
-    ]  # fmt: skip
-
-
-class SmallNet(ctypes.Structure):
-    """``bpx::Small`` of kernels/small_cpu.h."""
-
-    _fields_ = [
-        ("parameters", POINTER), ("sizes", POINTER), ("count", INT), ("params", POINTER), ("scalars", POINTER),
-        ("memory", POINTER), ("out", POINTER),
-    ]  # fmt: skip
-
+from .structs import DOUBLE, INT, POINTER
 
 #: From so many parameters on, products blocked for the caches beat a tile in registers (measured, see bench/README.md).
 WIDE_PARAMETERS = 3000
@@ -128,10 +87,13 @@ def program(shape: Shape, activations: Sequence[Any]) -> Any:
         what = f"the net {'-'.join(map(str, shape.sizes))} in {shape.dtype}"
         library = kernel_cache.library(source(shape, activations), what)
         if shape.wide:
+            structs.check(library, structs.WideArgs)
             _declare_wide(library)
         elif shape.loss is None:
+            structs.check(library, structs.Args)
             library.bpx_forward.argtypes, library.bpx_forward.restype = (POINTER,), None
         else:
+            structs.check(library, structs.Args, structs.Tree)
             library.bpx_backprop.argtypes, library.bpx_backprop.restype = (POINTER,), None
             library.bpx_tree_add.argtypes, library.bpx_tree_add.restype = (POINTER, POINTER, POINTER, INT), None
             library.bpx_tree_total.argtypes, library.bpx_tree_total.restype = (POINTER, POINTER), DOUBLE
@@ -140,6 +102,7 @@ def program(shape: Shape, activations: Sequence[Any]) -> Any:
         else:
             library.bpx_small_forward.argtypes = (POINTER, INT, POINTER, POINTER)
             library.bpx_small_forward.restype = None
+        structs.check(library, structs.SmallNet)
         library.bpx_small_memory.argtypes, library.bpx_small_memory.restype = (), INT
         _programs[shape] = library
     return _programs[shape]

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..losses import SoftmaxCrossEntropy
 from ..tensor import Tensor
-from . import fused
+from . import fused, structs
 
 if TYPE_CHECKING:
     from ..net import Net
@@ -146,7 +146,7 @@ def _fixed(
     pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
     sizes = (ctypes.c_int64 * len(arrays))(*(array.size for array in arrays))
     packed = np.empty(sum(sizes), net.dtype)
-    fixed = fused.SmallNet(
+    fixed = structs.SmallNet(
         ctypes.addressof(pointers), ctypes.addressof(sizes), len(arrays), packed.ctypes.data, numbers.ctypes.data,
         -(-memory.ctypes.data // 64) * 64, None if out is None else out.ctypes.data,
     )  # fmt: skip

@@ -144,6 +144,9 @@ class Tape:
             elif node.op == "where":
                 condition, a, b = (values[arg] for arg in node.args)
                 values[i] = a if condition else b
+            elif node.op in MASKS:
+                holds = UFUNCS[node.op](*(values[a] for a in node.args))
+                values[i] = BITS[dtype].type(0) if not holds else ~BITS[dtype].type(0)  # as _select takes masks
             else:
                 values[i] = UFUNCS[node.op](*(values[a] for a in node.args))
         return values

@@ -6,10 +6,13 @@
 //
 //   struct Net {
 //     using S = float;
-//     using Layers = bpx::Layers<bpx::Layer<5, 10, act_tanh, false>, bpx::Layer<10, 4, act_sigmoid, false>, ...>;
-//     using Loss = bpx::ElementwiseLoss<loss_mse>;           // losses.h
+//     using Layers = bpx::Layers<bpx::Layer<5, 10, bpx::tanh, false>, bpx::Layer<10, 4, Activation0, false>, ...>;
+//     using Loss = bpx::ElementwiseLoss<LossFormula>;        // losses.h
+//     static constexpr bool backward = true;                 // false: forward alone, and Loss is not used
 //     static constexpr bool factors = false;                 // the gradient is multiplied by weight or scale
 //     static constexpr bool input_grad = false;
+//     static constexpr bool dense = true;                    // on the GPU: features of a sample in x and y are adjacent
+//     static constexpr i64 chunk = 1024;                     // samples
 //   };
 //
 // A tile's signals stand feature by feature: z[i * W + s] is feature i of sample s. On the CPU W is some registers

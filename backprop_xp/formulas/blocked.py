@@ -29,7 +29,7 @@ UFUNCS: dict[str, Callable[..., Any]] = {
     )
 } | {"erf": special.erf, "normal_cdf": special.normal_cdf, "normal_pdf": special.normal_pdf}  # fmt: skip
 
-BITS = {np.dtype(np.float32): np.dtype(np.uint32), np.dtype(np.float64): np.dtype(np.uint64)}
+BITS: dict[Any, Any] = {np.dtype(np.float32): np.dtype(np.uint32), np.dtype(np.float64): np.dtype(np.uint64)}
 
 
 class Tape:
@@ -146,7 +146,7 @@ class Tape:
                 values[i] = a if condition else b
             elif node.op in MASKS:
                 holds = UFUNCS[node.op](*(values[a] for a in node.args))
-                values[i] = BITS[dtype].type(0) if not holds else ~BITS[dtype].type(0)  # as _select takes masks
+                values[i] = np.array(-int(holds)).astype(BITS[dtype])  # all ones or all zeros, as _select takes masks
             else:
                 values[i] = UFUNCS[node.op](*(values[a] for a in node.args))
         return values

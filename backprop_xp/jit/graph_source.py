@@ -22,6 +22,10 @@ TILE_BYTES = 1 << 20
 FEWEST_ROWS, MOST_ROWS, ROWS = 96, 480, 48  # samples in a tile, and what they are a multiple of
 
 
+#: The operations that a :class:`Writer` has code for.
+COMPILED = frozenset([Input, Linear, Activate, Add, Multiply, Concatenate, Dropout, LayerNorm])
+
+
 @dataclass(frozen=True)
 class Shape:
     """All that is known about a graph, and about a kind of call of it, when it is compiled.

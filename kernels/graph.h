@@ -137,7 +137,7 @@ template <int R, class S> static void graph_join(int features, const S* part, in
     for (int s = 0; s < used; ++s) to[s * V] = from[s * V];
   }
 }
-/// And back.
+/// The gradient of a concatenation, from `at` on, to the gradient of one of its pieces.
 template <int R, class S> static void graph_split(int features, const S* whole, int at, S* part, int used, bool add) {
   constexpr int V = panel<S>;
   for (int i = 0; i < features; ++i) {

@@ -51,13 +51,15 @@ template <class S> struct Shape {
 };
 #else
 #define BPX_KERNEL static __attribute__((noinline))
-#ifndef BPX_LANE_REGISTERS
+// Measured on the article's net on an Intel core with two 512-bit ports: 1, 2 and 4 registers a lane, 1 to 8 for functions
+// and 4 to 16 a tile are all within some 10 % of these, and none is better.
+#ifndef BPX_LANE_REGISTERS  // vector registers of a pack in products
 #define BPX_LANE_REGISTERS 1
 #endif
-#ifndef BPX_FUNCTION_REGISTERS
+#ifndef BPX_FUNCTION_REGISTERS  // vector registers of a pack in activations
 #define BPX_FUNCTION_REGISTERS (sizeof(S) == 4 ? 4 : 2)
 #endif
-#ifndef BPX_TILE_REGISTERS
+#ifndef BPX_TILE_REGISTERS  // vector registers of samples in a tile
 #define BPX_TILE_REGISTERS 8
 #endif
 template <class S> struct Shape {

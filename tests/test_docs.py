@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -102,3 +103,18 @@ def test_make_knows_the_documented_targets():
     for target in set(named):
         result = subprocess.run(["make", "-C", str(ROOT), "-n", target], capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
+
+
+def docstrings(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
+            yield getattr(node, "name", "module"), text
+
+
+@pytest.mark.parametrize("folder", ["", "engines", "exchange", "formulas", "graph", "jit"])
+def test_a_docstring_needs_no_other_docstring(folder):
+    """It names its noun, and numbers by the name of the argument."""
+    unclear = re.compile(r"^(The same\b(?! \w+ as)|Those\b|Its\b|And back)|\bso many\b(?! \w+ that)")
+    for path in sorted((ROOT / "backprop_xp" / folder).glob("*.py")):
+        for name, text in docstrings(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not unclear.search(text), f"{path.name}, {name}: {text}"

@@ -86,7 +86,9 @@ def _arguments(call: Call, program: Any, held: list[Any]) -> Any:
 def each_chunk(call: Any, rows: int, numbers_of_a_tile: int, work: Callable[[int, int, int, int], None]) -> None:
     """``work(index, first sample, samples, memory)`` for every chunk, on all threads.
 
-    A tile has so many rows, and ``memory`` has room for so many numbers.
+    Args:
+        rows: samples in a tile.
+        numbers_of_a_tile: for which ``memory`` has room, an address; each thread has its own.
     """
     samples = fused.wide_chunk(call.multiply_adds, call.samples, rows)
     chunks = -(-call.samples // samples)

@@ -48,7 +48,7 @@ def to_torch(net: Net) -> Any:
 
 
 def sequential(net: Net, module_of: Callable[[Any], Any]) -> Any:
-    """The same with these modules for the activations."""
+    """The torch.nn.Sequential of :func:`to_torch`, with ``module_of(activation)`` as the activations' modules."""
     torch = _torch()
     dtype = getattr(torch, net.dtype.name)
     modules = []

@@ -18,7 +18,8 @@ from .. import threads
 from . import special
 from .language import MASKS, Formula
 
-# Elements: large enough that threads seldom wait for the interpreter, small enough for the cache.
+#: Elements of a block: so many that threads seldom wait for the interpreter, few enough for the cache (half a megabyte
+#: of float32 a register). No figures were kept.
 BLOCK = 1 << 17
 
 UFUNCS: dict[str, Callable[..., Any]] = {

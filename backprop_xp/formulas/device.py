@@ -17,8 +17,8 @@ from ..show_source import show
 from . import emit
 from .language import Formula
 
-THREADS = 256  # a block
-MOST_BLOCKS = 4096  # beyond it, threads take several elements
+THREADS = 256  # of a block; chosen, not measured on a device
+MOST_BLOCKS = 4096  # beyond it, threads take several elements; chosen, not measured on a device
 OPTIONS = ("-std=c++17",)
 NUMBERS = {"float32": "float", "float64": "double"}
 

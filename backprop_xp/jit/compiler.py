@@ -21,7 +21,7 @@ FLAGS: tuple[str, ...] = (
 )  # fmt: skip
 CANDIDATES = ("g++", "clang++", "c++")
 TIMEOUT = 120.0  # seconds; BACKPROP_XP_COMPILE_TIMEOUT overrides it
-ANNOUNCE_AFTER = 0.5  # seconds
+ANNOUNCE_AFTER = 0.5  # seconds of compiling, after which a line says what is going on
 
 
 class CompileError(RuntimeError):

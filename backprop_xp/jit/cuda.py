@@ -42,7 +42,7 @@ class Resources:
     max_threads: int
 
     def blocks(self, threads: int) -> int:
-        """How many blocks of so many threads have registers in one multiprocessor at a time, at least 1."""
+        """How many blocks of ``threads`` threads have registers in one multiprocessor at a time, at least 1."""
         return max(1, REGISTERS // (threads * -(-self.registers // 8) * 8))
 
 
@@ -76,7 +76,7 @@ def resources(kernel: Any) -> Resources:
 
 
 def first_fitting(sources: Sequence[str], name: str, threads: int) -> int:
-    """The number of the first source whose kernel spills nothing and runs in blocks of so many threads; else the last.
+    """The number of the first source whose kernel spills nothing and runs in blocks of ``threads``; else the last.
 
     The answer is cached on disk, by device and sources, so that what doesn't fit is compiled once and not again.
     """

@@ -22,10 +22,10 @@ from ..formulas.device import NUMBERS, launch, raw_kernel
 from ..kernels import source as kernel_source
 
 THREADS, SECOND_THREADS = 256, 1024  # layer_threads and second_threads of kernels/layer.h
-SPAN = 64  # columns of a tile, at most
-SOFTMAX_ROWS = 256
-MOST_PARTS = 4096  # rows of partial sums, except where a block takes fewer rows than that would need
-MOST_TOGETHER = 32  # sums that one second pass adds up
+SOFTMAX_ROWS = 256  # samples of a block, at most, where a loss needs whole rows: softmax_rows of kernels/layer.h
+#: Columns of a tile, at most; rows of partial sums, about, at most; sums that one launch of the second pass adds up.
+#: Chosen, not measured on a device.
+SPAN, MOST_PARTS, MOST_TOGETHER = 64, 4096, 32
 NULL = np.uint64(0)
 
 KERNELS = {
@@ -233,7 +233,7 @@ def entry(kind: str, activation: Formula, loss: Any, dtype: str, name: str) -> s
 
 
 def second_entry(sums: int, dtype: str) -> str:
-    """CUDA source of the kernel that adds up so many partial sums."""
+    """CUDA source of the kernel that adds up ``sums`` arrays of partial sums."""
     number = NUMBERS[dtype]
     arguments = ", ".join(
         f"const {number}* parts{k}, {number}* totals{k}, long long rows{k}, long long columns{k}, double factor{k}"

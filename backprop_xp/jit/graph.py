@@ -13,7 +13,8 @@ from .graph_source import Shape, Writer
 from .packing import Packing
 from .structs import DOUBLE, INT, POINTER, GraphArgs
 
-MOST_WIDTH = 8192  # of all nodes together: a tile of the fewest rows must fit the second-level cache
+#: Features of all nodes together. Calculated: the values of the smallest tile, 96 samples, must fit a few megabytes.
+MOST_WIDTH = 8192
 
 
 @dataclass(frozen=True)

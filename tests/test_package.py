@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import backprop_xp
+from backprop_xp.jit import compiler
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("backprop_xp", "kernels") for path in (ROOT / folder).rglob("*.py"))
@@ -94,3 +95,15 @@ def _imports_cupy(tree):
         if found:
             return True
     return False
+
+
+def test_windows_runs_without_a_compiler(monkeypatch):
+    monkeypatch.setattr(compiler.platform, "system", lambda: "Windows")
+    compiler._find.cache_clear()
+    try:
+        assert compiler.missing() == "kernels are compiled on Linux and macOS, not on Windows"
+        net = backprop_xp.Net((3, 4, 2), rng=0, backend="numpy")
+        assert str(net.plan([[1.0] * 3] * 5)).startswith("tiled: not fused: kernels are compiled on Linux and macOS")
+        assert float(net.loss_and_grad([1.0] * 3)) > 0
+    finally:
+        compiler._find.cache_clear()

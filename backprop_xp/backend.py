@@ -1,7 +1,7 @@
 """The shim: the one module that knows which array library is in use.
 
 A :class:`Backend` is NumPy, or CuPy on one device. Everything else in the package is written once against
-``backend.xp`` and the few functions here; only this module imports CuPy.
+``backend.xp`` and the few functions here; only this module imports CuPy (tests/test_package.py checks it).
 """
 
 from __future__ import annotations
@@ -233,6 +233,13 @@ def module_of(array: Any) -> ModuleType:
     return sys.modules["cupy"] if owner_of(array) == "cupy" else np
 
 
+def cupy() -> ModuleType:
+    """The module CuPy, for code that runs where there is a CUDA device; it is imported at the first call."""
+    import cupy
+
+    return cupy
+
+
 def _on_cuda(data: Any) -> bool:
     """Whether this foreign array says, by the DLPack protocol, that it lives on a CUDA device."""
     try:
@@ -260,7 +267,7 @@ def elementwise(
     if owner_of(first) == "cupy":
         from .formulas.device import run  # kernels are compiled at their first use, never at import
 
-        return run(formula, outputs, arrays, parameters)
+        return run(module_of(first), formula, outputs, arrays, parameters)
     nodes = [formula.nodes[formula.outputs[name]] for name in outputs]
     if all(node.op == "variable" and isinstance(arrays[node.name], np.ndarray) for node in nodes):
         return [arrays[node.name] for node in nodes]
@@ -300,7 +307,7 @@ def sum_elementwise(
     if owner_of(first) == "cupy":
         from .formulas.device import run
 
-        return run(formula, (output,), arrays, parameters)[0].sum()
+        return run(module_of(first), formula, (output,), arrays, parameters)[0].sum()
     dtype = _floating(arrays.values())
     ready = {name: np.atleast_1d(np.asarray(a, dtype)) for name, a in arrays.items()}
     first = next(iter(ready.values()))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import __version__, threads
 from .backend import BackendError
+from .engines import ENGINES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--dtype", choices=("float32", "float64"), help="only cases of this dtype, or of --net")
     bench.add_argument("--threads", type=int, metavar="N", help="of every contender (default: all processors)")
     bench.add_argument("--backend", metavar="NAME", help="auto, numpy, cupy or cupy:N")
-    bench.add_argument("--engines", default="auto", metavar="A,B", help="engines of ours: auto, fused, tiled, layered")
+    ours = ", ".join(("auto", *ENGINES))
+    bench.add_argument("--engines", default="auto", metavar="A,B", help=f"engines of ours: {ours}")
     bench.add_argument("--compile", action="store_true", help="torch.compile as well")
     bench.add_argument("--jax", action="store_true", help="JAX as well")
     bench.add_argument("--full", action="store_true", help="everybody, and sweeps over batch, width and depth")

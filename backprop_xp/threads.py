@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from .numbers import whole
 
 ENVIRONMENT = "BACKPROP_XP_NUM_THREADS"
-MOST = 1024
+MOST = 1024  # threads that may be asked for
 
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
@@ -31,7 +31,7 @@ def count(threads: int | None = None) -> int:
 
 
 def run(work: Callable[[], None], threads: int, stop: Callable[[], None]) -> None:
-    """Call ``work`` on so many threads at once, this one among them, and wait for all.
+    """Call ``work`` on this number of threads at once, this one among them, and wait for all.
 
     ``work`` returns to Python every now and then, so that an interrupt is seen. On an exception in any of them,
     KeyboardInterrupt included, ``stop`` is called, which makes the others return soon, and it is raised again.

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-KEPT_BYTES = 1 << 30  # at most, between calls
-SMALLEST = 1 << 16  # bytes; smaller arrays are cheap to make
+#: Bytes that a thread keeps between calls, at most, and of the smallest array that is recycled: smaller ones are cheap
+#: to make. Chosen, not measured.
+KEPT_BYTES, SMALLEST = 1 << 30, 1 << 16
 
 
 class _Pool(threading.local):

@@ -128,13 +128,13 @@ template <class Net> void run_backprop(Args* args) {
 }
 
 template <class Net> constexpr i64 small_memory() { return sizeof(Workspace<Net>); }
-template <class S> void gather_parameters(const Small& net) {
+template <class S> void gather_parameters(const SmallNet& net) {
   S* params = (S*)net.params;
   for (i64 k = 0; k < net.count; params += net.sizes[k++])
     __builtin_memcpy(params, net.parameters[k], net.sizes[k] * sizeof(S));
 }
 /// One chunk of at most Net::chunk samples.
-template <class Net> double run_small(const Small& net, i64 n, const void* x, const void* y, double scale) {
+template <class Net> double run_small(const SmallNet& net, i64 n, const void* x, const void* y, double scale) {
   using Work = Workspace<Net>;
   using S = typename Net::S;
   gather_parameters<S>(net);
@@ -148,7 +148,7 @@ template <class Net> double run_small(const Small& net, i64 n, const void* x, co
   run_chunk<Net>(args, 0, *(Work*)net.memory);
   return loss;
 }
-template <class Net> void run_small_forward(const Small& net, i64 n, const void* x, void* output) {
+template <class Net> void run_small_forward(const SmallNet& net, i64 n, const void* x, void* output) {
   gather_parameters<typename Net::S>(net);
   Args args{};
   args.n = n;
@@ -157,11 +157,12 @@ template <class Net> void run_small_forward(const Small& net, i64 n, const void*
   for (i64 chunk = 0; chunk * Net::chunk < n; ++chunk) run_forward<Net>(args, chunk);
 }
 
+constexpr int tree_levels = 41;  // enough for 2^40 chunks
 /// A sum of chunks, taken in order, in a tree like a binary counter: a level holds the sum of 2^level chunks.
 struct Tree {
   i64 params, count;
-  void* levels;    // (40, params)
-  double* losses;  // (40,)
+  void* levels;    // (tree_levels, params)
+  double* losses;  // (tree_levels,)
 };
 template <class S> void tree_add(Tree* tree, const void* sums, const double* losses, i64 chunks) {
   const i64 P = tree->params;
@@ -193,7 +194,7 @@ template <class S> double tree_total(const Tree* tree, void* out) {
   double loss = 0;
   for (i64 p = 0; p < P; ++p) sums[p] = S(0);
   bool any = false;
-  for (int l = 0; l < 40; ++l) {
+  for (int l = 0; l < tree_levels; ++l) {
     if (!(tree->count >> l & 1)) continue;
     const S* const level = (const S*)tree->levels + l * P;
     for (i64 p = 0; p < P; ++p) sums[p] = any ? level[p] + sums[p] : level[p];
@@ -214,9 +215,9 @@ template <class S> double tree_total(const Tree* tree, void* out) {
     bpx::tree_add<NET::S>(tree, sums, losses, chunks);                                                          \
   }                                                                                                             \
   BPX_ENTRY double bpx_tree_total(const bpx::Tree* tree, void* sums) { return bpx::tree_total<NET::S>(tree, sums); } \
-  BPX_SMALL(NET)
+  BPX_SIZE_OF(Args) BPX_SIZE_OF(Tree) BPX_SMALL(NET)
 #define BPX_FORWARD(NET)                                                                                        \
   BPX_ENTRY void bpx_forward(bpx::Args* args) {                                                                 \
     bpx::for_chunks(args, [=](bpx::i64 chunk) { bpx::run_forward<NET>(*args, chunk); });                        \
   }                                                                                                             \
-  BPX_SMALL_FORWARD(NET)
+  BPX_SIZE_OF(Args) BPX_SMALL_FORWARD(NET)

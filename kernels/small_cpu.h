@@ -9,7 +9,7 @@
 namespace bpx {
 
 /// What stays the same from call to call.
-struct Small {
+struct SmallNet {
   const void* const* parameters;  // W and b of every layer, an array each
   const i64* sizes;               // how many numbers each of them holds
   i64 count;                      // of arrays
@@ -19,12 +19,12 @@ struct Small {
   void* out;                      // the loss, then the gradients in the order of the parameters
 };
 
-template <class Net> double run_small(const Small& net, i64 n, const void* x, const void* y, double scale);
+template <class Net> double run_small(const SmallNet& net, i64 n, const void* x, const void* y, double scale);
 
-template <class Net> void run_small_forward(const Small& net, i64 n, const void* x, void* output);
+template <class Net> void run_small_forward(const SmallNet& net, i64 n, const void* x, void* output);
 
 /// Returns -1, or the number of the first sample whose class there is not.
-template <class Net> i64 small_batch(const Small& net, i64 n, const void* x, const void* y, double scale) {
+template <class Net> i64 small_batch(const SmallNet& net, i64 n, const void* x, const void* y, double scale) {
   using S = typename Net::S;
   if constexpr (Net::Loss::target == Target::classes) {
     for (i64 k = 0; k < n; ++k)
@@ -37,12 +37,14 @@ template <class Net> i64 small_batch(const Small& net, i64 n, const void* x, con
 }  // namespace bpx
 
 #define BPX_SMALL(NET)                                                                                               \
-  BPX_ENTRY bpx::i64 bpx_small(const bpx::Small* net, bpx::i64 n, const void* x, const void* y, double scale) {      \
+  BPX_ENTRY bpx::i64 bpx_small(const bpx::SmallNet* net, bpx::i64 n, const void* x, const void* y, double scale) {      \
     return bpx::small_batch<NET>(*net, n, x, y, scale);                                                              \
   }                                                                                                                  \
+  BPX_SIZE_OF(SmallNet)                                                                                              \
   BPX_ENTRY bpx::i64 bpx_small_memory() { return bpx::small_memory<NET>(); }
 #define BPX_SMALL_FORWARD(NET)                                                                                       \
-  BPX_ENTRY void bpx_small_forward(const bpx::Small* net, bpx::i64 n, const void* x, void* output) {                 \
+  BPX_ENTRY void bpx_small_forward(const bpx::SmallNet* net, bpx::i64 n, const void* x, void* output) {                 \
     bpx::run_small_forward<NET>(*net, n, x, output);                                                                 \
   }                                                                                                                  \
+  BPX_SIZE_OF(SmallNet)                                                                                              \
   BPX_ENTRY bpx::i64 bpx_small_memory() { return bpx::small_memory<NET>(); }

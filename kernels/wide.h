@@ -286,7 +286,7 @@ template <class Net> constexpr i64 small_memory() {
   return (Room::params + Room::grads + Room::signals) * i64(sizeof(typename Net::S));
 }
 /// One chunk, of some tiles.
-template <class Net> double run_small(const Small& net, i64 n, const void* x, const void* y, double scale) {
+template <class Net> double run_small(const SmallNet& net, i64 n, const void* x, const void* y, double scale) {
   using S = typename Net::S;
   using Room = WideSmall<Net>;
   constexpr int in = First<typename Net::Layers>::Type::in, out = Last<typename Net::Layers>::Type::out;
@@ -300,7 +300,7 @@ template <class Net> double run_small(const Small& net, i64 n, const void* x, co
   wide_unpack(typename Net::Layers(), grads, (S*)net.out + 1);
   return loss;
 }
-template <class Net> void run_small_forward(const Small& net, i64 n, const void* x, void* output) {
+template <class Net> void run_small_forward(const SmallNet& net, i64 n, const void* x, void* output) {
   using S = typename Net::S;
   using Room = WideSmall<Net>;
   S* const params = (S*)net.memory;
@@ -329,5 +329,5 @@ template <class Net> void run_small_forward(const Small& net, i64 n, const void*
   BPX_ENTRY bpx::i64 bpx_wide_memory() {                                                                               \
     return bpx::row_numbers<NET::S>(NET::Layers()) * bpx::tile_rows<NET::S, NET::Layers>();                            \
   }
-#define BPX_WIDE_BACKPROP(NET) BPX_WIDE_PASS(NET) BPX_SMALL(NET)
-#define BPX_WIDE_FORWARD(NET) BPX_WIDE_PASS(NET) BPX_SMALL_FORWARD(NET)
+#define BPX_WIDE_BACKPROP(NET) BPX_SIZE_OF(WideArgs) BPX_WIDE_PASS(NET) BPX_SMALL(NET)
+#define BPX_WIDE_FORWARD(NET) BPX_SIZE_OF(WideArgs) BPX_WIDE_PASS(NET) BPX_SMALL_FORWARD(NET)

@@ -14,11 +14,12 @@ import numpy as np
 
 from .. import threads
 from ..backend import Array
-from ..jit import compiler, fused
+from ..jit import compiler, fused, structs
 from . import arguments, wide
 from .call import Call, Gradients, Signals
 
-#: Chunks are handed to C in waves: so many operations, after which an interrupt is seen, and so many bytes of sums.
+#: Floating-point operations of a wave of chunks, and bytes of its partial sums, at most. Chosen, not measured: a wave
+#: takes a tenth of a second or so, after which an interrupt is seen, and its sums fit a third-level cache.
 WAVE_FLOPS, WAVE_BYTES = 5e9, 8 << 20
 
 
@@ -39,7 +40,7 @@ def intermediate_bytes(call: Call) -> int:
     count = call.parameters
     registers = 64 * (count + 2 * 8 * sum(call.sizes))
     wave = _wave_chunks(call, shape.narrow_chunk) * count * call.dtype.itemsize
-    return threads.count(call.threads) * registers + wave + fused.TREE_LEVELS * count * call.dtype.itemsize
+    return threads.count(call.threads) * registers + wave + structs.TREE_LEVELS * count * call.dtype.itemsize
 
 
 def forward(call: Call) -> tuple[Array, Signals | None]:
@@ -71,8 +72,8 @@ def loss_and_grad(call: Call) -> Gradients:
         args.x_grad = arguments.address(grad_x, held)
     sums, losses = np.empty((wave, count), call.dtype), np.empty(wave)
     args.sums, args.losses = arguments.address(sums, held), arguments.address(losses, held)
-    levels, level_losses = np.empty((fused.TREE_LEVELS, count), call.dtype), np.empty(fused.TREE_LEVELS)
-    tree = fused.Tree(count, 0, arguments.address(levels, held), arguments.address(level_losses, held))
+    levels, level_losses = np.empty((structs.TREE_LEVELS, count), call.dtype), np.empty(structs.TREE_LEVELS)
+    tree = structs.Tree(count, 0, arguments.address(levels, held), arguments.address(level_losses, held))
     pointer = ctypes.addressof(tree)
 
     def add(chunks: int) -> None:
@@ -86,7 +87,7 @@ def loss_and_grad(call: Call) -> Gradients:
 
 
 def _arguments(call: Call, held: list[Any]) -> Any:
-    args = fused.Args(n=call.samples)
+    args = structs.Args(n=call.samples)
     arguments.add_batch(args, call, held)
     args.params = arguments.address(np.concatenate([a.ravel() for a in arguments.parameters(call)]), held)
     return args

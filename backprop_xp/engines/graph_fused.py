@@ -14,10 +14,11 @@ import numpy as np
 from .. import threads
 from ..backend import Array
 from ..graph.call import GraphCall, GraphGradients
-from ..graph.operations import OPERATIONS, Activate
+from ..graph.operations import Activate
 from ..graph.passes import layers
 from ..jit import compiler, graph_source
 from ..jit import graph as jit
+from ..jit.structs import GraphArgs
 from . import arguments, module, wide
 from .call import Call
 from .tree import ChunkTree
@@ -33,7 +34,7 @@ def refuses(call: GraphCall) -> str:
     if sum(call.widths.values()) > jit.MOST_WIDTH:
         return f"the nodes are together wider than {jit.MOST_WIDTH}"
     for node in call.nodes:
-        if type(node.operation) not in OPERATIONS:
+        if type(node.operation) not in graph_source.COMPILED:
             return f"node {node.name!r} is written in Python"
         if isinstance(node.operation, Activate) and not getattr(node.operation.activation, "is_formula", False):
             return f"the activation of node {node.name!r} is written in Python"
@@ -122,7 +123,7 @@ def _program(call: GraphCall, loss: Any) -> jit.Program:
 
 
 def _arguments(call: GraphCall, program: jit.Program, held: list[Any]) -> Any:
-    args = jit.GraphArgs()
+    args = GraphArgs()
     packed = program.packing.pack(call.nodes, call.parameters, call.dtype, program.panel)
     args.wide.params = arguments.address(packed, held)
     activations: list[Any] = [node.operation.activation for node in call.nodes if isinstance(node.operation, Activate)]

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import threads, workspace
 from ..backend import Array
-from ..jit import fused
+from ..jit import fused, structs
 from ..workspace import recycled
 from . import arguments
 from .call import Call, Gradients, Signals
@@ -73,7 +73,7 @@ def intermediate_bytes(call: Call) -> int:
 
 
 def _arguments(call: Call, program: Any, held: list[Any]) -> Any:
-    args = fused.WideArgs()
+    args = structs.WideArgs()
     arguments.add_batch(args, call, held)
     parameters = arguments.parameters(call)
     packed = workspace.empty((program.bpx_wide_params(),), call.dtype)
@@ -86,7 +86,9 @@ def _arguments(call: Call, program: Any, held: list[Any]) -> Any:
 def each_chunk(call: Any, rows: int, numbers_of_a_tile: int, work: Callable[[int, int, int, int], None]) -> None:
     """``work(index, first sample, samples, memory)`` for every chunk, on all threads.
 
-    A tile has so many rows, and ``memory`` has room for so many numbers.
+    Args:
+        rows: samples in a tile.
+        numbers_of_a_tile: for which ``memory`` has room, an address; each thread has its own.
     """
     samples = fused.wide_chunk(call.multiply_adds, call.samples, rows)
     chunks = -(-call.samples // samples)

@@ -20,7 +20,7 @@ from ..backend import NUMPY
 from ..files import replacing
 from ..formulas import Formula, special
 from ..graph import GraphNet
-from ..graph.operations import OPERATIONS, Activate, Add, Concatenate, Input, LayerNorm, Linear, Multiply
+from ..graph.operations import OPERATIONS, Activate, Add, Concatenate, Dropout, Input, LayerNorm, Linear, Multiply
 from ..net import Net
 
 OPSET, IR_VERSION = 20, 9  # the first with Gelu; its release's format
@@ -163,8 +163,10 @@ def _graph(writer: _Writer, net: GraphNet) -> str:
                 value = writer.add("Concat", *args, axis=1)
             case LayerNorm():
                 value = writer.add("LayerNormalization", args[0], *own, epsilon=node.operation.eps)
-            case _:  # dropout, which drops nothing in use
+            case Dropout():  # it drops nothing in use
                 value = args[0]
+            case _:
+                raise TypeError(f"node {node.name!r} has no form in ONNX here: {node.operation!r}")
         values[node.name] = value
     return values[net.nodes[-1].name]
 

@@ -18,7 +18,8 @@ from .. import threads
 from . import special
 from .language import MASKS, Formula
 
-# Elements: large enough that threads seldom wait for the interpreter, small enough for the cache.
+#: Elements of a block: so many that threads seldom wait for the interpreter, few enough for the cache (half a megabyte
+#: of float32 a register). No figures were kept.
 BLOCK = 1 << 17
 
 UFUNCS: dict[str, Callable[..., Any]] = {
@@ -29,7 +30,7 @@ UFUNCS: dict[str, Callable[..., Any]] = {
     )
 } | {"erf": special.erf, "normal_cdf": special.normal_cdf, "normal_pdf": special.normal_pdf}  # fmt: skip
 
-BITS = {np.dtype(np.float32): np.dtype(np.uint32), np.dtype(np.float64): np.dtype(np.uint64)}
+BITS: dict[Any, Any] = {np.dtype(np.float32): np.dtype(np.uint32), np.dtype(np.float64): np.dtype(np.uint64)}
 
 
 class Tape:
@@ -144,6 +145,9 @@ class Tape:
             elif node.op == "where":
                 condition, a, b = (values[arg] for arg in node.args)
                 values[i] = a if condition else b
+            elif node.op in MASKS:
+                holds = UFUNCS[node.op](*(values[a] for a in node.args))
+                values[i] = np.array(-int(holds)).astype(BITS[dtype])  # all ones or all zeros, as _select takes masks
             else:
                 values[i] = UFUNCS[node.op](*(values[a] for a in node.args))
         return values

@@ -53,7 +53,7 @@ class Operation:
 
 
 class Input(Operation):
-    """An input of the net, of so many features."""
+    """An input of the net: (n, features), or (features,) for one sample."""
 
     name = "input"
     arity = 0

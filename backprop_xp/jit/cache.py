@@ -17,6 +17,7 @@ import warnings
 from functools import cache
 from pathlib import Path
 
+from ..show_source import show
 from . import compiler
 from .compiler import CompileError
 
@@ -48,6 +49,7 @@ def library(source: str, what: str) -> ctypes.CDLL:
     memory = hashlib.sha256(source.encode()).hexdigest()
     found = _loaded.get(memory)
     if found is None:
+        show(source, what)
         try:
             found = _load(source, what)
         except CompileError as error:

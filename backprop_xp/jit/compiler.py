@@ -21,7 +21,7 @@ FLAGS: tuple[str, ...] = (
 )  # fmt: skip
 CANDIDATES = ("g++", "clang++", "c++")
 TIMEOUT = 120.0  # seconds; BACKPROP_XP_COMPILE_TIMEOUT overrides it
-ANNOUNCE_AFTER = 0.5  # seconds
+ANNOUNCE_AFTER = 0.5  # seconds of compiling, after which a line says what is going on
 
 
 class CompileError(RuntimeError):
@@ -72,6 +72,8 @@ def _find(cxx: str, path: str) -> Compiler | CompileError:
 
 
 def _search(cxx: str, path: str) -> Compiler:
+    if platform.system() == "Windows":  # which has no process groups, owners of folders, or -fPIC
+        raise CompileError("kernels are compiled on Linux and macOS, not on Windows")
     wanted = [tuple(shlex.split(cxx))] if cxx.strip() else [(name,) for name in CANDIDATES]
     for command in wanted:
         program = shutil.which(command[0], path=path)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..backend import cupy
+from ..show_source import show
 from . import cache
 from .compiler import CompileError
 
@@ -40,7 +42,7 @@ class Resources:
     max_threads: int
 
     def blocks(self, threads: int) -> int:
-        """How many blocks of so many threads have registers in one multiprocessor at a time, at least 1."""
+        """How many blocks of ``threads`` threads have registers in one multiprocessor at a time, at least 1."""
         return max(1, REGISTERS // (threads * -(-self.registers // 8) * 8))
 
 
@@ -53,18 +55,17 @@ def kernel(source: str, name: str) -> Any:
     Raises:
         CompileError: the source can't be compiled for this device.
     """
-    import cupy
-
-    device = cupy.cuda.runtime.getDevice()
+    device = cupy().cuda.runtime.getDevice()
     found = _kernels.get((device, source, name))
     if found is None:
         with _lock:
             module = _modules.get((device, source))
             try:
                 if module is None:
-                    module = _modules[device, source] = cupy.RawModule(code=source, options=OPTIONS)
+                    show(source, f"the kernel {name}")
+                    module = _modules[device, source] = cupy().RawModule(code=source, options=OPTIONS)
                 found = _kernels[device, source, name] = module.get_function(name)
-            except cupy.cuda.compiler.CompileException as error:
+            except cupy().cuda.compiler.CompileException as error:
                 raise CompileError(f"NVRTC failed: {str(error).strip().splitlines()[0][:300]}") from None
     return found
 
@@ -75,19 +76,17 @@ def resources(kernel: Any) -> Resources:
 
 
 def first_fitting(sources: Sequence[str], name: str, threads: int) -> int:
-    """The number of the first source whose kernel spills nothing and runs in blocks of so many threads; else the last.
+    """The number of the first source whose kernel spills nothing and runs in blocks of ``threads``; else the last.
 
     The answer is cached on disk, by device and sources, so that what doesn't fit is compiled once and not again.
     """
-    import cupy
-
-    device = cupy.cuda.runtime.getDevice()
+    device = cupy().cuda.runtime.getDevice()
     key = (device, (*sources, name, str(threads)))
     if key not in _chosen:
         with _lock:
-            properties = cupy.cuda.runtime.getDeviceProperties(device)
+            properties = cupy().cuda.runtime.getDeviceProperties(device)
             facts = (FORMAT, properties["name"].decode(), properties["major"], properties["minor"])
-            text = "\0".join(map(str, (*facts, cupy.cuda.nvrtc.getVersion(), *key[1])))
+            text = "\0".join(map(str, (*facts, cupy().cuda.nvrtc.getVersion(), *key[1])))
             path = cache.home() / f"{hashlib.sha256(text.encode()).hexdigest()}{cache.NOTE_SUFFIX}"
             number = _remembered(path)
             if number is None or number >= len(sources):

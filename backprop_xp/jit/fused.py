@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,59 +10,23 @@ from ..activations import ACTIVATIONS, Identity
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from . import cache as kernel_cache
+from . import structs
 from .elementwise import NUMBERS
+from .structs import DOUBLE, INT, POINTER
 
-INT, POINTER, DOUBLE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
-
-
-class Args(ctypes.Structure):
-    """``bpx::Args`` of kernels/net_cpu.h, which says what each field is."""
-
-    _fields_ = [
-        ("n", INT), ("x", POINTER), ("x_row", INT), ("x_column", INT),
-        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("weight", POINTER), ("weight_row", INT),
-        ("params", POINTER), ("scalars", POINTER), ("scale", DOUBLE), ("output", POINTER), ("x_grad", POINTER),
-        ("sums", POINTER), ("losses", POINTER), ("first", INT), ("last", INT), ("next", INT), ("stop", INT),
-    ]  # fmt: skip
-
-
-class Tree(ctypes.Structure):
-    """``bpx::Tree``: the sums of chunks so far."""
-
-    _fields_ = [("params", INT), ("count", INT), ("levels", POINTER), ("losses", POINTER)]
-
-
-TREE_LEVELS = 41
-
-
-class WideArgs(ctypes.Structure):
-    """``bpx::WideArgs`` of kernels/wide.h."""
-
-    _fields_ = [
-        ("x", POINTER), ("x_row", INT), ("x_column", INT), ("y", POINTER), ("y_row", INT), ("y_column", INT),
-        ("weight", POINTER), ("weight_row", INT), ("params", POINTER), ("scalars", POINTER), ("scale", DOUBLE),
-        ("output", POINTER), ("x_grad", POINTER),
-    ]  # fmt: skip
-
-
-class SmallNet(ctypes.Structure):
-    """``bpx::Small`` of kernels/small_cpu.h."""
-
-    _fields_ = [
-        ("parameters", POINTER), ("sizes", POINTER), ("count", INT), ("params", POINTER), ("scalars", POINTER),
-        ("memory", POINTER), ("out", POINTER),
-    ]  # fmt: skip
-
-
-#: From so many parameters on, products blocked for the caches beat a tile in registers (measured, see bench/README.md).
+#: Parameters from which products blocked for the caches beat a tile in registers. Measured when the wide form was
+#: written, on a two-core machine with AVX-512; the figures were not kept.
 WIDE_PARAMETERS = 3000
-#: A tile of at least 96 samples must fit the second-level cache.
+#: Features of the widest layer. Calculated: the signals of a tile of 96 samples must fit a second-level cache.
 MOST_WIDTH = 4096
-#: Samples in a chunk of the narrow form: a small net's sums take long beside its samples, a large one's do not.
+#: Samples in a chunk of the narrow form, and in one of a net of at most SMALL_NET parameters: adding a chunk's sums
+#: takes a small net long beside its samples, and a large one not. No figures were kept.
 CHUNK, SMALL_CHUNK, SMALL_NET = 1024, 4096, 256
-#: The same of the wide form: an eighth of the batch within bounds. A chunk costs memory traffic for each parameter,
-#: and a thread has to be woken for it, but threads need chunks to work on.
-LEAST_WIDE_CHUNK, MOST_WIDE_CHUNK, WORTH_A_THREAD = 64, 2048, 6e6  # multiply-adds
+#: Samples in a chunk of the wide form, at least and at most; between them it is an eighth of the batch. A chunk costs
+#: memory traffic for each parameter, but threads need chunks to work on. No figures were kept.
+LEAST_WIDE_CHUNK, MOST_WIDE_CHUNK = 64, 2048
+#: Multiply-adds in a chunk for which waking a thread pays: some 50 microseconds of a core. No figures were kept.
+WORTH_A_THREAD = 6e6
 
 
 @dataclass(frozen=True)
@@ -91,7 +54,7 @@ class Shape:
 
     @property
     def multiply_adds(self) -> int:
-        """Of one sample's matrix products."""
+        """Multiply-adds of one sample's matrix products, for the loss and all gradients that are wanted."""
         products = [a * b for a, b in zip(self.sizes, self.sizes[1:])]
         return 3 * sum(products) - (0 if self.input_grad else products[0])
 
@@ -107,9 +70,12 @@ class Shape:
 
 
 def wide_chunk(multiply_adds: int, samples: int, rows: int) -> int:
-    """Samples in a logical chunk of the wide form: whole tiles of so many rows where it holds more than one.
+    """Samples in a logical chunk of the wide form: whole tiles of ``rows`` samples, where it holds more than one tile.
 
-    ``multiply_adds`` are those of one sample.
+    Args:
+        multiply_adds: of one sample.
+        samples: in the batch.
+        rows: samples in a tile.
     """
     least = max(int(WORTH_A_THREAD / max(1, multiply_adds)), LEAST_WIDE_CHUNK)
     wanted = min(max(samples // 8, least), MOST_WIDE_CHUNK)
@@ -128,10 +94,13 @@ def program(shape: Shape, activations: Sequence[Any]) -> Any:
         what = f"the net {'-'.join(map(str, shape.sizes))} in {shape.dtype}"
         library = kernel_cache.library(source(shape, activations), what)
         if shape.wide:
+            structs.check(library, structs.WideArgs)
             _declare_wide(library)
         elif shape.loss is None:
+            structs.check(library, structs.Args)
             library.bpx_forward.argtypes, library.bpx_forward.restype = (POINTER,), None
         else:
+            structs.check(library, structs.Args, structs.Tree)
             library.bpx_backprop.argtypes, library.bpx_backprop.restype = (POINTER,), None
             library.bpx_tree_add.argtypes, library.bpx_tree_add.restype = (POINTER, POINTER, POINTER, INT), None
             library.bpx_tree_total.argtypes, library.bpx_tree_total.restype = (POINTER, POINTER), DOUBLE
@@ -140,6 +109,7 @@ def program(shape: Shape, activations: Sequence[Any]) -> Any:
         else:
             library.bpx_small_forward.argtypes = (POINTER, INT, POINTER, POINTER)
             library.bpx_small_forward.restype = None
+        structs.check(library, structs.SmallNet)
         library.bpx_small_memory.argtypes, library.bpx_small_memory.restype = (), INT
         _programs[shape] = library
     return _programs[shape]

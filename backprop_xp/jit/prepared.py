@@ -89,7 +89,7 @@ def find(net: Net, x: Any, y: Any, keep_signals: bool | None) -> single.Single |
 
 
 def find_forward(net: Net, x: Any, keep_signals: bool | None) -> small.SmallForward | None:
-    """The same for the outputs alone."""
+    """The compiled call that gives the outputs alone, None if there is none for ``x``."""
     prepared = _prepared(net, x)
     if prepared is None or x.ndim != 2 or keep_signals:
         return None

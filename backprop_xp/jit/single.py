@@ -17,7 +17,8 @@ from .elementwise import NUMBERS
 if TYPE_CHECKING:
     from ..net import Net
 
-MOST_PARAMETERS = 4096  # beyond it, BLAS is faster than these loops
+#: Weights: beyond it, BLAS is faster than these loops. No figures were kept.
+MOST_PARAMETERS = 4096
 
 
 class Single:

@@ -345,9 +345,7 @@ def get_optimiser(optimiser: str | Optimiser) -> Optimiser:
 def clip(grad: Array, most: float) -> None:
     """Scale this gradient down, in place, to the Euclidean norm ``most`` if it is longer, as PyTorch does."""
     if owner_of(grad) == "cupy":
-        import cupy
-
-        # nothing here waits for the device
+        cupy = module_of(grad)  # nothing here waits for the device
         norm = cupy.sqrt(cupy.square(grad, dtype=np.float64).sum())
         grad *= cupy.minimum(most / (norm + 1e-6), 1.0).astype(grad.dtype)
         return

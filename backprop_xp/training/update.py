@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import threads
-from ..backend import owner_of
+from ..backend import module_of, owner_of
 from ..formulas import Formula, blocked
 from ..jit import cache, elementwise
 from ..jit.compiler import CompileError
@@ -45,7 +45,7 @@ class Update:
         if self.on_gpu:
             from ..formulas.device import update
 
-            update(self.formula, self.arrays, parameters)
+            update(module_of(self.arrays["w"]), self.formula, self.arrays, parameters)
         elif self._functions is None:
             outs = [self.arrays[name] for name in self.outputs]
             blocked.tape(self.formula, self.outputs).run(self.arrays, parameters, outs)

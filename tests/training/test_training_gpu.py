@@ -14,14 +14,6 @@ from backprop_xp.training import SGD, Adagrad, Adam, AdamW, DivergedError, RMSpr
 pytestmark = pytest.mark.gpu
 
 
-@pytest.fixture(autouse=True)
-def cupy():
-    cupy = pytest.importorskip("cupy")
-    if not cupy.cuda.is_available():
-        pytest.fail("the GPU tests were asked for, and no CUDA device answers")
-    return cupy
-
-
 def net(backend="cupy", rng=0, engine="layered"):
     return Net((3, 4, 2), loss="mse", bias=True, reduction="mean", rng=rng, backend=backend, engine=engine)
 

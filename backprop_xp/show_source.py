@@ -1,0 +1,24 @@
+"""The code that a net gets: BACKPROP_XP_SHOW_SOURCE=1 prints every generated kernel when a process first uses it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .kernels import without_headers
+
+ENVIRONMENT = "BACKPROP_XP_SHOW_SOURCE"
+
+
+def show(text: str, what: str) -> None:
+    """Print C++ or CUDA source to stderr, if the environment asks for it.
+
+    The headers of kernels/ stand there as one ``#include`` line: the text compiles as it is printed, with the folder
+    kernels/ as an include path.
+
+    Args:
+        text: a whole translation unit, as the compiler gets it.
+        what: which one, for the comment in front of it.
+    """
+    if os.environ.get(ENVIRONMENT, "0") not in ("", "0"):
+        print(f"// backprop_xp: {what}\n{without_headers(text)}", file=sys.stderr, flush=True)

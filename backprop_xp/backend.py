@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from . import frames, workspace
+from . import frames, threads, workspace
 from .formulas import Formula, blocked
 from .jit import elementwise as jit
 
@@ -286,7 +286,7 @@ def elementwise(
 
 def fused_launches(array: Array) -> Any:
     """The module of the layered engine's launches, for a CuPy array that they take; else None."""
-    if owner_of(array) == "numpy" or array.dtype.name not in DTYPES:
+    if owner_of(array) == "numpy" or jit.name_of(array.dtype) not in DTYPES:
         return None
     if array.ndim not in (1, 2) or not array.flags.c_contiguous:
         return None
@@ -324,7 +324,8 @@ def sum_elementwise(
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """The matrix product a @ b, in recycled memory where that is allowed."""
+    """The matrix product a @ b, in recycled memory where that is allowed. Work that was stopped ends here."""
+    threads.check()
     if owner_of(a) == "cupy" or a.ndim == 1:
         return a @ b
     return np.matmul(a, b, out=workspace.empty((len(a), b.shape[1]), np.result_type(a, b)))
@@ -347,6 +348,6 @@ def _floating(arrays: Any) -> np.dtype:
     dtype = np.result_type(*(getattr(a, "dtype", None) or np.asarray(a).dtype for a in arrays))
     if dtype.kind in "biu":
         return np.dtype(np.float64)
-    if dtype.name not in DTYPES:
+    if jit.name_of(dtype) not in DTYPES:
         raise TypeError(f"expected float32 or float64 numbers, got dtype {dtype}")
     return dtype

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any
 
-from . import engines, inputs
+from . import engines, inputs, workspace
 from .backend import Array, Backend, get_backend
 from .losses import Loss, averaged, get_loss
 from .tensor import Tensor
@@ -54,6 +54,9 @@ class Model:
         from .exchange import load
 
         return load(path, custom=custom, backend=backend)
+
+    def __del__(self) -> None:
+        workspace.clear()
 
     def _aim(self, call: Any, y: Any, sample_weight: Any, output_shape: tuple[int, ...]) -> None:
         """Give a call the loss and the targets for outputs of this shape."""

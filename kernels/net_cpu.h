@@ -28,7 +28,7 @@ struct Args {
   double* losses;               // (chunks,): each chunk's sum of weight * loss
   i64 first, last;              // chunks first .. last - 1 are to do; sums and losses begin at chunk `first`
   i64 next;                     // the next chunk to hand out; starts at `first`
-  i64 stop;                     // set it, and threads return after the chunk they are at; 2: one found no memory
+  i64* stop;                    // raise it, and threads return after the chunk they are at; 2: one found no memory
 };
 
 /// What one thread works in.
@@ -109,7 +109,7 @@ template <class Net> void run_forward(const Args& args, i64 chunk) {
 
 /// Works on chunks until none is left; any number of threads may do so at once.
 template <class Op> BPX_FN void for_chunks(Args* args, Op op) {
-  while (!__atomic_load_n(&args->stop, __ATOMIC_RELAXED)) {
+  while (!__atomic_load_n(args->stop, __ATOMIC_RELAXED)) {
     const i64 chunk = __atomic_fetch_add(&args->next, 1, __ATOMIC_RELAXED);
     if (chunk >= args->last) return;
     op(chunk);
@@ -119,7 +119,7 @@ template <class Op> BPX_FN void for_chunks(Args* args, Op op) {
 template <class Net> void run_backprop(Args* args) {
   void* const memory = __builtin_malloc(sizeof(Workspace<Net>) + 64);
   if (!memory) {
-    __atomic_store_n(&args->stop, 2, __ATOMIC_RELAXED);
+    __atomic_store_n(args->stop, 2, __ATOMIC_RELAXED);
     return;
   }
   auto& work = *(Workspace<Net>*)(((unsigned long long)memory + 63) / 64 * 64);

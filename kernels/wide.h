@@ -25,6 +25,9 @@ struct WideArgs {
   double scale;
   void* output;         // (n, out) contiguous: forward
   void* x_grad;         // (n, in) contiguous, if Net::input_grad
+  const i64* stop;      // raised, and the pass returns after the product it is at, with any result; may be null
+
+  bool stopped() const { return stop && __atomic_load_n(stop, __ATOMIC_RELAXED); }
 };
 
 // ---- where a layer's numbers lie --------------------------------------------------------------------------------
@@ -60,6 +63,8 @@ template <class S> struct WideTile {
   int used;    // valid, filled up to whole blocks of product()
   bool add;    // to the gradients, which the first tile of a chunk writes
   double* loss;
+
+  bool stopped() const { return args->stopped(); }
 };
 
 /// Rows of a strided matrix into panels, and back.
@@ -183,13 +188,16 @@ static void wide_backprop(Layers<L, Rest...>, const WideTile<S>& tile, const S* 
   constexpr i64 numbers = i64(P::outs) * R * V;
   S *const z = memory, *const slope = memory + numbers;
   wide_forward<L, R>(params, tile.scalars + SCALAR, z_in, z, slope, tile.used);
+  if (tile.stopped()) return;
   constexpr int above = SCALAR + L::Act::params;
   wide_backprop<Net, R, above, L::out>(Layers<Rest...>(), tile, params + P::params, grads + P::grads, z, memory + 2 * numbers,
                                        L::identity ? nullptr : slope);
+  if (tile.stopped()) return;
   if constexpr (sizeof...(Rest) == 0 && !L::identity) {  // above, there was no layer to multiply by f'
     multiply_panels<R>(P::outs, tile.used, z, slope);
   }
   wide_outer<L, R>(z, z_in, grads, tile.valid, tile.add);
+  if (tile.stopped()) return;
   if constexpr (!lowest || Net::input_grad) {
     products<S>(L::out, z, i64(R) * V, params + P::weight, i64(L::out) * V, z_in, i64(R) * V, P::ins, tile.used,
                 (const S*)nullptr);
@@ -198,12 +206,14 @@ static void wide_backprop(Layers<L, Rest...>, const WideTile<S>& tile, const S* 
 }
 
 template <int R, int SCALAR, class S, class L, class... Rest>
-static const S* wide_infer(Layers<L, Rest...>, const S* params, const S* scalars, const S* z_in, S* memory, int used) {
+static const S* wide_infer(Layers<L, Rest...>, const WideArgs& args, const S* params, const S* scalars, const S* z_in, S* memory,
+                           int used) {
   using P = Packed<L, S>;
   constexpr i64 numbers = i64(P::outs) * R * panel<S>;
   wide_forward<L, R>(params, scalars + SCALAR, z_in, memory, (S*)nullptr, used);
   if constexpr (sizeof...(Rest) == 0) return memory;
-  else return wide_infer<R, SCALAR + L::Act::params>(Layers<Rest...>(), params + P::params, scalars, memory, memory + numbers, used);
+  else if (args.stopped()) return nullptr;
+  else return wide_infer<R, SCALAR + L::Act::params>(Layers<Rest...>(), args, params + P::params, scalars, memory, memory + numbers, used);
 }
 
 // ---- what Python calls --------------------------------------------------------------------------------------------
@@ -217,7 +227,7 @@ template <class Net> double wide_run(const WideArgs& args, i64 first, i64 count,
   double loss = 0;
   S* const x = (S*)memory;
   S* const rest = x + i64(panels<S>(in)) * R * panel<S>;
-  for (i64 at = 0; at < count; at += R) {
+  for (i64 at = 0; at < count && !args.stopped(); at += R) {
     const int valid = count - at < R ? int(count - at) : R;
     const int used = (valid + product_rows - 1) / product_rows * product_rows;
     const i64 sample = first + at;
@@ -227,7 +237,8 @@ template <class Net> double wide_run(const WideArgs& args, i64 first, i64 count,
       wide_backprop<Net, R, 0, 0>(LAYERS(), tile, (const S*)args.params, (S*)grads, x, rest, (const S*)nullptr);
       if constexpr (Net::input_grad) from_panels<R>(x, in, valid, (S*)args.x_grad + sample * in);
     } else {
-      const S* const z = wide_infer<R, 0>(LAYERS(), (const S*)args.params, (const S*)args.scalars, x, rest, used);
+      const S* const z = wide_infer<R, 0>(LAYERS(), args, (const S*)args.params, (const S*)args.scalars, x, rest, used);
+      if (!z) break;
       from_panels<R>(z, out, valid, (S*)args.output + sample * out);
     }
   }

@@ -8,8 +8,12 @@ import numpy as np
 
 from ..backend import Array
 from ..jit import fused
+from ..jit.elementwise import name_of
 from ..losses import SoftmaxCrossEntropy
 from .call import Call
+
+#: What an activation and its derivative cost, within a factor of three.
+ACTIVATION_FLOPS = 20
 
 
 def shape(call: Call, loss: Any) -> fused.Shape:
@@ -17,7 +21,7 @@ def shape(call: Call, loss: Any) -> fused.Shape:
     return fused.Shape(
         call.sizes,
         call.layers[0].bias is not None,
-        call.dtype.name,
+        name_of(call.dtype),
         tuple(layer.activation.text for layer in call.layers),
         loss,
         loss is not None and (call.weight is not None or call.scale != 1.0),
@@ -60,6 +64,12 @@ def add_batch(args: Any, call: Call, held: list[Any]) -> None:
     x = readable(call.x)
     args.x, args.x_row, args.x_column = address(x, held), stride(x, 0), stride(x, 1)
     args.scalars = address(np.array(scalars(call) or [0.0], call.dtype), held)
+
+
+def flops(call: Any) -> int:
+    """Operations for one sample, about: those of the matrix products, and some for each activation."""
+    units = call.widths.values() if call.is_graph else call.sizes
+    return 2 * call.multiply_adds + ACTIVATION_FLOPS * sum(units)
 
 
 def parameters(call: Call) -> list[np.ndarray]:

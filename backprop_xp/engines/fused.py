@@ -29,7 +29,7 @@ def refuses(call: Call) -> str:
         return "it runs on the CPU"
     if max(call.sizes) > fused.MOST_WIDTH:
         return f"the net is wider than {fused.MOST_WIDTH}"
-    return arguments.written_in_python(call) or compiler.missing()
+    return fused.too_deep(len(call.layers)) or arguments.written_in_python(call) or compiler.missing()
 
 
 def intermediate_bytes(call: Call) -> int:
@@ -88,6 +88,7 @@ def loss_and_grad(call: Call) -> Gradients:
 
 def _arguments(call: Call, held: list[Any]) -> Any:
     args = structs.Args(n=call.samples)
+    args.held = held  # the work holds args
     arguments.add_batch(args, call, held)
     args.params = arguments.address(np.concatenate([a.ravel() for a in arguments.parameters(call)]), held)
     return args
@@ -95,17 +96,19 @@ def _arguments(call: Call, held: list[Any]) -> Any:
 
 def _run_waves(call: Call, function: Any, args: Any, chunk: int, after: Any) -> None:
     chunks, wave = -(-call.samples // chunk), _wave_chunks(call, chunk)
-    pointer = ctypes.addressof(args)
+    stop = threads.Stop()
+    args.stop = ctypes.addressof(stop)
 
-    def stop() -> None:
-        args.stop = 1
+    def work() -> None:
+        function(ctypes.addressof(args))
 
     for first in range(0, chunks, wave):
         args.first = args.next = first
         args.last = min(first + wave, chunks)
         workers = min(threads.count(call.threads), args.last - first) if args.last - first > 1 else 1
-        threads.run(lambda: function(pointer), workers, stop)
-        if args.stop:  # 2: a thread found no memory
+        long = (args.last - args.first) * chunk * arguments.flops(call) > workers * threads.LONG_FLOPS
+        threads.run(work, workers, stop, long)
+        if stop.raised:  # a thread found no memory
             raise MemoryError("no memory for a tile of the fused engine")
         after(args.last - first)
 
@@ -113,8 +116,7 @@ def _run_waves(call: Call, function: Any, args: Any, chunk: int, after: Any) -> 
 def _wave_chunks(call: Call, chunk: int) -> int:
     if call.samples <= chunk:
         return 1
-    multiply_adds = 3 * sum(a * b for a, b in zip(call.sizes, call.sizes[1:]))
-    by_time = int(WAVE_FLOPS / (2 * multiply_adds * chunk))
+    by_time = int(WAVE_FLOPS / (arguments.flops(call) * chunk))
     by_memory = WAVE_BYTES // (call.parameters * call.dtype.itemsize)
     chunks = -(-call.samples // chunk)
     return max(1, min(max(16, min(by_time, by_memory)), chunks))

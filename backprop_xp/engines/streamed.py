@@ -185,4 +185,4 @@ def _fill(to: np.ndarray, values: np.ndarray, workers: int) -> None:
             with np.errstate(all="ignore"):
                 np.copyto(to[first : first + rows], values[first : first + rows], casting="unsafe")
 
-    threads.run(worker, workers, stop=lambda: None)
+    threads.run(worker, workers, threads.Stop())

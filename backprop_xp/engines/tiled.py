@@ -84,15 +84,15 @@ def loss_and_grad(call: Call) -> Gradients:
 def each_tile(n: int, rows: int, wanted: int | None, work: Any) -> None:
     """``work(index, rows)`` for every tile of ``rows`` samples, on the number of threads that is wanted."""
     numbers = itertools.count()
-    stopped: list[bool] = []
+    stop = threads.Stop()
 
     def worker() -> None:
-        while (index := next(numbers)) * rows < n and not stopped:
+        while (index := next(numbers)) * rows < n and not stop.raised:
             work(index, slice(index * rows, min(n, (index + 1) * rows)))
 
     workers = min(threads.count(wanted), -(-n // rows))
     with _blas().limit(limits=1, user_api="blas"):
-        threads.run(worker, max(workers, 1), stop=lambda: stopped.append(True))
+        threads.run(worker, max(workers, 1), stop)
 
 
 @cache

@@ -33,7 +33,7 @@ def forward(call: Call) -> tuple[Array, Signals | None]:
         def chunk(index: int, first: int, count: int, memory: int) -> None:
             program.bpx_wide(ctypes.addressof(args), first, count, memory, None)
 
-        each_chunk(call, program.bpx_wide_rows(), program.bpx_wide_memory(), chunk)
+        each_chunk(call, args, program.bpx_wide_rows(), program.bpx_wide_memory(), chunk)
     return output, None
 
 
@@ -54,15 +54,15 @@ def loss_and_grad(call: Call) -> Gradients:
 
         def chunk(index: int, first: int, count: int, memory: int) -> None:
             grads = np.empty(numbers, call.dtype)
-            loss = program.bpx_wide(ctypes.addressof(args), first, count, memory, grads.ctypes.data)
+            loss = program.bpx_wide(ctypes.addressof(args), first, count, memory, grads.__array_interface__["data"][0])
             sums.add(index, grads)
             losses.add(index, np.array([loss]))
 
-        each_chunk(call, program.bpx_wide_rows(), program.bpx_wide_memory(), chunk)
+        each_chunk(call, args, program.bpx_wide_rows(), program.bpx_wide_memory(), chunk)
     packed, loss = sums.total(), losses.total()
     assert packed is not None and loss is not None
     total = np.empty(call.parameters, call.dtype)
-    program.bpx_wide_unpack(packed.ctypes.data, total.ctypes.data)
+    program.bpx_wide_unpack(packed.__array_interface__["data"][0], total.__array_interface__["data"][0])
     weights, biases = arguments.unpacked(call, total)
     return Gradients(weights, biases, grad_x, call.dtype.type(loss[0] * call.scale))
 
@@ -74,16 +74,19 @@ def intermediate_bytes(call: Call) -> int:
 
 def _arguments(call: Call, program: Any, held: list[Any]) -> Any:
     args = structs.WideArgs()
+    args.held = held  # the work holds args
     arguments.add_batch(args, call, held)
     parameters = arguments.parameters(call)
     packed = workspace.empty((program.bpx_wide_params(),), call.dtype)
     pointers = (ctypes.c_void_p * len(parameters))(*(arguments.address(array, held) for array in parameters))
     program.bpx_wide_pack(pointers, arguments.address(packed, held))
-    args.params = packed.ctypes.data
+    args.params = packed.__array_interface__["data"][0]
     return args
 
 
-def each_chunk(call: Any, rows: int, numbers_of_a_tile: int, work: Callable[[int, int, int, int], None]) -> None:
+def each_chunk(
+    call: Any, args: structs.WideArgs, rows: int, numbers_of_a_tile: int, work: Callable[[int, int, int, int], None]
+) -> None:
     """``work(index, first sample, samples, memory)`` for every chunk, on all threads.
 
     Args:
@@ -93,13 +96,15 @@ def each_chunk(call: Any, rows: int, numbers_of_a_tile: int, work: Callable[[int
     samples = fused.wide_chunk(call.multiply_adds, call.samples, rows)
     chunks = -(-call.samples // samples)
     numbers = itertools.count()
-    stopped: list[bool] = []
+    stop = threads.Stop()
+    args.stop = ctypes.addressof(stop)
 
     def worker() -> None:
         with recycled():
             memory = workspace.empty((numbers_of_a_tile,), call.dtype)
-            while (index := next(numbers)) < chunks and not stopped:
+            while (index := next(numbers)) < chunks and not stop.raised:
                 first = index * samples
-                work(index, first, min(samples, call.samples - first), memory.ctypes.data)
+                work(index, first, min(samples, call.samples - first), memory.__array_interface__["data"][0])
 
-    threads.run(worker, min(threads.count(call.threads), chunks), stop=lambda: stopped.append(True))
+    long = samples * arguments.flops(call) > threads.LONG_FLOPS
+    threads.run(worker, min(threads.count(call.threads), chunks), stop, long)

@@ -89,13 +89,15 @@ class Tape:
         edges = [length * i // workers for i in range(workers + 1)]
         spans = [slice(start, stop) for start, stop in pairwise(edges)]
 
+        stop = threads.Stop()
+
         def work() -> None:
-            while spans:
+            while spans and not stop.raised:
                 with contextlib.suppress(IndexError):  # another thread took the last one
                     span = spans.pop()
                     self._run({name: a[span] for name, a in arrays.items()}, parameters, [out[span] for out in outs])
 
-        threads.run(work, workers, stop=spans.clear)
+        threads.run(work, workers, stop)
 
     def _run(self, arrays: Mapping[str, np.ndarray], parameters: Sequence[float], outs: Sequence[np.ndarray]) -> None:
         dtype, length = outs[0].dtype, outs[0].shape[0]
@@ -109,6 +111,7 @@ class Tape:
         with np.errstate(all="ignore"):
             scalars = self._scalars(dtype, parameters)
             for start in range(0, length, rows):
+                threads.check()
                 block = slice(start, min(start + rows, length))
                 count = block.stop - start
                 values: dict[int, Any] = scalars | {i: arrays[name][block] for i, name in self.inputs}

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from ..show_source import show
-from . import compiler
+from . import building, compiler
 from .compiler import CompileError
 
 FORMAT = b"backprop_xp 1"
@@ -69,7 +69,8 @@ def size() -> tuple[int, int]:
 
 
 def clear() -> int:
-    """Delete every compiled kernel; returns how many. Nothing else in the folder is touched."""
+    """Delete every compiled kernel; returns how many. Leftovers of stopped compilations go too, and nothing else."""
+    building.sweep(folder())
     count = 0
     for path in folder().glob(f"*{SUFFIX}"):
         path.unlink(missing_ok=True)
@@ -95,7 +96,7 @@ def _load(source: str, what: str) -> ctypes.CDLL:
 
 def _compile(cxx: compiler.Compiler, source: str, path: Path, what: str) -> None:
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix="building-") as work:
+        with building.folder(path.parent) as work:
             text, built = Path(work, "kernel.cpp"), Path(work, "kernel.so")
             text.write_text(source, encoding="utf-8")
             cxx.build(text, built, what)

@@ -6,13 +6,14 @@ import os
 import platform
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from .group import Group
 
 #: No -ffast-math and nothing that implies -ffinite-math-only: NaN and infinity must propagate.
 FLAGS: tuple[str, ...] = (
@@ -38,13 +39,8 @@ class Compiler:
 
     def build(self, source: Path, target: Path, what: str) -> None:
         """Compile one source file to a shared library. Raises CompileError."""
-        announce = threading.Timer(ANNOUNCE_AFTER, _announce, [what])
-        announce.daemon = True
-        announce.start()
-        try:
-            code, output = _run((*self.command, *self.flags, "-o", str(target), str(source)), _timeout())
-        finally:
-            announce.cancel()
+        command = (*self.command, *self.flags, "-o", str(target), str(source))
+        code, output = _run(command, _timeout(), target.parent, lambda: _announce(what))
         if code != 0 or not target.exists():
             raise CompileError(f"{self.command[0]} failed: {_first_error(output)}")
 
@@ -112,27 +108,39 @@ def _timeout() -> float:
         raise CompileError(f"BACKPROP_XP_COMPILE_TIMEOUT must be seconds, got {text!r}") from None
 
 
-def _run(command: tuple[str, ...], timeout: float) -> tuple[int, str]:
-    """Exit code and output; the whole process group is ended at the time limit."""
+def _run(
+    command: tuple[str, ...], timeout: float, folder: Path | None = None, announce: Callable[[], None] | None = None
+) -> tuple[int, str]:
+    """Exit code and output of a command; when this returns or raises, no process that it started is left.
+
+    Args:
+        timeout: seconds, after which it is ended.
+        folder: where it may put temporary files; deleted if this process dies meanwhile.
+        announce: called once the command takes longer than ANNOUNCE_AFTER.
+
+    Raises:
+        CompileError: it can't be started, or took too long.
+    """
+    environment = {**os.environ, "LC_ALL": "C"}
+    if folder is not None:
+        environment["TMPDIR"] = str(folder)
+    group = Group(folder)
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "LC_ALL": "C"},
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise CompileError(f"{command[0]} can't be started: {error.strerror}") from None
-    try:
-        output = process.communicate(timeout=timeout)[0]
-    except BaseException as error:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise CompileError(f"{command[0]} did not finish within {timeout:g} seconds") from None
-        raise
+        process = group.start(command, environment)
+        try:
+            first = min(ANNOUNCE_AFTER, timeout) if announce else timeout
+            output = process.communicate(timeout=first)[0]
+        except subprocess.TimeoutExpired:
+            if announce is None or timeout <= ANNOUNCE_AFTER:
+                raise
+            announce()
+            output = process.communicate(timeout=timeout - ANNOUNCE_AFTER)[0]
+    except subprocess.TimeoutExpired:
+        raise CompileError(f"{command[0]} did not finish within {timeout:g} seconds") from None
+    except (OSError, RuntimeError) as error:  # RuntimeError: the interpreter is about to end
+        raise CompileError(f"{command[0]} can't be started: {getattr(error, 'strerror', None) or error}") from None
+    finally:
+        group.end()
     return process.returncode, output.decode("utf-8", "replace")
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import forks
 from ..backend import cupy
 from ..show_source import show
 from . import cache
@@ -26,7 +27,7 @@ OPTIONS = ("-std=c++17", "-prec-div=false")
 FORMAT = "backprop_xp cuda 1"
 REGISTERS = 1 << 16  # of a multiprocessor, on every architecture since 2012
 
-_lock = threading.RLock()
+_lock = forks.lock(threading.RLock)
 _modules: dict[tuple[int, str], Any] = {}
 _kernels: dict[tuple[int, str, str], Any] = {}
 _chosen: dict[tuple[int, tuple[str, ...]], int] = {}

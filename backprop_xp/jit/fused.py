@@ -19,6 +19,9 @@ from .structs import DOUBLE, INT, POINTER
 WIDE_PARAMETERS = 3000
 #: Features of the widest layer. Calculated: the signals of a tile of 96 samples must fit a second-level cache.
 MOST_WIDTH = 4096
+#: Layers of a net that is compiled, at most. One compilation takes 0.1 s a layer of the wide form, 0.13 s a layer of
+#: the narrow one, measured on one processor of a 2-core EPYC (Zen 4): beyond, a user waits for 8 s and more.
+MOST_LAYERS = 64
 #: Samples in a chunk of the narrow form, and in one of a net of at most SMALL_NET parameters: adding a chunk's sums
 #: takes a small net long beside its samples, and a large one not. No figures were kept.
 CHUNK, SMALL_CHUNK, SMALL_NET = 1024, 4096, 256
@@ -86,6 +89,11 @@ def wide_chunk(multiply_adds: int, samples: int, rows: int) -> int:
 WRITTEN_OUT = {cls.text: f"bpx::{cls.kernel}" for cls in ACTIVATIONS.values() if cls.kernel}
 
 _programs: dict[Shape, Any] = {}
+
+
+def too_deep(layers: int) -> str:
+    """Why a net of so many layers isn't compiled, "" if it is."""
+    return f"it has {layers} layers, and compiling more than {MOST_LAYERS} takes too long" * (layers > MOST_LAYERS)
 
 
 def program(shape: Shape, activations: Sequence[Any]) -> Any:

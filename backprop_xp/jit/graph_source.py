@@ -116,7 +116,7 @@ class Writer:
             "  static void tile(const bpx::GraphArgs& args, const bpx::WideTile<S>& tile, S* memory, S* grads) {",
             "    const S *const params = (const S*)args.wide.params, *const scalars = tile.scalars;",
             *buffers,
-            *[f"    {instruction.text};" for instruction in self.tape.instructions],
+            *[f"    {instruction.text}; if (tile.stopped()) return;" for instruction in self.tape.instructions],
             "  }",
             "};",
             "BPX_GRAPH(Graph)",

@@ -26,7 +26,7 @@ class Prepared:
         self._functions = [(f, dict(vars(f))) for f in (*net.activations, net.loss)]
         self._lists = (net.weights, net.biases, net.activations, net.reduction)
         self._signals = [*net.linear_outputs, *net.nonlinear_outputs]
-        self._refused = single.refuses(net), small.refuses(net)
+        self._refused = [single.refuses(net), small.refuses(net)]
         self._single: single.Single | None = None
         self._small: dict[str, small.Small] = {}
         self._forward: small.SmallForward | None = None
@@ -47,6 +47,10 @@ class Prepared:
             f is known and f.__dict__ == state
             for f, (known, state) in zip((*net.activations, net.loss), self._functions)
         )
+
+    def give_up(self, error: Exception, ndim: int) -> None:
+        """Don't try again what failed for one sample or for batches: the engine that runs instead says so once."""
+        self._refused[ndim - 1] = str(error)
 
     def for_sample(self, net: Net, x: np.ndarray, y: Any, keep_signals: bool | None) -> single.Single | None:
         """The call for one sample, None where there is none for it."""
@@ -84,8 +88,9 @@ def find(net: Net, x: Any, y: Any, keep_signals: bool | None) -> single.Single |
         if x.ndim == 1:
             return prepared.for_sample(net, x, y, keep_signals)
         return prepared.for_batch(net, x, y, keep_signals) if x.ndim == 2 else None
-    except CompileError:
-        return None  # the engine that runs instead says so once
+    except (CompileError, MemoryError) as error:
+        prepared.give_up(error, x.ndim)
+        return None
 
 
 def find_forward(net: Net, x: Any, keep_signals: bool | None) -> small.SmallForward | None:
@@ -95,7 +100,8 @@ def find_forward(net: Net, x: Any, keep_signals: bool | None) -> small.SmallForw
         return None
     try:
         return prepared.for_outputs(net, x)
-    except CompileError:
+    except (CompileError, MemoryError) as error:
+        prepared.give_up(error, x.ndim)
         return None
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import forks, workspace
 from ..losses import SoftmaxCrossEntropy
 from ..tensor import Tensor
 from . import fused, structs
@@ -28,7 +28,7 @@ def refuses(net: Net) -> str:
         return f"the net is wider than {fused.MOST_WIDTH}"
     if sum((a + 1) * b for a, b in zip(net.sizes, net.sizes[1:])) > MOST_PARAMETERS:
         return f"it has more than {MOST_PARAMETERS} parameters"
-    return ""
+    return fused.too_deep(len(net.sizes) - 1)
 
 
 def target(net: Net, y: Any) -> str:
@@ -43,7 +43,7 @@ class Small:
     """The compiled form of a net for small batches with one kind of target. Raises CompileError."""
 
     def __init__(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]], target: str) -> None:
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._dtype, self._features, self._outputs = net.dtype, net.sizes[0], net.sizes[-1]
         self._target = target
         loss: Any = type(net.loss)
@@ -107,7 +107,7 @@ class SmallForward:
     """The compiled form of a net for the outputs of small batches. Raises CompileError."""
 
     def __init__(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]]) -> None:
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._dtype, self._features, self._outputs = net.dtype, net.sizes[0], net.sizes[-1]
         shape = _shape(net, None)
         self.most = MOST_MULTIPLY_ADDS // max(1, shape.parameters)
@@ -141,6 +141,7 @@ def _fixed(
 ) -> tuple[int, Any]:
     """The address of a ``bpx::Small``, and what must stay alive beside it."""
     arrays = [data for _, data in parameters]
+    room = workspace.Room(program.bpx_small_memory() + sum(array.nbytes for array in arrays))
     memory = np.empty(program.bpx_small_memory() + 64, np.uint8)
     scalars = [number for f in (*net.activations, net.loss) for number in getattr(f, "parameters", ())]
     numbers = np.array(scalars or [0.0], net.dtype)
@@ -151,7 +152,7 @@ def _fixed(
         ctypes.addressof(pointers), ctypes.addressof(sizes), len(arrays), packed.ctypes.data, numbers.ctypes.data,
         -(-memory.ctypes.data // 64) * 64, None if out is None else out.ctypes.data,
     )  # fmt: skip
-    return ctypes.addressof(fixed), (arrays, memory, numbers, pointers, sizes, packed, fixed)
+    return ctypes.addressof(fixed), (room, arrays, memory, numbers, pointers, sizes, packed, fixed)
 
 
 def _drop_signals(net: Net) -> None:

@@ -15,7 +15,7 @@ class Args(ctypes.Structure):
         ("n", INT), ("x", POINTER), ("x_row", INT), ("x_column", INT),
         ("y", POINTER), ("y_row", INT), ("y_column", INT), ("weight", POINTER), ("weight_row", INT),
         ("params", POINTER), ("scalars", POINTER), ("scale", DOUBLE), ("output", POINTER), ("x_grad", POINTER),
-        ("sums", POINTER), ("losses", POINTER), ("first", INT), ("last", INT), ("next", INT), ("stop", INT),
+        ("sums", POINTER), ("losses", POINTER), ("first", INT), ("last", INT), ("next", INT), ("stop", POINTER),
     ]  # fmt: skip
 
 
@@ -35,7 +35,7 @@ class WideArgs(ctypes.Structure):
     _fields_ = [
         ("x", POINTER), ("x_row", INT), ("x_column", INT), ("y", POINTER), ("y_row", INT), ("y_column", INT),
         ("weight", POINTER), ("weight_row", INT), ("params", POINTER), ("scalars", POINTER), ("scale", DOUBLE),
-        ("output", POINTER), ("x_grad", POINTER),
+        ("output", POINTER), ("x_grad", POINTER), ("stop", POINTER),
     ]  # fmt: skip
 
 

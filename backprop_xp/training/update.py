@@ -83,8 +83,10 @@ class Update:
         length = -(-self.size // (workers * SPAN)) * SPAN  # whole registers, so that no result depends on the threads
         starts = list(range(0, self.size, length))
 
+        stop = threads.Stop()
+
         def work() -> None:
-            while starts:
+            while starts and not stop.raised:
                 try:
                     start = starts.pop()
                 except IndexError:  # another thread took the last one
@@ -92,4 +94,4 @@ class Update:
                 inputs, outputs = (self._pointers(names, start) for names in (self.formula.variables, self.outputs))
                 function(min(length, self.size - start), inputs, outputs, self._scalars.ctypes.data)
 
-        threads.run(work, workers, stop=starts.clear)
+        threads.run(work, workers, stop)

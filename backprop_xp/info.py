@@ -9,7 +9,7 @@ import warnings
 
 import threadpoolctl
 
-from . import __version__, threads
+from . import __version__, environment, threads
 from .backend import get_backend
 from .jit import cache, compiler
 from .jit.compiler import CompileError
@@ -23,9 +23,8 @@ def text() -> str:
     rows += [(name, version) for name in PACKAGES if (version := _version(name))]
     rows += [("backend", _backend())]
     rows += _compiler()
-    count, size = cache.size()
-    rows.append(("kernel cache", f"{cache.folder()}, {count} kernels, {size / 1024:.0f} KiB"))
-    rows.append(("threads", f"{threads.count()} ({threads.ENVIRONMENT} changes it)"))
+    rows.append(("kernel cache", cache.describe()))
+    rows.append(("threads", f"{threads.count()} ({environment.NUM_THREADS.name} changes it)"))
     for library in threadpoolctl.threadpool_info():
         rows.append(
             (library["user_api"], f"{library['internal_api']} {library['version']}, {library['num_threads']} threads")

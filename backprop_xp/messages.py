@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+
+
+def sentence(error: BaseException) -> str:
+    """What an error says, without the system's number and with the file first."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -7,8 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-ENVIRONMENT = "BACKPROP_XP_NUM_THREADS"
-MOST = 1024
+from .environment import MOST_THREADS, NUM_THREADS
 
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
@@ -19,14 +18,11 @@ _here = threading.local()  # .working: this thread is one of those that run() us
 def count(threads: int | None = None) -> int:
     """How many threads to use: the argument, else BACKPROP_XP_NUM_THREADS, else the processors of this process."""
     if threads is None:
-        text = os.environ.get(ENVIRONMENT, "")
-        if not text:
-            return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if not text.isdecimal() or not 1 <= int(text) <= MOST:
-            raise ValueError(f"{ENVIRONMENT} must be a number from 1 to {MOST}, got {text!r}")
-        return int(text)
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST:
-        raise ValueError(f"threads must be an integer from 1 to {MOST}, got {threads!r}")
+        if wanted := NUM_THREADS.read():
+            return wanted
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads must be an integer from 1 to {MOST_THREADS}, got {threads!r}")
     return threads
 
 

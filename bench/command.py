@@ -14,6 +14,8 @@ from backprop_xp.bench.cases import ARTICLE, DEFAULT, GPU, Case, chain, parse_ne
 from backprop_xp.bench.run import Settings, run_case, sweeps
 
 from backprop_xp import __version__, engines, get_backend
+from backprop_xp.backend import Backend
+from backprop_xp.files import check_outputs
 
 PLOTTED_BATCHES = tuple(1 << k for k in range(0, 21, 2))
 
@@ -22,6 +24,7 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
     """Measure what was asked for and print it; returns the exit code: 1 if a gradient was wrong."""
     settings = _settings(arguments, threads)
     backend = get_backend(settings.backend)
+    _check_outputs(arguments, backend)
     cases = _cases(arguments, GPU if backend.on_gpu else DEFAULT)
     for flag, package in (("compile", "torch"), ("jax", "jax")):
         if getattr(arguments, flag) and not contenders.available(package):
@@ -39,7 +42,7 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
             results.append(result)
             progress.write("\n" + report.table([result], machine))
         trained = []
-        whole = not (arguments.net or arguments.dtype or arguments.batch)
+        whole = arguments.net is arguments.dtype is arguments.batch is None
         if whole and settings.backend == "numpy" and training.available():
             chosen = (training.CASES, training.MANY_SEEDS) if arguments.full else (training.QUICK, training.SEEDS)
             trained = training.run(chosen[0], threads, chosen[1], progress.show)
@@ -53,7 +56,7 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
             progress.write("\n" + ablation.table(steps))
         if arguments.full:
             families = sweeps(settings, progress.show)
-        elif arguments.plot:
+        elif arguments.plot is not None:
             quick = replace(settings, budget=1.0, memory=False)
             families = {"batch": [run_case(cases[0].with_samples(n), quick, progress.show) for n in PLOTTED_BATCHES]}
     for family, swept in families.items():
@@ -61,17 +64,17 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
     everything = [*results, *(result for swept in families.values() for result in swept)]
     environment |= {"ablation": [asdict(step) for step in steps], "training": [asdict(row) for row in trained]}
     markdown = f"{report.markdown(everything, machine)}\n"
-    if arguments.json:
+    if arguments.json is not None:
         report.write_json(arguments.json, everything, machine, environment)
-    if arguments.markdown:
+    if arguments.markdown is not None:
         report.replace_file(arguments.markdown, markdown.encode())
-    if arguments.results:
+    if arguments.results is not None:
         named = arguments.results / report.file_name(environment["device"])
         report.write_json(named.with_suffix(".json"), everything, machine, environment)
         about = report.describe(machine, environment["machine"]).replace("\n", "\n\n")
         report.replace_file(named.with_suffix(".md"), f"{about}\n\n{markdown}".encode())
         print(f"\nwritten: {named}.json and .md")
-    if arguments.plot:
+    if arguments.plot is not None:
         plot.throughput(arguments.plot, families)
     return 1 if any(result.refused for result in everything) else 0
 
@@ -92,9 +95,23 @@ def _settings(arguments: argparse.Namespace, threads: int) -> Settings:
     return Settings(threads, chosen, compiled, with_jax, backend.name, arguments.seconds, memory=not backend.on_gpu)
 
 
+def _check_outputs(arguments: argparse.Namespace, backend: Backend) -> None:
+    """Refuse what could not be written after the measurements."""
+    names = ("json", "markdown", "plot")
+    outputs = {f"--{name}": path for name in names if (path := getattr(arguments, name)) is not None}
+    if arguments.results is not None:
+        arguments.results.mkdir(parents=True, exist_ok=True)
+        device = limits_gpu.describe(backend)["device"] if backend.on_gpu else report.processor()
+        named = arguments.results / report.file_name(device)
+        outputs |= {f"--results ({kind})": named.with_suffix(kind) for kind in (".json", ".md")}
+    check_outputs(outputs)
+    if arguments.plot is not None and not contenders.available("matplotlib"):
+        raise ValueError("--plot needs matplotlib: pip install 'backprop-xp[bench]'")
+
+
 def _cases(arguments: argparse.Namespace, suite: Sequence[Case]) -> Sequence[Case]:
     cases = suite
-    if arguments.net:
+    if arguments.net is not None:
         sizes = parse_net(arguments.net)
         same = [case for case in suite if case.sizes == sizes and case.form == "chain"]
         new = Case(arguments.net, sizes, chain("tanh", len(sizes) - 1), 1 << 16)

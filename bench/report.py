@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from backprop_xp.bench.cases import Case
 from backprop_xp.bench.limits import Limits
+
+from backprop_xp.files import replacing
 
 
 @dataclass
@@ -115,7 +115,7 @@ def processor() -> str:
 
 
 def write_json(path: Path, results: list[Result], limits: Limits, environment: dict[str, Any]) -> None:
-    """All numbers, to a temporary name and then renamed."""
+    """All numbers."""
     content = {"environment": environment, "limits": asdict(limits), "results": [asdict(result) for result in results]}
     replace_file(path, json.dumps(content, indent=1).encode())
 
@@ -127,15 +127,8 @@ def file_name(device: str) -> str:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        file.write(content)
 
 
 def _line(case: Case, row: Row, limits: Limits) -> str:

@@ -84,7 +84,7 @@ MISTAKES = [
     ((*TRAIN, "--target", "price", "--lr", "1e30", "--epochs", "3"), "try a smaller --lr"),
     ((*TRAIN, "--target", "price", "--validation", "2"), "between 0 and 1, got 2.0"),
     ((*TRAIN, "--target", "price", "--ignore", "size,colour"), "no column is left to learn from"),
-    ((*TRAIN, "--target", "price", "--model", "none/m"), "there is no folder none for m"),
+    ((*TRAIN, "--target", "price", "--model", "none/m"), "none/m: there is no folder "),
     (("train", "--data", "none.csv", "--target", "y"), "none.csv"),
     (("train", "--data", "digit"), "unknown data 'digit'; did you mean 'digits'?"),
     (("predict", "houses.csv", "houses.csv"), "houses.csv is no whole safetensors file"),

@@ -10,17 +10,21 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from .. import environment
 
 #: No -ffast-math and nothing that implies -ffinite-math-only: NaN and infinity must propagate.
 FLAGS: tuple[str, ...] = (
     "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
     "-fPIC", "-shared", "-fvisibility=hidden", "-w",
 )  # fmt: skip
+WIDE_VECTORS = "-mprefer-vector-width=512"
+OPTIONAL = ("-march=native", WIDE_VECTORS)  # kernels are right without them, and slower
 CANDIDATES = ("g++", "clang++", "c++")
-TIMEOUT = 120.0  # seconds; BACKPROP_XP_COMPILE_TIMEOUT overrides it
 ANNOUNCE_AFTER = 0.5  # seconds
 
 
@@ -37,21 +41,36 @@ class Compiler:
     flags: tuple[str, ...]
 
     def build(self, source: Path, target: Path, what: str) -> None:
-        """Compile one source file to a shared library. Raises CompileError."""
+        """Compile one source file, in a folder for work, to a shared library. Raises CompileError."""
         announce = threading.Timer(ANNOUNCE_AFTER, _announce, [what])
         announce.daemon = True
         announce.start()
         try:
-            code, output = _run((*self.command, *self.flags, "-o", str(target), str(source)), _timeout())
+            code, output = self._call(*self.flags, "-o", str(target), str(source))
+            if code != 0 and (refused := self._refused(source.parent)):
+                _say_refused(self.command[0], refused)
+                flags = [flag for flag in self.flags if flag not in refused]
+                code, output = self._call(*flags, "-o", str(target), str(source))
         finally:
             announce.cancel()
         if code != 0 or not target.exists():
             raise CompileError(f"{self.command[0]} failed: {_first_error(output)}")
 
+    def _refused(self, folder: Path) -> tuple[str, ...]:
+        """Which of the optional flags it doesn't take, tried on an empty file in this folder."""
+        empty = folder / "empty.cpp"
+        empty.touch()
+        tried = [flag for flag in OPTIONAL if flag in self.flags]
+        rest = ("-c", "-o", str(folder / "empty.o"), str(empty))
+        return tuple(flag for flag in tried if self._call(flag, *rest)[0] != 0)
+
+    def _call(self, *arguments: str) -> tuple[int, str]:
+        return _run((*self.command, *arguments), environment.COMPILE_TIMEOUT.read())
+
 
 def find() -> Compiler:
     """The compiler named by $CXX, else the first of g++, clang++ and c++ on the PATH. Raises CompileError."""
-    found = _find(os.environ.get("CXX", ""), os.environ.get("PATH", ""))
+    found = _find(environment.CXX.read(), environment.PATH.read())
     if isinstance(found, CompileError):
         raise found
     return found
@@ -59,7 +78,7 @@ def find() -> Compiler:
 
 def missing() -> str:
     """Why there is no compiler, "" if there is one."""
-    found = _find(os.environ.get("CXX", ""), os.environ.get("PATH", ""))
+    found = _find(environment.CXX.read(), environment.PATH.read())
     return str(found) if isinstance(found, CompileError) else ""
 
 
@@ -72,7 +91,10 @@ def _find(cxx: str, path: str) -> Compiler | CompileError:
 
 
 def _search(cxx: str, path: str) -> Compiler:
-    wanted = [tuple(shlex.split(cxx))] if cxx.strip() else [(name,) for name in CANDIDATES]
+    try:
+        wanted = [tuple(shlex.split(cxx))] if cxx.strip() else [(name,) for name in CANDIDATES]
+    except ValueError as error:
+        raise CompileError(f"$CXX is {cxx!r}, which is no command: {error}") from None
     for command in wanted:
         program = shutil.which(command[0], path=path)
         if program is None:
@@ -82,7 +104,7 @@ def _search(cxx: str, path: str) -> Compiler:
             raise CompileError(f"{program} --version failed: {_first_error(output)}")
         flags = FLAGS
         if "avx512f" in cpu_features():
-            flags += ("-mprefer-vector-width=512",)
+            flags += (WIDE_VECTORS,)
         return Compiler((program, *command[1:]), output.splitlines()[0] if output else "unknown", flags)
     names = f"$CXX is {cxx!r}" if cxx.strip() else f"none of {', '.join(CANDIDATES)} is on the PATH"
     raise CompileError(f"no C++ compiler was found ({names})")
@@ -102,14 +124,6 @@ def cpu_features() -> tuple[str, ...]:
     return (platform.machine(), platform.processor())
 
 
-def _timeout() -> float:
-    text = os.environ.get("BACKPROP_XP_COMPILE_TIMEOUT", "")
-    try:
-        return float(text) if text else TIMEOUT
-    except ValueError:
-        raise CompileError(f"BACKPROP_XP_COMPILE_TIMEOUT must be seconds, got {text!r}") from None
-
-
 def _run(command: tuple[str, ...], timeout: float) -> tuple[int, str]:
     """Exit code and output; the whole process group is ended at the time limit."""
     try:
@@ -118,7 +132,7 @@ def _run(command: tuple[str, ...], timeout: float) -> tuple[int, str]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "LC_ALL": "C"},
+            env=environment.passed_on({"LC_ALL": "C"}),
             start_new_session=True,
         )
     except OSError as error:
@@ -140,6 +154,12 @@ def _first_error(output: str) -> str:
         if "error" in line.lower():
             return line[:300]
     return lines[0][:300] if lines else "it printed nothing"
+
+
+@cache
+def _say_refused(program: str, flags: tuple[str, ...]) -> None:
+    message = f"{program} takes no {' and no '.join(flags)}: kernels are compiled without, and slower"
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def _announce(what: str) -> None:

@@ -123,10 +123,10 @@ class TestCache:
             assert cache.library(SOURCE, "a test").answer() == 42
 
     def test_a_full_disk(self, home, monkeypatch):
-        def full(self, data):
+        def full(handle):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(Path, "write_bytes", full)
+        monkeypatch.setattr("os.fsync", full)
         with pytest.raises(CompileError, match=r"can't be written to .*No space left on device"):
             cache.library(SOURCE, "a test")
         assert not list(home.iterdir())

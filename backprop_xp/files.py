@@ -82,7 +82,7 @@ def check_outputs(outputs: Mapping[str, StrPath], inputs: Mapping[str, StrPath] 
     for name, path in outputs.items():
         for other, beside in others.items():
             if same_file(path, beside):
-                raise ValueError(f"{name} would write over {other}: {os.fspath(path)} is {os.fspath(beside)}")
+                raise ValueError(f"{name} would write over {other}: {path} and {beside} are one file")
         with contextlib.suppress(_Enough), replacing(path):
             raise _Enough
         others[name] = path

@@ -275,7 +275,7 @@ class TestOutputs:
         os.symlink("../link", "sub/link")
         os.symlink("..", "sub/folder")
         os.link("data", "hard")
-        with pytest.raises(ValueError, match=r"--model would write over --data: .*data"):
+        with pytest.raises(ValueError, match=r"--model would write over --data: .* and data are one file"):
             check_outputs({"--plot": "p", "--model": output.format(here=folder)}, {"--data": "data"})
 
     @pytest.mark.parametrize("other", ["m", "./m", "link"])

@@ -106,7 +106,7 @@ def _remembered(path: Path) -> int | None:
     try:
         note = json.loads(cache.read(path) or "")
         number, key = note["variant"], note["key"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return number if key == path.stem and isinstance(number, int) and number >= 0 else None
 

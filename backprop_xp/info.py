@@ -47,7 +47,7 @@ def _backend() -> str:
     if backend.on_gpu:
         properties = backend.xp.cuda.runtime.getDeviceProperties(backend.device)
         return f"{backend.name} on {properties['name'].decode()}"
-    reason = str(caught[0].message).partition(": ")[2] if caught else ""
+    reason = "; ".join(str(warning.message).removeprefix("computing with NumPy: ") for warning in caught)
     if not reason and not (_version("cupy-cuda13x") or _version("cupy-cuda12x")):
         reason = "CuPy is not installed"
     return f"{backend.name}" + (f" ({reason})" if reason else "")

@@ -6,6 +6,7 @@ import argparse
 import io
 import os
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..messages import sentence
 from ..training import DivergedError
 from .model import Model
 from .picture import draw
-from .recipe import Recipe, train
+from .recipe import Recipe, Trained, train
 from .sets import SET_TARGET, SETS, need, read
 
 
@@ -92,7 +93,28 @@ def run_train(arguments: argparse.Namespace) -> int:
     except DivergedError as error:
         raise ValueError(f"{error}; try a smaller --lr") from None
     seconds = time.perf_counter() - started
-    trained.model.save(model)
+    written = f"model in {_save(trained.model, model)}"
+    try:
+        _report(trained, seconds)
+        _draw(trained, plot)
+        written += f", picture in {plot}"
+    finally:
+        print(written)
+    return 0
+
+
+def _save(model: Model, path: str) -> str:
+    """Where it is now; where it can't be written after all, it is kept in a folder for temporary files."""
+    try:
+        model.save(path)
+    except OSError as error:
+        rescued = os.path.join(tempfile.mkdtemp(prefix="backprop_xp-"), os.path.basename(path))
+        model.save(rescued)
+        raise ValueError(f"{sentence(error)}; the model is in {rescued}") from None
+    return path
+
+
+def _report(trained: Trained, seconds: float) -> None:
     for note in trained.notes[:20]:
         print(f"note: {note}")
     if len(trained.notes) > 20:
@@ -100,15 +122,13 @@ def run_train(arguments: argparse.Namespace) -> int:
     last = trained.history.epochs[-1]
     print(f"{trained.model.net}: {last.number} epochs in {seconds:.2f} s, training loss {last.loss:.4g}")
     print(f"held out: {trained.describe_score()}")
-    written = f"model in {model}"
+
+
+def _draw(trained: Trained, plot: str) -> None:
     try:
         draw(trained, plot)
-        written += f", picture in {plot}"
     except Exception as error:  # a drawing can fail in any way
         raise ValueError(f"there is no picture: {sentence(error)}") from error
-    finally:
-        print(written)
-    return 0
 
 
 def run_predict(arguments: argparse.Namespace) -> int:

@@ -61,7 +61,8 @@ def replacing(path: StrPath) -> Iterator[BinaryIO]:
     except OSError as error:
         if error.errno is None or error.filename not in (None, target, temporary):
             raise
-        raise OSError(error.errno, error.strerror, named) from None
+        where = "its folder takes no new file: " if error.filename == temporary else ""
+        raise OSError(error.errno, f"{where}{error.strerror}", named) from None
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):

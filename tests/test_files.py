@@ -99,9 +99,18 @@ class TestWhatStandsThere:
     @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
     def test_a_read_only_folder(self, folder):
         folder.chmod(0o500)
-        with pytest.raises(PermissionError, match="'it'"):
+        with pytest.raises(PermissionError, match="its folder takes no new file: Permission denied: 'it'"):
             write("it")
         folder.chmod(0o700)
+
+    def test_a_folder_without_room(self, folder, monkeypatch):
+        def full(path, *arguments):
+            raise OSError(28, "No space left on device", path)
+
+        with monkeypatch.context() as patched, pytest.raises(OSError, match=r"its folder takes no new file: .*: 'it'"):
+            patched.setattr("os.open", full)
+            write("it")
+        assert names(folder) == []
 
 
 class TestLinks:

@@ -48,9 +48,10 @@ class Compiler:
         try:
             code, output = self._call(*self.flags, "-o", str(target), str(source))
             if code != 0 and (refused := self._refused(source.parent)):
-                _say_refused(self.command[0], refused)
                 flags = [flag for flag in self.flags if flag not in refused]
                 code, output = self._call(*flags, "-o", str(target), str(source))
+                if code == 0:
+                    _say_refused(self.command[0], refused)
         finally:
             announce.cancel()
         if code != 0 or not target.exists():

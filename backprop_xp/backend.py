@@ -7,7 +7,6 @@ A :class:`Backend` is NumPy, or CuPy on one device. Everything else in the packa
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,13 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from . import frames, threads, workspace
+from . import environment, frames, threads, workspace
 from .formulas import Formula, blocked
 from .jit import elementwise as jit
 
 Array = Any
 
-ENVIRONMENT = "BACKPROP_XP_BACKEND"
 DTYPES = ("float32", "float64")
 
 
@@ -140,7 +138,8 @@ def get_backend(name: str | Backend | None = None) -> Backend:
     """The backend of this name: "numpy", "cupy", "cupy:N" or "auto"; None asks BACKPROP_XP_BACKEND, else "auto".
 
     "auto" is CuPy where a CUDA device answers and NumPy elsewhere: silently where CuPy isn't installed, with
-    one warning that gives the reason where it is installed and can't be used.
+    one warning that gives the reason where it is installed and can't be used. A device that the environment names and
+    that can't be had is NumPy too, with that warning.
 
     Raises:
         ValueError: unknown name. BackendError: an explicit "cupy" can't be had.
@@ -148,23 +147,27 @@ def get_backend(name: str | Backend | None = None) -> Backend:
     if isinstance(name, Backend):
         return name
     if name is None:
-        name = os.environ.get(ENVIRONMENT) or "auto"
+        name = environment.BACKEND.read()
+        if name.startswith("cupy"):
+            return _if_possible(_device(name))
     if name == "numpy":
         return NUMPY
     if name == "auto":
-        return _automatic()
+        return NUMPY if importlib.util.find_spec("cupy") is None else _if_possible(0)
+    return _cupy(_device(name))
+
+
+def _device(name: str) -> int:
     kind, _, number = str(name).partition(":")
     if kind != "cupy" or (number and not number.isdecimal()):
         raise ValueError(f"unknown backend {name!r}; expected 'auto', 'numpy', 'cupy' or 'cupy:N'")
-    return _cupy(int(number or 0))
+    return int(number or 0)
 
 
 @cache
-def _automatic() -> Backend:
-    if importlib.util.find_spec("cupy") is None:
-        return NUMPY
+def _if_possible(device: int) -> Backend:
     try:
-        return _cupy(0)
+        return _cupy(device)
     except BackendError as error:
         warnings.warn(f"computing with NumPy: {error}", RuntimeWarning, stacklevel=5)
         return NUMPY

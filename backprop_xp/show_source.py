@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
+from .environment import SHOW_SOURCE
 from .kernels import without_headers
-
-ENVIRONMENT = "BACKPROP_XP_SHOW_SOURCE"
 
 
 def show(text: str, what: str) -> None:
@@ -20,5 +18,5 @@ def show(text: str, what: str) -> None:
         text: a whole translation unit, as the compiler gets it.
         what: which one, for the comment in front of it.
     """
-    if os.environ.get(ENVIRONMENT, "0") not in ("", "0"):
+    if SHOW_SOURCE.read():
         print(f"// backprop_xp: {what}\n{without_headers(text)}", file=sys.stderr, flush=True)

@@ -15,10 +15,9 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from . import forks
+from .environment import MOST_THREADS, NUM_THREADS
 from .numbers import whole
 
-ENVIRONMENT = "BACKPROP_XP_NUM_THREADS"
-MOST = 1024  # threads that may be asked for
 #: Floating-point operations of a call of C from which on it is long, see run(): some hundredths of a second on one
 #: processor. Calculated.
 LONG_FLOPS = 1e9
@@ -48,13 +47,10 @@ _idle: list[_Worker] = []  # append and pop are atomic, so that no lock is neede
 def count(threads: int | None = None) -> int:
     """How many threads to use: the argument, else BACKPROP_XP_NUM_THREADS, else the processors of this process."""
     if threads is None:
-        text = os.environ.get(ENVIRONMENT, "")
-        if not text:
-            return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if not text.isdecimal() or not 1 <= int(text) <= MOST:
-            raise ValueError(f"{ENVIRONMENT} must be a number from 1 to {MOST}, got {text!r}")
-        return int(text)
-    return whole("threads", threads, 1, MOST)
+        if wanted := NUM_THREADS.read():
+            return wanted
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return whole("threads", threads, 1, MOST_THREADS)
 
 
 def check() -> None:

@@ -8,7 +8,6 @@ Everything kept from call to call, :class:`Room` included, is at most :func:`lim
 from __future__ import annotations
 
 import math
-import os
 import threading
 import weakref
 from types import TracebackType
@@ -16,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-ENVIRONMENT = "BACKPROP_XP_WORKSPACE"
-KEPT_MIB = 256  # of the process, where the environment doesn't say otherwise
+from .environment import WORKSPACE
+
 SMALLEST = 1 << 16  # bytes; smaller arrays are cheap to make
 
 #: Nobody's buffers by their ids, the oldest first, and who used each last, whose cache may still hold it. Single
@@ -37,10 +36,7 @@ _here = _Here()
 
 def limit() -> int:
     """Bytes that may be kept: BACKPROP_XP_WORKSPACE in MiB, else 256 MiB."""
-    text = os.environ.get(ENVIRONMENT, "")
-    if text and not (text.isdecimal() and len(text) < 10):
-        raise ValueError(f"{ENVIRONMENT} must be a whole number of MiB, got {text!r}")
-    return int(text or KEPT_MIB) << 20
+    return WORKSPACE.read() << 20
 
 
 def kept() -> int:
@@ -95,7 +91,7 @@ class Room:
         self.size = size
         rest = limit() - _taken() - size
         if rest < 0:
-            raise MemoryError(f"prepared calls would keep more than {limit() >> 20} MiB ({ENVIRONMENT})")
+            raise MemoryError(f"prepared calls would keep more than {limit() >> 20} MiB ({WORKSPACE.name})")
         _rooms.add(self)
         _trim(rest)
 

@@ -29,6 +29,7 @@ from backprop_xp.bench.worker import Worker
 
 from backprop_xp import engines, get_backend
 from backprop_xp.backend import Backend
+from backprop_xp.files import check_outputs
 
 PLOTTED_BATCHES = tuple(1 << k for k in range(0, 21, 2))
 
@@ -41,6 +42,7 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
     load_before = busy.load()
     settings = _settings(arguments, threads)
     backend = get_backend(settings.backend)
+    _check_outputs(arguments, backend)
     cases = _cases(arguments, GPU if backend.on_gpu else DEFAULT)
     for flag, package in (("compile", "torch"), ("jax", "jax")):
         if getattr(arguments, flag) and not contenders.available(package):
@@ -60,7 +62,7 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
             results.append(result)
             progress.write("\n" + report.table([result], watch.limits))
         trained = []
-        whole = not (arguments.net or arguments.dtype or arguments.batch)
+        whole = arguments.net is arguments.dtype is arguments.batch is None
         if whole and settings.backend == "numpy" and training.available():
             chosen = (training.CASES, training.MANY_SEEDS) if arguments.full else (training.QUICK, training.SEEDS)
             trained = training.run(chosen[0], threads, chosen[1], progress.show)
@@ -74,7 +76,7 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
             progress.write("\n" + ablation.table(steps))
         if arguments.full:
             families = sweeps(settings, progress.show, workers)
-        elif arguments.plot:
+        elif arguments.plot is not None:
             quick = replace(settings, budget=1.0, memory=False)
             swept = [cases[0].with_samples(n) for n in PLOTTED_BATCHES]
             families = {"batch": [run_case(case, quick, progress.show, workers) for case in swept]}
@@ -124,9 +126,23 @@ def _settings(arguments: argparse.Namespace, threads: int) -> Settings:
     return Settings(threads, chosen, compiled, with_jax, backend.name, arguments.seconds, memory=not backend.on_gpu)
 
 
+def _check_outputs(arguments: argparse.Namespace, backend: Backend) -> None:
+    """Refuse what could not be written after the measurements."""
+    names = ("json", "markdown", "plot")
+    outputs = {f"--{name}": path for name in names if (path := getattr(arguments, name)) is not None}
+    if arguments.results is not None:
+        arguments.results.mkdir(parents=True, exist_ok=True)
+        device = limits_gpu.describe(backend)["device"] if backend.on_gpu else environment.processor()
+        named = arguments.results / report.file_name(device)
+        outputs |= {f"--results ({kind})": named.with_suffix(kind) for kind in (".json", ".md")}
+    check_outputs(outputs)
+    if arguments.plot is not None and not contenders.available("matplotlib"):
+        raise ValueError("--plot needs matplotlib: pip install 'backprop-xp[bench]'")
+
+
 def _cases(arguments: argparse.Namespace, suite: Sequence[Case]) -> Sequence[Case]:
     cases = suite
-    if arguments.net:
+    if arguments.net is not None:
         sizes = parse_net(arguments.net)
         same = [case for case in suite if case.sizes == sizes and case.form == "chain"]
         new = Case(arguments.net, sizes, chain("tanh", len(sizes) - 1), 1 << 16)

@@ -75,16 +75,16 @@ class Run:
     def write(self, arguments: argparse.Namespace) -> None:
         """The files that were asked for."""
         machine = self._environment["machine"]
-        if arguments.json:
+        if arguments.json is not None:
             report.write_json(arguments.json, self.content())
-        if arguments.markdown:
+        if arguments.markdown is not None:
             report.replace_file(arguments.markdown, f"{self.markdown()}\n".encode())
-        if arguments.results:
+        if arguments.results is not None:
             named = arguments.results / report.file_name(self._environment["device"])
             report.write_json(named.with_suffix(".json"), self.content())
             about = report.describe(self._watch.limits, machine).replace("\n", "\n\n")
             report.replace_file(named.with_suffix(".md"), f"{about}\n\n{self.markdown()}\n".encode())
             print(f"\nwritten: {named}.json and .md")
-        if arguments.plot:
+        if arguments.plot is not None:
             date = self._environment["date"].partition("T")[0]
             plot.throughput(arguments.plot, self._families, f"{machine.partition(chr(10))[0]}, {date}")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +14,8 @@ from backprop_xp.bench.cases import Case
 from backprop_xp.bench.limits import Limits
 from backprop_xp.bench.quiet import Spell
 from backprop_xp.bench.standing import OURS, Point
+
+from backprop_xp.files import replacing
 
 
 @dataclass
@@ -144,7 +144,7 @@ def describe(limits: Limits, machine: str) -> str:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """All numbers, to a temporary name and then renamed."""
+    """All numbers."""
     replace_file(path, json.dumps(content, indent=1).encode())
 
 
@@ -155,15 +155,8 @@ def file_name(device: str) -> str:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        file.write(content)
 
 
 def _line(case: Case, row: Row, limits: Limits) -> str:

@@ -6,15 +6,13 @@ is possible; the extra information of each benchmark says whether it was, and wh
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from backprop_xp.bench import allocator, contenders, measure
 from backprop_xp.bench.cases import DEFAULT, Case
 from backprop_xp.bench.quiet import Machine
 from backprop_xp.bench.report import BUSY
 
-from backprop_xp import threads
+from backprop_xp import environment, threads
 
 
 def makers(case: Case) -> dict[str, object]:
@@ -33,8 +31,8 @@ def memory():
 @pytest.mark.parametrize("who", ["backprop_xp", "torch-nn", "torch-matmul"])
 @pytest.mark.parametrize("case", DEFAULT, ids=lambda case: f"{case.name}-{case.dtype}")
 def test_loss_and_grad(benchmark, memory, case, who):
-    if samples := os.environ.get("BACKPROP_XP_BENCH_SAMPLES"):
-        case = case.with_samples(int(samples))
+    if samples := environment.BENCH_SAMPLES.read():
+        case = case.with_samples(samples)
     made = makers(case)
     if who not in made:
         pytest.skip("PyTorch is not installed")

@@ -208,7 +208,7 @@ def test_latency_is_proven_and_says_whether_to_quote_it(machine, without_rest):
 def test_files_are_whole_or_not_there(tmp_path, monkeypatch):
     target = tmp_path / "results.json"
     report.replace_file(target, b"old")
-    monkeypatch.setattr(report.os, "replace", lambda *names: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr("os.replace", lambda *names: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space left"):
         report.replace_file(target, b"new")
     assert target.read_bytes() == b"old"

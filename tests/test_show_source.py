@@ -49,7 +49,7 @@ def afresh(monkeypatch):
     ],
 )
 def test_the_code_that_a_net_gets(make, parts, afresh, monkeypatch, capfd, tmp_path):
-    monkeypatch.setenv(show_source.ENVIRONMENT, "1")
+    monkeypatch.setenv(show_source.SHOW_SOURCE.name, "1")
     net, x = make()
     net.loss_and_grad(x)
     shown = capfd.readouterr().err
@@ -72,9 +72,9 @@ def test_the_code_that_a_net_gets(make, parts, afresh, monkeypatch, capfd, tmp_p
 @pytest.mark.parametrize("value", ["", "0", None])
 def test_nothing_is_printed_unasked(value, monkeypatch, capfd):
     if value is None:
-        monkeypatch.delenv(show_source.ENVIRONMENT, raising=False)
+        monkeypatch.delenv(show_source.SHOW_SOURCE.name, raising=False)
     else:
-        monkeypatch.setenv(show_source.ENVIRONMENT, value)
+        monkeypatch.setenv(show_source.SHOW_SOURCE.name, value)
     show_source.show("int x;", "a test")
     assert capfd.readouterr().err == ""
 
@@ -86,7 +86,7 @@ def test_a_text_without_headers_is_shown_whole():
 
 @pytest.mark.gpu
 def test_the_code_of_cuda_kernels(cupy, monkeypatch, capfd):
-    monkeypatch.setenv(show_source.ENVIRONMENT, "1")
+    monkeypatch.setenv(show_source.SHOW_SOURCE.name, "1")
     sizes = (3, 7, 2)  # of no other test
     for engine, part in (
         ("fused", "BPX_ENTRY void __launch_bounds__(bpx::threads) bpx_backprop("),

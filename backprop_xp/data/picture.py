@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Any
 
@@ -31,8 +32,10 @@ def draw(trained: Trained, path: str | os.PathLike[str]) -> None:
     else:
         _residuals(right, target, target.amounts(trained.outputs), as_numbers(truth, target.column))
     figure.suptitle(f"{target.column}: {trained.describe_score()}")
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        FigureCanvasAgg(figure).print_png(file)
+    picture = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(picture)
+    with replacing(path) as file:
+        file.write(picture.getbuffer())
 
 
 def _losses(axes: Any, trained: Trained) -> None:

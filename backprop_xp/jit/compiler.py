@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
+from .. import environment
 from .group import Group
 
 #: No -ffast-math and nothing that implies -ffinite-math-only: NaN and infinity must propagate.
@@ -20,8 +21,9 @@ FLAGS: tuple[str, ...] = (
     "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
     "-fPIC", "-shared", "-fvisibility=hidden", "-w",
 )  # fmt: skip
+WIDE_VECTORS = "-mprefer-vector-width=512"
+OPTIONAL = ("-march=native", WIDE_VECTORS)  # kernels are right without them, and slower
 CANDIDATES = ("g++", "clang++", "c++")
-TIMEOUT = 120.0  # seconds; BACKPROP_XP_COMPILE_TIMEOUT overrides it
 ANNOUNCE_AFTER = 0.5  # seconds of compiling, after which a line says what is going on
 
 
@@ -38,16 +40,32 @@ class Compiler:
     flags: tuple[str, ...]
 
     def build(self, source: Path, target: Path, what: str) -> None:
-        """Compile one source file to a shared library. Raises CompileError."""
-        command = (*self.command, *self.flags, "-o", str(target), str(source))
-        code, output = _run(command, _timeout(), target.parent, lambda: _announce(what))
+        """Compile one source file, in a folder for work, to a shared library. Raises CompileError."""
+        code, output = self._call(what, target.parent, *self.flags, "-o", str(target), str(source))
+        if code != 0 and (refused := self._refused(source.parent)):
+            flags = [flag for flag in self.flags if flag not in refused]
+            code, output = self._call(what, target.parent, *flags, "-o", str(target), str(source))
+            if code == 0:
+                _say_refused(self.command[0], refused)
         if code != 0 or not target.exists():
             raise CompileError(f"{self.command[0]} failed: {_first_error(output)}")
+
+    def _refused(self, folder: Path) -> tuple[str, ...]:
+        """Which of the optional flags it doesn't take, tried on an empty file in this folder."""
+        empty = folder / "empty.cpp"
+        empty.touch()
+        tried = [flag for flag in OPTIONAL if flag in self.flags]
+        rest = ("-c", "-o", str(folder / "empty.o"), str(empty))
+        return tuple(flag for flag in tried if self._call(None, folder, flag, *rest)[0] != 0)
+
+    def _call(self, what: str | None, folder: Path, *arguments: str) -> tuple[int, str]:
+        announce = None if what is None else partial(_announce, what)
+        return _run((*self.command, *arguments), environment.COMPILE_TIMEOUT.read(), folder, announce)
 
 
 def find() -> Compiler:
     """The compiler named by $CXX, else the first of g++, clang++ and c++ on the PATH. Raises CompileError."""
-    found = _find(os.environ.get("CXX", ""), os.environ.get("PATH", ""))
+    found = _find(environment.CXX.read(), environment.PATH.read())
     if isinstance(found, CompileError):
         raise found
     return found
@@ -55,7 +73,7 @@ def find() -> Compiler:
 
 def missing() -> str:
     """Why there is no compiler, "" if there is one."""
-    found = _find(os.environ.get("CXX", ""), os.environ.get("PATH", ""))
+    found = _find(environment.CXX.read(), environment.PATH.read())
     return str(found) if isinstance(found, CompileError) else ""
 
 
@@ -70,7 +88,10 @@ def _find(cxx: str, path: str) -> Compiler | CompileError:
 def _search(cxx: str, path: str) -> Compiler:
     if platform.system() == "Windows":  # which has no process groups, owners of folders, or -fPIC
         raise CompileError("kernels are compiled on Linux and macOS, not on Windows")
-    wanted = [tuple(shlex.split(cxx))] if cxx.strip() else [(name,) for name in CANDIDATES]
+    try:
+        wanted = [tuple(shlex.split(cxx))] if cxx.strip() else [(name,) for name in CANDIDATES]
+    except ValueError as error:
+        raise CompileError(f"$CXX is {cxx!r}, which is no command: {error}") from None
     for command in wanted:
         program = shutil.which(command[0], path=path)
         if program is None:
@@ -80,7 +101,7 @@ def _search(cxx: str, path: str) -> Compiler:
             raise CompileError(f"{program} --version failed: {_first_error(output)}")
         flags = FLAGS
         if "avx512f" in cpu_features():
-            flags += ("-mprefer-vector-width=512",)
+            flags += (WIDE_VECTORS,)
         return Compiler((program, *command[1:]), output.splitlines()[0] if output else "unknown", flags)
     names = f"$CXX is {cxx!r}" if cxx.strip() else f"none of {', '.join(CANDIDATES)} is on the PATH"
     raise CompileError(f"no C++ compiler was found ({names})")
@@ -100,14 +121,6 @@ def cpu_features() -> tuple[str, ...]:
     return (platform.machine(), platform.processor())
 
 
-def _timeout() -> float:
-    text = os.environ.get("BACKPROP_XP_COMPILE_TIMEOUT", "")
-    try:
-        return float(text) if text else TIMEOUT
-    except ValueError:
-        raise CompileError(f"BACKPROP_XP_COMPILE_TIMEOUT must be seconds, got {text!r}") from None
-
-
 def _run(
     command: tuple[str, ...], timeout: float, folder: Path | None = None, announce: Callable[[], None] | None = None
 ) -> tuple[int, str]:
@@ -121,12 +134,12 @@ def _run(
     Raises:
         CompileError: it can't be started, or took too long.
     """
-    environment = {**os.environ, "LC_ALL": "C"}
+    variables = environment.passed_on({"LC_ALL": "C"})
     if folder is not None:
-        environment["TMPDIR"] = str(folder)
+        variables["TMPDIR"] = str(folder)
     group = Group(folder)
     try:
-        process = group.start(command, environment)
+        process = group.start(command, variables)
         try:
             first = min(ANNOUNCE_AFTER, timeout) if announce else timeout
             output = process.communicate(timeout=first)[0]
@@ -150,6 +163,12 @@ def _first_error(output: str) -> str:
         if "error" in line.lower():
             return line[:300]
     return lines[0][:300] if lines else "it printed nothing"
+
+
+@cache
+def _say_refused(program: str, flags: tuple[str, ...]) -> None:
+    message = f"{program} takes no {' and no '.join(flags)}: kernels are compiled without, and slower"
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def _announce(what: str) -> None:

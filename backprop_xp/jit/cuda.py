@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import forks
 from ..backend import cupy
+from ..files import replacing
 from ..show_source import show
 from . import cache
 from .compiler import CompileError
@@ -104,17 +104,13 @@ def _fits(source: str, name: str, threads: int) -> bool:
 
 def _remembered(path: Path) -> int | None:
     try:
-        number = json.loads(path.read_text(encoding="ascii"))["variant"]
-    except (OSError, ValueError, TypeError, KeyError):
+        note = json.loads(cache.read(path) or "")
+        number, key = note["variant"], note["key"]
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return number if isinstance(number, int) and number >= 0 else None
+    return number if key == path.stem and isinstance(number, int) and number >= 0 else None
 
 
 def _remember(path: Path, number: int) -> None:
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with open(handle, "w", encoding="ascii") as file:
-            json.dump({"variant": number}, file)
-        os.replace(temporary, path)
-    except OSError:
-        pass  # it is chosen again by the next process
+    with suppress(OSError), replacing(path) as file:  # else the next process chooses again
+        file.write(json.dumps({"key": path.stem, "variant": number}).encode())

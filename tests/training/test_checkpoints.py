@@ -115,7 +115,10 @@ class TestForeign:
         path.unlink()
         self.refused(path, "can't be read: No such file")
         path.mkdir()
-        self.refused(path, "can't be read: Is a directory")
+        self.refused(path, "can't be read: a folder stands there")
+        path.rmdir()
+        os.mkfifo(path)
+        self.refused(path, "can't be read: a pipe stands there")  # and nobody waits for what it says
 
     def test_a_pickle_is_not_read(self, tmp_path, good):
         class Hostile:

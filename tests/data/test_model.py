@@ -73,7 +73,7 @@ def test_the_default_settings_learn(name, least):
 
 def test_mistakes():
     for recipe, message in (
-        (Recipe(ignore=("colr",)), "no column 'colr'; it has size, colour"),
+        (Recipe(ignore=("colr",)), "no column 'colr'; it has 'size', 'colour'"),
         (Recipe(categories=("colr",)), "no column 'colr'"),
         (Recipe(validation=1.0), "must be between 0 and 1, got 1.0"),
         (Recipe(validation=0.001, task="regression"), "58 rows are too few to hold 0% out"),

@@ -17,6 +17,7 @@ from .errors import DataError
 from .wording import option, quoted
 
 Series = Any  # pandas.Series
+_NAMES = (str, numbers.Number, np.bool_, datetime.date, datetime.time, decimal.Decimal)
 TEXT, NUMBER, MOMENT = "text", "number", "moment"
 
 #: Texts that mean "not known" in a column of numbers or dates; in a column of names they are names.
@@ -111,9 +112,7 @@ def cells(series: Series, name: str) -> Cells:
         series = _pandas().Series(series.array.to_dense(), series.index)
         dtype = series.dtype
     if isinstance(dtype, _pandas().CategoricalDtype):
-        plain = series.astype(dtype.categories.dtype) if not series.isna().any() else series.astype(object)
-        column = cells(plain.infer_objects(), name).labels()
-        return Cells(name, series, TEXT, column.distinct, column.codes, named=True)
+        return _categories(name, series)
     if types.is_complex_dtype(dtype):
         raise DataError(f"column {quoted(name)} holds complex numbers; leave it out with {option('--ignore', name)}")
     if types.is_bool_dtype(dtype) and not types.is_object_dtype(dtype):
@@ -122,7 +121,7 @@ def cells(series: Series, name: str) -> Cells:
         return _numeric(name, series)
     if types.is_timedelta64_dtype(dtype):
         return _numeric(name, series, series.dt.total_seconds().to_numpy(np.float64, na_value=np.nan))
-    if types.is_datetime64_any_dtype(dtype):
+    if types.is_datetime64_any_dtype(dtype) and not isinstance(dtype, _pandas().ArrowDtype):
         return _moments(name, series)
     if isinstance(dtype, _pandas().PeriodDtype):
         return _moments(name, series, series.dt.to_timestamp())
@@ -133,7 +132,7 @@ def label(value: Any) -> str:
     """A value as the name of a category or a class."""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
-    if isinstance(value, (str, numbers.Number, np.bool_, datetime.date, datetime.time, decimal.Decimal)):
+    if isinstance(value, _NAMES):
         return str(value)
     raise DataError(f"a category must be a text, a number or a truth value, got {type(value).__name__}")
 
@@ -142,6 +141,8 @@ def _objects(name: str, series: Series) -> Cells:
     """Texts, or Python's objects, which may be mixed."""
     from pandas.api import types
 
+    if isinstance(series.dtype, _pandas().ArrowDtype):
+        series = series.astype(object)
     kind = types.infer_dtype(series, skipna=True)
     if kind == "boolean":
         return _numeric(name, series.astype("boolean"), truth=True, shown=series)
@@ -159,6 +160,18 @@ def _objects(name: str, series: Series) -> Cells:
             return _numeric(name, series, _floats(series))
         return _texts(name, series.map(label, na_action="ignore"), series)
     return _texts(name, series, series)
+
+
+def _categories(name: str, series: Series) -> Cells:
+    """Names, whatever the values are; of those that occur."""
+    values = series.cat.categories
+    if values.dtype.kind in "iufbO":
+        texts = [label(value) if isinstance(value, _NAMES) else str(value) for value in values]
+    else:
+        texts = values.astype(str).tolist()
+    distinct, places = np.unique(np.array(texts, object), return_inverse=True)
+    codes = np.append(places, -1)[series.cat.codes.to_numpy(np.int64)]
+    return Cells(name, series, TEXT, distinct.tolist(), codes, named=True)
 
 
 def _texts(name: str, texts: Series, shown: Series) -> Cells:

@@ -69,7 +69,7 @@ def _strict(path: Path, content: bytes, encoding: str, start: int) -> str:
 
 def _where(content: bytes, position: int) -> str:
     line = len(re.findall(rb"\r\n?|\n", content[:position])) + 1
-    return f"byte {position + 1} of the file, 0x{content[position]:02x} in line {line}"
+    return f"byte 0x{content[position]:02x} at offset {position} of the file, in line {line}"
 
 
 def _utf_16(sample: bytes) -> str | None:
@@ -92,4 +92,4 @@ def _western(content: bytes) -> bool:
     letters = len(re.findall(rb"[\xc0-\xff\x8a\x8c\x8e\x9a\x9c\x9e\x9f]", content))
     signs = len(re.findall(rb"[\x80\x91-\x97\xa0\xa2-\xa5\xa7\xa9\xab\xae-\xb7\xba-\xbf]", content))
     high = sum(map(len, runs))
-    return letters + signs == high and sum(len(run) > 1 for run in runs) * 4 <= len(runs)
+    return letters + signs == high and 2 * sum(len(run) > 1 for run in runs) <= len(runs)

@@ -18,6 +18,8 @@ MOST_CATEGORIES = 1000
 MOST_PROPOSED = 5  # texts that may stand for missing values
 FEWEST_DIGIT_DATES = 2  # different texts such as 20200131
 
+AS_DATES = "dates become year, day of the year and of the week, and elapsed time"
+
 
 @dataclass(frozen=True)
 class Conventions:
@@ -94,11 +96,11 @@ class Kind:
     def _as_in_training(self) -> str:
         if self.kind == MOMENT:
             return f" written as {self.form!r}, as the column's are"
-        if self.notation != PLAIN:
-            marks = [f"{self.notation.decimal!r} before decimals"]
-            marks += [f"{self.notation.thousands!r} between thousands"] if self.notation.thousands else []
-            return f" with {' and '.join(marks)}, as the column's are"
-        return ""
+        notation = self.notation
+        marks = [f"{notation.decimal!r} before decimals"] if notation.decimal != PLAIN.decimal else []
+        marks += [f"{notation.thousands!r} between thousands"] if notation.thousands else []
+        marks += [repr(unit) for unit in (notation.front, notation.back) if unit]
+        return f" with {' and '.join(marks)}, as the column's are" if marks else ""
 
 
 NAMES = Kind(TEXT)
@@ -113,7 +115,7 @@ def kind_of(column: Cells, conventions: Conventions, target: bool = False) -> Ki
     if column.named:
         return NAMES
     if column.kind != TEXT:
-        return Kind(column.kind, Notation(truth=column.truth))
+        return Kind(column.kind, Notation(truth=column.truth), notes=(AS_DATES,) if column.kind == MOMENT else ())
     counts = column.known
     total = sum(counts.values())
     if not total:
@@ -124,7 +126,7 @@ def kind_of(column: Cells, conventions: Conventions, target: bool = False) -> Ki
     read = max(forms.values(), default=0)
     if read == total and ("digits" not in forms or len(counts) >= FEWEST_DIGIT_DATES):
         return _dates(column, counts, forms, conventions)
-    if survey.units:
+    if survey.units and 2 * survey.count > total:
         return Kind(TEXT, notes=(_different_units(column, survey, counts),))
     if survey.count < total and not _mostly(max(survey.count, read), counts, survey):
         return NAMES
@@ -150,20 +152,18 @@ def _numbers(
             f"column {quoted(column.name)}: {quoted(survey.example)} may be {point:.12g} or {comma:.12g}, and no cell "
             "tells which; say what stands before decimals with --decimal . or --decimal ,"
         )
-    notes = []
-    if notation != Notation(decimal=notation.decimal) or (notation.decimal == "," and survey.marks):
-        notes.append(f"{quoted(survey.example)} and the like are read as numbers, {_shown(notation, survey.example)}")
-    elif PLAIN.plain(texts := list(counts)) is None:
+    texts, notes, strange = list(counts), [], survey.example
+    if written := PLAIN.plain(texts) is None:
         strange = next(text for text in texts if PLAIN.plain([text]) is None)
-        notes.append(f"{quoted(strange)} and the like are read as numbers, {_shown(notation, strange)}")
+    if written or (survey.marks and notation.thousands):
+        value = notation.values([strange])[0]
+        other = next((mark for mark in survey.readings if mark != notation.decimal), None) if survey.marks else None
+        unsaid = f"; --decimal {other} reads them otherwise" if other and not conventions.decimal else ""
+        notes.append(f"{quoted(strange)} and the like are read as numbers, {value:.12g}{unsaid}")
     if survey.padded and not target:
         advice = option("--categories", column.name)
         notes.append(f"{quoted(survey.padded)} and the like are read as numbers; {advice} takes them as names")
     return Kind(NUMBER, notation, notes=tuple(notes))
-
-
-def _shown(notation: Notation, text: str) -> str:
-    return f"{notation.values([text])[0]:.12g}"
 
 
 def _dates(column: Cells, counts: dict[str, int], forms: dict[str, int], conventions: Conventions) -> Kind:
@@ -179,10 +179,9 @@ def _dates(column: Cells, counts: dict[str, int], forms: dict[str, int], convent
                 "tells which; say it with --dates dmy or --dates mdy"
             )
         form = order or form
-    notes = [f"{quoted(example)} and the like are read as times of day" if form == "clock" else
-             f"{quoted(example)} and the like are read as dates ({form}): year, day of the year and of the week, and "
-             "elapsed time"]  # fmt: skip
-    return Kind(MOMENT, form=form, notes=tuple(notes))
+    said = "times of day" if form == "clock" else f"dates ({form})"
+    note = f"{quoted(example)} and the like are read as {said}{'' if form == 'clock' else '; ' + AS_DATES}"
+    return Kind(MOMENT, form=form, notes=(note,))
 
 
 def _different_units(column: Cells, survey: numerals.Survey, counts: dict[str, int]) -> str:
@@ -203,9 +202,15 @@ def _odd(column: Cells, counts: dict[str, int], survey: numerals.Survey, forms: 
     else:
         assert notation is not None
         what, odd = "number", [text for text in counts if np.isnan(notation.values([text])[0])]
-    again = sorted((text for text in odd if counts[text] > 1), key=lambda text: -counts[text])[:MOST_PROPOSED]
-    message = f"{column.show(column.is_any(again[:1] or odd))} is no {what}, as most of the column are; correct it"
-    if again:
+    again = [text for text in odd if counts[text] > 1 and numerals.parse(text) is None]
+    again = sorted(again, key=lambda text: -counts[text])[:MOST_PROPOSED]
+    first = column.show(column.is_any(again[:1] or odd))
+    like = next((text for text in counts if text not in odd), "")
+    if what == "number" and numerals.parse((again or odd)[0]):
+        message = f"{first} isn't written as most numbers of the column are, such as {quoted(like)}; correct it"
+    else:
+        message = f"{first} is no {what}, as most of the column are; correct it"
+    if again and len(counts) - len(odd) > 1:
         message += f", say that it means a missing value with {option('--missing', *again)}"
     if target:
         return message + ", or have all of them taken as classes with --task classification"

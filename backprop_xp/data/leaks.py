@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from .cells import NUMBER, TEXT, Cells
-from .kinds import Kind
+from .kinds import MOST_CATEGORIES, Kind
 from .wording import option, quoted
 
 FEWEST_ROWS = 10  # fewer may well be in order by chance
@@ -34,19 +34,22 @@ def find(features: Features, target: tuple[Cells, Kind], kept: Collection[str]) 
             continue
         if _same(cells, kind, *target):
             copies.append(name)
-            notes.append(f"column {quoted(name)} equals the target and is left out; {_keep(name)}")
+            notes.append(f"column {quoted(name)} equals the target and is left out{_keep(name, cells, kind)}")
         elif reason := _numbers_rows(name, cells, kind) or _stands_for_classes(cells, *target):
             others.append((name, reason))
         elif _in_proportion(cells, kind, *target):
             notes.append(f"column {quoted(name)} gives the target exactly; {option('--ignore', name)} leaves it out")
     if len(copies) + len(others) == len(features):
         return copies, notes + [f"column {quoted(name)} {reason}" for name, reason in others]
-    notes += [f"column {quoted(name)} {reason}, and is left out; {_keep(name)}" for name, reason in others]
+    notes += [
+        f"column {quoted(name)} {reason}, and is left out{_keep(name, *features[name])}" for name, reason in others
+    ]
     return copies + [name for name, _ in others], notes
 
 
-def _keep(name: str) -> str:
-    return f"{option('--keep', name)} uses it"
+def _keep(name: str, cells: Cells, kind: Kind) -> str:
+    possible = kind.kind != TEXT or len(cells.distinct) <= MOST_CATEGORIES
+    return f"; {option('--keep', name)} uses it" if possible else ""
 
 
 def _same(cells: Cells, kind: Kind, target: Cells, target_kind: Kind) -> bool:

@@ -104,7 +104,7 @@ class Notation:
         factor = MULTIPLES.get(parts.back) if self.multiples else None
         if factor is None and parts.back != self.back and (parts.back or self.back in SHARES):
             return np.nan
-        if not _body(self.thousands, self.decimal).fullmatch(parts.body):
+        if not _fits(parts.body, bool(parts.exponent), self.thousands, self.decimal):
             return np.nan
         digits = parts.body
         for blank in GROUPS.get(self.thousands, ""):
@@ -164,7 +164,8 @@ class Survey:
         if found == ",":
             return self.readings[","]
         thousands = self.below_thousand and self.grouped >= FEWEST_GROUPED
-        if thousands or "$" in self.readings["."].front or (self.everywhere and not scale_matters):
+        in_proportion = self.everywhere and found == "." and not scale_matters
+        if thousands or in_proportion or "$" in self.readings["."].front:
             return self.readings["."]
         return None
 
@@ -198,16 +199,15 @@ def _survey(counts: Mapping[str, int]) -> Survey:
         if parts.front in ("", front)
         and (parts.back == back or (not parts.back and back not in SHARES) or (multiples and parts.back in MULTIPLES))
     }
-    shapes: Counter[str] = Counter()
+    shapes: Counter[tuple[str, bool]] = Counter()
     for text, parts in alike.items():
-        shapes[_shape(parts.body)] += counts[text]
-    present = [mark for mark, chars in GROUPS.items() if any(c in shape for shape in shapes for c in chars)]
+        shapes[_shape(parts.body), bool(parts.exponent)] += counts[text]
+    present = [mark for mark, chars in GROUPS.items() if any(c in shape for shape, _ in shapes for c in chars)]
     fits: dict[tuple[str, str], int] = {}
     for decimal in DECIMALS:
         for thousands in ("", *present):
             if thousands != decimal:
-                body = _body(thousands, decimal)
-                fits[thousands, decimal] = sum(n for shape, n in shapes.items() if body.fullmatch(shape))
+                fits[thousands, decimal] = sum(n for shape, n in shapes.items() if _fits(*shape, thousands, decimal))
     most = max(fits.values(), default=0)
     if not most:
         return Survey({})
@@ -216,7 +216,7 @@ def _survey(counts: Mapping[str, int]) -> Survey:
         if count == most:
             readings.setdefault(decimal, Notation(decimal, thousands, front, back, multiples))
     marks = "".join(mark for mark in DECIMALS if mark in present)
-    plain = [shape for shape in shapes if not set(marks) & set(shape)]
+    plain = [shape for shape, _ in shapes if not set(marks) & set(shape)]
     marked = [text for text, parts in alike.items() if set(marks) & set(parts.body)]
     return Survey(
         readings,
@@ -271,6 +271,11 @@ def _shape(body: str) -> str:
 
 
 _NINES = str.maketrans("012345678", "9" * 9)
+
+
+def _fits(body: str, exponent: bool, thousands: str, decimal: str) -> bool:
+    """Whether these are digits in this notation; before an exponent nobody groups them."""
+    return bool(_body("" if exponent else thousands, decimal).fullmatch(body))
 
 
 @functools.lru_cache

@@ -160,7 +160,7 @@ def prepare(frame: Frame, column: str, recipe: Recipe) -> Prepared:
     frame, absent = _with_target(frame, every[column], kind)
     every = columns_of(frame) if absent else every
     truth = every.pop(column)
-    features = kinds_of(every, categories, conventions)
+    features = kinds_of(every, categories, conventions, keep)
     left_out, leaks_found = leaks.find(features, (truth, kind), keep)
     first, held = split(frame, column, recipe, kind)
     target = targets.learn(frame, column, first, recipe.task, kind)
@@ -233,4 +233,5 @@ def _with_target(frame: Frame, truth: Cells, kind: Kind) -> tuple[Frame, list[st
 def _refuse_unknown(frame: Frame, names: Sequence[str]) -> None:
     for name in names:
         if name not in frame.columns:
-            raise DataError(f"the table has no column {quoted(name)}; it has {listed(frame.columns)}")
+            hint = "; what separates columns can be said with --separator" if len(frame.columns) == 1 else ""
+            raise DataError(f"the table has no column {quoted(name)}; it has {listed(frame.columns)}{hint}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import columns
-from .cells import Cells, cells
+from .cells import TEXT, Cells, cells
 from .columns import Column, Number
 from .errors import DataError
 from .frames import Frame
@@ -103,7 +103,16 @@ def columns_of(frame: Frame) -> dict[str, Cells]:
     return {name: cells(frame[name], name) for name in frame.columns}
 
 
-def kinds_of(every: Mapping[str, Cells], categories: Collection[str], conventions: Conventions) -> Features:
-    """Cells and kind of every column; of those in ``categories`` the kind is names."""
-    named = {name: replace(column.labels(), named=True) for name, column in every.items() if name in categories}
-    return {name: (column, kind_of(column, conventions)) for name, column in (dict(every) | named).items()}
+def kinds_of(
+    every: Mapping[str, Cells], categories: Collection[str], conventions: Conventions, keep: Collection[str] = ()
+) -> Features:
+    """Cells and kind of every column; of those in ``categories`` the kind is names, and names to keep may be many."""
+    features = {}
+    for name, column in every.items():
+        if name in categories:
+            column = replace(column.labels(), named=True)
+        kind = kind_of(column, conventions)
+        if name in keep and kind.kind == TEXT:
+            column = replace(column, named=True)
+        features[name] = column, kind
+    return features

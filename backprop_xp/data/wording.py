@@ -25,9 +25,9 @@ def listed(names: Collection[object], most: int = MOST_SHOWN) -> str:
 def option(name: str, *values: str) -> str:
     """``--name 'a,b'`` as a shell takes it; :func:`parts` gives the values back."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(values)
-    text = shlex.quote(line.getvalue())
-    return f"{name}={text}" if line.getvalue().startswith("-") else f"{name} {text}"
+    csv.writer(line).writerow(values)
+    text = line.getvalue().removesuffix("\r\n")
+    return f"{name}={shlex.quote(text)}" if text.startswith("-") else f"{name} {shlex.quote(text)}"
 
 
 def parts(name: str, text: str) -> tuple[str, ...]:

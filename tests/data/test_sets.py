@@ -61,7 +61,10 @@ def test_csv_with_a_byte_order_mark_quotes_and_more(tmp_path):
         ("a,b\n1,2\n3,4,5\n", "row 3: 3 columns where 2 columns were expected"),
         ("a,b\n1,2,3\n1,2,3\n", "row 2: 3 columns where 2 columns were expected"),
         ('a,b\n1,"2\n', "can't be read as CSV: row 2: a quotation mark is opened and never closed"),
-        (b"a,b\n1,\xff\xfe\n", "no UTF-8 text: byte 7 of the file, 0xff in line 2; name its encoding with --encoding"),
+        (
+            b"a,b\n1,\xff\xfe\n",
+            "no UTF-8 text: byte 0xff at offset 6 of the file, in line 2; name its encoding with --encoding",
+        ),
     ],
 )
 def test_a_bad_csv(text, message, tmp_path):

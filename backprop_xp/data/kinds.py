@@ -70,6 +70,8 @@ class Kind:
         Raises:
             DataError: a cell is neither of this kind nor missing; the message names row and column.
         """
+        if self.form == "digits" and column.kind == NUMBER:  # 20240131 is a whole number elsewhere
+            column = column.labels()
         strange = f"is no {'number' if self.kind == NUMBER else 'date'}"
         if column.kind != TEXT:
             if column.kind != self.kind and len(column.distinct):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas
 import pytest
 
-from backprop_xp.data import DataError, Model, Recipe, read, train
+from backprop_xp.data import DataError, Model, Recipe, Table, read, train
 from backprop_xp.data.recipe import prepare
 
 N = 60
@@ -186,6 +186,14 @@ def test_dates_are_features_that_go_on(way, tmp_path):
     run.model.save(tmp_path / "model")
     model, later = Model.load(tmp_path / "model", backend="numpy"), frame[700:]
     assert model.target.score(model.outputs(later), later["y"]) > 0.5
+
+
+def test_dates_of_digits_alone_are_dates_in_a_frame_too(tmp_path):
+    column, _ = learnt(tmp_path, cycle("20200131", "20210201", "20210203"))
+    table = Table([column])
+    assert (
+        table.arrays(pandas.DataFrame({"c": [20200131]})) == table.arrays(pandas.DataFrame({"c": ["20200131"]}))
+    ).all()
 
 
 def test_dates_that_are_open(tmp_path):

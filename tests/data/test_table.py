@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from backprop_xp.data import DataError, Table
 from backprop_xp.exchange import ModelFileError
 
+PLAIN = {"decimal": ".", "thousands": "", "front": "", "back": "", "multiples": False, "truth": False}
+
 
 def frame(**columns):
     table = pandas.DataFrame(columns)
@@ -119,6 +121,24 @@ def test_an_absent_column():
         table.arrays(frame(a=[1]))
 
 
+def test_what_older_files_described():
+    """Without a notation: numbers, truth values and missing values as pandas took them from a text."""
+    table = Table.build(
+        [{"column": "a", "mean": 1.0, "scale": 2.0}, {"column": "t", "labels": ["x", "y"], "missing": False}]
+    )
+    x = table.arrays(frame(a=["3", "TRUE", "False", "NA", None], t=list("xyxyx")))
+    np.testing.assert_array_equal(x[:, 0], [1, 0, -0.5, 0, 0])
+
+
+def test_dates_go_there_and_back_through_json():
+    given = frame(d=["31/12/2020 10:00", None, "01/06/2022 11:30"], a=[1, 2, 4])
+    table, _ = learn(given)
+    again = Table.build(json.loads(json.dumps(table.describe())))
+    assert again.columns == table.columns
+    np.testing.assert_array_equal(again.arrays(given), table.arrays(given))
+    assert (table.arrays(given)[1, : table.columns[0].width] == 0).all()
+
+
 @given(
     st.lists(st.none() | st.floats(-1e6, 1e6), min_size=3, max_size=20),
     st.lists(st.none() | st.sampled_from(["x", "ä", "1"]), min_size=3, max_size=20),
@@ -142,7 +162,12 @@ def test_there_and_back_through_json(numbers, labels):
     "saved",
     [[1], [{}], [{"column": "a"}], [{"column": "a", "mean": "0", "scale": 1}], [{"column": 1, "mean": 0, "scale": 1}],
      [{"column": "a", "labels": "ab", "missing": True}], [{"column": "a", "labels": ["x", "x"], "missing": True}],
-     [{"column": "a", "labels": [1], "missing": True}], [{"column": "a", "labels": ["x"], "missing": 1}]],
+     [{"column": "a", "labels": [1], "missing": True}], [{"column": "a", "labels": ["x"], "missing": 1}],
+     [{"column": "a", "mean": 0, "scale": 1, "notation": {}}], [{"column": "a", "mean": 0, "scale": 1, "notation": None}],
+     [{"column": "a", "mean": 0, "scale": 1, "notation": PLAIN | {"decimal": "x"}}],
+     [{"column": "a", "mean": 0, "scale": 1, "notation": PLAIN | {"thousands": "]"}}],
+     [{"column": "a", "form": "ymd", "lines": [], "circles": []}], [{"column": "a", "form": "eval", "lines": [], "circles": []}],
+     [{"column": "a", "form": "ymd", "lines": [1], "circles": []}], [{"column": "a", "form": "ymd", "lines": [], "circles": ["x"]}]],
     ids=str,
 )  # fmt: skip
 def test_a_hostile_description(saved):

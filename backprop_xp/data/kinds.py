@@ -84,7 +84,7 @@ class Kind:
             if odd.any():
                 odd &= ~column.is_any(NOT_KNOWN)
             if odd.any():
-                raise DataError(f"{column.show(odd)} {strange}{self._as_in_training()}")
+                raise DataError(f"{column.show(odd)} {strange}{self._as_in_training()}{self._otherwise(column, odd)}")
         if np.isinf(values).any():
             raise DataError(f"{column.show(np.isinf(values))} is not finite")
         return values
@@ -103,6 +103,14 @@ class Kind:
         marks += [f"{notation.thousands!r} between thousands"] if notation.thousands else []
         marks += [repr(unit) for unit in (notation.front, notation.back) if unit]
         return f" with {' and '.join(marks)}, as the column's are" if marks else ""
+
+    def _otherwise(self, column: Cells, odd: np.ndarray) -> str:
+        """The decimal mark with which the first of these cells would be a number."""
+        text = column.distinct[column.codes[odd.argmax()]]
+        for mark in numerals.DECIMALS if self.kind == NUMBER else ():
+            if not np.isnan(self.notation.with_decimal(mark).values([text])[0]):
+                return f"; --decimal {mark} reads it"
+        return ""
 
 
 NAMES = Kind(TEXT)

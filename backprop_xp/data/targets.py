@@ -153,7 +153,9 @@ def learn(frame: Frame, column: str, rows: np.ndarray, task: str = "auto", kind:
     if kind.kind != NUMBER:
         labels = sorted((label for label, n in truth.labels().counts().items() if n), key=_in_order)
         if len(labels) < 2:
-            raise DataError(f"the target {quoted(column)} is {labels[0]!r} in every row: there is nothing to learn")
+            raise DataError(
+                f"the target {quoted(column)} is {labels[0]!r} in every row that has one: there is nothing to learn"
+            )
         return Classes(column, tuple(labels))
     values = kind.values(truth)[rows]
     mean, scale = float(values.mean()), float(values.std())

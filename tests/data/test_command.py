@@ -140,6 +140,12 @@ def test_prediction_reads_as_it_is_told(capsys, folder):
     options = ("--separator", ";", "--decimal", ",", "--missing", "?", "--encoding", "utf-16-le")
     assert cli.main(["predict", "m", "other.csv", *options]) == 0
     assert capsys.readouterr().out == expected
+    assert cli.main(["predict", "m", "other.csv"]) == 1
+    assert "column 'a': '1,5' is no number; --decimal , reads it" in capsys.readouterr().err
+    (folder / "grouped.csv").write_text('a,c\n"1,234.5",0.25\n')
+    assert cli.main(["predict", "m", "grouped.csv"]) == 1
+    assert "'1,234.5' is no number; --decimal . reads it" in capsys.readouterr().err
+    assert cli.main(["predict", "m", "grouped.csv", "--decimal", "."]) == 0
     assert cli.main(["predict", "m", "other.csv", "--decimal", ","]) == 1
     assert "row 3, column 'a': '?' is no number" in capsys.readouterr().err
 

@@ -125,7 +125,9 @@ class Survey:
         count: how many cells they read.
         marks: the decimal marks that occur, ".", "," or both.
         example: a text in which a mark occurs, else any.
-        grouped: how many different numbers look like 1,234; ``below_thousand``: whether all others are, and exist.
+        grouped: how many different numbers have one of these marks.
+        below_thousand: whether there are numbers without a mark, all of three digits at most.
+        everywhere: whether every number has a mark.
         units: different currencies or units, for which there is no common notation.
         padded: a number that begins with a needless 0, as codes do.
     """

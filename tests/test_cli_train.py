@@ -249,7 +249,7 @@ class TestWhatIsWritten:
         assert streams.out == "" and streams.err.count("\n") == 1
         assert contents(folder) == before
 
-    @pytest.mark.parametrize("name, to_file", [("/dev/stdout", False), ("link", False), ("/proc/self/fd/1", True)])
+    @pytest.mark.parametrize("name, to_file", [("link", False), ("/proc/self/fd/1", True)])
     def test_standard_output_by_another_name(self, name, to_file, folder, capsys):
         assert run(*QUICK) == 0
         os.symlink("/proc/self/fd/1", "link")

@@ -147,12 +147,11 @@ def test_names_and_mistakes():
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("n", [0, 5])
 @pytest.mark.parametrize("name", LOSSES)
-def test_no_weight_at_all_is_pytorchs(name, n, reduction, random):
+def test_samples_without_weight_add_nothing(name, n, reduction, random):
     z, y = random.normal(size=(n, 4)), targets(name, n, 4, random)
-    ours, theirs = ours_and_theirs(name, z, y, np.zeros(n), reduction)
-    np.testing.assert_array_equal(ours[0], theirs[0])
-    np.testing.assert_array_equal(ours[1], theirs[1])
-    assert np.isnan(ours[0]) == (reduction == "mean")
+    ours, _ = ours_and_theirs(name, z, y, np.zeros(n), reduction)
+    assert np.isnan(ours[0]) if n == 0 and reduction == "mean" else ours[0] == 0
+    np.testing.assert_array_equal(ours[1], np.zeros((n, 4)))
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..losses import SoftmaxCrossEntropy
+from ..losses import SoftmaxCrossEntropy, compiles
 from . import compiler, single, small
 from .compiler import CompileError
 
@@ -26,7 +26,8 @@ class Prepared:
         self._functions = [(f, dict(vars(f))) for f in (*net.activations, net.loss)]
         self._lists = (net.weights, net.biases, net.activations, net.reduction)
         self._signals = [*net.linear_outputs, *net.nonlinear_outputs]
-        self._refused = single.refuses(net), small.refuses(net)
+        of_loss, of_batch = refuses_loss(net), small.refuses(net)
+        self._refused = of_loss or single.refuses(net), of_loss or of_batch, of_batch
         self._single: single.Single | None = None
         self._small: dict[str, small.Small] = {}
         self._forward: small.SmallForward | None = None
@@ -68,7 +69,7 @@ class Prepared:
 
     def for_outputs(self, net: Net, x: np.ndarray) -> small.SmallForward | None:
         """The call for the outputs of a small batch, None where there is none for it."""
-        if self._refused[1]:
+        if self._refused[2]:
             return None
         if self._forward is None:
             self._forward = small.SmallForward(net, self._tensors)
@@ -110,14 +111,20 @@ def _prepared(net: Net, x: Any) -> Prepared | None:
     return prepared
 
 
+def refuses_loss(net: Net) -> str:
+    """Why the loss needs more than its outputs and targets, or a check; "" if it doesn't."""
+    if getattr(net.loss, "outputs", None) not in (None, net.sizes[-1]):
+        return "the loss has parameters for another number of outputs"
+    return "the loss changes its targets" if isinstance(net.loss, SoftmaxCrossEntropy) and net.loss.settings else ""
+
+
 def refuses(net: Net) -> str:
     """Why nothing can be prepared for this net, "" if it can."""
     if net.backend.on_gpu:
         return "it runs on the CPU"
     functions = (*net.activations, net.loss)
     formulas = [getattr(f, "is_formula", False) for f in net.activations]
-    formulas.append(getattr(net.loss, "is_formula", False) or type(net.loss) is SoftmaxCrossEntropy)
-    if not all(formulas):
+    if not all(formulas) or not compiles(net.loss):
         return "an activation or the loss is no formula"
     if any(isinstance(value, np.ndarray) for f in functions for value in vars(f).values()):
         return "a parameter of an activation or of the loss is an array, which may change in place"

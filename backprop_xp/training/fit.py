@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .. import inputs
-from ..losses import get_loss
+from ..losses import get_loss, resolved
 from .batches import Rows, as_batches
 from .early import EarlyStopping
 from .loop import Loop, Step
@@ -216,14 +216,16 @@ def evaluate(net: Any, x: Any, y: Any = None) -> float:
 
 
 def _average_loss(net: Any, rows: Rows) -> float:
-    loss, total = get_loss(net.loss), 0.0
+    loss, total, counted = get_loss(net.loss), 0.0, 0.0
     for batch in rows.epoch(0, 0):
         z = net.forward(batch.x)
         with net.backend.activate():
             target = inputs.as_target(batch.y, loss, z.shape, net.backend, net.dtype)
             value = loss(z) if target is None else loss(z, target)
             total += float(value) / _divisor(net, loss, z)
-    return total / rows.samples
+            counts = resolved(loss, target, z.shape, net.dtype).counts
+            counted += len(z) if counts is None else float(counts.sum())
+    return total / counted if counted else 0.0
 
 
 def _divisor(net: Any, loss: Any, z: Any) -> int:

@@ -2,6 +2,10 @@
 
 An element-wise loss is a formula of the output ``z`` and the target ``y``, like an activation; softmax
 cross-entropy needs whole rows and is written out.
+
+A net's reduction "sum" is PyTorch's. So is "mean": the sum divided by the number of elements (``mean_over``) where
+PyTorch's loss does that, else by the number of samples; with weights of samples, or of the classes that targets are, by
+the sum of these. Weights of outputs don't change what is divided by.
 """
 
 from __future__ import annotations

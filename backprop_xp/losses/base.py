@@ -53,7 +53,8 @@ class Loss:
         ``weight`` is (n,), or () for one sample, or None. A loss written in plain array code takes no weights.
         """
         if weight is not None:
-            raise TypeError(f"{type(self).__name__} takes no sample_weight; write the loss as formulas, see ElementwiseLoss")
+            how = "write the loss as formulas, see ElementwiseLoss"
+            raise TypeError(f"{type(self).__name__} takes no sample_weight; {how}")
         target = () if y is None else (y,)
         dtype = z.dtype.type
         return self(z, *target) * dtype(scale), self.grad(z, *target) * dtype(scale)

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import engines, inputs, workspace
 from .backend import Array, Backend, get_backend
-from .losses import Loss, averaged, get_loss
+from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .tensor import Tensor
 from .threads import count
 from .training.fit import fit
@@ -60,12 +60,19 @@ class Model:
 
     def _aim(self, call: Any, y: Any, sample_weight: Any, output_shape: tuple[int, ...]) -> None:
         """Give a call the loss and the targets for outputs of this shape."""
-        call.loss = get_loss(self.loss)
-        call.y = inputs.as_target(y, call.loss, output_shape, self.backend, self.dtype, call.whole)
-        call.weight = inputs.as_sample_weight(sample_weight, output_shape[:-1], self.backend, self.dtype)
-        if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
-            with self.backend.activate():
-                call.scale, call.weight = averaged(call.loss, output_shape, call.weight)
+        loss = get_loss(self.loss)
+        check_outputs(loss, output_shape[-1])
+        y = inputs.as_target(y, loss, output_shape, self.backend, self.dtype, call.whole)
+        weight = inputs.as_sample_weight(sample_weight, output_shape[:-1], self.backend, self.dtype)
+        with self.backend.activate():
+            call.loss, call.y, factor, counts = resolved(loss, y, output_shape, self.dtype)
+            call.weight, counts = (product(weight, self._placed(each)) for each in (factor, counts))
+            if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
+                call.scale, call.weight = averaged(call.loss, output_shape, call.weight, counts)
+
+    def _placed(self, weights: Array | None) -> Array | None:
+        """Weights of targets that may have stayed on the host."""
+        return None if weights is None else self.backend.asarray(weights, self.dtype, "the weights of classes")
 
     def _store(self, gradients: Iterable[Array], accumulate: bool) -> None:
         for tensor, grad in zip(self.parameters, gradients, strict=True):

@@ -19,7 +19,7 @@ from .backend import Array, Backend, matmul, module_of
 from .engines import Call, Gradients, Layer, Signals
 from .initialisers import Draw, as_random, get_initialiser
 from .jit import prepared
-from .losses import Loss, get_loss
+from .losses import Loss, get_loss, resolved
 from .model import Model
 from .repeated import Repeated
 from .tensor import Tensor
@@ -224,7 +224,7 @@ class Net(Model):
     def plan(self, x: Any) -> engines.Plan:
         """Which engine ``loss_and_grad(x)`` would run on, why, and its estimated flop and bytes."""
         call = self._call(x, None)
-        call.loss = get_loss(self.loss)
+        call.loss = resolved(get_loss(self.loss), None, (), self.dtype).loss
         return engines.plan(self.engine, call)
 
     def draw(self) -> Any:

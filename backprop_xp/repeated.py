@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import inputs
 from .backend import Array, owner_of
+from .losses import resolved
 
 if TYPE_CHECKING:
     from .net import Net
@@ -53,7 +54,7 @@ class Repeated:
         with net.backend.activate():
             if state != self._state:
                 self.graph, self._state = None, state
-                if net.plan(self._arrays["x"]).engine in CAPTURED:
+                if net.plan(self._arrays["x"]).engine in CAPTURED and not _settles_on_host(net):
                     self._capture()
             if self.graph is None:
                 return net.loss_and_grad(**self._arrays)
@@ -93,6 +94,12 @@ class Repeated:
         self._results = [loss, *(tensor.grad for tensor in (*net.weights, *net.biases))]
 
 
+def _settles_on_host(net: Net) -> bool:
+    """Whether the loss makes arrays from host data in every call, such as the weights of classes."""
+    loss = net.loss
+    return resolved(loss, None, (), net.dtype).loss is not loss
+
+
 def _state(net: Net) -> Any:
     """What a captured call depends on, beside the numbers in its arrays."""
     layers = inputs.as_layers(net)
@@ -101,7 +108,8 @@ def _state(net: Net) -> Any:
         net.engine,
         net.reduction,
         type(net.loss),
-        getattr(net.loss, "parameters", ()),
+        getattr(net.loss, "text", None),
+        getattr(net.loss, "settings", None),
         [(array.data.ptr, array.shape, array.strides, array.dtype) for array in parameters],
         [(f.text, f.parameters) if getattr(f, "is_formula", False) else f for _, _, f in layers],
     )

@@ -18,7 +18,6 @@ from ..training.checkpoints import UNREADABLE
 from . import reader
 from .errors import DataError
 from .frames import Frame
-from .wording import listed
 
 #: scikit-learn's functions by the names that the command line knows.
 SETS = {
@@ -78,7 +77,6 @@ def _set(pandas: Any, name: str) -> Frame:
 def _npz(pandas: Any, path: Path) -> Frame:
     """Arrays of one length: (n,) is a column of the array's name, (n, k) is k columns NAME_0, NAME_1, ..."""
     columns: dict[str, np.ndarray] = {}
-    count = 0
     try:
         with np.load(path, allow_pickle=False) as archive:
             for name in archive.files:
@@ -91,13 +89,10 @@ def _npz(pandas: Any, path: Path) -> Frame:
                 if twice := sorted(parts.keys() & columns.keys()):
                     raise DataError(f"{path}: its arrays make two columns {twice[0]!r}; give one of them another name")
                 columns |= parts
-                count += len(parts)
     except DataError:
         raise
     except (*UNREADABLE, OSError) as error:
         raise DataError(f"{path} can't be read as .npz: {_first_line(error)}") from None
-    if count != len(columns):
-        raise DataError(f"{path}: two of its columns have the same name, among {listed(columns)}")
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
         raise DataError(f"{path}: its arrays must have one length, got {sorted(lengths)}")

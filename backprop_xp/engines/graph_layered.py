@@ -8,7 +8,7 @@ from ..backend import Array
 from ..graph.call import GraphCall, GraphGradients
 from ..graph.operations import OPERATIONS, Activate
 from ..graph.passes import Values, backward_pass, forward_pass
-from ..losses import LOSSES, weighted
+from ..losses import compiles, weighted
 from ..workspace import recycled
 
 
@@ -53,5 +53,5 @@ def may_recycle(call: GraphCall) -> bool:
     activations = [operation.activation for operation in operations if isinstance(operation, Activate)]
     user_code = not all(type(operation) in OPERATIONS for operation in operations)
     user_code |= not all(getattr(activation, "is_formula", False) for activation in activations)
-    user_code |= call.loss is not None and type(call.loss) not in LOSSES.values()
+    user_code |= call.loss is not None and not compiles(call.loss)
     return not (user_code or call.keep_signals or call.input_grad)

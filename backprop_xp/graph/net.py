@@ -8,7 +8,7 @@ from typing import Any
 from .. import engines, inputs
 from ..backend import Array, Backend
 from ..initialisers import Draw, as_random, get_initialiser
-from ..losses import Loss, get_loss
+from ..losses import Loss, get_loss, resolved
 from ..model import Model
 from ..tensor import Tensor
 from . import dropout
@@ -154,7 +154,7 @@ class GraphNet(Model):
     def plan(self, x: Any) -> engines.Plan:
         """Which engine ``loss_and_grad(x)`` would run on, why, and its estimated flop and bytes."""
         call = self._call(x, None, training=False)
-        call.loss = get_loss(self.loss)
+        call.loss = resolved(get_loss(self.loss), None, (), self.dtype).loss
         return engines.plan(self.engine, call)
 
     def draw(self) -> Drawing:

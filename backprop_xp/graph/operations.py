@@ -15,7 +15,8 @@ from .. import workspace
 from ..activations import ACTIVATIONS, ALIASES, Activation, activate, backpropagate, get_activation
 from ..backend import Array, column_sums, module_of, owner_of
 from ..messages import unknown
-from ..numbers import real, whole
+from ..numbers import whole
+from ..ranges import Ranged
 
 Draw = Callable[[tuple[int, int]], Any]
 
@@ -165,9 +166,10 @@ class Dropout(Operation):
     """
 
     name = "dropout"
+    p = Ranged("0 <= p <= 1")
 
     def __init__(self, p: float = 0.5) -> None:
-        self.p = real("a probability of dropout", p, 0, 1)
+        self.p = p
 
     @property
     def factor(self) -> float:
@@ -185,9 +187,10 @@ class LayerNorm(Operation):
     """(z - mean) / sqrt(variance + eps) over the features of a sample, times a gain, plus a bias (Ba et al., 2016)."""
 
     name = "layer_norm"
+    eps = Ranged("0 <= eps < inf")
 
     def __init__(self, eps: float = 1e-5) -> None:
-        self.eps = real("eps of a layer norm", eps, 0)
+        self.eps = eps
 
     def initial(self, widths: tuple[int, ...], draw: Draw) -> Mapping[str, Any]:
         return {"gain": np.ones(widths[0]), "bias": np.zeros(widths[0])}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..losses import SoftmaxCrossEntropy
+from ..losses import SoftmaxCrossEntropy, compiles
 from . import compiler, single, small
 from .compiler import CompileError
 
@@ -26,7 +26,9 @@ class Prepared:
         self._functions = [(f, dict(vars(f))) for f in (*net.activations, net.loss)]
         self._lists = (net.weights, net.biases, net.activations, net.reduction)
         self._signals = [*net.linear_outputs, *net.nonlinear_outputs]
-        self._refused = [single.refuses(net), small.refuses(net)]
+        of_loss, of_batch = refuses_loss(net), small.refuses(net)
+        #: One sample, the loss of batches, outputs of batches.
+        self._refused = [of_loss or single.refuses(net), of_loss or of_batch, of_batch]
         self._single: single.Single | None = None
         self._small: dict[str, small.Small] = {}
         self._forward: small.SmallForward | None = None
@@ -48,9 +50,9 @@ class Prepared:
             for f, (known, state) in zip((*net.activations, net.loss), self._functions)
         )
 
-    def give_up(self, error: Exception, ndim: int) -> None:
-        """Don't try again what failed for one sample or for batches: the engine that runs instead says so once."""
-        self._refused[ndim - 1] = str(error)
+    def give_up(self, error: Exception, kind: int) -> None:
+        """Don't try again what failed for a kind of call: the engine that runs instead says so once."""
+        self._refused[kind] = str(error)
 
     def for_sample(self, net: Net, x: np.ndarray, y: Any, keep_signals: bool | None) -> single.Single | None:
         """The call for one sample, None where there is none for it."""
@@ -72,7 +74,7 @@ class Prepared:
 
     def for_outputs(self, net: Net, x: np.ndarray) -> small.SmallForward | None:
         """The call for the outputs of a small batch, None where there is none for it."""
-        if self._refused[1]:
+        if self._refused[2]:
             return None
         if self._forward is None:
             self._forward = small.SmallForward(net, self._tensors)
@@ -89,7 +91,7 @@ def find(net: Net, x: Any, y: Any, keep_signals: bool | None) -> single.Single |
             return prepared.for_sample(net, x, y, keep_signals)
         return prepared.for_batch(net, x, y, keep_signals) if x.ndim == 2 else None
     except (CompileError, MemoryError) as error:
-        prepared.give_up(error, x.ndim)
+        prepared.give_up(error, x.ndim - 1)
         return None
 
 
@@ -101,7 +103,7 @@ def find_forward(net: Net, x: Any, keep_signals: bool | None) -> small.SmallForw
     try:
         return prepared.for_outputs(net, x)
     except (CompileError, MemoryError) as error:
-        prepared.give_up(error, x.ndim)
+        prepared.give_up(error, 2)
         return None
 
 
@@ -116,14 +118,20 @@ def _prepared(net: Net, x: Any) -> Prepared | None:
     return prepared
 
 
+def refuses_loss(net: Net) -> str:
+    """Why the loss needs more than its outputs and targets, or a check; "" if it doesn't."""
+    if getattr(net.loss, "outputs", None) not in (None, net.sizes[-1]):
+        return "the loss has parameters for another number of outputs"
+    return "the loss changes its targets" if isinstance(net.loss, SoftmaxCrossEntropy) and net.loss.settings else ""
+
+
 def refuses(net: Net) -> str:
     """Why nothing can be prepared for this net, "" if it can."""
     if net.backend.on_gpu:
         return "it runs on the CPU"
     functions = (*net.activations, net.loss)
     formulas = [getattr(f, "is_formula", False) for f in net.activations]
-    formulas.append(getattr(net.loss, "is_formula", False) or type(net.loss) is SoftmaxCrossEntropy)
-    if not all(formulas):
+    if not all(formulas) or not compiles(net.loss):
         return "an activation or the loss is no formula"
     if any(isinstance(value, np.ndarray) for f in functions for value in vars(f).values()):
         return "a parameter of an activation or of the loss is an array, which may change in place"

@@ -134,7 +134,7 @@ def source(net: Net) -> str:
     )
 
     structs = [emit.struct(f.formula, f"F{i}", ("t",)) for i, f in enumerate(net.activations)]
-    structs.append(emit.struct(net.loss.kernel_formula, "L", ("z", "y")))
+    structs.append(emit.struct(net.loss.kernel.formula, "L", ("z", "y"), per_output=net.loss.kernel.per_output))
     entry = (
         f"BPX_ENTRY void single(const {number}* x, const {number}* y, const {number}* const* parameters,\n"
         f"                      const {number}* numbers, const {number}* scale, {number}* out) {{"

@@ -46,14 +46,15 @@ class Small:
         self._lock = forks.lock()
         self._dtype, self._features, self._outputs = net.dtype, net.sizes[0], net.sizes[-1]
         self._target = target
-        loss: Any = type(net.loss)
         self._wanted = target == "none" if not net.loss.needs_target else target != "none"
-        if loss is SoftmaxCrossEntropy:
-            loss = "classes" if target == "classes" else "probabilities"
         if not self._wanted:
             return
         mean = net.reduction == "mean"
         self._parts = (net.sizes[-1] if net.loss.mean_over == "elements" else 1) if mean else 0
+        if type(net.loss) is SoftmaxCrossEntropy:
+            loss = "classes" if target == "classes" else "probabilities"
+        else:
+            loss = net.loss.kernel
         shape = _shape(net, loss, factors=mean)
         program = fused.program(shape, net.activations)
         self.most = shape.narrow_chunk

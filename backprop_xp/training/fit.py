@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import inputs
-from ..losses import get_loss
+from ..losses import get_loss, resolved
 from ..numbers import flag, is_number, whole
 from .batches import Rows, as_batches
 from .checkpoints import Folder
@@ -212,14 +212,16 @@ def _as_stopping(early_stopping: Any) -> EarlyStopping | None:
 
 
 def _average_loss(net: Any, rows: Rows) -> float:
-    loss, total = get_loss(net.loss), 0.0
+    loss, total, counted = get_loss(net.loss), 0.0, 0.0
     for batch in rows.epoch(0, 0):
         z = net.forward(batch.x)
         with net.backend.activate():
             target = inputs.as_target(batch.y, loss, z.shape, net.backend, net.dtype)
             value = loss(z) if target is None else loss(z, target)
             total += float(value) / _divisor(net, loss, z)
-    return total / rows.samples
+            counts = resolved(loss, target, z.shape, net.dtype).counts
+            counted += len(z) if counts is None else float(counts.sum())
+    return total / counted if counted else 0.0
 
 
 def _divisor(net: Any, loss: Any, z: Any) -> int:

@@ -39,7 +39,11 @@ class Model:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """All tensors that are trained."""
+        """All tensors that are trained, each once, wherever it stands in the net."""
+        return list(dict.fromkeys(self._places()))
+
+    def _places(self) -> list[Tensor]:
+        """The tensor of every place that has one, in the order of engines' gradients."""
         raise NotImplementedError
 
     def fit(self, x: Any, y: Any = None, **options: Any) -> History:
@@ -71,7 +75,10 @@ class Model:
                 call.scale, call.weight = averaged(call.loss, output_shape, call.weight)
 
     def _store(self, gradients: Iterable[Array], accumulate: bool) -> None:
-        for tensor, grad in zip(self.parameters, gradients, strict=True):
+        total: dict[Tensor, Array] = {}
+        for tensor, grad in zip(self._places(), gradients, strict=True):
+            total[tensor] = total[tensor] + grad if tensor in total else grad
+        for tensor, grad in total.items():
             # a new array each time: one that was handed out is never overwritten
             tensor.grad = tensor.grad + grad if accumulate and tensor.grad is not None else grad
 

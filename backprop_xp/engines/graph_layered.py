@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, apart
 from ..graph.call import GraphCall, GraphGradients
 from ..graph.operations import OPERATIONS, Activate
 from ..graph.passes import Values, backward_pass, forward_pass
@@ -26,7 +26,10 @@ def forward(call: GraphCall) -> tuple[Array, Values | None]:
     """The output, and all values where the call keeps them."""
     with np.errstate(all="ignore"):
         values = forward_pass(call)
-    return values.data[call.output], values if call.keep_signals else None
+    output = values.data[call.output]
+    if not call.keep_signals:
+        return output, None
+    return apart(output, *[value for name, value in values.data.items() if name != call.output]), values
 
 
 def loss_and_grad(call: GraphCall) -> GraphGradients:

@@ -23,7 +23,8 @@ class Loss:
     """A function of the net's outputs to one number. Subclass it with ``__call__`` and ``grad`` in array code.
 
     Both take the output ``z`` (n, features) or (features,), and the target where ``needs_target``;
-    ``__call__`` returns the sum over everything, ``grad`` an array like ``z``.
+    ``__call__`` returns the sum over everything, ``grad`` an array like ``z``. With ``scope = "sample"`` a subclass
+    says that this is a sum of the samples' own losses, which may be computed of some samples at a time.
     """
 
     name: str = ""
@@ -51,6 +52,7 @@ class Loss:
 class ElementwiseLoss(Loss):
     """A loss that is a sum of formulas of one output ``z`` and its target ``y``."""
 
+    scope = "sample"
     value: str
     derivative: str
     let: Mapping[str, str] = {}
@@ -176,6 +178,7 @@ class SoftmaxCrossEntropy(Loss):
     "mean" is over the samples, as in PyTorch.
     """
 
+    scope = "sample"
     name = "softmax_cross_entropy"
     takes_indices = True
     params: Mapping[str, float] = {}

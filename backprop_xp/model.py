@@ -74,6 +74,10 @@ class Model:
             with self.backend.activate():
                 call.scale, call.weight = averaged(call.loss, output_shape, call.weight)
 
+    def _needs_whole_batch(self) -> str:
+        """A clause about what needs the whole batch at once, "" if nothing does; see :mod:`backprop_xp.scope`."""
+        raise NotImplementedError
+
     def _store(self, gradients: Iterable[Array], accumulate: bool) -> None:
         total: dict[Tensor, Array] = {}
         for tensor, grad in zip(self._places(), gradients, strict=True):

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from . import engines, inputs
-from .activations import Activation, activate, layer_gradients
+from . import engines, inputs, scope
+from .activations import Activation, activate, get_activation, layer_gradients
 from .backend import Array, Backend, matmul, module_of
 from .engines import Call, Gradients, Layer, Signals
 from .initialisers import Draw, as_random, get_initialiser
@@ -166,7 +166,7 @@ class Net(Model):
             compiled = prepared.find(self, x, y, keep_signals)
             if compiled is not None:
                 return compiled.loss_and_grad(self, x, y)
-        call = self._call(x, keep_signals)
+        call = self._call(x, keep_signals, get_loss(self.loss))
         self._aim(call, y, sample_weight, (*call.x.shape[:-1], self.sizes[-1]))
         call.input_grad = input_grad
         with self.backend.activate():
@@ -226,8 +226,7 @@ class Net(Model):
 
     def plan(self, x: Any) -> engines.Plan:
         """Which engine ``loss_and_grad(x)`` would run on, why, and its estimated flop and bytes."""
-        call = self._call(x, None)
-        call.loss = get_loss(self.loss)
+        call = self._call(x, None, get_loss(self.loss))
         return engines.plan(self.engine, call)
 
     def draw(self) -> Any:
@@ -242,13 +241,18 @@ class Net(Model):
         self._keep(None, None)
         return self
 
-    def _call(self, x: Any, keep_signals: bool | None) -> Call:
-        x = inputs.as_batch(x, self.sizes[0], self.backend, self.dtype, whole=bool(keep_signals))
+    def _needs_whole_batch(self) -> str:
+        return scope.of_chain(map(get_activation, self.activations), get_loss(self.loss))
+
+    def _call(self, x: Any, keep_signals: bool | None, loss: Any = None) -> Call:
+        layers = inputs.as_layers(self)
+        whole = keep_signals or (self.backend.on_gpu and scope.of_chain((layer.activation for layer in layers), loss))
+        x = inputs.as_batch(x, self.sizes[0], self.backend, self.dtype, whole=bool(whole))
         keep = x.ndim == 1 if keep_signals is None else keep_signals
         if keep:  # until a backward pass, when the caller's may hold other numbers
             with self.backend.activate():
                 x = x.copy()
-        return Call(self.backend, self.dtype, inputs.as_layers(self), x, keep_signals=keep, threads=self.threads)
+        return Call(self.backend, self.dtype, layers, x, loss, keep_signals=keep, threads=self.threads)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_prepared": None}  # it holds addresses

@@ -177,9 +177,12 @@ def changes():
 
     def overridden(net):
         net.activations[0].grad = lambda t: np.full_like(t, 7.0)
+        net.activations[0].scope = "sample"
 
     def subclass(net):
         class Doubled(Tanh):
+            scope = "sample"
+
             def grad(self, x):
                 return 2 * super().grad(x)
 
@@ -187,6 +190,8 @@ def changes():
 
     def subclass_value(net):
         class Shifted(Tanh):
+            scope = "sample"
+
             def __call__(self, x):
                 return super().__call__(x) + 1
 
@@ -214,6 +219,8 @@ def test_nothing_is_stale(engine, change, random):
 
 def test_duck_typed_activation(random):
     class Square:
+        scope = "sample"
+
         def __call__(self, x):
             return x * x
 

@@ -14,7 +14,7 @@ import numpy as np
 from .. import threads
 from ..backend import Array
 from ..graph.call import GraphCall, GraphGradients
-from ..graph.operations import OPERATIONS, Activate
+from ..graph.operations import Activate, is_built_in
 from ..graph.passes import layers
 from ..jit import compiler, graph_source
 from ..jit import graph as jit
@@ -33,7 +33,7 @@ def refuses(call: GraphCall) -> str:
     if sum(call.widths.values()) > jit.MOST_WIDTH:
         return f"the nodes are together wider than {jit.MOST_WIDTH}"
     for node in call.nodes:
-        if type(node.operation) not in OPERATIONS:
+        if not is_built_in(node.operation):
             return f"node {node.name!r} is written in Python"
         if isinstance(node.operation, Activate) and not getattr(node.operation.activation, "is_formula", False):
             return f"the activation of node {node.name!r} is written in Python"

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..backend import Array, apart
 from ..graph.call import GraphCall, GraphGradients
-from ..graph.operations import OPERATIONS, Activate
+from ..graph.operations import Activate, is_built_in
 from ..graph.passes import Values, backward_pass, forward_pass
 from ..losses import LOSSES, weighted
 from ..workspace import recycled
@@ -54,7 +54,7 @@ def may_recycle(call: GraphCall) -> bool:
     """Whether nobody holds on to intermediate arrays: they are not kept, and no code of the user's sees them."""
     operations = [node.operation for node in call.nodes]
     activations = [operation.activation for operation in operations if isinstance(operation, Activate)]
-    user_code = not all(type(operation) in OPERATIONS for operation in operations)
+    user_code = not all(map(is_built_in, operations))
     user_code |= not all(getattr(activation, "is_formula", False) for activation in activations)
     user_code |= call.loss is not None and type(call.loss) not in LOSSES.values()
     return not (user_code or call.keep_signals or call.input_grad)

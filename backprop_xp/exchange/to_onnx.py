@@ -20,7 +20,7 @@ from ..backend import NUMPY
 from ..files import replacing
 from ..formulas import Formula, special
 from ..graph import GraphNet
-from ..graph.operations import OPERATIONS, Activate, Add, Concatenate, Input, LayerNorm, Linear, Multiply
+from ..graph.operations import Activate, Add, Concatenate, Input, LayerNorm, Linear, Multiply, is_built_in
 from ..net import Net
 from ..tensor import Tensor
 
@@ -147,7 +147,7 @@ def _graph(writer: _Writer, net: GraphNet) -> str:
     for node in net.nodes:
         args = [values[name] for name in node.inputs]
         own = [arrays[f"{node.owner}.{name}"] for name in PARAMETERS if f"{node.owner}.{name}" in arrays]
-        if type(node.operation) not in OPERATIONS:
+        if not is_built_in(node.operation):
             raise TypeError(f"node {node.name!r} is code, {node.operation!r}; ONNX takes built-in operations")
         match node.operation:
             case Input():

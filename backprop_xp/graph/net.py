@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .. import engines, inputs
+from .. import engines, inputs, scope
 from ..backend import Array, Backend
 from ..initialisers import Draw, as_random, get_initialiser
 from ..losses import Loss, get_loss
@@ -168,6 +168,9 @@ class GraphNet(Model):
         self._move(backend)
         self._keep(None, None)
         return self
+
+    def _needs_whole_batch(self) -> str:
+        return scope.of_graph(self.nodes, get_loss(self.loss))
 
     def _call(self, x: Any, keep_signals: bool | None, training: bool) -> GraphCall:
         arrays, single = self._inputs(x)

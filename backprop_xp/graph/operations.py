@@ -15,6 +15,7 @@ from .. import workspace
 from ..activations import ACTIVATIONS, ALIASES, Activation, activate, backpropagate, get_activation
 from ..backend import Array, column_sums, module_of, owner_of
 from ..messages import unknown
+from ..scope import needs_whole_batch
 
 Draw = Callable[[tuple[int, int]], Any]
 
@@ -25,6 +26,9 @@ class Operation:
     Attributes:
         arity: how many inputs it takes; None for any number from one on.
         name: what to call it in drawings and messages.
+        scope: "sample" in a subclass whose value and gradients in the inputs are, for each sample, the same whatever
+            others are in the batch, and whose parameters' gradients are sums over the samples. Engines may then give
+            it some of the samples at a time; without it, or with "batch", it always gets all of them.
     """
 
     name: str = ""
@@ -55,6 +59,7 @@ class Input(Operation):
     """An input of the net, of so many features."""
 
     name = "input"
+    scope = "sample"
     arity = 0
 
     def __init__(self, features: int) -> None:
@@ -74,6 +79,7 @@ class Linear(Operation):
     """
 
     name = "linear"
+    scope = "sample"
 
     def __init__(self, features: int, bias: bool = True, share: str | None = None) -> None:
         self.features, self.bias, self.share = _positive("a linear node's features", features), bool(bias), share
@@ -96,6 +102,10 @@ class Activate(Operation):
     def name(self) -> str:  # type: ignore[override]
         return getattr(self.activation, "name", "") or type(self.activation).__name__
 
+    @property
+    def scope(self) -> str:
+        return "batch" if needs_whole_batch(self.activation) else "sample"
+
     def forward(self, *inputs: Array, **parameters: Array) -> Array:
         return activate(self.activation, inputs[0])
 
@@ -107,6 +117,7 @@ class Add(Operation):
     """The sum of its inputs, which are of one width."""
 
     name = "add"
+    scope = "sample"
     arity = None
 
     def width(self, *widths: int) -> int:
@@ -123,6 +134,7 @@ class Multiply(Operation):
     """The product of its inputs, element by element; they are of one width."""
 
     name = "multiply"
+    scope = "sample"
     arity = None
 
     def width(self, *widths: int) -> int:
@@ -140,6 +152,7 @@ class Concatenate(Operation):
     """The features of its inputs side by side."""
 
     name = "concatenate"
+    scope = "sample"
     arity = None
 
     def width(self, *widths: int) -> int:
@@ -164,6 +177,7 @@ class Dropout(Operation):
     """
 
     name = "dropout"
+    scope = "sample"
 
     def __init__(self, p: float = 0.5) -> None:
         if not 0 <= p <= 1:
@@ -186,6 +200,7 @@ class LayerNorm(Operation):
     """(z - mean) / sqrt(variance + eps) over the features of a sample, times a gain, plus a bias (Ba et al., 2016)."""
 
     name = "layer_norm"
+    scope = "sample"
 
     def __init__(self, eps: float = 1e-5) -> None:
         self.eps = float(eps)
@@ -233,6 +248,11 @@ class Residual(Chain):
 #: Built-in operations that a name stands for, and all of them.
 BUILT_IN = {cls.name: cls for cls in (Add, Multiply, Concatenate, Dropout, LayerNorm)}
 OPERATIONS = frozenset([Input, Linear, Activate, *BUILT_IN.values()])
+
+
+def is_built_in(operation: Operation) -> bool:
+    """Whether its class says all there is: false where a subclass or an instance overrides a method."""
+    return type(operation) in OPERATIONS and not {"forward", "backward"} & vars(operation).keys()
 
 
 def as_operation(operation: Any, where: str = "") -> Operation:

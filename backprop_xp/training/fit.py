@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 from .. import inputs
 from ..losses import get_loss
+from ..model import Model
 from .batches import Rows, as_batches
 from .early import EarlyStopping
 from .loop import Loop, Step
@@ -18,7 +20,7 @@ from .optimisers import Optimiser
 from .progress import Progress
 from .resume import Saver
 
-AT_ONCE = 4096  # samples that a loss without gradients is computed of
+AT_ONCE = 4096  # samples that a loss without gradients is computed of, unless something needs all of them
 
 
 @dataclass
@@ -235,4 +237,5 @@ def _held_out(net: Any, validation: Any) -> Rows:
     if not isinstance(validation, (tuple, list)) or not 1 <= len(validation) <= 2:
         raise ValueError("validation must be (x, y), or (x,) where the loss takes no target")
     x, y = (*validation, None)[:2]
-    return Rows(net, x, y, None, AT_ONCE, shuffle=False)
+    whole = isinstance(net, Model) and net._needs_whole_batch()
+    return Rows(net, x, y, None, sys.maxsize if whole else AT_ONCE, shuffle=False)

@@ -7,12 +7,12 @@ Parameters that may change without becoming another object make every call one w
 
 from __future__ import annotations
 
-import ctypes
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..losses import SoftmaxCrossEntropy
+from ..watched import Watched
 from . import compiler, single, small
 from .compiler import CompileError
 
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 #: Types of attributes that change only by becoming another object.
 FIXED = (float, int, bool, str, tuple, type(None), np.float64, np.float32, np.int64, np.int32)
 
-#: What NumPy's C interface keeps of an array behind the part that all objects have, up to its flags: the address of
-#: its numbers, the dtype and the memory order, but only the address of its shape.
-ArrayHead = ctypes.c_char * 52
-
 
 class Prepared:
     """The compiled calls of a net as it is now."""
@@ -33,8 +29,8 @@ class Prepared:
     def __init__(self, net: Net) -> None:
         self._tensors = [(tensor, tensor.data) for tensor in (*net.weights, *net.biases)]
         self._places = [tensor for tensor, _ in self._tensors]
-        heads = [ArrayHead.from_address(id(data) + object.__basicsize__) for _, data in self._tensors]
-        self._arrays = [(*pair, pair[1].shape, head, head.raw) for pair, head in zip(self._tensors, heads)]
+        watched = [(tensor, Watched(data)) for tensor, data in self._tensors]
+        self._arrays = [(tensor, w.array, w.shape, w.head, w.raw) for tensor, w in watched]
         self._functions = [(f, dict(vars(f))) for f in (*net.activations, net.loss)]
         self._lists = (net.weights, net.biases, net.activations, net.reduction)
         self._linear, self._nonlinear = [*net.linear_outputs], [*net.nonlinear_outputs]

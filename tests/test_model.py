@@ -213,3 +213,10 @@ def test_streamed_to_a_device(monkeypatch):
     for one in (net, own):
         one.loss_and_grad(x, y)
     assert_sums(net, own, 1e-10)
+
+
+def test_a_drawing_counts_a_shared_tensor_once():
+    assert str(tied()[0].draw()).split()[-1] == str(2 * 16 + 3 * 4)
+    net = graph()
+    net.tensors["b.weight"] = net.tensors["a.weight"]
+    assert str(net.draw()).split()[-1] == str(16 + 2 * 4)

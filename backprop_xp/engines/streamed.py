@@ -53,8 +53,8 @@ def run(engine: Any, call: Call, what: str) -> Any:
         if not isinstance(reason, str):
             return reason
         if call.whole or not call.samples:
-            why = f", and {clause}" if (clause := call.needs_whole_batch) else ""
-            raise MemoryError(f"the device has no memory for this call's signals{why}: {reason}")
+            what = f"this batch, and {clause}" if (clause := call.needs_whole_batch) else "this call's signals"
+            raise MemoryError(f"the device has no memory for {what}: {reason}")
     if not on_host or max(on_host) <= HOST_BYTES:
         warn()
     in_pieces = {"forward": _forward, "loss_and_grad": _loss_and_grad}[what]

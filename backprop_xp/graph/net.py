@@ -160,7 +160,11 @@ class GraphNet(Model):
 
     def draw(self) -> Drawing:
         """The graph as text, for ``print``, and as SVG, ``.svg``."""
-        counts = {node: sum(self.tensors[full].data.size for full in own.values()) for node, own in self._names.items()}
+        counts, drawn = {}, set[Tensor]()
+        for node, own in self._names.items():
+            tensors = {self.tensors[full] for full in own.values()} - drawn  # a shared one counts where it comes first
+            counts[node] = sum(tensor.data.size for tensor in tensors)
+            drawn |= tensors
         return draw(self.nodes, counts)
 
     def to(self, backend: str | Backend) -> GraphNet:

@@ -86,6 +86,9 @@ class Flat:
                     f"{_name(tensor)} was {self.dtype}{list(shape)} of {owner_of(view)} at the optimiser's first step "
                     f"and is now {now}: make a new optimiser"
                 )
+            for other, memory in zip(self.tensors, self.views):
+                if other is not tensor and self._xp.may_share_memory(data, memory):
+                    raise _overlap(other, tensor)
             view[...] = data
             tensor.data = view
 
@@ -95,10 +98,7 @@ class Flat:
         for i in sorted(range(len(arrays)), key=lambda i: _span(arrays[i])):
             start, end = _span(arrays[i])
             if start < reached and self._xp.shares_memory(arrays[last], arrays[i]):
-                names = " and ".join(_name(self.tensors[k]) for k in sorted((last, i)))
-                raise ValueError(
-                    f"{names} are two tensors over the same memory: put one Tensor into both places, or copy the array"
-                )
+                raise _overlap(*(self.tensors[k] for k in sorted((last, i))))
             if end > reached:
                 reached, last = end, i
 
@@ -114,6 +114,13 @@ class Flat:
 
 def _same(a: object, b: object) -> bool:
     return a is b
+
+
+def _overlap(a: Tensor, b: Tensor) -> ValueError:
+    return ValueError(
+        f"{_name(a)} and {_name(b)} are two tensors over the same memory: put one Tensor into both places, or copy the "
+        "array"
+    )
 
 
 def _span(array: Array) -> tuple[int, int]:

@@ -116,3 +116,13 @@ class TestMessages:
         whole = np.zeros((4, 6))
         parts = [whole[:, ::2], whole[:, 1::2]]
         assert Flat([Tensor(part) for part in parts]).data.size == 24
+
+    def test_an_array_of_another_tensor_that_is_put_into_one_later(self):
+        a, b = tensors((3,), (3,))
+        flat = Flat([a, b])
+        b.data = b.data[::-1]
+        flat.adopt()
+        np.testing.assert_array_equal(b.data, [3, 2, 1])
+        b.data = a.data
+        with pytest.raises(ValueError, match="p0 and p1 are two tensors over the same memory"):
+            flat.adopt()

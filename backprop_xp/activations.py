@@ -21,7 +21,11 @@ Array = Any
 
 
 class Activation:
-    """An element-wise function and its derivative. Subclass it with plain array code, as in the article."""
+    """An element-wise function and its derivative. Subclass it with plain array code, as in the article.
+
+    With ``scope = "sample"`` a subclass says that its code gives the same for a sample whatever others are in the
+    batch. Without it, its code always gets the whole batch, and engines that cut batches leave it to the layered one.
+    """
 
     def __call__(self, x: Array) -> Array:
         """f(x), of the shape of ``x``."""
@@ -47,6 +51,7 @@ class Elementwise(Activation):
         params: names and values of scalar parameters; they become attributes, which may be changed.
     """
 
+    scope = "sample"
     name: str
     text: tuple[str, str | None, tuple[tuple[str, str], ...], tuple[str, ...]]  # value, grad, let, parameters' names
     requires: tuple[str, ...] = ()  # what the parameters must fulfil, see backprop_xp.ranges

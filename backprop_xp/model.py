@@ -37,7 +37,11 @@ class Model:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """All tensors that are trained."""
+        """All tensors that are trained, each once, wherever it stands in the net."""
+        return list(dict.fromkeys(self._places()))
+
+    def _places(self) -> list[Tensor]:
+        """The tensor of every place that has one, in the order of engines' gradients."""
         raise NotImplementedError
 
     fit = fit
@@ -74,8 +78,15 @@ class Model:
         """Weights of targets that may have stayed on the host."""
         return None if weights is None else self.backend.asarray(weights, self.dtype, "the weights of classes")
 
+    def _needs_whole_batch(self) -> str:
+        """A clause about what needs the whole batch at once, "" if nothing does; see :mod:`backprop_xp.scope`."""
+        raise NotImplementedError
+
     def _store(self, gradients: Iterable[Array], accumulate: bool) -> None:
-        for tensor, grad in zip(self.parameters, gradients, strict=True):
+        total: dict[Tensor, Array] = {}
+        for tensor, grad in zip(self._places(), gradients, strict=True):
+            total[tensor] = total[tensor] + grad if tensor in total else grad
+        for tensor, grad in total.items():
             # a new array each time: one that was handed out is never overwritten
             tensor.grad = tensor.grad + grad if accumulate and tensor.grad is not None else grad
 

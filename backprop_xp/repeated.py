@@ -59,7 +59,7 @@ class Repeated:
             if self.graph is None:
                 return net.loss_and_grad(**self._arrays)
             loss, *gradients = self._results
-            for tensor, gradient in zip((*net.weights, *net.biases), gradients):
+            for tensor, gradient in zip(net.parameters, gradients):
                 tensor.grad = gradient
             self.graph.launch()
         return loss
@@ -82,7 +82,7 @@ class Repeated:
         stream.wait_event(cuda.get_current_stream().record())
         with stream, cuda.using_allocator(pool.malloc):
             net.loss_and_grad(**self._arrays)  # compiles, loads, and fills the pool: none of that can be captured
-            for tensor in (*net.weights, *net.biases):
+            for tensor in net.parameters:
                 tensor.grad = None
             stream.begin_capture()
             try:
@@ -91,7 +91,7 @@ class Repeated:
                 graph = stream.end_capture()
         cuda.get_current_stream().wait_event(stream.record())
         self.graph, self._pool = graph, pool
-        self._results = [loss, *(tensor.grad for tensor in (*net.weights, *net.biases))]
+        self._results = [loss, *(tensor.grad for tensor in net.parameters)]
 
 
 def _settles_on_host(net: Net) -> bool:
@@ -110,6 +110,9 @@ def _state(net: Net) -> Any:
         type(net.loss),
         getattr(net.loss, "text", None),
         getattr(net.loss, "settings", None),
+        getattr(net.loss, "is_formula", False),
+        getattr(net.loss, "parameters", ()),
+        [*net.weights, *net.biases],
         [(array.data.ptr, array.shape, array.strides, array.dtype) for array in parameters],
         [(f.text, f.parameters) if getattr(f, "is_formula", False) else f for _, _, f in layers],
     )

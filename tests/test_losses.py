@@ -163,6 +163,8 @@ def test_gradients_are_those_of_central_differences(name, reduction, weighted, r
 @pytest.mark.parametrize("shape", [(3,), (5, 3)])
 def test_a_loss_in_the_articles_plain_style_needs_no_base_class(shape, engine, random):
     class NoTarget:
+        scope = "sample"
+
         def __call__(self, z):
             return 0.5 * np.sum(z**2)
 
@@ -171,6 +173,7 @@ def test_a_loss_in_the_articles_plain_style_needs_no_base_class(shape, engine, r
 
     class WithTarget:
         needs_target = True
+        scope = "sample"
 
         def __call__(self, z, y):
             return 0.5 * np.sum((z - y) ** 2)

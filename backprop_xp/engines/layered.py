@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backend import NOTHING, Array, matmul
+from ..backend import NOTHING, Array, apart, matmul
 from ..jit.device_layers import fused_loss, summed_together
 from ..losses import compiles, weighted
 from ..net import backward_pass, forward_pass, outer
@@ -30,7 +30,8 @@ def forward(call: Call) -> tuple[Array, Signals | None]:
     """The net's outputs, and all its signals where the call keeps them."""
     with np.errstate(all="ignore"):
         signals = forward_pass(call.layers, call.x)
-    return signals.nonlinear[-1], signals if call.keep_signals else None
+    z = signals.nonlinear[-1]
+    return (apart(z, signals.linear[-1]), signals) if call.keep_signals else (z, None)
 
 
 def loss_and_grad(call: Call) -> Gradients:

@@ -158,7 +158,7 @@ def _fixed(
 
 def _drop_signals(net: Net) -> None:
     """Forget the signals that an earlier call kept."""
-    if net._kept_x is not None or net.linear_outputs[0].data is not None:
+    if net._kept is not None or net.linear_outputs[0].data is not None:
         net._keep(None, None)
 
 

@@ -25,6 +25,7 @@ class SoftmaxCrossEntropy(Loss):
     """
 
     name = "softmax_cross_entropy"
+    scope = "sample"
     takes_indices = True
     is_formula = False
     weight: tuple[float, ...] | None = None

@@ -37,6 +37,7 @@ class ElementwiseLoss(Loss):
         mean_over: whether ``reduction="mean"`` divides the sum by the number of "samples" or of "elements".
     """
 
+    scope = "sample"
     text: Text
     requires: tuple[str, ...] = ()  # what the parameters must fulfil, see backprop_xp.ranges
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from .. import inputs
 from ..losses import get_loss, resolved
+from ..model import Model
 from ..numbers import flag, is_number, whole
 from .batches import Rows, as_batches
 from .checkpoints import Folder
@@ -24,7 +26,7 @@ from .options import known_options
 from .progress import Progress
 from .resume import Saver
 
-AT_ONCE = 4096  # samples that a loss without gradients is computed of
+AT_ONCE = 4096  # samples that a loss without gradients is computed of, unless something needs all of them
 
 
 @known_options
@@ -233,4 +235,5 @@ def _held_out(net: Any, validation: Any) -> Rows:
     if not isinstance(validation, (tuple, list)) or not 1 <= len(validation) <= 2:
         raise ValueError("validation must be (x, y), or (x,) where the loss takes no target")
     x, y = (*validation, None)[:2]
-    return Rows(net, x, y, None, AT_ONCE, shuffle=False)
+    whole = isinstance(net, Model) and net._needs_whole_batch()
+    return Rows(net, x, y, None, sys.maxsize if whole else AT_ONCE, shuffle=False)

@@ -13,7 +13,6 @@ import numpy as np
 
 from .. import inputs
 from ..losses import get_loss, resolved
-from ..model import Model
 from ..numbers import flag, is_number, whole
 from .batches import Rows, as_batches
 from .checkpoints import Folder
@@ -235,5 +234,5 @@ def _held_out(net: Any, validation: Any) -> Rows:
     if not isinstance(validation, (tuple, list)) or not 1 <= len(validation) <= 2:
         raise ValueError("validation must be (x, y), or (x,) where the loss takes no target")
     x, y = (*validation, None)[:2]
-    whole = isinstance(net, Model) and net._needs_whole_batch()
+    whole = hasattr(net, "_needs_whole_batch") and net._needs_whole_batch()  # other trainers' nets don't say
     return Rows(net, x, y, None, sys.maxsize if whole else AT_ONCE, shuffle=False)

@@ -1,0 +1,397 @@
+#pragma once
+#include "matrix_functions.h"
+#include "matrix_products.h"
+#include "pool_cpu.h"
+// The pass for nets of any widths, whose sizes are known when the program runs: compiled once, for all of them.
+//
+// The batch goes up and down the net as whole matrices, in steps: x, each layer's outputs, the loss, and each layer's
+// gradients. A step is cut into blocks of rows and columns which threads share out, so that every number is summed by one
+// thread in one order: the same bits for any number of threads. Activations and the loss are functions the caller gives,
+// applied to a block while it is in the cache.
+//
+// Signals stand in panels (View), but with few samples row by row. What a product reads of W is packed by the thread that
+// needs it, a block at a time; with few samples W is read as it lies.
+
+namespace bpx {
+
+/// z and f'(t) of n numbers t, or z alone; p points to the activation's parameters.
+struct Function {
+  void (*both)(i64 n, const void* t, void* z, void* slope, const void* p);
+  void (*value)(i64 n, const void* t, void* z, const void* p);
+  const void* p;
+};
+
+struct MatrixLayer {
+  i64 in, out;
+  const void* weight;  // (out, in)
+  const void* bias;    // (out), or null
+  void* grad_weight;   // (out, in)
+  void* grad_bias;     // (out), or null
+  Function f;          // both null for the identity
+};
+
+/// One call. The loss is `scale` times the sum of all samples' losses times their weights.
+struct Matrices {
+  i64 n, depth;                    // samples, layers
+  const MatrixLayer* layers;
+  const void* x;
+  i64 x_row, x_column;
+  const void* y;
+  i64 y_row, y_column;
+  const void* weight;
+  i64 weight_row;
+  double scale;
+  void (*loss)(const LossBlock*, void* memory);  // null: outputs alone
+  const void* loss_p;
+  void* output;                    // (n, out): outputs alone
+  void* x_grad;                    // (n, in), or null
+  void* memory;                    // bpx_matrices_memory() numbers, 64-byte aligned
+  double* losses;                  // as many as samples in a chunk
+  i64 threads;
+  double time;                     // seconds after which it returns to the caller, who calls again
+  i64 next;                        // the step to be done
+  double total;                    // of the losses, without `scale`
+};
+
+/// Samples up to which signals stand row by row.
+constexpr int few_samples = 24;
+/// Features of a packed block of W.
+constexpr int slice = 256;
+/// Multiply-adds that are worth a thread, and that are worth being shared out as a block.
+constexpr double worth_a_thread = 60e3, worth_a_block = 30e3;
+constexpr i64 most_chunk = 2048;
+constexpr i64 signal_bytes = 24 << 20;
+
+BPX_FN i64 filled(i64 n) { return (n + 15) / 16 * 16; }
+
+template <class S> struct MatrixCall {
+  static constexpr int V = panel<S>;
+  Matrices& m;
+  i64 chunk;            // samples computed at once
+  i64 first, count;     // the samples of this chunk
+  bool few;
+  int workers;
+  Barrier barrier;
+  i64 tasks[2], *task;  // the next block of a step; steps take turns
+  bool enough;          // the time is up
+  double since;
+
+  explicit MatrixCall(Matrices& m) : m(m), chunk(chunk_of(m)), few(m.n <= few_samples) {}
+
+  static i64 numbers_of_a_sample(const Matrices& m) {
+    i64 numbers = filled(m.layers[0].in);
+    for (i64 l = 0; l < m.depth; ++l) numbers += 2 * filled(m.layers[l].out);
+    return numbers + (2 * m.depth + 1) * 16;
+  }
+  static i64 chunk_of(const Matrices& m) {
+    i64 fit = signal_bytes / (numbers_of_a_sample(m) * i64(sizeof(S)));
+    fit = fit / 96 * 96;
+    fit = fit < 96 ? 96 : fit > most_chunk ? most_chunk : fit;
+    return m.n < fit ? m.n : fit;
+  }
+  static constexpr i64 packed_numbers = i64(slice) * product_panels * V;
+  i64 scratch_numbers() const {
+    const i64 product = packed_numbers + filled(chunk) * product_panels * V, loss = 2 * V * m.layers[m.depth - 1].out;
+    return filled(product > loss ? product : loss);
+  }
+  i64 memory() const { return numbers_of_a_sample(m) * filled(chunk) + m.threads * scratch_numbers() + 64; }
+
+  // ---- where signals stand ----------------------------------------------------------------------------------------
+
+  View<S> view(i64 at, i64 features) const {
+    if (few) return {(S*)m.memory + at * filled(chunk), V, filled(features) + 16};
+    return {(S*)m.memory + at * filled(chunk), filled(chunk) * V, V};
+  }
+  /// z of layer l, x for -1; and f' of it, which becomes the gradient in t.
+  i64 offset(i64 l) const {
+    if (l < 0) return 0;
+    i64 at = filled(m.layers[0].in) + 16;
+    for (i64 k = 0; k < l; ++k) at += 2 * (filled(m.layers[k].out) + 16);
+    return at;
+  }
+  View<S> z(i64 l) const { return view(offset(l), l < 0 ? m.layers[0].in : m.layers[l].out); }
+  View<S> slope(i64 l) const { return view(offset(l) + filled(m.layers[l].out) + 16, m.layers[l].out); }
+  /// The gradient in t of layer l: for the last layer it stands in place of z.
+  View<S> grad(i64 l) const { return l == m.depth - 1 ? z(l) : slope(l); }
+  S* scratch(int worker) const {
+    return (S*)m.memory + numbers_of_a_sample(m) * filled(chunk) + worker * scratch_numbers();
+  }
+
+  // ---- how a step is cut ------------------------------------------------------------------------------------------
+
+  /// Blocks of `columns` in groups of at most `most`, by blocks of rows: about as many as the threads can share out.
+  struct Cut {
+    i64 groups, group, row_blocks, rows, total, columns;
+    Cut(i64 columns, i64 most, i64 rows_in_all, i64 least_rows, i64 unit, double multiply_adds, i64 workers)
+        : columns(columns) {
+      groups = (columns + most - 1) / most;
+      const i64 by_work = i64(multiply_adds / worth_a_block) + 1, wanted = by_work < 4 * workers ? by_work : 4 * workers;
+      if (workers > 1 && wanted > groups && rows_in_all < 2 * least_rows) groups = wanted < columns ? wanted : columns;
+      group = (columns + groups - 1) / groups;
+      groups = (columns + group - 1) / group;
+      row_blocks = workers == 1 ? 1 : (wanted + groups - 1) / groups;
+      const i64 most_blocks = rows_in_all / least_rows;
+      if (row_blocks > most_blocks) row_blocks = most_blocks;
+      if (row_blocks < 1) row_blocks = 1;
+      rows = (rows_in_all + row_blocks - 1) / row_blocks;
+      rows = (rows + unit - 1) / unit * unit;
+      row_blocks = (rows_in_all + rows - 1) / rows;
+      total = groups * row_blocks;
+    }
+    i64 first_column(i64 t) const { return t % groups * group; }
+    i64 columns_of(i64 t) const { return group < columns - first_column(t) ? group : columns - first_column(t); }
+    i64 first_row(i64 t) const { return t / groups * rows; }
+  };
+  i64 rows_of(const Cut& cut, i64 t, i64 all) const {
+    const i64 rest = all - cut.first_row(t);
+    return cut.rows < rest ? cut.rows : rest;
+  }
+  Cut forward_cut(const MatrixLayer& l) const {
+    const double work = double(count) * l.in * l.out;
+    if (few) return Cut((l.out + 15) / 16, few_group(l.out), count, count, 1, work, workers);
+    return Cut(panels<S>(l.out), product_panels, count, 48, product_rows, work, workers);
+  }
+  /// Few samples: the sixteens of outputs in a block, some for each thread.
+  i64 few_group(i64 out) const {
+    const i64 sixteens = (out + 15) / 16, share = (sixteens + 4 * workers - 1) / (4 * workers);
+    return share < 1 ? 1 : share;
+  }
+  Cut backward_cut(const MatrixLayer& l) const {
+    return Cut(panels<S>(l.in), product_panels, count, few ? count : 48, product_rows, double(count) * l.in * l.out, workers);
+  }
+  Cut weight_cut(const MatrixLayer& l) const {
+    return Cut(panels<S>(l.in), few ? 64 : weight_panels, l.out, 16, weight_rows, double(count) * l.in * l.out, workers);
+  }
+
+  // ---- the blocks -------------------------------------------------------------------------------------------------
+
+  void take_x(i64 at, i64 rows) {
+    const i64 in = m.layers[0].in;
+    const View<S> to = z(-1);
+    for (i64 p = 0; p < panels<S>(in); ++p) {
+      const int most = in - p * V < V ? int(in - p * V) : V;
+      const S* const from = (const S*)m.x + (first + at) * m.x_row + p * V * m.x_column;
+      for (i64 s = 0; s < rows; ++s) {
+        S* const target = to.at(at + s, p);
+        if (m.x_column == 1) {
+          store<Pack<S, 1>>(target, load_part<S>(from + s * m.x_row, most));
+        } else {
+          for (int k = 0; k < V; ++k) target[k] = k < most ? from[s * m.x_row + k * m.x_column] : S(0);
+        }
+      }
+    }
+  }
+
+  void activate(i64 l, i64 s, i64 rows, i64 p0, i64 count_of_panels) {
+    const Function& f = m.layers[l].f;
+    if (!f.value) return;
+    const View<S> to = z(l), df = slope(l);
+    auto apply = [&](i64 n, S* t, S* d) {
+      if (m.loss) f.both(n, t, t, d, f.p);
+      else f.value(n, t, t, f.p);
+    };
+    if (few) {
+      const i64 from = p0 * V, end = (p0 + count_of_panels) * V, out = m.layers[l].out;
+      for (i64 r = 0; r < rows; ++r) apply((end < out ? end : out) - from, to.at(s + r, p0), df.at(s + r, p0));
+    } else {
+      for (i64 p = p0; p < p0 + count_of_panels; ++p) apply(rows * V, to.at(s, p), df.at(s, p));
+    }
+  }
+
+  void forward(i64 l, i64 t, int worker) {
+    const MatrixLayer& layer = m.layers[l];
+    const Cut cut = forward_cut(layer);
+    const S *const w = (const S*)layer.weight, *const bias = (const S*)layer.bias;
+    const View<S> from = z(l - 1), to = z(l);
+    if (few) {
+      const i64 o = cut.first_column(t) * 16, end = o + cut.columns_of(t) * 16;
+      const i64 outputs = (end < layer.out ? end : layer.out) - o;
+      dots<S>(count, outputs, layer.in, from.data, from.row, w + o * layer.in, bias ? bias + o : nullptr,
+              to.data + o, to.row);
+      return activate(l, 0, count, o / V, panels<S>(outputs));
+    }
+    const i64 p0 = cut.first_column(t), NB = cut.columns_of(t), s = cut.first_row(t), rows = rows_of(cut, t, count);
+    S* const packed = scratch(worker);
+    alignas(64) S start[product_panels * V] = {};
+    for (i64 k = 0; bias && k < NB * V && p0 * V + k < layer.out; ++k) start[k] = bias[p0 * V + k];
+    for (i64 k0 = 0; k0 < layer.in; k0 += slice) {
+      const i64 depth = layer.in - k0 < slice ? layer.in - k0 : slice;
+      for (i64 n = 0; n < NB; ++n) {
+        const i64 o = (p0 + n) * V, have = layer.out - o < V ? layer.out - o : V;
+        for (i64 k = 0; k < depth; k += V)
+          transpose_square(w + o * layer.in + k0 + k, layer.in, int(have), int(depth - k < V ? depth - k : V),
+                           packed + n * slice * V + k * V, V);
+      }
+      const View<const S> before = k0 ? View<const S>{to.at(s, p0), to.panel, to.row} : View<const S>{start, V, 0};
+      product<S>(rows, depth, int(NB), constant(from.from(s, k0 / V)), {packed, slice * V, V}, before, to.from(s, p0),
+                 nullptr);
+    }
+    activate(l, s, rows, p0, NB);
+  }
+  static View<const S> constant(View<S> v) { return {v.data, v.panel, v.row}; }
+
+  void loss(i64 at, i64 rows, int worker) {
+    const i64 last = m.depth - 1, out = m.layers[last].out;
+    const View<S> outputs = z(last);
+    const LossBlock block{first + at, rows, outputs.at(at, 0), outputs.panel, outputs.row, out, m.y, m.y_row, m.y_column,
+                          m.weight, m.weight_row, m.scale, m.loss_p, m.losses + at};
+    m.loss(&block, scratch(worker));
+    if (!m.layers[last].f.value) return;
+    const View<S> df = slope(last);
+    for (i64 p = 0; p < panels<S>(out); ++p)
+      for (i64 s = at; s < at + rows; ++s)
+        store<Pack<S, 1>>(outputs.at(s, p), load<Pack<S, 1>>(outputs.at(s, p)) * load<Pack<S, 1>>(df.at(s, p)));
+  }
+
+  /// The gradient in what layer l takes, times f' of the layer below; or in x.
+  void backward(i64 l, i64 t, int worker) {
+    const MatrixLayer& layer = m.layers[l];
+    const Cut cut = backward_cut(layer);
+    const S* const w = (const S*)layer.weight;
+    const i64 p0 = cut.first_column(t), s = cut.first_row(t), rows = rows_of(cut, t, count), end = p0 + cut.columns_of(t);
+    const View<S> from = grad(l);
+    S* const packed = scratch(worker);
+    for (i64 p = p0; p < end; p += product_panels) {
+      const i64 NB = end - p < product_panels ? end - p : product_panels;
+      const View<S> sums{packed + packed_numbers, filled(chunk) * V, V};
+      const bool direct = l > 0;
+      const View<S> to = direct ? slope(l - 1).from(s, p) : sums;
+      const S* const times = direct && m.layers[l - 1].f.value ? to.data : nullptr;
+      for (i64 o = 0; o < layer.out; o += slice) {
+        const i64 depth = layer.out - o < slice ? layer.out - o : slice;
+        const bool last = o + slice >= layer.out;
+        View<const S> b{w + o * layer.in + p * V, V, layer.in};
+        if (!few || p * V + NB * V > layer.in) {  // where the last panel isn't full, packing keeps to what is there
+          for (i64 n = 0; n < NB; ++n) {
+            const i64 i = (p + n) * V;
+            const int have = layer.in - i < V ? int(layer.in - i) : V;
+            for (i64 k = 0; k < depth; ++k)
+              store<Pack<S, 1>>(packed + n * slice * V + k * V, load_part<S>(w + (o + k) * layer.in + i, have));
+          }
+          b = {packed, slice * V, V};
+        }
+        const View<const S> before = o ? constant(sums) : View<const S>{nullptr, 0, 0};
+        product<S>(rows, depth, int(NB), constant(from.from(s, o / V)), b, before, last ? to : sums, last ? times : nullptr);
+      }
+      if (direct) continue;
+      for (i64 n = 0; n < NB; ++n) {
+        const i64 i = (p + n) * V;
+        for (i64 r = 0; r < rows; ++r)
+          store_part<S>((S*)m.x_grad + (first + s + r) * layer.in + i, load<Pack<S, 1>>(sums.at(r, n)),
+                        layer.in - i < V ? int(layer.in - i) : V);
+      }
+    }
+  }
+
+  void weights(i64 l, i64 t) {
+    const MatrixLayer& layer = m.layers[l];
+    const Cut cut = weight_cut(layer);
+    const i64 o = cut.first_row(t), rows = rows_of(cut, t, layer.out), p0 = cut.first_column(t), end = p0 + cut.columns_of(t);
+    const View<S> g = grad(l), z_in = z(l - 1);
+    for (i64 p = p0; p < end; p += weight_panels) {
+      const i64 NB = end - p < weight_panels ? end - p : weight_panels;
+      const i64 i = (p + NB - 1) * V;
+      weight_product<S>(count, o, rows, int(NB), constant(g), constant(z_in.from(0, p)),
+                        (S*)layer.grad_weight + o * layer.in + p * V, layer.in, layer.in - i < V ? int(layer.in - i) : V,
+                        first > 0);
+    }
+    if (p0 == 0 && layer.grad_bias) {
+      S* const sums = (S*)layer.grad_bias;
+      for (i64 k = o / V * V; k < o + rows; k += V) {
+        Pack<S, 1> total{};
+        for (i64 s = 0; s < count; ++s) total = total + load<Pack<S, 1>>(g.at(s, k / V));
+        S part[V];
+        store<Pack<S, 1>>(part, total);
+        for (i64 j = k < o ? o : k; j < k + V && j < o + rows; ++j) sums[j] = first > 0 ? sums[j] + part[j - k] : part[j - k];
+      }
+    }
+  }
+
+  // ---- the steps --------------------------------------------------------------------------------------------------
+
+  i64 steps() const { return m.loss ? 2 * m.depth + 2 : m.depth + 2; }
+
+  /// Threads call it together; they return when the work is done, or the time is up.
+  void work(int worker) {
+    const i64 all = (m.n + chunk - 1) / chunk * steps();
+    for (i64 step = m.next; step < all; ++step) {
+      first = step / steps() * chunk;
+      count = m.n - first < chunk ? m.n - first : chunk;
+      task = &tasks[step % 2];
+      one_step(step % steps(), worker);
+      if (worker == 0 && seconds() - since > m.time) enough = true;
+      barrier.wait();
+      if (worker == 0) finish(step);
+      if (enough) return;
+    }
+  }
+  void finish(i64 step) {
+    tasks[step % 2] = 0;  // nobody takes from it before the next step has ended
+    m.next = step + 1;
+    if (m.loss && step % steps() == m.depth + 1)
+      for (i64 s = 0; s < count; ++s) m.total += m.losses[s];
+  }
+  void one_step(i64 step, int worker) {
+    const i64 up = m.depth;
+    if (step == 0) {
+      rows_of_step([&](i64 s, i64 rows) { take_x(s, rows); });
+    } else if (step <= up) {
+      const i64 total = forward_cut(m.layers[step - 1]).total;
+      for (i64 t; (t = next_task()) < total;) forward(step - 1, t, worker);
+    } else if (!m.loss) {
+      rows_of_step([&](i64 s, i64 rows) { give_outputs(s, rows); });
+    } else if (step == up + 1) {
+      rows_of_step([&](i64 s, i64 rows) { loss(s, rows, worker); });
+    } else {
+      const i64 l = 2 * m.depth + 1 - step;
+      const i64 down = l > 0 || m.x_grad ? backward_cut(m.layers[l]).total : 0;
+      const i64 total = down + weight_cut(m.layers[l]).total;
+      for (i64 t; (t = next_task()) < total;) t < down ? backward(l, t, worker) : weights(l, t - down);
+    }
+  }
+  i64 next_task() { return __atomic_fetch_add(task, 1, __ATOMIC_RELAXED); }
+  template <class Op> void rows_of_step(Op op) {
+    i64 rows = (count + 4 * workers - 1) / (4 * workers);
+    rows = workers == 1 ? count : (rows + V - 1) / V * V;
+    for (i64 t; (t = next_task()) * rows < count;) op(t * rows, count - t * rows < rows ? count - t * rows : rows);
+  }
+  void give_outputs(i64 at, i64 rows) {
+    const i64 out = m.layers[m.depth - 1].out;
+    const View<S> from = z(m.depth - 1);
+    for (i64 s = at; s < at + rows; ++s)
+      for (i64 p = 0; p < panels<S>(out); ++p)
+        store_part<S>((S*)m.output + (first + s) * out + p * V, load<Pack<S, 1>>(from.at(s, p)),
+                      out - p * V < V ? int(out - p * V) : V);
+  }
+
+  /// Whether it is done.
+  bool run() {
+    double multiply_adds = 0;
+    for (i64 l = 0; l < m.depth; ++l) multiply_adds += double(m.layers[l].in) * m.layers[l].out;
+    const i64 wanted = i64(multiply_adds * m.n / worth_a_thread) + 1;
+    Pool& pool = Pool::one();
+    workers = pool.enter(int(wanted < m.threads ? wanted : m.threads));
+    barrier = {workers, 0, 0};
+    enough = false;
+    tasks[0] = tasks[1] = 0;
+    since = seconds();
+    pool.run(workers, [](void* call, int worker) { ((MatrixCall*)call)->work(worker); }, this);
+    pool.leave(workers);
+    return !enough;
+  }
+};
+
+}  // namespace bpx
+
+BPX_ENTRY bpx::i64 bpx_matrices_chunk(const bpx::Matrices* m, bpx::i64 bytes) {
+  auto& call = const_cast<bpx::Matrices&>(*m);
+  return bytes == 4 ? bpx::MatrixCall<float>(call).chunk : bpx::MatrixCall<double>(call).chunk;
+}
+BPX_ENTRY bpx::i64 bpx_matrices_memory(const bpx::Matrices* m, bpx::i64 bytes) {
+  auto& call = const_cast<bpx::Matrices&>(*m);
+  return bytes == 4 ? bpx::MatrixCall<float>(call).memory() : bpx::MatrixCall<double>(call).memory();
+}
+/// 1 when the call is done, 0 if it must be called again.
+BPX_ENTRY bpx::i64 bpx_matrices_run(bpx::Matrices* m, bpx::i64 bytes) {
+  return bytes == 4 ? bpx::MatrixCall<float>(*m).run() : bpx::MatrixCall<double>(*m).run();
+}

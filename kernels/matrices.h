@@ -55,8 +55,10 @@ struct Matrices {
 
 /// Samples up to which signals stand row by row.
 constexpr int few_samples = 24;
-/// Features of a packed block of W.
-constexpr int slice = 256;
+/// Features of a packed block of W; and rows of W that few samples go through from end to end, one row after another.
+constexpr int slice = 256, few_slice = 32;
+/// Panels of a block of columns with few samples: so many that a row's piece is long.
+constexpr int few_panels = 64;
 /// Multiply-adds that are worth a thread, and that are worth being shared out as a block.
 constexpr double worth_a_thread = 60e3, worth_a_block = 30e3;
 constexpr i64 most_chunk = 2048;
@@ -91,7 +93,7 @@ template <class S> struct MatrixCall {
   }
   static constexpr i64 packed_numbers = i64(slice) * product_panels * V;
   i64 scratch_numbers() const {
-    const i64 product = packed_numbers + filled(chunk) * product_panels * V, loss = 2 * V * m.layers[m.depth - 1].out;
+    const i64 product = packed_numbers + (few ? few_panels : product_panels) * filled(chunk) * V, loss = 2 * V * m.layers[m.depth - 1].out;
     return filled(product > loss ? product : loss);
   }
   i64 memory() const { return numbers_of_a_sample(m) * filled(chunk) + m.threads * scratch_numbers() + 64; }
@@ -157,10 +159,12 @@ template <class S> struct MatrixCall {
     return share < 1 ? 1 : share;
   }
   Cut backward_cut(const MatrixLayer& l) const {
-    return Cut(panels<S>(l.in), product_panels, count, few ? count : 48, product_rows, double(count) * l.in * l.out, workers);
+    const double work = double(count) * l.in * l.out;
+    if (few) return Cut(panels<S>(l.in), few_panels, count, count, 1, work, workers);
+    return Cut(panels<S>(l.in), product_panels, count, 48, product_rows, work, workers);
   }
   Cut weight_cut(const MatrixLayer& l) const {
-    return Cut(panels<S>(l.in), few ? 64 : weight_panels, l.out, 16, weight_rows, double(count) * l.in * l.out, workers);
+    return Cut(panels<S>(l.in), few ? few_panels : weight_panels, l.out, 16, weight_rows, double(count) * l.in * l.out, workers);
   }
 
   // ---- the blocks -------------------------------------------------------------------------------------------------
@@ -247,40 +251,39 @@ template <class S> struct MatrixCall {
   void backward(i64 l, i64 t, int worker) {
     const MatrixLayer& layer = m.layers[l];
     const Cut cut = backward_cut(layer);
-    const S* const w = (const S*)layer.weight;
-    const i64 p0 = cut.first_column(t), s = cut.first_row(t), rows = rows_of(cut, t, count), end = p0 + cut.columns_of(t);
-    const View<S> from = grad(l);
-    S* const packed = scratch(worker);
-    for (i64 p = p0; p < end; p += product_panels) {
-      const i64 NB = end - p < product_panels ? end - p : product_panels;
-      const View<S> sums{packed + packed_numbers, filled(chunk) * V, V};
-      const bool direct = l > 0;
-      const View<S> to = direct ? slope(l - 1).from(s, p) : sums;
-      const S* const times = direct && m.layers[l - 1].f.value ? to.data : nullptr;
-      for (i64 o = 0; o < layer.out; o += slice) {
-        const i64 depth = layer.out - o < slice ? layer.out - o : slice;
-        const bool last = o + slice >= layer.out;
-        View<const S> b{w + o * layer.in + p * V, V, layer.in};
-        if (!few || p * V + NB * V > layer.in) {  // where the last panel isn't full, packing keeps to what is there
-          for (i64 n = 0; n < NB; ++n) {
-            const i64 i = (p + n) * V;
-            const int have = layer.in - i < V ? int(layer.in - i) : V;
-            for (i64 k = 0; k < depth; ++k)
-              store<Pack<S, 1>>(packed + n * slice * V + k * V, load_part<S>(w + (o + k) * layer.in + i, have));
-          }
-          b = {packed, slice * V, V};
-        }
-        const View<const S> before = o ? constant(sums) : View<const S>{nullptr, 0, 0};
-        product<S>(rows, depth, int(NB), constant(from.from(s, o / V)), b, before, last ? to : sums, last ? times : nullptr);
+    const i64 p0 = cut.first_column(t), end = p0 + cut.columns_of(t), s = cut.first_row(t), rows = rows_of(cut, t, count);
+    const i64 depth = few ? few_slice : slice, stride = cut.group * V;
+    S *const packed = scratch(worker), *const memory = packed + packed_numbers;
+    // sums stand in panels, but with few samples row by row, for then a block has many columns
+    const View<S> sums = few ? View<S>{memory, V, stride} : View<S>{memory, filled(chunk) * V, V};
+    for (i64 o = 0; o < layer.out; o += depth)
+      for (i64 p = p0; p < end; p += product_panels) {
+        const i64 panels_here = end - p < product_panels ? end - p : product_panels;
+        const View<const S> w = packed_rows(layer, o, o + depth < layer.out ? o + depth : layer.out, p, panels_here, packed);
+        const View<S> all = sums.from(0, p - p0);
+        const bool last = o + depth >= layer.out, direct = last && l > 0;
+        const View<S> to = direct ? slope(l - 1).from(s, p) : all;
+        product<S>(rows, last ? layer.out - o : depth, int(panels_here), constant(grad(l).from(s, o / V)), w,
+                   o ? constant(all) : View<const S>{nullptr, 0, 0}, to,
+                   direct && m.layers[l - 1].f.value ? to.data : nullptr);
       }
-      if (direct) continue;
-      for (i64 n = 0; n < NB; ++n) {
-        const i64 i = (p + n) * V;
-        for (i64 r = 0; r < rows; ++r)
-          store_part<S>((S*)m.x_grad + (first + s + r) * layer.in + i, load<Pack<S, 1>>(sums.at(r, n)),
-                        layer.in - i < V ? int(layer.in - i) : V);
-      }
+    if (l == 0)
+      for (i64 r = 0; r < rows; ++r)
+        for (i64 p = p0; p < end; ++p)
+          store_part<S>((S*)m.x_grad + (first + s + r) * layer.in + p * V, load<Pack<S, 1>>(sums.at(r, p - p0)),
+                        layer.in - p * V < V ? int(layer.in - p * V) : V);
+  }
+  /// Rows of W in some panels of its columns: packed, or with few samples as they lie, where the last panel is full.
+  View<const S> packed_rows(const MatrixLayer& layer, i64 o, i64 end, i64 p, i64 count_of_panels, S* packed) {
+    const S* const w = (const S*)layer.weight + o * layer.in + p * V;
+    const i64 columns = layer.in - p * V;
+    if (few && columns >= count_of_panels * V) return {w, V, layer.in};
+    for (i64 n = 0; n < count_of_panels; ++n) {
+      const int have = columns - n * V < V ? int(columns - n * V) : V;
+      for (i64 k = 0; k < end - o; ++k)
+        store<Pack<S, 1>>(packed + (n * slice + k) * V, load_part<S>(w + k * layer.in + n * V, have));
     }
+    return {packed, slice * V, V};
   }
 
   void weights(i64 l, i64 t) {

@@ -206,6 +206,8 @@ BPX_BLOCK void dot_block(i64 depth, const S* z, i64 z_row, const S* w, i64 w_row
   for (int o = 0; o < OB; ++o)
     for (int s = 0; s < SB; ++s) to[s * to_row + o] = bias ? totals[o * SB + s] + bias[o] : totals[o * SB + s];
 }
+/// Numbers of a row of which a processor reads only a few at once well.
+constexpr i64 long_row = 512;
 /// The same for any number of samples, in which a row of w is read once for each four of them.
 template <class S>
 static void dots(i64 samples, i64 outputs, i64 depth, const S* z, i64 z_row, const S* w, const S* bias, S* to, i64 to_row) {
@@ -219,7 +221,7 @@ static void dots(i64 samples, i64 outputs, i64 depth, const S* z, i64 z_row, con
       });
     });
   };
-  if (samples < 2) all(Index<dot_sums>());
+  if (samples < 2) depth < long_row ? all(Index<dot_sums>()) : all(Index<4>());  // few streams of long rows
   else if (samples < 4) all(Index<dot_sums / 2>());
   else all(Index<dot_sums / most>());
 }

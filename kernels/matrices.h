@@ -291,13 +291,15 @@ template <class S> struct MatrixCall {
     const Cut cut = weight_cut(layer);
     const i64 o = cut.first_row(t), rows = rows_of(cut, t, layer.out), p0 = cut.first_column(t), end = p0 + cut.columns_of(t);
     const View<S> g = grad(l), z_in = z(l - 1);
-    for (i64 p = p0; p < end; p += weight_panels) {
-      const i64 NB = end - p < weight_panels ? end - p : weight_panels;
-      const i64 i = (p + NB - 1) * V;
-      weight_product<S>(count, o, rows, int(NB), constant(g), constant(z_in.from(0, p)),
-                        (S*)layer.grad_weight + o * layer.in + p * V, layer.in, layer.in - i < V ? int(layer.in - i) : V,
-                        first > 0);
-    }
+    // few samples leave so little to do that memory wants whole rows
+    const i64 rows_at_once = few ? weight_rows : rows;
+    for (i64 r = 0; r < rows; r += rows_at_once)
+      for (i64 p = p0; p < end; p += weight_panels) {
+        const i64 panels_here = end - p < weight_panels ? end - p : weight_panels, i = (p + panels_here - 1) * V;
+        weight_product<S>(count, o + r, rows - r < rows_at_once ? rows - r : rows_at_once, int(panels_here), constant(g),
+                          constant(z_in.from(0, p)), (S*)layer.grad_weight + (o + r) * layer.in + p * V, layer.in,
+                          layer.in - i < V ? int(layer.in - i) : V, first > 0);
+      }
     if (p0 == 0 && layer.grad_bias) {
       S* const sums = (S*)layer.grad_bias;
       for (i64 k = o / V * V; k < o + rows; k += V) {

@@ -25,8 +25,7 @@ struct MatrixLayer {
   i64 in, out;
   const void* weight;  // (out, in)
   const void* bias;    // (out), or null
-  void* grad_weight;   // (out, in)
-  void* grad_bias;     // (out), or null
+  i64 grad;            // where the weight's gradient (out, in) begins in Matrices::grads, which the bias's (out) follows
   Function f;          // both null for the identity
 };
 
@@ -43,6 +42,7 @@ struct Matrices {
   double scale;
   void (*loss)(const LossBlock*, void* memory);  // null: outputs alone
   const void* loss_p;
+  void* grads;                     // of all parameters
   void* output;                    // (n, out): outputs alone
   void* x_grad;                    // (n, in), or null
   void* memory;                    // bpx_matrices_memory() numbers, 64-byte aligned
@@ -61,9 +61,12 @@ constexpr int slice = 256, few_slice = 32;
 constexpr int few_panels = 64;
 /// Multiply-adds that are worth a thread, and that are worth being shared out as a block.
 constexpr double worth_a_thread = 60e3, worth_a_block = 30e3;
-constexpr i64 most_chunk = 2048;
-constexpr i64 signal_bytes = 24 << 20;
+/// Samples computed at once: so many bytes of signals, multiply-adds in a layer's step (after which an interrupt is
+/// seen), and samples at most. Sums of many samples are sums of such sums.
+constexpr i64 signal_bytes = 24 << 20, most_chunk = 2048;
+constexpr double step_multiply_adds = 6e9;
 
+BPX_FN double at_least(double a, double b) { return a < b ? b : a; }
 BPX_FN i64 filled(i64 n) { return (n + 15) / 16 * 16; }
 
 template <class S> struct MatrixCall {
@@ -86,10 +89,12 @@ template <class S> struct MatrixCall {
     return numbers + (2 * m.depth + 1) * 16;
   }
   static i64 chunk_of(const Matrices& m) {
-    i64 fit = signal_bytes / (numbers_of_a_sample(m) * i64(sizeof(S)));
-    fit = fit / 96 * 96;
-    fit = fit < 96 ? 96 : fit > most_chunk ? most_chunk : fit;
-    return m.n < fit ? m.n : fit;
+    double largest = 1;
+    for (i64 l = 0; l < m.depth; ++l) largest = at_least(largest, double(m.layers[l].in) * m.layers[l].out);
+    const double by_memory = double(signal_bytes) / (numbers_of_a_sample(m) * i64(sizeof(S))), by_time = step_multiply_adds / largest;
+    const i64 fit = i64(by_memory < by_time ? by_memory : by_time) / 96 * 96;
+    const i64 most = fit < 96 ? 96 : fit > most_chunk ? most_chunk : fit;
+    return m.n < most ? m.n : most;
   }
   static constexpr i64 packed_numbers = i64(slice) * product_panels * V;
   i64 scratch_numbers() const {
@@ -297,11 +302,11 @@ template <class S> struct MatrixCall {
       for (i64 p = p0; p < end; p += weight_panels) {
         const i64 panels_here = end - p < weight_panels ? end - p : weight_panels, i = (p + panels_here - 1) * V;
         weight_product<S>(count, o + r, rows - r < rows_at_once ? rows - r : rows_at_once, int(panels_here), constant(g),
-                          constant(z_in.from(0, p)), (S*)layer.grad_weight + (o + r) * layer.in + p * V, layer.in,
+                          constant(z_in.from(0, p)), (S*)m.grads + layer.grad + (o + r) * layer.in + p * V, layer.in,
                           layer.in - i < V ? int(layer.in - i) : V, first > 0);
       }
-    if (p0 == 0 && layer.grad_bias) {
-      S* const sums = (S*)layer.grad_bias;
+    if (p0 == 0 && layer.bias) {
+      S* const sums = (S*)m.grads + layer.grad + layer.in * layer.out;
       for (i64 k = o / V * V; k < o + rows; k += V) {
         Pack<S, 1> total{};
         for (i64 s = 0; s < count; ++s) total = total + load<Pack<S, 1>>(g.at(s, k / V));
@@ -386,17 +391,20 @@ template <class S> struct MatrixCall {
   }
 };
 
+inline i64 wrong_class(const i64* y, i64 n, i64 classes) {
+  for (i64 s = 0; s < n; ++s)
+    if ((unsigned long long)y[s] >= (unsigned long long)classes) return s;
+  return -1;
+}
+
 }  // namespace bpx
 
-BPX_ENTRY bpx::i64 bpx_matrices_chunk(const bpx::Matrices* m, bpx::i64 bytes) {
-  auto& call = const_cast<bpx::Matrices&>(*m);
-  return bytes == 4 ? bpx::MatrixCall<float>(call).chunk : bpx::MatrixCall<double>(call).chunk;
-}
-BPX_ENTRY bpx::i64 bpx_matrices_memory(const bpx::Matrices* m, bpx::i64 bytes) {
-  auto& call = const_cast<bpx::Matrices&>(*m);
-  return bytes == 4 ? bpx::MatrixCall<float>(call).memory() : bpx::MatrixCall<double>(call).memory();
-}
-/// 1 when the call is done, 0 if it must be called again.
-BPX_ENTRY bpx::i64 bpx_matrices_run(bpx::Matrices* m, bpx::i64 bytes) {
-  return bytes == 4 ? bpx::MatrixCall<float>(*m).run() : bpx::MatrixCall<double>(*m).run();
-}
+/// What Python calls, for S = float or double. run() gives 1 when the call is done, 0 if it must be called again;
+/// wrong_class() the number of the first sample whose class there is not, or -1.
+#define BPX_MATRICES(S)                                                                                                \
+  BPX_ENTRY bpx::i64 bpx_matrices_chunk(bpx::Matrices* m) { return bpx::MatrixCall<S>(*m).chunk; }                     \
+  BPX_ENTRY bpx::i64 bpx_matrices_memory(bpx::Matrices* m) { return bpx::MatrixCall<S>(*m).memory(); }                 \
+  BPX_ENTRY bpx::i64 bpx_matrices_run(bpx::Matrices* m) { return bpx::MatrixCall<S>(*m).run(); }                       \
+  BPX_ENTRY bpx::i64 bpx_matrices_wrong_class(const bpx::i64* y, bpx::i64 n, bpx::i64 classes) {                       \
+    return bpx::wrong_class(y, n, classes);                                                                            \
+  }

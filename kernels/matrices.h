@@ -46,7 +46,6 @@ struct Matrices {
   void* output;                    // (n, out): outputs alone
   void* x_grad;                    // (n, in), or null
   void* memory;                    // bpx_matrices_memory() numbers, 64-byte aligned
-  double* losses;                  // as many as samples in a chunk
   i64 threads;
   double time;                     // seconds after which it returns to the caller, who calls again
   i64 next;                        // the step to be done
@@ -101,7 +100,9 @@ template <class S> struct MatrixCall {
     const i64 product = packed_numbers + (few ? few_panels : product_panels) * filled(chunk) * V, loss = 2 * V * m.layers[m.depth - 1].out;
     return filled(product > loss ? product : loss);
   }
-  i64 memory() const { return numbers_of_a_sample(m) * filled(chunk) + m.threads * scratch_numbers() + 64; }
+  i64 signals() const { return numbers_of_a_sample(m) * filled(chunk); }
+  /// Numbers of S: for the signals, a scratch for each thread, and the losses.
+  i64 memory() const { return signals() + m.threads * scratch_numbers() + filled(chunk) * i64(sizeof(double) / sizeof(S)); }
 
   // ---- where signals stand ----------------------------------------------------------------------------------------
 
@@ -121,8 +122,9 @@ template <class S> struct MatrixCall {
   /// The gradient in t of layer l: for the last layer it stands in place of z.
   View<S> grad(i64 l) const { return l == m.depth - 1 ? z(l) : slope(l); }
   S* scratch(int worker) const {
-    return (S*)m.memory + numbers_of_a_sample(m) * filled(chunk) + worker * scratch_numbers();
+    return (S*)m.memory + signals() + worker * scratch_numbers();
   }
+  double* losses() const { return (double*)((S*)m.memory + signals() + m.threads * scratch_numbers()); }
 
   // ---- how a step is cut ------------------------------------------------------------------------------------------
 
@@ -243,7 +245,7 @@ template <class S> struct MatrixCall {
     const i64 last = m.depth - 1, out = m.layers[last].out;
     const View<S> outputs = z(last);
     const LossBlock block{first + at, rows, outputs.at(at, 0), outputs.panel, outputs.row, out, m.y, m.y_row, m.y_column,
-                          m.weight, m.weight_row, m.scale, m.loss_p, m.losses + at};
+                          m.weight, m.weight_row, m.scale, m.loss_p, losses() + at};
     m.loss(&block, scratch(worker));
     if (!m.layers[last].f.value) return;
     const View<S> df = slope(last);
@@ -339,7 +341,7 @@ template <class S> struct MatrixCall {
     tasks[step % 2] = 0;  // nobody takes from it before the next step has ended
     m.next = step + 1;
     if (m.loss && step % steps() == m.depth + 1)
-      for (i64 s = 0; s < count; ++s) m.total += m.losses[s];
+      for (i64 s = 0; s < count; ++s) m.total += losses()[s];
   }
   void one_step(i64 step, int worker) {
     const i64 up = m.depth;
@@ -402,7 +404,6 @@ inline i64 wrong_class(const i64* y, i64 n, i64 classes) {
 /// What Python calls, for S = float or double. run() gives 1 when the call is done, 0 if it must be called again;
 /// wrong_class() the number of the first sample whose class there is not, or -1.
 #define BPX_MATRICES(S)                                                                                                \
-  BPX_ENTRY bpx::i64 bpx_matrices_chunk(bpx::Matrices* m) { return bpx::MatrixCall<S>(*m).chunk; }                     \
   BPX_ENTRY bpx::i64 bpx_matrices_memory(bpx::Matrices* m) { return bpx::MatrixCall<S>(*m).memory(); }                 \
   BPX_ENTRY bpx::i64 bpx_matrices_run(bpx::Matrices* m) { return bpx::MatrixCall<S>(*m).run(); }                       \
   BPX_ENTRY bpx::i64 bpx_matrices_wrong_class(const bpx::i64* y, bpx::i64 n, bpx::i64 classes) {                       \

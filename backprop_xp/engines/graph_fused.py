@@ -18,8 +18,9 @@ from ..graph.operations import OPERATIONS, Activate
 from ..graph.passes import layers
 from ..jit import compiler, graph_source
 from ..jit import graph as jit
-from . import arguments, module, wide
+from . import arguments, module
 from .call import Call
+from .chunks import each_chunk
 from .tree import ChunkTree
 
 
@@ -62,7 +63,7 @@ def forward(call: GraphCall) -> tuple[Array, None]:
     def chunk(index: int, first: int, count: int, memory: int) -> None:
         program.run(ctypes.addressof(args), first, count, memory, None)
 
-    wide.each_chunk(call, program.rows, program.memory, chunk)
+    each_chunk(call, program.rows, program.memory, chunk)
     return output, None
 
 
@@ -86,7 +87,7 @@ def loss_and_grad(call: GraphCall) -> GraphGradients:
         sums.add(index, grads)
         losses.add(index, np.array([loss]))
 
-    wide.each_chunk(call, program.rows, program.memory, chunk)
+    each_chunk(call, program.rows, program.memory, chunk)
     packed, loss = sums.total(), losses.total()
     assert packed is not None and loss is not None
     own = program.packing.unpack(call.nodes, call.parameters, packed, program.panel, program.weight_rows)

@@ -30,7 +30,8 @@ def forward(call: Call) -> tuple[Array, Signals | None]:
 def loss_and_grad(call: Call) -> Gradients:
     """The loss and the gradients of all parameters."""
     ready = Pass(_layers(call), call.loss, arguments.loss_key(call))
-    args, held = ready.args, []
+    args = ready.args
+    held: list[Any] = []
     arguments.add_targets(args, call, held)
     grads = np.empty(ready.parameters, call.dtype)
     args.grads = arguments.address(grads, held)
@@ -59,14 +60,8 @@ def _run(call: Call, ready: Pass, held: list[Any]) -> None:
     args = ready.args
     x = arguments.readable(call.x)
     args.n, args.threads = call.samples, threads.count(call.threads)
-    args.x, args.x_row, args.x_column = (
-        arguments.address(x, held),
-        arguments.stride(x, 0),
-        arguments.stride(x, 1),
-    )
+    args.x, args.x_row, args.x_column = arguments.address(x, held), arguments.stride(x, 0), arguments.stride(x, 1)
     with recycled():
-        memory = workspace.empty((ready.core.bpx_matrices_memory(ready.pointer) + 16,), call.dtype)
-        losses = workspace.empty((ready.core.bpx_matrices_chunk(ready.pointer),), np.float64)
-        args.memory = -(-arguments.address(memory, held) // 64) * 64
-        args.losses = arguments.address(losses, held)
+        memory = workspace.empty((ready.numbers(),), call.dtype)
+        ready.use(memory)
         ready.run()

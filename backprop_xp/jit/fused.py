@@ -37,7 +37,7 @@ TREE_LEVELS = 41
 
 
 class WideArgs(ctypes.Structure):
-    """``bpx::WideArgs`` of kernels/wide.h."""
+    """``bpx::WideArgs`` of kernels/panels.h."""
 
     _fields_ = [
         ("x", POINTER), ("x_row", INT), ("x_column", INT), ("y", POINTER), ("y_row", INT), ("y_column", INT),
@@ -46,24 +46,13 @@ class WideArgs(ctypes.Structure):
     ]  # fmt: skip
 
 
-class SmallNet(ctypes.Structure):
-    """``bpx::Small`` of kernels/small_cpu.h."""
-
-    _fields_ = [
-        ("parameters", POINTER), ("sizes", POINTER), ("count", INT), ("params", POINTER), ("scalars", POINTER),
-        ("memory", POINTER), ("out", POINTER),
-    ]  # fmt: skip
-
-
 #: From so many parameters on, products blocked for the caches beat a tile in registers (measured, see bench/README.md).
 WIDE_PARAMETERS = 3000
-#: A tile of at least 96 samples must fit the second-level cache.
-MOST_WIDTH = 4096
+#: Samples from which on a net with fewer parameters is worth a pass of its own, which has to be compiled first: with
+#: gradients, and for outputs alone, of which there is seldom more than one call.
+NARROW_SAMPLES, NARROW_OUTPUTS = 2048, 1 << 17
 #: Samples in a chunk of the narrow form: a small net's sums take long beside its samples, a large one's do not.
 CHUNK, SMALL_CHUNK, SMALL_NET = 1024, 4096, 256
-#: The same of the wide form: an eighth of the batch within bounds. A chunk costs memory traffic for each parameter,
-#: and a thread has to be woken for it, but threads need chunks to work on.
-LEAST_WIDE_CHUNK, MOST_WIDE_CHUNK, WORTH_A_THREAD = 64, 2048, 6e6  # multiply-adds
 
 
 @dataclass(frozen=True)
@@ -95,10 +84,12 @@ class Shape:
         products = [a * b for a, b in zip(self.sizes, self.sizes[1:])]
         return 3 * sum(products) - (0 if self.input_grad else products[0])
 
-    @property
-    def wide(self) -> bool:
-        """Whether products are blocked for the caches (kernels/wide.h) or tiles stay in registers (net_cpu.h)."""
-        return self.parameters >= WIDE_PARAMETERS
+    def narrow(self, samples: int) -> bool:
+        """Whether a batch is worth a pass that is compiled for this net alone (kernels/net_cpu.h), in registers.
+
+        Others go through the pass for nets of any widths (kernels/matrices.h).
+        """
+        return samples >= narrow_from(self.loss is None) and self.parameters < WIDE_PARAMETERS
 
     @property
     def narrow_chunk(self) -> int:
@@ -106,14 +97,9 @@ class Shape:
         return SMALL_CHUNK if self.parameters <= SMALL_NET else CHUNK
 
 
-def wide_chunk(multiply_adds: int, samples: int, rows: int) -> int:
-    """Samples in a logical chunk of the wide form: whole tiles of so many rows where it holds more than one.
-
-    ``multiply_adds`` are those of one sample.
-    """
-    least = max(int(WORTH_A_THREAD / max(1, multiply_adds)), LEAST_WIDE_CHUNK)
-    wanted = min(max(samples // 8, least), MOST_WIDE_CHUNK)
-    return wanted if wanted < rows else wanted // rows * rows
+def narrow_from(outputs_alone: bool) -> int:
+    """Samples from which on the narrow form is used."""
+    return NARROW_OUTPUTS if outputs_alone else NARROW_SAMPLES
 
 
 #: By a formula's text, the struct of kernels/activations.h that computes it faster.
@@ -123,34 +109,24 @@ _programs: dict[Shape, Any] = {}
 
 
 def program(shape: Shape, activations: Sequence[Any]) -> Any:
-    """The library with the entry points of kernels/net_cpu.h or kernels/wide.h. Raises CompileError."""
+    """The library with the entry points of kernels/net_cpu.h. Raises CompileError."""
     if shape not in _programs:
         what = f"the net {'-'.join(map(str, shape.sizes))} in {shape.dtype}"
         library = kernel_cache.library(source(shape, activations), what)
-        if shape.wide:
-            _declare_wide(library)
-        elif shape.loss is None:
+        if shape.loss is None:
             library.bpx_forward.argtypes, library.bpx_forward.restype = (POINTER,), None
         else:
             library.bpx_backprop.argtypes, library.bpx_backprop.restype = (POINTER,), None
             library.bpx_tree_add.argtypes, library.bpx_tree_add.restype = (POINTER, POINTER, POINTER, INT), None
             library.bpx_tree_total.argtypes, library.bpx_tree_total.restype = (POINTER, POINTER), DOUBLE
-        if shape.loss is not None:
-            library.bpx_small.argtypes, library.bpx_small.restype = (POINTER, INT, POINTER, POINTER, DOUBLE), INT
-        else:
-            library.bpx_small_forward.argtypes = (POINTER, INT, POINTER, POINTER)
-            library.bpx_small_forward.restype = None
-        library.bpx_small_memory.argtypes, library.bpx_small_memory.restype = (), INT
         _programs[shape] = library
     return _programs[shape]
 
 
 def source(shape: Shape, activations: Sequence[Any]) -> str:
     """The translation unit for this net."""
-    forms = ("FORWARD", "BACKPROP", "WIDE_FORWARD", "WIDE_BACKPROP")
-    entry = f"BPX_{forms[2 * shape.wide + (shape.loss is not None)]}(Net)\n"
-    header = kernel_source("wide.h" if shape.wide else "net_cpu.h")
-    return "\n".join([header, declarations(shape, activations, WRITTEN_OUT), entry])
+    entry = "BPX_FORWARD(Net)\n" if shape.loss is None else "BPX_BACKPROP(Net)\n"
+    return "\n".join([kernel_source("net_cpu.h"), declarations(shape, activations, WRITTEN_OUT), entry])
 
 
 def declarations(shape: Shape, activations: Sequence[Any], written_out: Mapping[Any, str], **facts: bool) -> str:
@@ -201,13 +177,3 @@ def loss_source(loss: Any) -> tuple[str, list[str]]:
     variables = ("z", "y") if formula_loss.needs_target else ("z",)
     struct = emit.struct(formula_loss.kernel_formula, "LossFormula", variables, formula_loss.needs_target)
     return "bpx::ElementwiseLoss<LossFormula>", [struct]
-
-
-def _declare_wide(library: Any) -> None:
-    library.bpx_wide.argtypes, library.bpx_wide.restype = (POINTER, INT, INT, POINTER, POINTER), DOUBLE
-    for name in ("bpx_wide_pack", "bpx_wide_unpack"):
-        function = getattr(library, name)
-        function.argtypes, function.restype = (POINTER, POINTER), None
-    for name in ("params", "grads", "memory", "rows"):
-        function = getattr(library, f"bpx_wide_{name}")
-        function.argtypes, function.restype = (), INT

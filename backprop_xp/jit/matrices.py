@@ -45,7 +45,7 @@ class Matrices(ctypes.Structure):
         ("n", INT), ("depth", INT), ("layers", POINTER), ("x", POINTER), ("x_row", INT), ("x_column", INT),
         ("y", POINTER), ("y_row", INT), ("y_column", INT), ("weight", POINTER), ("weight_row", INT), ("scale", DOUBLE),
         ("loss", POINTER), ("loss_p", POINTER), ("grads", POINTER), ("output", POINTER), ("x_grad", POINTER),
-        ("memory", POINTER), ("losses", POINTER), ("threads", INT), ("time", DOUBLE), ("next", INT), ("total", DOUBLE),
+        ("memory", POINTER), ("threads", INT), ("time", DOUBLE), ("next", INT), ("total", DOUBLE),
     ]  # fmt: skip
 
 
@@ -59,7 +59,7 @@ class Pass:
 
     Attributes:
         args: what is handed over; a caller sets the fields of its batch.
-        parameters: how many numbers the weights and biases hold, whose gradients stand layer by layer in ``args.grads``.
+        parameters: how many numbers the weights and biases hold; ``args.grads`` has room for them, layer by layer.
 
     Raises:
         CompileError: something can't be compiled here.
@@ -84,8 +84,16 @@ class Pass:
             self.args.loss, self.args.loss_p = loss_function(loss_key, dtype.name), self._scalars(loss)
         self.pointer = ctypes.addressof(self.args)
 
+    def numbers(self) -> int:
+        """Of the memory that this call wants, with room to begin at a multiple of 64 bytes."""
+        return self.core.bpx_matrices_memory(self.pointer) + 16
+
+    def use(self, memory: np.ndarray) -> None:
+        """Work in this array, of the pass's dtype."""
+        self.args.memory = -(-memory.__array_interface__["data"][0] // 64) * 64
+
     def run(self) -> None:
-        """Do what ``args`` says. On an exception, which comes from a signal's handler, no thread is at work any more."""
+        """Do what ``args`` says. When a signal's handler raises an exception, no thread is at work any more."""
         self.args.next, self.args.total = 0, 0.0
         while not self.core.bpx_matrices_run(self.pointer):
             pass
@@ -107,7 +115,7 @@ def core(dtype: str) -> Any:
     """The library with the pass. Raises CompileError."""
     text = kernel_source("matrices.h") + f"BPX_MATRICES({NUMBERS[dtype]})\n"
     library = kernel_cache.library(text, f"the pass for nets of any widths in {dtype}")
-    for name in ("chunk", "memory", "run"):
+    for name in ("memory", "run"):
         function = getattr(library, f"bpx_matrices_{name}")
         function.argtypes, function.restype = (POINTER,), INT
     library.bpx_matrices_wrong_class.argtypes, library.bpx_matrices_wrong_class.restype = (POINTER, INT, INT), INT

@@ -1,7 +1,7 @@
 """Where a compiled graph's parameters and their gradients lie, and packing and unpacking them.
 
 A linear node reads W^T in panels of outputs, W in panels of inputs, and writes its gradient in panels of inputs, see
-kernels/wide.h; where its input is a concatenation, each piece has panels of its own. Offsets hold for the widest
+kernels/panels.h; where its input is a concatenation, each piece has panels of its own. Offsets hold for the widest
 registers, whatever the machine has.
 """
 
@@ -16,7 +16,7 @@ from ..graph.description import Node
 from ..graph.operations import Linear
 
 REGISTER = 64  # bytes of the widest vector register
-MOST_WEIGHT_ROWS = 8  # of kernels/wide.h
+MOST_WEIGHT_ROWS = 8  # of kernels/panels.h
 
 Parameters = Mapping[str, Mapping[str, np.ndarray]]
 

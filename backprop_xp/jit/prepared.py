@@ -1,4 +1,4 @@
-"""Calls of one net with everything at hand: for one sample and for a small batch, where Python would take longest.
+"""Calls of one net with everything at hand: for one sample, and for a batch.
 
 Checks that cost a microsecond each are made once; what a user may change between calls (arrays, activations,
 parameters of activations) is compared with what it was when they were made, by identity where that suffices.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..losses import SoftmaxCrossEntropy
-from . import compiler, single, small
+from . import batch, compiler, single
 from .compiler import CompileError
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ class Prepared:
         self._functions = [(f, dict(vars(f))) for f in (*net.activations, net.loss)]
         self._lists = (net.weights, net.biases, net.activations, net.reduction)
         self._signals = [*net.linear_outputs, *net.nonlinear_outputs]
-        self._refused = single.refuses(net), small.refuses(net)
+        self._single_refused = single.refuses(net)
         self._single: single.Single | None = None
-        self._small: dict[str, small.Small] = {}
-        self._forward: small.SmallForward | None = None
+        self._batch: dict[str, batch.Batch] = {}
+        self._forward: batch.Outputs | None = None
 
     def current(self, net: Net) -> bool:
         """Whether the net is still what it was."""
@@ -50,32 +50,30 @@ class Prepared:
 
     def for_sample(self, net: Net, x: np.ndarray, y: Any, keep_signals: bool | None) -> single.Single | None:
         """The call for one sample, None where there is none for it."""
-        if self._refused[0]:
+        if self._single_refused:
             return None
         if self._single is None:
             self._single = single.Single(net, self._tensors)
         return self._single if self._single.takes(x, y, keep_signals) else None
 
-    def for_batch(self, net: Net, x: np.ndarray, y: Any, keep_signals: bool | None) -> small.Small | None:
-        """The call for a small batch, None where there is none for it."""
-        if self._refused[1] or keep_signals:
+    def for_batch(self, net: Net, x: np.ndarray, y: Any, keep_signals: bool | None) -> batch.Batch | None:
+        """The call for a batch, None where there is none for it."""
+        if keep_signals:
             return None
-        target = small.target(net, y)
-        call = self._small.get(target)
+        target = batch.target(net, y)
+        call = self._batch.get(target)
         if call is None:
-            call = self._small[target] = small.Small(net, self._tensors, target)
+            call = self._batch[target] = batch.Batch(net, self._tensors, target)
         return call if call.takes(x, y) else None
 
-    def for_outputs(self, net: Net, x: np.ndarray) -> small.SmallForward | None:
-        """The call for the outputs of a small batch, None where there is none for it."""
-        if self._refused[1]:
-            return None
+    def for_outputs(self, net: Net, x: np.ndarray) -> batch.Outputs | None:
+        """The call for the outputs of a batch, None where there is none for it."""
         if self._forward is None:
-            self._forward = small.SmallForward(net, self._tensors)
+            self._forward = batch.Outputs(net, self._tensors)
         return self._forward if self._forward.takes(x) else None
 
 
-def find(net: Net, x: Any, y: Any, keep_signals: bool | None) -> single.Single | small.Small | None:
+def find(net: Net, x: Any, y: Any, keep_signals: bool | None) -> single.Single | batch.Batch | None:
     """The prepared call for these arguments, None where they need more checks or an engine of another kind."""
     prepared = _prepared(net, x)
     if prepared is None:
@@ -88,7 +86,7 @@ def find(net: Net, x: Any, y: Any, keep_signals: bool | None) -> single.Single |
         return None  # the engine that runs instead says so once
 
 
-def find_forward(net: Net, x: Any, keep_signals: bool | None) -> small.SmallForward | None:
+def find_forward(net: Net, x: Any, keep_signals: bool | None) -> batch.Outputs | None:
     """The same for the outputs alone."""
     prepared = _prepared(net, x)
     if prepared is None or x.ndim != 2 or keep_signals:

@@ -1,4 +1,4 @@
-# make bench | test | bench-full | gpu: each does its own set-up, in .venv, on a machine with Python 3.11+ and make.
+# make bench | test | coverage | lowest | wheel | lint | types | bench-full | gpu: each does its own set-up, in .venv, on a machine with Python 3.11+ and make.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +16,7 @@ endif
 comma := ,
 extras = $(subst $() ,$(comma),$(strip $(1)))
 
-.PHONY: bench bench-full gpu test lint types clean
+.PHONY: bench bench-full gpu test coverage lowest wheel lint types clean
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m backprop_xp bench
@@ -26,6 +26,29 @@ bench-full: $(VENV)/.full
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# How much of the package the tests run, with branches; processes that tests start are not counted.
+coverage: $(VENV)/.dev
+	$(BIN)/python -m coverage run -m pytest $(TESTS)
+	$(BIN)/python -m coverage report
+
+# The tests of everything but the benchmark, with the lowest versions that pyproject.toml allows, in an environment of its own.
+lowest: $(VENV)-lowest/.dev
+	$(VENV)-lowest/bin/python -m pytest --ignore-glob='tests/test_bench*' $(TESTS)
+
+$(VENV)-lowest/.dev: pyproject.toml .ci/lowest.py
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python .ci/lowest.py > $(VENV)-lowest/versions.txt
+	$(VENV)-lowest/bin/python -m pip install -q -c $(VENV)-lowest/versions.txt -e '.[dev]'
+	touch $@
+
+# The built wheel works in an environment of its own, without this folder on the path.
+wheel: $(VENV)/.dev
+	rm -rf build/wheel
+	$(BIN)/python -m build -q --wheel --outdir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install -q build/wheel/*.whl
+	cd build/wheel && venv/bin/backprop-xp demo > demo.txt && tail -n 3 demo.txt
 
 # On a machine with a CUDA device: the proof, then the speed, to bench/results/<device>.json and .md. NO_INSTALL=1 takes
 # the packages that $(PYTHON) has, with this folder's through links. TESTS, BENCH and RESULTS make a smaller run.
@@ -86,4 +109,4 @@ $(VENV)/.gpu: pyproject.toml | $(BIN)/python
 	touch $@ $(VENV)/.dev $(VENV)/.bench
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest build dist *.egg-info

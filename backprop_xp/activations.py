@@ -16,6 +16,7 @@ from typing import Any
 from . import backend
 from .formulas import Formula, differentiate
 from .messages import unknown
+from .numbers import as_real
 
 Array = Any
 
@@ -385,9 +386,7 @@ def _formula(value: str, grad: str | None, let: tuple[tuple[str, str], ...], par
 
 
 def _real(name: str, number: float) -> float:
-    if isinstance(number, (str, bytes)):
+    value = as_real(number)
+    if value is None:
         raise TypeError(f"{name} must be a real number, got {number!r}")
-    try:
-        return float(number)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a real number, got {number!r}") from None
+    return value

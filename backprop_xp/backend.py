@@ -1,13 +1,12 @@
 """The shim: the one module that knows which array library is in use.
 
 A :class:`Backend` is NumPy, or CuPy on one device. Everything else in the package is written once against
-``backend.xp`` and the few functions here; only this module imports CuPy.
+``backend.xp`` and the few functions here; only this module imports CuPy (tests/test_package.py checks it).
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,13 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from . import workspace
+from . import environment, frames, threads, workspace
 from .formulas import Formula, blocked
 from .jit import elementwise as jit
 
 Array = Any
 
-ENVIRONMENT = "BACKPROP_XP_BACKEND"
 DTYPES = ("float32", "float64")
 
 
@@ -63,10 +61,10 @@ class Backend:
         Host data is moved to the device, nothing is moved off it. With ``most_bytes``, host data that is larger, or
         that the device has no memory for, stays as it is: it is a NumPy array then, of its own dtype.
         Takes NumPy and CuPy arrays, whatever has ``__array__`` or speaks DLPack, numbers and nested lists,
-        without a copy where none is needed.
+        without a copy where none is needed; and frames and sparse matrices, see :mod:`backprop_xp.frames`.
 
         Raises:
-            TypeError: not real numbers, or on a device that this backend doesn't use.
+            TypeError: not real numbers, or on a device that this backend doesn't use. ValueError: numbers are missing.
         """
         array = self._foreign(data, what)
         if array.dtype.kind not in "biuf":
@@ -95,6 +93,7 @@ class Backend:
     def _foreign(self, data: Any, what: str) -> Array:
         if isinstance(data, np.ma.MaskedArray):
             raise TypeError(f"{what} is a masked array: say what stands for masked numbers with {what}.filled(...)")
+        data = frames.as_numbers(data, what)
         if isinstance(data, np.ndarray):
             return np.asarray(data)  # a np.matrix, say, would give * another meaning
         owner = owner_of(data)
@@ -119,9 +118,10 @@ class Backend:
         try:
             if hasattr(data, "__dlpack__") and not hasattr(data, "__array__"):
                 return np.from_dlpack(data)
-            return np.asarray(data)
+            array = np.asarray(data)
         except (ValueError, TypeError, RuntimeError, BufferError) as error:
             raise TypeError(f"{what} can't be read as an array: {error}") from None
+        return frames.as_numbers(array, what)
 
 
 class _Nothing:
@@ -138,7 +138,8 @@ def get_backend(name: str | Backend | None = None) -> Backend:
     """The backend of this name: "numpy", "cupy", "cupy:N" or "auto"; None asks BACKPROP_XP_BACKEND, else "auto".
 
     "auto" is CuPy where a CUDA device answers and NumPy elsewhere: silently where CuPy isn't installed, with
-    one warning that gives the reason where it is installed and can't be used.
+    one warning that gives the reason where it is installed and can't be used. A device that the environment names and
+    that can't be had is NumPy too, with that warning.
 
     Raises:
         ValueError: unknown name. BackendError: an explicit "cupy" can't be had.
@@ -146,23 +147,27 @@ def get_backend(name: str | Backend | None = None) -> Backend:
     if isinstance(name, Backend):
         return name
     if name is None:
-        name = os.environ.get(ENVIRONMENT) or "auto"
+        name = environment.BACKEND.read()
+        if name.startswith("cupy"):
+            return _if_possible(_device(name))
     if name == "numpy":
         return NUMPY
     if name == "auto":
-        return _automatic()
+        return NUMPY if importlib.util.find_spec("cupy") is None else _if_possible(0)
+    return _cupy(_device(name))
+
+
+def _device(name: str) -> int:
     kind, _, number = str(name).partition(":")
     if kind != "cupy" or (number and not number.isdecimal()):
         raise ValueError(f"unknown backend {name!r}; expected 'auto', 'numpy', 'cupy' or 'cupy:N'")
-    return _cupy(int(number or 0))
+    return int(number or 0)
 
 
 @cache
-def _automatic() -> Backend:
-    if importlib.util.find_spec("cupy") is None:
-        return NUMPY
+def _if_possible(device: int) -> Backend:
     try:
-        return _cupy(0)
+        return _cupy(device)
     except BackendError as error:
         warnings.warn(f"computing with NumPy: {error}", RuntimeWarning, stacklevel=5)
         return NUMPY
@@ -231,6 +236,13 @@ def module_of(array: Any) -> ModuleType:
     return sys.modules["cupy"] if owner_of(array) == "cupy" else np
 
 
+def cupy() -> ModuleType:
+    """The module CuPy, for code that runs where there is a CUDA device; it is imported at the first call."""
+    import cupy
+
+    return cupy
+
+
 def _on_cuda(data: Any) -> bool:
     """Whether this foreign array says, by the DLPack protocol, that it lives on a CUDA device."""
     try:
@@ -258,7 +270,7 @@ def elementwise(
     if owner_of(first) == "cupy":
         from .formulas.device import run  # kernels are compiled at their first use, never at import
 
-        return run(formula, outputs, arrays, parameters)
+        return run(module_of(first), formula, outputs, arrays, parameters)
     nodes = [formula.nodes[formula.outputs[name]] for name in outputs]
     if all(node.op == "variable" and isinstance(arrays[node.name], np.ndarray) for node in nodes):
         return [arrays[node.name] for node in nodes]
@@ -277,7 +289,7 @@ def elementwise(
 
 def fused_launches(array: Array) -> Any:
     """The module of the layered engine's launches, for a CuPy array that they take; else None."""
-    if owner_of(array) == "numpy" or array.dtype.name not in DTYPES:
+    if owner_of(array) == "numpy" or jit.name_of(array.dtype) not in DTYPES:
         return None
     if array.ndim not in (1, 2) or not array.flags.c_contiguous:
         return None
@@ -298,7 +310,7 @@ def sum_elementwise(
     if owner_of(first) == "cupy":
         from .formulas.device import run
 
-        return run(formula, (output,), arrays, parameters)[0].sum()
+        return run(module_of(first), formula, (output,), arrays, parameters)[0].sum()
     dtype = _floating(arrays.values())
     ready = {name: np.atleast_1d(np.asarray(a, dtype)) for name, a in arrays.items()}
     first = next(iter(ready.values()))
@@ -315,7 +327,8 @@ def sum_elementwise(
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """The matrix product a @ b, in recycled memory where that is allowed."""
+    """The matrix product a @ b, in recycled memory where that is allowed. Work that was stopped ends here."""
+    threads.check()
     if owner_of(a) == "cupy" or a.ndim == 1:
         return a @ b
     return np.matmul(a, b, out=workspace.empty((len(a), b.shape[1]), np.result_type(a, b)))
@@ -338,6 +351,6 @@ def _floating(arrays: Any) -> np.dtype:
     dtype = np.result_type(*(getattr(a, "dtype", None) or np.asarray(a).dtype for a in arrays))
     if dtype.kind in "biu":
         return np.dtype(np.float64)
-    if dtype.name not in DTYPES:
+    if jit.name_of(dtype) not in DTYPES:
         raise TypeError(f"expected float32 or float64 numbers, got dtype {dtype}")
     return dtype

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -11,25 +13,54 @@ from pathlib import Path
 
 from . import __version__, threads
 from .backend import BackendError
+from .engines import ENGINES
+from .messages import sentence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, or 1 after one sentence on what is wrong."""
+    """Run one command.
+
+    Returns:
+        The exit code: 0; 1 after one sentence on what is wrong; 130 after an interrupt; 141, without a word, where
+        whoever reads standard output has stopped, as it is for other programs.
+    """
+    try:
+        return _run(argv)
+    except BrokenPipeError:
+        _drop_output()
+        return 141
+    except (ValueError, TypeError, BackendError, ImportError, OSError) as error:
+        _say(sentence(error))
+        return 1
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             return arguments.run(arguments)
-    except (ValueError, TypeError, BackendError, ImportError, OSError) as error:
-        print(f"backprop-xp: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("backprop-xp: interrupted", file=sys.stderr)
-        return 130
+    finally:
+        if sys.stdout is not None:  # which it is where standard output was closed
+            sys.stdout.flush()
+
+
+def _drop_output() -> None:
+    """Keep the interpreter from trying, at its end, to write once more what nobody reads."""
+    with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
-    print(f"backprop-xp: {message}", file=sys.stderr)
+    _say(str(message))
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody may be listening
+        print(f"backprop-xp: {text}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--dtype", choices=("float32", "float64"), help="only cases of this dtype, or of --net")
     bench.add_argument("--threads", type=int, metavar="N", help="of every contender (default: all processors)")
     bench.add_argument("--backend", metavar="NAME", help="auto, numpy, cupy or cupy:N")
-    bench.add_argument("--engines", default="auto", metavar="A,B", help="engines of ours: auto, fused, tiled, layered")
+    ours = ", ".join(("auto", *ENGINES))
+    bench.add_argument("--engines", default="auto", metavar="A,B", help=f"engines of ours: {ours}")
     bench.add_argument("--compile", action="store_true", help="torch.compile as well")
     bench.add_argument("--jax", action="store_true", help="JAX as well")
     bench.add_argument("--full", action="store_true", help="everybody, and sweeps over batch, width and depth")
@@ -122,6 +154,5 @@ def _cache(arguments: argparse.Namespace) -> int:
     if arguments.action == "clear":
         print(f"{cache.clear()} compiled kernels deleted from {cache.folder()}")
     else:
-        count, size = cache.size()
-        print(f"{cache.folder()}: {count} compiled kernels, {size / 1024:.0f} KiB")
+        print(cache.describe())
     return 0

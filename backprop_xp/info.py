@@ -9,7 +9,7 @@ import warnings
 
 import threadpoolctl
 
-from . import __version__, threads
+from . import __version__, environment, threads
 from .backend import get_backend
 from .jit import cache, compiler
 from .jit.compiler import CompileError
@@ -23,9 +23,8 @@ def text() -> str:
     rows += [(name, version) for name in PACKAGES if (version := _version(name))]
     rows += [("backend", _backend())]
     rows += _compiler()
-    count, size = cache.size()
-    rows.append(("kernel cache", f"{cache.folder()}, {count} kernels, {size / 1024:.0f} KiB"))
-    rows.append(("threads", f"{threads.count()} ({threads.ENVIRONMENT} changes it)"))
+    rows.append(("kernel cache", cache.describe()))
+    rows.append(("threads", f"{threads.count()} ({environment.NUM_THREADS.name} changes it)"))
     for library in threadpoolctl.threadpool_info():
         rows.append(
             (library["user_api"], f"{library['internal_api']} {library['version']}, {library['num_threads']} threads")
@@ -48,7 +47,7 @@ def _backend() -> str:
     if backend.on_gpu:
         properties = backend.xp.cuda.runtime.getDeviceProperties(backend.device)
         return f"{backend.name} on {properties['name'].decode()}"
-    reason = str(caught[0].message).partition(": ")[2] if caught else ""
+    reason = "; ".join(str(warning.message).removeprefix("computing with NumPy: ") for warning in caught)
     if not reason and not (_version("cupy-cuda13x") or _version("cupy-cuda12x")):
         reason = "CuPy is not installed"
     return f"{backend.name}" + (f" ({reason})" if reason else "")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .messages import unknown
+from .numbers import is_number, whole
 
 Draw = Callable[[Any, tuple[int, int]], np.ndarray]
 
@@ -16,10 +17,8 @@ def as_random(rng: Any) -> Any:
     """A source of random numbers: None is NumPy's global state (scikit-learn's convention), an int a seed."""
     if rng is None:
         return np.random
-    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
-        if rng < 0:
-            raise ValueError(f"a seed must not be negative, got {rng}")
-        return np.random.default_rng(int(rng))
+    if is_number(rng):
+        return np.random.default_rng(whole("a seed", rng))
     if isinstance(rng, (np.random.Generator, np.random.RandomState)):
         return rng
     raise TypeError(f"rng must be None, a seed, a Generator or a RandomState, got {type(rng).__name__}")

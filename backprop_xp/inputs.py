@@ -11,6 +11,7 @@ from .backend import DTYPES, Array, Backend, owner_of
 from .engines import streamed
 from .engines.call import Layer
 from .messages import unknown
+from .numbers import whole
 
 if TYPE_CHECKING:
     from .net import Net
@@ -23,12 +24,9 @@ def as_sizes(sizes: Any) -> tuple[int, ...]:
     if isinstance(sizes, (str, bytes)) or not hasattr(sizes, "__iter__"):
         raise TypeError(f"sizes must be a sequence of layer widths such as (5, 10, 4, 12), got {sizes!r}")
     sizes = tuple(sizes)
-    for size in sizes:
-        if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or not 1 <= size <= LARGEST_WIDTH:
-            raise ValueError(f"every layer width must be an integer from 1 to {LARGEST_WIDTH}, got {size!r}")
     if len(sizes) < 2:
         raise ValueError(f"a net needs at least an input and an output width, got sizes {sizes}")
-    return tuple(int(size) for size in sizes)
+    return tuple(whole("every layer width", size, 1, LARGEST_WIDTH) for size in sizes)
 
 
 def as_activations(activations: Any, depth: int) -> list[Any]:

@@ -252,11 +252,17 @@ def weighted(loss: Any, z: Array, y: Array | None, weight: Array | None, scale: 
 
 
 def averaged(loss: Any, output_shape: tuple[int, ...], weight: Array | None) -> tuple[float, Array | None]:
-    """What reduction="mean" takes as (scale, weight): the weighted mean; NaN for no samples, as in PyTorch."""
+    """What reduction="mean" takes as (scale, weight): the weighted mean.
+
+    0 for weights that are all 0, as with "sum", and NaN for no samples, as in PyTorch.
+    """
     scale = 1.0 / output_shape[-1] if getattr(loss, "mean_over", "samples") == "elements" else 1.0
     if weight is not None:
-        with np.errstate(all="ignore"):  # weights that add up to 0 give NaN
-            return (scale if weight.size else float("nan")), weight / weight.sum()
+        total = weight.sum()
+        # on a device too, nothing waits for it
+        total = backend.module_of(weight).where(weight.any(), total, total.dtype.type(1))
+        with np.errstate(all="ignore"):  # weights that cancel each other give no number
+            return (scale if weight.size else float("nan")), weight / total
     samples = output_shape[0] if len(output_shape) == 2 else 1
     return (scale / samples if samples else float("nan")), None
 

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+
+
+def sentence(error: BaseException) -> str:
+    """What an error says, without the system's number and with the file first."""
+    if not (isinstance(error, OSError) and error.strerror):
+        return str(error)
+    if not isinstance(error.filename, str | bytes):
+        return error.strerror
+    return f"{os.fsdecode(error.filename) or repr('')}: {error.strerror}"
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from . import engines, inputs
+from . import engines, inputs, workspace
 from .backend import Array, Backend, get_backend
 from .losses import Loss, averaged, get_loss
 from .tensor import Tensor
 from .threads import count
-
-if TYPE_CHECKING:
-    from .training import History
+from .training.fit import fit
 
 REDUCTIONS = ("sum", "mean")
 
@@ -42,11 +40,7 @@ class Model:
         """All tensors that are trained."""
         raise NotImplementedError
 
-    def fit(self, x: Any, y: Any = None, **options: Any) -> History:
-        """Train the net; :func:`backprop_xp.training.fit` says what the options are."""
-        from .training import fit
-
-        return fit(self, x, y, **options)
+    fit = fit
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the net to a file, see :func:`backprop_xp.exchange.save`."""
@@ -60,6 +54,9 @@ class Model:
         from .exchange import load
 
         return load(path, custom=custom, backend=backend)
+
+    def __del__(self) -> None:
+        workspace.clear()
 
     def _aim(self, call: Any, y: Any, sample_weight: Any, output_shape: tuple[int, ...]) -> None:
         """Give a call the loss and the targets for outputs of this shape."""

@@ -1,4 +1,4 @@
-"""The same call again and again: on a CUDA device one launch of a CUDA graph."""
+"""One call again and again: on a CUDA device one launch of a CUDA graph."""
 
 from __future__ import annotations
 

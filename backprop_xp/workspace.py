@@ -1,58 +1,125 @@
-"""Memory for a call's intermediate arrays, kept for the next call of the same thread.
+"""Memory for a call's intermediate arrays, kept for later calls of the process.
 
 Fresh pages cost the system more time than many a computation on them. Within :func:`recycled` the arrays from
-:func:`empty` come from a pool, and go back to it at the end: what outlives the call must not come from here.
+:func:`empty` come from what is kept, and go back to it at the end: what outlives the call must not come from here.
+Everything kept from call to call, :class:`Room` included, is at most :func:`limit` bytes, and is let go when a net is.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import weakref
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-KEPT_BYTES = 1 << 30  # at most, between calls
+from .environment import WORKSPACE
+
 SMALLEST = 1 << 16  # bytes; smaller arrays are cheap to make
 
-
-class _Pool(threading.local):
-    def __init__(self) -> None:
-        self.free: list[np.ndarray] = []
-        self.used: list[np.ndarray] = []
-        self.active = False
+#: Nobody's buffers by their ids, the oldest first, and who used each last, whose cache may still hold it. Single
+#: operations on a dict are atomic, so that no lock is needed.
+_free: dict[int, tuple[np.ndarray, int]] = {}
+_rooms: weakref.WeakSet[Room] = weakref.WeakSet()
 
 
-_pool = _Pool()
+class _Here(threading.local):
+    """This thread's innermost block, as a weak reference: one that an interrupt left untidily is none."""
+
+    block: weakref.ref[recycled] | None = None
+
+
+_here = _Here()
+
+
+def limit() -> int:
+    """Bytes that may be kept: BACKPROP_XP_WORKSPACE in MiB, else 256 MiB."""
+    return WORKSPACE.read() << 20
+
+
+def kept() -> int:
+    """Bytes that are kept now."""
+    return sum(buffer.nbytes for buffer, _ in list(_free.values())) + _taken()
+
+
+def clear() -> None:
+    """Let go of every buffer that no call is using."""
+    _free.clear()
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array of unspecified content: recycled within :func:`recycled`, new elsewhere."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if not _pool.active or size < SMALLEST:
+    block = _here.block and _here.block()
+    if not block or block.used is None or size < SMALLEST:
         return np.empty(shape, dtype)
-    fitting = [i for i, buffer in enumerate(_pool.free) if size <= buffer.nbytes <= 2 * size]
-    best = min(fitting, key=lambda i: _pool.free[i].nbytes, default=None)
-    buffer = np.empty(size, np.uint8) if best is None else _pool.free.pop(best)
-    _pool.used.append(buffer)
+    buffer = _take(size)
+    if buffer is None:
+        buffer = np.empty(size, np.uint8)
+    block.used.append(buffer)
     return buffer[:size].view(dtype).reshape(shape)
 
 
-@contextmanager
-def recycled(active: bool = True) -> Iterator[None]:
+class recycled:
     """Let :func:`empty` recycle, for arrays that don't outlive the block."""
-    before, _pool.active = _pool.active, active
-    try:
-        yield
-    finally:
-        _pool.active = before
-        if not before:
-            # the latest first: a changed batch size must not keep the old one's memory alive
-            kept, total = [], 0
-            for buffer in (*_pool.used, *_pool.free):
-                if total + buffer.nbytes <= KEPT_BYTES:
-                    total += buffer.nbytes
-                    kept.append(buffer)
-            _pool.free, _pool.used = kept, []
+
+    def __init__(self, active: bool = True) -> None:
+        self.used: list[np.ndarray] | None = [] if active else None
+
+    def __enter__(self) -> None:
+        self._outer, _here.block = _here.block, weakref.ref(self)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        _here.block = self._outer
+        if self.used:
+            me = threading.get_ident()
+            for buffer in self.used:
+                _free[id(buffer)] = buffer, me
+            _trim(limit() - _taken())
+
+
+class Room:
+    """So many bytes that a prepared call keeps for as long as it lives, within the limit.
+
+    Raises:
+        MemoryError: other prepared calls have taken the room.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        rest = limit() - _taken() - size
+        if rest < 0:
+            raise MemoryError(f"prepared calls would keep more than {limit() >> 20} MiB ({WORKSPACE.name})")
+        _rooms.add(self)
+        _trim(rest)
+
+
+def _take(size: int) -> np.ndarray | None:
+    """The kept buffer that fits best, the last that this thread used if there are several."""
+    me = threading.get_ident()
+    fitting = [
+        (buffer.nbytes, thread != me, -i, key)
+        for i, (key, (buffer, thread)) in enumerate(list(_free.items()))
+        if size <= buffer.nbytes <= 2 * size
+    ]
+    for *_, key in sorted(fitting):
+        found = _free.pop(key, None)  # another thread may have been faster
+        if found is not None:
+            return found[0]
+    return None
+
+
+def _trim(most: int) -> None:
+    """Let go of the oldest buffers until all take at most so many bytes."""
+    total = sum(buffer.nbytes for buffer, _ in list(_free.values()))
+    for key in list(_free):
+        if total <= most:
+            return
+        found = _free.pop(key, None)
+        total -= found[0].nbytes if found is not None else 0
+
+
+def _taken() -> int:
+    return sum(room.size for room in list(_rooms))

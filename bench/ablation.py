@@ -1,20 +1,22 @@
 """What each idea brings: engines, threads and vector width, one after another on one case.
 
-Each step runs in a process of its own, since a compiler's flags and the number of threads belong to a process.
+Each step runs in a process of its own, since a compiler's flags and the number of threads belong to a process. Memory
+is kept where it can be.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 
+from backprop_xp.bench import allocator
 from backprop_xp.bench.cases import ARTICLE, NARROW, Case
 
+from backprop_xp import environment
 from backprop_xp.jit import compiler
 from backprop_xp.jit.compiler import CompileError
 
@@ -62,18 +64,18 @@ def table(steps: list[Step]) -> str:
 def _measure(case: Case, engine: str, threads: int, cxx: str) -> float:
     request = json.dumps({"case": asdict(case), "engine": engine, "threads": threads})
     with tempfile.TemporaryDirectory() as cache:
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "BACKPROP_XP_NUM_THREADS": str(threads)}
+        changes = {"OPENBLAS_NUM_THREADS": str(threads), environment.NUM_THREADS.name: str(threads)}
         if cxx:
-            environment |= {"CXX": cxx, "BACKPROP_XP_CACHE": cache}
+            changes |= {environment.CXX.name: cxx, environment.CACHE.name: cache}
         command = [sys.executable, "-m", "backprop_xp.bench.ablation", request]
-        result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, env=environment.passed_on(changes), check=True)
     return float(result.stdout.split()[-1])
 
 
 def main(request: str) -> None:
     asked = json.loads(request)
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in asked["case"].items()}
-    case = Case(**fields)
+    allocator.keep()
+    case = Case.from_json(asked["case"])
     net, (x, y) = case.net(engine=asked["engine"], threads=asked["threads"], backend="numpy"), case.arrays()
     net.loss_and_grad(x, y)
     seconds = []

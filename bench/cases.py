@@ -53,6 +53,11 @@ class Case:
     def with_samples(self, samples: int) -> Case:
         return replace(self, samples=samples)
 
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Case:
+        """A case from what JSON makes of its ``asdict``."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+
     def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
         """The batch and its targets, the same for every contender."""
         if self.data == "digits":

@@ -4,42 +4,65 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from backprop_xp.bench import ablation, contenders, limits, limits_gpu, plot, report, sass, training
+from backprop_xp.bench import (
+    ablation,
+    busy,
+    contenders,
+    environment,
+    limits,
+    limits_gpu,
+    report,
+    sass,
+    training,
+    worker,
+)
 from backprop_xp.bench.cases import ARTICLE, DEFAULT, GPU, Case, chain, parse_net
-from backprop_xp.bench.run import Settings, run_case, sweeps
+from backprop_xp.bench.output import Run
+from backprop_xp.bench.run import run_case, sweeps
+from backprop_xp.bench.settings import Settings
+from backprop_xp.bench.worker import Worker
 
-from backprop_xp import __version__, engines, get_backend
+from backprop_xp import engines, get_backend
+from backprop_xp.backend import Backend
+from backprop_xp.files import check_outputs
 
 PLOTTED_BATCHES = tuple(1 << k for k in range(0, 21, 2))
 
 
 def run(arguments: argparse.Namespace, threads: int) -> int:
-    """Measure what was asked for and print it; returns the exit code: 1 if a gradient was wrong."""
+    """Measure what was asked for and print it; returns the exit code: 1 if a gradient was wrong.
+
+    A busy machine is no error: the tables, the files and the last lines say that nothing is to be quoted.
+    """
+    load_before = busy.load()
     settings = _settings(arguments, threads)
     backend = get_backend(settings.backend)
+    _check_outputs(arguments, backend)
     cases = _cases(arguments, GPU if backend.on_gpu else DEFAULT)
     for flag, package in (("compile", "torch"), ("jax", "jax")):
         if getattr(arguments, flag) and not contenders.available(package):
             raise ValueError(f"--{flag} needs {package}, which is not installed")
-    with _Progress() as progress:
+    with _Progress() as progress, _workers(backend) as (workers, memory), _peak(backend) as peak:
         progress.show("limits of this machine", 0.0)
-        machine = limits_gpu.measure(backend) if backend.on_gpu else limits.measure(threads)
-        environment = _environment(settings)  # here a GPU's clocks are those of a busy one
-        progress.write(report.describe(machine, environment["machine"]))
+        measured = limits_gpu.measure(backend) if backend.on_gpu else limits.measure(threads, peak)
+        watch = busy.Watch(measured, peak, threads, load_before)
+        about = environment.describe(settings, memory)  # here a GPU's clocks are those of a busy one
+        progress.write(report.describe(watch.limits, about["machine"]))
         results = []
         for case in cases:
-            result = run_case(case, settings, progress.show)
+            result = run_case(case, settings, progress.show, workers)
+            watch.after([result])
             if backend.on_gpu:
-                result.notes += sass.reached(result, backend, machine)
+                result.notes += sass.reached(result, backend, watch.limits)
             results.append(result)
-            progress.write("\n" + report.table([result], machine))
+            progress.write("\n" + report.table([result], watch.limits))
         trained = []
-        whole = not (arguments.net or arguments.dtype or arguments.batch)
+        whole = arguments.net is arguments.dtype is arguments.batch is None
         if whole and settings.backend == "numpy" and training.available():
             chosen = (training.CASES, training.MANY_SEEDS) if arguments.full else (training.QUICK, training.SEEDS)
             trained = training.run(chosen[0], threads, chosen[1], progress.show)
@@ -52,28 +75,39 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
                 steps += ablation.run(case, threads)
             progress.write("\n" + ablation.table(steps))
         if arguments.full:
-            families = sweeps(settings, progress.show)
-        elif arguments.plot:
+            families = sweeps(settings, progress.show, workers)
+        elif arguments.plot is not None:
             quick = replace(settings, budget=1.0, memory=False)
-            families = {"batch": [run_case(cases[0].with_samples(n), quick, progress.show) for n in PLOTTED_BATCHES]}
-    for family, swept in families.items():
-        print(f"\nover {family}\n" + report.table(swept, machine))
-    everything = [*results, *(result for swept in families.values() for result in swept)]
-    environment |= {"ablation": [asdict(step) for step in steps], "training": [asdict(row) for row in trained]}
-    markdown = f"{report.markdown(everything, machine)}\n"
-    if arguments.json:
-        report.write_json(arguments.json, everything, machine, environment)
-    if arguments.markdown:
-        report.replace_file(arguments.markdown, markdown.encode())
-    if arguments.results:
-        named = arguments.results / report.file_name(environment["device"])
-        report.write_json(named.with_suffix(".json"), everything, machine, environment)
-        about = report.describe(machine, environment["machine"]).replace("\n", "\n\n")
-        report.replace_file(named.with_suffix(".md"), f"{about}\n\n{markdown}".encode())
-        print(f"\nwritten: {named}.json and .md")
-    if arguments.plot:
-        plot.throughput(arguments.plot, families)
-    return 1 if any(result.refused for result in everything) else 0
+            swept = [cases[0].with_samples(n) for n in PLOTTED_BATCHES]
+            families = {"batch": [run_case(case, quick, progress.show, workers) for case in swept]}
+        for swept_results in families.values():
+            watch.after(swept_results)
+    ended = Run(watch, about, results, families, steps, trained)
+    for family, swept_results in families.items():
+        print(f"\nover {family}\n" + report.table(swept_results, watch.limits))
+    print("\n" + "\n".join(ended.closing))
+    ended.write(arguments)
+    return 1 if any(result.refused for result in ended.everything) else 0
+
+
+@contextmanager
+def _workers(backend: Backend) -> Iterator[tuple[Sequence[Worker], str]]:
+    """Who holds the contenders, and a sentence on their memory."""
+    if backend.on_gpu:
+        yield [worker.Here()], "memory of the device: CuPy's and PyTorch's own pools, which keep it"
+    else:
+        with worker.processes() as found:
+            yield found
+
+
+@contextmanager
+def _peak(backend: Backend) -> Iterator[limits.Peak]:
+    """The multiply-add loop of the device that is measured."""
+    if backend.on_gpu:
+        yield lambda threads: limits_gpu.peak(backend)
+    else:
+        with limits.peak_loop() as peak:
+            yield peak
 
 
 def _settings(arguments: argparse.Namespace, threads: int) -> Settings:
@@ -92,9 +126,23 @@ def _settings(arguments: argparse.Namespace, threads: int) -> Settings:
     return Settings(threads, chosen, compiled, with_jax, backend.name, arguments.seconds, memory=not backend.on_gpu)
 
 
+def _check_outputs(arguments: argparse.Namespace, backend: Backend) -> None:
+    """Refuse what could not be written after the measurements."""
+    names = ("json", "markdown", "plot")
+    outputs = {f"--{name}": path for name in names if (path := getattr(arguments, name)) is not None}
+    if arguments.results is not None:
+        arguments.results.mkdir(parents=True, exist_ok=True)
+        device = limits_gpu.describe(backend)["device"] if backend.on_gpu else environment.processor()
+        named = arguments.results / report.file_name(device)
+        outputs |= {f"--results ({kind})": named.with_suffix(kind) for kind in (".json", ".md")}
+    check_outputs(outputs)
+    if arguments.plot is not None and not contenders.available("matplotlib"):
+        raise ValueError("--plot needs matplotlib: pip install 'backprop-xp[bench]'")
+
+
 def _cases(arguments: argparse.Namespace, suite: Sequence[Case]) -> Sequence[Case]:
     cases = suite
-    if arguments.net:
+    if arguments.net is not None:
         sizes = parse_net(arguments.net)
         same = [case for case in suite if case.sizes == sizes and case.form == "chain"]
         new = Case(arguments.net, sizes, chain("tanh", len(sizes) - 1), 1 << 16)
@@ -109,26 +157,6 @@ def _cases(arguments: argparse.Namespace, suite: Sequence[Case]) -> Sequence[Cas
             raise ValueError(f"--batch must be at least 1, got {arguments.batch}")
         cases = list(dict.fromkeys(case.with_samples(arguments.batch) for case in cases))
     return cases or [ARTICLE]
-
-
-def _environment(settings: Settings) -> dict[str, Any]:
-    versions = {"backprop_xp": __version__, "numpy": np.__version__, "python": sys.version.split()[0]}
-    backend = get_backend(settings.backend)
-    device, machine = report.processor(), f"{report.processor()}, {settings.threads} threads"
-    about: dict[str, Any] = {"processor": device}
-    if contenders.available("torch"):
-        import torch
-
-        versions["torch"] = torch.__version__
-        versions["torch TF32"] = "on" if torch.backends.cuda.matmul.allow_tf32 else "off"
-    if backend.on_gpu:
-        versions["cupy"] = backend.xp.__version__
-        about["gpu"] = found = limits_gpu.describe(backend)
-        device = found["device"]
-        tf32 = f"TF32 in CuPy: {found['TF32 in CuPy']}, in PyTorch: {versions.get('torch TF32', 'not installed')}"
-        machine = f"{device}, {found['multiprocessors']} multiprocessors, {found['memory']}\n"
-        machine += f"clocks: {found['clocks']}; {tf32}"
-    return about | {"device": device, "machine": machine, "versions": versions, "settings": asdict(settings)}
 
 
 class _Progress:

@@ -40,9 +40,13 @@ def measure(backend: Backend) -> Limits:
     """The limits of this backend's device; a second or two on a GPU."""
     with backend.activate():
         cupy = backend.xp
-        return Limits(
-            {dtype: _gemm(cupy, dtype) for dtype in DTYPES}, {dtype: _fma(cupy, dtype) for dtype in DTYPES}, _copy(cupy)
-        )
+        return Limits({dtype: _gemm(cupy, dtype) for dtype in DTYPES}, peak(backend), _copy(cupy))
+
+
+def peak(backend: Backend) -> dict[str, float]:
+    """flop/s of multiply-adds in registers alone, by dtype."""
+    with backend.activate():
+        return {dtype: _fma(backend.xp, dtype) for dtype in DTYPES}
 
 
 def name(backend: Backend) -> str:

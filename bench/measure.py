@@ -1,13 +1,24 @@
-"""Timing contenders against each other: in turn, A B C A B C ..., after a warm-up and a proof of equal gradients."""
+"""Timing contenders against each other: in turn, A B C A B C ..., after a warm-up and a proof of equal gradients.
+
+The clock is read around whole turns. What else the machine did is looked at between rounds (`quiet.py`).
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
+from backprop_xp.bench import allocator
 from backprop_xp.bench.contenders import Contender
+from backprop_xp.bench.quiet import Look, Machine, Spell
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
 
 #: How far a gradient may be from PyTorch's, as the norm of the difference over the norm. float32 sums a million terms
 #: in another order, and units near a kink of relu fall to either side of it.
@@ -21,14 +32,64 @@ SHORTEST = 0.1  # seconds; shorter steps are timed several at a time
 #: PyTorch uses, spin for up to 200 ms after their last task, on processors that are somebody else's turn by then.
 REST = 0.25
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 40
+MOST_SET_ASIDE = 5  # rounds that others disturbed, after which a busy machine is called one
+#: A form that takes so many times what the fastest form of the same contender does, in the last one of so many rounds,
+#: isn't timed any further. The first round may still be one of memory that is taken from the system.
+SLOWER_FORM, AFTER_ROUNDS = 1.1, 2
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Some steps of one contender, one after another.
+
+    Attributes:
+        seconds: of a step.
+        processors: processor time of its process over the time that passed.
+        faults: pages a step that the system had to give.
+    """
+
+    seconds: float
+    processors: float
+    faults: float
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A contender as the rounds see it: in this process or in another.
+
+    Attributes:
+        name, form: the contender's.
+        memory: the setting of its process, see `allocator.py`.
+        turn: does so many steps, after one that isn't timed.
+    """
+
+    name: str
+    form: str
+    memory: str
+    turn: Callable[[int], Turn]
 
 
 @dataclass
 class Timing:
-    """The seconds a step took in each round."""
+    """What one entrant did, round by round.
 
-    contender: Contender
-    seconds: list[float] = field(default_factory=list)
+    Attributes:
+        turns: of the rounds from the first on; all of them, but for a form that was left out as slower.
+        counted: the numbers of those rounds that count, the same for everybody.
+    """
+
+    entrant: Entrant
+    turns: list[Turn] = field(default_factory=list)
+    counted: Sequence[int] = ()
+
+    @property
+    def to_the_end(self) -> bool:
+        return len(self.turns) > max(self.counted)
+
+    @property
+    def seconds(self) -> list[float]:
+        """Of a step, in the rounds that count."""
+        return [self.turns[k].seconds for k in self.counted if k < len(self.turns)]
 
     @property
     def median(self) -> float:
@@ -36,13 +97,30 @@ class Timing:
 
     @property
     def spread(self) -> float:
-        """Half of the distance between the quartiles, over the median."""
-        low, high = np.percentile(self.seconds, [25, 75])
-        return float((high - low) / 2 / self.median)
+        """Half of the distance between the slowest round and the fastest, over the median."""
+        return (max(self.seconds) - min(self.seconds)) / 2 / self.median
 
     def speedup_over(self, other: Timing) -> float:
         """The median of the ratios round by round: slow spells of the machine hit both."""
         return float(np.median(np.array(other.seconds) / np.array(self.seconds)))
+
+
+@dataclass
+class Rounds:
+    """A whole contest.
+
+    Attributes:
+        spells: what the machine did besides, round by round.
+        counted: rounds that others left alone, or all if these are too few.
+        busy: why the figures are not to be quoted, "" if they may be.
+        note: a sentence on rounds that were set aside.
+    """
+
+    timings: list[Timing]
+    spells: list[Spell]
+    counted: list[int]
+    busy: str = ""
+    note: str = ""
 
 
 class WrongGradient(RuntimeError):
@@ -71,44 +149,97 @@ def prove_equal(reference: Contender, others: Sequence[Contender], dtype: str, s
     return worst
 
 
+def here(contender: Contender, memory: str = allocator.DEFAULT) -> Entrant:
+    """A contender of this process."""
+    return Entrant(contender.name, contender.form, memory, partial(take_turn, contender))
+
+
+def take_turn(contender: Contender, count: int, clock: Callable[[], float] = time.perf_counter) -> Turn:
+    """One step that wakes threads and brings data back to the caches, then so many that are timed."""
+    contender.step()
+    faults, used, start = _faults(), time.process_time(), clock()
+    if contender.timer is None:
+        for _ in range(count):
+            contender.step()
+        seconds = clock() - start
+    else:
+        seconds = contender.timer(count)
+    passed = max(clock() - start, 1e-9)
+    return Turn(seconds / count, (time.process_time() - used) / passed, (_faults() - faults) / count)
+
+
 def alternate(
-    contenders: Sequence[Contender],
+    entrants: Sequence[Entrant],
     budget: float,
+    machine: Machine,
     progress: Callable[[float], None] = lambda share: None,
     clock: Callable[[], float] = time.perf_counter,
-) -> list[Timing]:
-    """Time every contender once a round, until the budget of seconds is spent; each has been run before.
+) -> Rounds:
+    """Every entrant's turn once a round, each after a rest, until the budget of seconds is spent.
 
-    A turn is a rest, one step that isn't timed, and steps of SHORTEST seconds in all that are.
+    A turn has steps of SHORTEST seconds. Rounds during which others took processor time are set aside and repeated.
+    When MOST_SET_ASIDE were, and fewer than FEWEST_ROUNDS are left, the machine is called busy, and all count.
 
     Args:
-        budget: seconds for all rounds together; at least FEWEST_ROUNDS are run even so.
+        budget: seconds for all rounds together; FEWEST_ROUNDS are run even so.
+        machine: looked at between rounds.
         progress: told the share of the budget that is spent.
     """
-    repeats = []
-    for contender in contenders:
-        start = clock()
-        contender.step()
-        repeats.append(max(1, int(SHORTEST / max(clock() - start, 1e-9))))
-    timings = [Timing(contender) for contender in contenders]
-    begin = clock()
-    for done in range(MOST_ROUNDS):
-        if done >= FEWEST_ROUNDS and clock() - begin > budget:
-            break
-        for timing, count in zip(timings, repeats):
+    counts = [max(1, int(SHORTEST / max(entrant.turn(1).seconds, 1e-9))) for entrant in entrants]
+    timings = [Timing(entrant) for entrant in entrants]
+    running = list(zip(timings, counts))
+    spells: list[Spell] = []
+    begin, before = clock(), rested_look(machine)
+    while not _enough(spells, clock() - begin > budget):
+        for timing, count in running:
             time.sleep(REST)
-            timing.contender.step()  # wakes its threads, and brings its data back to the caches
-            if timing.contender.timer is not None:
-                timing.seconds.append(timing.contender.timer(count) / count)
-                continue
-            start = clock()
-            for _ in range(count):
-                timing.contender.step()
-            timing.seconds.append((clock() - start) / count)
+            timing.turns.append(timing.entrant.turn(count))
+        after = rested_look(machine)
+        spells.append(machine.between(before, after))
+        before = after
+        if not spells[-1].busy and sum(not spell.busy for spell in spells) == AFTER_ROUNDS:
+            running = [(timing, count) for timing, count in running if not _slower(timing, timings)]
         progress(min(1.0, (clock() - begin) / budget))
-    return timings
+    return _judged(timings, spells)
 
 
-def fastest_form(timings: Sequence[Timing], name: str) -> Timing | None:
-    """Of several forms of one contender the one with the smaller median."""
-    return min((t for t in timings if t.contender.name == name), key=lambda t: t.median, default=None)
+def fastest_form(timings: Sequence[Timing], name: str, memory: str | None = None) -> Timing | None:
+    """Of several forms of one contender, in one memory setting or in any, the one with the smaller median."""
+    mine = [t for t in timings if t.entrant.name == name and memory in (None, t.entrant.memory) and t.to_the_end]
+    return min(mine, key=lambda t: t.median, default=None)
+
+
+def rested_look(machine: Machine) -> Look:
+    """A look at the machine when the threads of the last turn are asleep."""
+    time.sleep(REST)
+    return machine.look()
+
+
+def _enough(spells: Sequence[Spell], spent: bool) -> bool:
+    quiet = sum(not spell.busy for spell in spells)
+    if quiet < FEWEST_ROUNDS:
+        return len(spells) - quiet >= MOST_SET_ASIDE
+    return spent or len(spells) >= MOST_ROUNDS
+
+
+def _slower(timing: Timing, timings: Sequence[Timing]) -> bool:
+    mine = [t for t in timings if (t.entrant.name, t.entrant.memory) == (timing.entrant.name, timing.entrant.memory)]
+    return timing.turns[-1].seconds > SLOWER_FORM * min(t.turns[-1].seconds for t in mine)
+
+
+def _judged(timings: list[Timing], spells: list[Spell]) -> Rounds:
+    quiet = [k for k, spell in enumerate(spells) if not spell.busy]
+    aside = [spell.busy for spell in spells if spell.busy]
+    rounds = Rounds(timings, spells, quiet)
+    if len(quiet) < FEWEST_ROUNDS:
+        rounds.counted = list(range(len(spells)))
+        rounds.busy = f"in {len(aside)} of {len(spells)} rounds the machine did other work ({aside[-1]})"
+    elif aside:
+        rounds.note = f"{len(aside)} of {len(spells)} rounds were set aside and repeated: {aside[-1]}"
+    for timing in timings:
+        timing.counted = rounds.counted
+    return rounds
+
+
+def _faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt if resource else 0

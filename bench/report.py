@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import re
-import tempfile
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backprop_xp.bench import allocator
 from backprop_xp.bench.cases import Case
 from backprop_xp.bench.limits import Limits
+from backprop_xp.bench.quiet import Spell
+from backprop_xp.bench.standing import OURS, Point
+
+from backprop_xp.files import replacing
 
 
 @dataclass
 class Row:
-    """One contender in one case.
+    """One contender in one case, by its fastest form in the memory setting that is better for it.
 
     Attributes:
-        samples_per_second: the median.
-        spread: half the distance between quartiles, over the median.
-        speedup: over PyTorch eager, the median of the ratios round by round; None without PyTorch.
+        samples_per_second: the median over the rounds that count.
+        spread: half the distance between the slowest round and the fastest, over the median.
+        speedup: over PyTorch eager in its best form, the median of the ratios round by round; None without PyTorch.
         extra_bytes: peak memory of a step beyond inputs and parameters; None if not measured.
+        over_rival: over the fastest rival in its best form, in the same way; None without a rival.
+        memory: the better setting, "kept" or "default".
+        by_default: samples/s by the fastest form in default memory; None if not measured.
+        seconds: of a step, in the rounds that count.
+        rounds: every form in every setting, with what each round showed; a slower form has the first ones alone.
     """
 
     contender: str
@@ -32,6 +40,11 @@ class Row:
     spread: float
     speedup: float | None
     extra_bytes: int | None = None
+    over_rival: float | None = None
+    memory: str = allocator.DEFAULT
+    by_default: float | None = None
+    seconds: list[float] = field(default_factory=list)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -40,6 +53,9 @@ class Result:
 
     Attributes:
         notes: sentences on who was left out.
+        busy: why nothing here is to be quoted; empty if it may be.
+        spells: what the machine did besides, round by round.
+        counted: numbers of the rounds that count.
     """
 
     case: Case
@@ -47,13 +63,25 @@ class Result:
     difference: float | None = None
     refused: str = ""
     notes: list[str] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)
+    spells: list[Spell] = field(default_factory=list)
+    counted: list[int] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Case, batch and dtype."""
+        return f"{self.case.name}, {self.case.samples:,} x {self.case.dtype}"
 
 
-HEAD = f"{'':24}{'samples/s':>12}{'spread':>8}{'x PyTorch':>11}{'% GEMM':>8}{'% FMA':>7}{'memory':>11}"
+BUSY = "busy: not to be quoted"
+HEAD = (
+    f"{'':24}{'samples/s':>10}{'spread':>8}{'default':>10}{'x PyTorch':>11}{'x rival':>9}"
+    f"{'% GEMM':>8}{'% FMA':>7}{'memory':>11}"
+)
 
 
 def table(results: list[Result], limits: Limits) -> str:
-    """Text of at most 100 columns."""
+    """Text of at most 100 columns; a line of its own for a busy machine."""
     lines = []
     for result in results:
         case = result.case
@@ -66,25 +94,38 @@ def table(results: list[Result], limits: Limits) -> str:
         else:
             lines.append("  gradients not compared: PyTorch is not installed")
         lines += [f"  {note}" for note in result.notes]
+        lines += [f"  {BUSY}: {reason}" for reason in result.busy]
     return "\n".join(lines[1:])
 
 
 def markdown(results: list[Result], limits: Limits) -> str:
-    """The same as one Markdown table."""
+    """The same as one Markdown table; the cases of a busy machine say so."""
     lines = [
-        "| case | batch | contender | samples/s | x PyTorch eager | % of GEMM | % of FMA peak | extra memory |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| case | batch | contender | samples/s | spread | by default | x PyTorch eager | x fastest rival | % of GEMM "
+        "| % of FMA peak | extra memory |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for result in results:
         case = result.case
         for row in result.rows:
             cells = (
-                case.name, f"{case.samples:,} x {case.dtype}", f"{row.contender} ({row.form})",
-                _rate(row.samples_per_second), _ratio(row.speedup), _share(case, row, limits.gemm),
-                _share(case, row, limits.fma), _bytes(row.extra_bytes),
+                f"{case.name} ({BUSY})" if result.busy else case.name,
+                f"{case.samples:,} x {case.dtype}", f"{row.contender} ({row.form})", _rate(row.samples_per_second),
+                f"{row.spread:.0%}", _rate(row.by_default), _ratio(row.speedup), _ratio(row.over_rival),
+                _share(case, row, limits.gemm), _share(case, row, limits.fma), _bytes(row.extra_bytes),
             )  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def points(results: Sequence[Result]) -> list[Point]:
+    """What claims are made of."""
+    made = []
+    for result in results:
+        seconds = {row.contender: row.seconds for row in result.rows}
+        rivals = {name: times for name, times in seconds.items() if not name.startswith(OURS)}
+        made.append(Point(result.name, seconds.get(OURS, []), rivals, bool(result.busy)))
+    return made
 
 
 def describe(limits: Limits, machine: str) -> str:
@@ -102,21 +143,8 @@ def describe(limits: Limits, machine: str) -> str:
     )
 
 
-def processor() -> str:
-    """What the machine calls its processor."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def write_json(path: Path, results: list[Result], limits: Limits, environment: dict[str, Any]) -> None:
-    """All numbers, to a temporary name and then renamed."""
-    content = {"environment": environment, "limits": asdict(limits), "results": [asdict(result) for result in results]}
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """All numbers."""
     replace_file(path, json.dumps(content, indent=1).encode())
 
 
@@ -127,26 +155,22 @@ def file_name(device: str) -> str:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        file.write(content)
 
 
 def _line(case: Case, row: Row, limits: Limits) -> str:
     name = f"  {row.contender}" + (f" ({row.form})" if row.form not in row.contender else "")
     return (
-        f"{name:24}{_rate(row.samples_per_second):>12}{f'+-{row.spread:.0%}':>8}{_ratio(row.speedup):>11}"
-        f"{_share(case, row, limits.gemm):>8}{_share(case, row, limits.fma):>7}{_bytes(row.extra_bytes):>11}"
+        f"{name:24}{_rate(row.samples_per_second):>10}{f'+-{row.spread:.0%}':>8}{_rate(row.by_default):>10}"
+        f"{_ratio(row.speedup):>11}{_ratio(row.over_rival):>9}{_share(case, row, limits.gemm):>8}"
+        f"{_share(case, row, limits.fma):>7}{_bytes(row.extra_bytes):>11}"
     )
 
 
-def _rate(value: float) -> str:
+def _rate(value: float | None) -> str:
+    if value is None:
+        return "-"
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:.3g} {unit}"

@@ -2,7 +2,8 @@
 
 Three contenders get the same arrays, sizes and seeds: `net.fit` with the settings of `backprop-xp train`; the same
 loop in PyTorch, with the same weights, batches, optimiser and schedule; and scikit-learn's MLP with its own settings.
-Each is told to fit once untimed. Then, seed by seed, they take turns.
+Each is told to fit once untimed. Then, seed by seed, they take turns; a seed during which others took processor time
+is repeated. Memory is kept for everybody alike (`allocator.py`).
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import threadpoolctl
-from backprop_xp.bench import contenders, measure
+from backprop_xp.bench import allocator, contenders, measure, standing
+from backprop_xp.bench.quiet import Machine, Spell
+from backprop_xp.bench.report import BUSY
+from backprop_xp.bench.standing import OURS, Point
 
 from backprop_xp.data import Classes, Recipe, read, recipe
 from backprop_xp.data.recipe import Prepared
@@ -55,6 +60,9 @@ class Row:
         predict: seconds for all rows of the set.
         score: on the held-out rows: the share of right answers, or R^2; the mean, as rows are few.
         speedup: of fitting, over the PyTorch loop, seed by seed.
+        fits: seconds of the whole run, seed by seed.
+        spells: what the machine did besides, seed by seed.
+        busy: why nothing here is to be quoted; empty if it may be.
     """
 
     case: str
@@ -65,6 +73,9 @@ class Row:
     score: float
     steps: int
     speedup: float | None = None
+    fits: list[float] = field(default_factory=list)
+    spells: list[Spell] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)
 
 
 Progress = Callable[[str, float], None]
@@ -81,12 +92,24 @@ def run(
     seeds: Sequence[int] = SEEDS,
     progress: Progress = lambda what, share: None,
     settings: Recipe = DEFAULT,
+    machine: Machine | None = None,
 ) -> list[Row]:
-    """Every contender in every case."""
+    """Every contender in every case; ``machine`` tells whether others computed meanwhile, by default the real one."""
+    allocator.keep()
     rows: list[Row] = []
     for case in cases:
-        rows += _case(case, threads, seeds, progress, settings)
+        rows += _case(case, threads, seeds, progress, settings, machine or Machine(threads))
     return rows
+
+
+def points(rows: Sequence[Row]) -> list[Point]:
+    """What claims are made of: the time of fitting."""
+    made = []
+    for case in dict.fromkeys(row.case for row in rows):
+        fits = {row.contender: row.fits for row in rows if row.case == case}
+        busy = any(row.busy for row in rows if row.case == case)
+        made.append(Point(case, fits.pop(OURS), fits, busy))
+    return made
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -101,6 +124,8 @@ def table(rows: Sequence[Row]) -> str:
                 f"  {row.contender:22}{f'{row.fit:.3f} s':>10}{f'{row.to_loss:.3f} s':>12}"
                 f"{f'{1e3 * row.predict:.2f} ms':>11}{row.score:>9.4f}{row.steps:>8}{speedup:>11}"
             )
+        reasons = dict.fromkeys(reason for row in rows if row.case == case for reason in row.busy)
+        lines += [f"  {BUSY}: {reason}" for reason in reasons]
     return "\n".join(lines)
 
 
@@ -187,27 +212,39 @@ EVERYBODY: dict[str, Callable[[Prepared, Recipe], Fit]] = {
 }
 
 
-def _case(case: str, threads: int, seeds: Sequence[int], progress: Progress, settings: Recipe) -> list[Row]:
+def _case(
+    case: str, threads: int, seeds: Sequence[int], progress: Progress, settings: Recipe, machine: Machine
+) -> list[Row]:
     frame = read(case)
     names = [name for name in EVERYBODY if name != "PyTorch loop" or contenders.available("torch")]
     measured: dict[str, list[tuple[float, float, float, float, int]]] = {name: [] for name in names}
+    spells: list[Spell] = []
     if "PyTorch loop" in names:
         import torch
 
         torch.set_num_threads(threads)
     with threadpoolctl.threadpool_limits(threads, "blas"):
-        for done, seed in enumerate((seeds[0], *seeds)):  # the first is the warm-up
-            progress(f"training on {case}", done / (len(seeds) + 1))
+        _turns(frame, names, Recipe(**{**vars(settings), "seed": seeds[0]}))  # the warm-up
+        repeats = measure.MOST_SET_ASIDE
+        for done, seed in enumerate(seeds):
+            progress(f"training on {case}", done / len(seeds))
             mine = Recipe(**{**vars(settings), "seed": seed})
-            data = recipe.prepare(frame, SET_TARGET, mine)
-            fits = {}
-            for name in names:
-                time.sleep(measure.REST)
-                fits[name] = EVERYBODY[name](data, mine)
-            reached = max(min(fit.losses) for fit in fits.values())
-            for name, fit in fits.items():
-                if done:
-                    measured[name].append(_measure(data, fit, reached))
+            while True:
+                before = measure.rested_look(machine)
+                turns = _turns(frame, names, mine)
+                spell = machine.between(before, measure.rested_look(machine))
+                if not spell.busy or not repeats:
+                    break
+                repeats -= 1
+            spells.append(spell)
+            for name, turn in turns.items():
+                measured[name].append(turn)
+    disturbed = [spell.busy for spell in spells if spell.busy]
+    busy = (
+        [f"with {len(disturbed)} of {len(spells)} seeds the machine did other work ({disturbed[-1]})"]
+        if disturbed
+        else []
+    )
     rows = []
     for name in names:
         fit, to_loss, predict, _, steps = (float(np.median(column)) for column in zip(*measured[name]))
@@ -216,8 +253,20 @@ def _case(case: str, threads: int, seeds: Sequence[int], progress: Progress, set
         if "PyTorch loop" in names:
             ratios = [theirs[0] / mine[0] for theirs, mine in zip(measured["PyTorch loop"], measured[name])]
             speedup = float(np.median(ratios))
-        rows.append(Row(case, name, fit, to_loss, predict, score, int(steps), speedup))
+        fits = [run[0] for run in measured[name]]
+        rows.append(Row(case, name, fit, to_loss, predict, score, int(steps), speedup, fits, spells, list(busy)))
     return rows
+
+
+def _turns(frame: Any, names: Sequence[str], settings: Recipe) -> dict[str, tuple[float, float, float, float, int]]:
+    """One after another, each after a rest."""
+    data = recipe.prepare(frame, SET_TARGET, settings)
+    fits = {}
+    for name in names:
+        time.sleep(measure.REST)
+        fits[name] = EVERYBODY[name](data, settings)
+    reached = max(min(fit.losses) for fit in fits.values())
+    return {name: _measure(data, fit, reached) for name, fit in fits.items()}
 
 
 def _measure(data: Prepared, fit: Fit, reached: float) -> tuple[float, float, float, float, int]:
@@ -237,4 +286,5 @@ def _measure(data: Prepared, fit: Fit, reached: float) -> tuple[float, float, fl
 if __name__ == "__main__":
     from backprop_xp import threads
 
-    print(table(run(threads=threads.count(), seeds=MANY_SEEDS)))
+    rows = run(threads=threads.count(), seeds=MANY_SEEDS)
+    print(table(rows) + "\n" + standing.sentence(points(rows), "sets, by the time of fit"))

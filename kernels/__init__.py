@@ -18,6 +18,15 @@ def source(name: str) -> str:
     return _expand(name, set())
 
 
+def without_headers(text: str) -> str:
+    """A text that begins with :func:`source` of a header, with one ``#include`` line in its place."""
+    names = [path.name for path in FOLDER.glob("*.h") if text.startswith(source(path.name))]
+    if not names:
+        return text
+    longest = max(names, key=lambda name: len(source(name)))
+    return f'#include "{longest}"\n' + text[len(source(longest)) :].lstrip("\n")
+
+
 def _expand(name: str, seen: set[str]) -> str:
     if name in seen:
         return ""

@@ -7,7 +7,7 @@
 //
 // Signals stand feature by feature, with a gap behind each row so that the rows which the threads of a warp read at once
 // lie in different banks. Weights are read through the caches from a copy in which they stand twice, transposed and not,
-// both with zeros up to whole vectors (Packed). What these zeros give is thrown away, it never meets real features.
+// both with zeros up to whole vectors (Packed). What is computed from these zeros is not stored.
 //
 // Net (net.h) has these constants too, which the Python side chooses:
 //   rows          samples in a tile

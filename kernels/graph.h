@@ -1,6 +1,7 @@
 #pragma once
 #include "panels.h"
-// Steps of a compiled pass over a graph, for one tile of samples: backprop_xp/jit/graph.py strings them together.
+// Steps of a compiled pass over a graph, for one tile of samples: backprop_xp/jit/graph_source.py strings them
+// together.
 //
 // Values stand in panels as in panels.h. `features` counts real ones; element-wise steps also go over those that only
 // fill a panel, which nothing reads. `add` says whether a result is added to what is there.
@@ -136,7 +137,7 @@ template <int R, class S> static void graph_join(int features, const S* part, in
     for (int s = 0; s < used; ++s) to[s * V] = from[s * V];
   }
 }
-/// And back.
+/// The gradient of a concatenation, from `at` on, to the gradient of one of its pieces.
 template <int R, class S> static void graph_split(int features, const S* whole, int at, S* part, int used, bool add) {
   constexpr int V = panel<S>;
   for (int i = 0; i < features; ++i) {
@@ -206,7 +207,7 @@ template <class Graph> double graph_run(const GraphArgs& args, i64 first, i64 co
   using S = typename Graph::S;
   constexpr int R = Graph::rows;
   double loss = 0;
-  for (i64 at = 0; at < count; at += R) {
+  for (i64 at = 0; at < count && !args.wide.stopped(); at += R) {
     const int valid = count - at < R ? int(count - at) : R;
     const int used = (valid + product_rows - 1) / product_rows * product_rows;
     const WideTile<S> tile{&args.wide, (const S*)args.wide.scalars, first + at, valid, used, at > 0, &loss};
@@ -225,5 +226,6 @@ template <int R, class S> static void graph_input(const GraphArgs& args, int k, 
   BPX_ENTRY double bpx_graph(const bpx::GraphArgs* args, bpx::i64 first, bpx::i64 count, void* memory, void* grads) {  \
     return bpx::graph_run<GRAPH>(*args, first, count, memory, grads);                                                  \
   }                                                                                                                    \
+  BPX_SIZE_OF(GraphArgs)                                                                                               \
   BPX_ENTRY bpx::i64 bpx_graph_panel() { return bpx::panel<GRAPH::S>; }                                                \
   BPX_ENTRY bpx::i64 bpx_graph_weight_rows() { return bpx::weight_rows; }

@@ -408,4 +408,5 @@ inline i64 wrong_class(const i64* y, i64 n, i64 classes) {
   BPX_ENTRY bpx::i64 bpx_matrices_run(bpx::Matrices* m) { return bpx::MatrixCall<S>(*m).run(); }                       \
   BPX_ENTRY bpx::i64 bpx_matrices_wrong_class(const bpx::i64* y, bpx::i64 n, bpx::i64 classes) {                       \
     return bpx::wrong_class(y, n, classes);                                                                            \
-  }
+  }                                                                                                                    \
+  BPX_SIZE_OF(MatrixLayer) BPX_SIZE_OF(Matrices)

@@ -28,7 +28,7 @@ struct Args {
   double* losses;               // (chunks,): each chunk's sum of weight * loss
   i64 first, last;              // chunks first .. last - 1 are to do; sums and losses begin at chunk `first`
   i64 next;                     // the next chunk to hand out; starts at `first`
-  i64 stop;                     // set it, and threads return after the chunk they are at; 2: one found no memory
+  i64* stop;                    // raise it, and threads return after the chunk they are at; 2: one found no memory
 };
 
 /// What one thread works in.
@@ -109,7 +109,7 @@ template <class Net> void run_forward(const Args& args, i64 chunk) {
 
 /// Works on chunks until none is left; any number of threads may do so at once.
 template <class Op> BPX_FN void for_chunks(Args* args, Op op) {
-  while (!__atomic_load_n(&args->stop, __ATOMIC_RELAXED)) {
+  while (!__atomic_load_n(args->stop, __ATOMIC_RELAXED)) {
     const i64 chunk = __atomic_fetch_add(&args->next, 1, __ATOMIC_RELAXED);
     if (chunk >= args->last) return;
     op(chunk);
@@ -119,7 +119,7 @@ template <class Op> BPX_FN void for_chunks(Args* args, Op op) {
 template <class Net> void run_backprop(Args* args) {
   void* const memory = __builtin_malloc(sizeof(Workspace<Net>) + 64);
   if (!memory) {
-    __atomic_store_n(&args->stop, 2, __ATOMIC_RELAXED);
+    __atomic_store_n(args->stop, 2, __ATOMIC_RELAXED);
     return;
   }
   auto& work = *(Workspace<Net>*)(((unsigned long long)memory + 63) / 64 * 64);
@@ -127,11 +127,12 @@ template <class Net> void run_backprop(Args* args) {
   __builtin_free(memory);
 }
 
+constexpr int tree_levels = 41;  // enough for 2^40 chunks
 /// A sum of chunks, taken in order, in a tree like a binary counter: a level holds the sum of 2^level chunks.
 struct Tree {
   i64 params, count;
-  void* levels;    // (40, params)
-  double* losses;  // (40,)
+  void* levels;    // (tree_levels, params)
+  double* losses;  // (tree_levels,)
 };
 template <class S> void tree_add(Tree* tree, const void* sums, const double* losses, i64 chunks) {
   const i64 P = tree->params;
@@ -163,7 +164,7 @@ template <class S> double tree_total(const Tree* tree, void* out) {
   double loss = 0;
   for (i64 p = 0; p < P; ++p) sums[p] = S(0);
   bool any = false;
-  for (int l = 0; l < 40; ++l) {
+  for (int l = 0; l < tree_levels; ++l) {
     if (!(tree->count >> l & 1)) continue;
     const S* const level = (const S*)tree->levels + l * P;
     for (i64 p = 0; p < P; ++p) sums[p] = any ? level[p] + sums[p] : level[p];
@@ -183,8 +184,10 @@ template <class S> double tree_total(const Tree* tree, void* out) {
   BPX_ENTRY void bpx_tree_add(bpx::Tree* tree, const void* sums, const double* losses, bpx::i64 chunks) {       \
     bpx::tree_add<NET::S>(tree, sums, losses, chunks);                                                          \
   }                                                                                                             \
-  BPX_ENTRY double bpx_tree_total(const bpx::Tree* tree, void* sums) { return bpx::tree_total<NET::S>(tree, sums); }
+  BPX_ENTRY double bpx_tree_total(const bpx::Tree* tree, void* sums) { return bpx::tree_total<NET::S>(tree, sums); } \
+  BPX_SIZE_OF(Args) BPX_SIZE_OF(Tree)
 #define BPX_FORWARD(NET)                                                                                        \
   BPX_ENTRY void bpx_forward(bpx::Args* args) {                                                                 \
     bpx::for_chunks(args, [=](bpx::i64 chunk) { bpx::run_forward<NET>(*args, chunk); });                        \
-  }
+  }                                                                                                             \
+  BPX_SIZE_OF(Args)

@@ -7,7 +7,8 @@ namespace bpx {
 template <class S> constexpr int panel = BPX_VECTOR_BYTES / int(sizeof(S));
 template <class S> constexpr int panels(int features) { return (features + panel<S> - 1) / panel<S>; }
 
-/// How many sums a product keeps in registers: samples (or outputs) by panels.
+/// How many sums a product keeps in registers: samples (or outputs) by panels. Calculated: with the operands they fill the
+/// 32 (16 where registers are narrower) vector registers.
 #if BPX_VECTOR_BYTES == 64
 constexpr int product_rows = 6, product_panels = 4, weight_rows = 8, weight_panels = 3;
 #elif BPX_VECTOR_BYTES == 32
@@ -16,7 +17,7 @@ constexpr int product_rows = 3, product_panels = 4, weight_rows = 4, weight_pane
 constexpr int product_rows = 3, product_panels = 4, weight_rows = 2, weight_panels = 2;  // a panel holds 2 doubles
 #endif
 #define BPX_UNROLL_SOME _Pragma("GCC unroll 4")
-constexpr int product_depth = 128;  // features after which the other operand would leave the first-level cache
+constexpr int product_depth = 128;  // features, after which the other operand would leave the first-level cache; calculated
 
 /// to[n][s] (+)= sum over k of a[k][s] * b[n][k], for MR samples at a time: the rows of a and `to` are samples.
 template <int NB, class S>

@@ -25,6 +25,9 @@ struct WideArgs {
   double scale;
   void* output;         // (n, out) contiguous: forward
   void* x_grad;         // (n, in) contiguous, if Net::input_grad
+  const i64* stop;      // raised, and the pass returns soon, with any result; may be null
+
+  bool stopped() const { return stop && __atomic_load_n(stop, __ATOMIC_RELAXED); }
 };
 
 // ---- one tile -----------------------------------------------------------------------------------------------------
@@ -37,6 +40,8 @@ template <class S> struct WideTile {
   int used;    // valid, filled up to whole blocks of product()
   bool add;    // to the gradients, which the first tile of a chunk writes
   double* loss;
+
+  bool stopped() const { return args->stopped(); }
 };
 
 /// Rows of a strided matrix into panels, and back.

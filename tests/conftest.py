@@ -17,9 +17,20 @@ ENGINES = ["layered", "tiled", "fused"]
 
 @pytest.fixture(autouse=True)
 def on_the_host(request, monkeypatch):
-    """Nets without an explicit backend are NumPy's, except in GPU tests."""
-    if "gpu" not in request.keywords:
+    """Nets without an explicit backend are NumPy's, except in GPU tests, which need a device."""
+    if "gpu" in request.keywords:
+        request.getfixturevalue("cupy")
+    else:
         monkeypatch.setenv("BACKPROP_XP_BACKEND", "numpy")
+
+
+@pytest.fixture
+def cupy():
+    """CuPy on a CUDA device that answers, or on an emulation of one."""
+    cupy = pytest.importorskip("cupy")
+    if not cupy.cuda.is_available():
+        pytest.fail("the GPU tests were asked for, and no CUDA device answers")
+    return cupy
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The benchmark: honest contenders, the proof before the speed, turns, and files whole or not at all."""
+"""The benchmark: honest contenders, the proof before the speed, tables and pictures, and files whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,16 +7,29 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from backprop_xp.bench import ablation, cases, contenders, limits, limits_gpu, measure, memory, plot, report
+from backprop_xp.bench import (
+    ablation,
+    cases,
+    contenders,
+    latency,
+    limits,
+    limits_gpu,
+    measure,
+    memory,
+    plot,
+    report,
+    settings,
+)
 from backprop_xp.bench import run as bench_run
 from backprop_xp.bench.contenders import Contender
+from machines import BUSY, OTHERS, QUIET
 
 from backprop_xp import cli, get_backend
 
 torch = pytest.importorskip("torch")
 
 SMALL = [replace(case, samples=96) for case in cases.DEFAULT]
-SETTINGS = bench_run.Settings(threads=1, budget=0.01, memory=False)
+SETTINGS = settings.Settings(threads=1, budget=0.01, memory=False)
 LIMITS = limits.Limits({"float32": 1e11, "float64": 5e10}, None, 1e10)
 
 
@@ -70,12 +83,12 @@ def test_a_wrong_gradient_is_never_equal(wrong):
 def test_no_speed_is_shown_for_a_wrong_gradient(monkeypatch):
     original = contenders.ours
 
-    def cheating(*arguments):
-        made = original(*arguments)
+    def cheating(*arguments, **options):
+        made = original(*arguments, **options)
         return Contender(made.name, made.form, made.step, lambda: [2 * a for a in made.results()])
 
     monkeypatch.setattr(contenders, "ours", cheating)
-    result = bench_run.run_case(SMALL[0], SETTINGS)
+    result = bench_run.run_case(SMALL[0], SETTINGS, machine=QUIET)
     assert result.rows == []
     assert "backprop_xp: its loss is" in result.refused
     text = report.table([result], LIMITS)
@@ -83,32 +96,34 @@ def test_no_speed_is_shown_for_a_wrong_gradient(monkeypatch):
     assert " M " not in text
 
 
-def test_contenders_take_turns():
-    log: list[str] = []
-    now = iter(range(10**6))
-    measure.alternate([fake("a", [], log), fake("b", [], log)], 10.0, clock=lambda: float(next(now)))
-    assert log[:2] == ["a", "b"]
-    turns = log[2:]
-    assert turns == ["a", "a", "b", "b"] * (len(turns) // 4)  # a step to wake up, and one that is timed
-    assert len(log) >= 2 * measure.FEWEST_ROUNDS
+@pytest.fixture
+def without_rest(monkeypatch):
+    monkeypatch.setattr(measure, "REST", 0.0)
 
 
-def test_statistics():
-    a, b = (measure.Timing(fake(name, []), seconds) for name, seconds in (("a", [1.0, 2, 3]), ("b", [2.0, 4, 9])))
-    assert (a.median, b.median) == (2, 4)
-    assert a.speedup_over(b) == 2
-    assert measure.fastest_form([b, a, measure.Timing(fake("a", [], form="g"), [0.5])], "a").contender.form == "g"
-    assert measure.fastest_form([], "a") is None
-
-
-def test_a_result_has_everything_the_table_shows():
-    result = bench_run.run_case(SMALL[0], SETTINGS)
+def test_a_result_has_everything_the_table_shows(without_rest):
+    result = bench_run.run_case(SMALL[0], SETTINGS, machine=QUIET)
     assert [row.contender for row in result.rows] == ["backprop_xp", contenders.EAGER]
     assert result.difference < measure.TOLERANCE["float32"]
+    assert result.busy == []
     text = report.table([result], LIMITS)
     assert all(len(line) <= 100 for line in text.splitlines())
     assert "gradients equal PyTorch's" in text
-    assert report.markdown([result], LIMITS).count("| article's net |") == 2
+    assert report.BUSY not in text
+    marked = report.markdown([result], LIMITS)
+    assert marked.count("| article's net |") == 2
+    assert report.BUSY not in marked
+    (point,) = report.points([result])
+    assert (point.what, list(point.rivals), point.busy) == ("article's net, 96 x float32", [contenders.EAGER], False)
+    assert len(point.ours) == len(point.rivals[contenders.EAGER]) == measure.FEWEST_ROUNDS
+
+
+def test_figures_of_a_busy_machine_are_not_to_be_quoted(without_rest):
+    result = bench_run.run_case(SMALL[0], SETTINGS, machine=BUSY)
+    text, marked = report.table([result], LIMITS), report.markdown([result], LIMITS)
+    assert f"busy: not to be quoted: in 5 of 5 rounds the machine did other work ({OTHERS})" in text
+    assert marked.count("| article's net (busy: not to be quoted) |") == 2
+    assert report.points([result])[0].busy
 
 
 def test_memory_is_that_of_the_batch():
@@ -122,7 +137,10 @@ def test_memory_is_that_of_the_batch():
 
 
 def test_limits_are_measured():
-    measured = limits.measure(1, size=128)
+    with limits.peak_loop() as peak:
+        measured = limits.measure(1, peak, size=128)
+        again = peak(1)
+    assert measured.with_peak(again).fma == (again and {d: max(again[d], measured.fma[d]) for d in again})
     assert measured.gemm["float32"] > 1e8
     assert measured.copy > 1e8
     if measured.fma is not None:
@@ -138,18 +156,59 @@ def test_what_each_step_brings(monkeypatch):
     assert len(text.splitlines()) == len(steps) + 1
 
 
-def test_a_picture(tmp_path):
-    pytest.importorskip("matplotlib")
-    results = [bench_run.run_case(cases.ARTICLE.with_samples(n), SETTINGS) for n in (1, 8)]
-    plot.throughput(tmp_path / "throughput.png", {"batch": results})
+def test_a_picture_says_what_it_shows(tmp_path, without_rest, monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    shown = []
+    monkeypatch.setattr(pyplot, "close", shown.append)
+    other = cases.Case("3-7-2", (3, 7, 2), ("tanh", "identity"), 8, "float64")
+    families = {"batch": [other.with_samples(n) for n in (1, 8)], "depth": [case.with_samples(8) for case in cases.DEPTHS],
+                "width": [cases.WIDTHS[0].with_samples(8)]}  # fmt: skip
+    quick = replace(SETTINGS, engines=("layered",))
+    results = {
+        family: [bench_run.run_case(case, quick, machine=QUIET) for case in some[:2]]
+        for family, some in families.items()
+    }
+    results["width"][0].busy.append("others computed")
+    plot.throughput(tmp_path / "throughput.png", results, "Some Processor, 2 threads, 2026-01-31")
     assert (tmp_path / "throughput.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == ["throughput.png"]
+    (figure,) = shown
+    assert figure.get_suptitle() == "Some Processor, 2 threads, 2026-01-31"
+    assert [axis.get_xlabel() for axis in figure.axes] == [
+        "samples in a batch, 3-7-2", "layers, 16 wide", "width of the hidden layers, w-w-w-10"
+    ]  # fmt: skip
+    assert [axis.get_title() for axis in figure.axes] == [
+        "over batch: float64, tanh, identity", "over depth: float32, tanh, identity",
+        "over width: float32, tanh, identity (busy: not to be quoted)",
+    ]  # fmt: skip
+
+
+def test_sweeps_show_what_a_user_gets_beside_rivals(without_rest, monkeypatch):
+    monkeypatch.setattr(bench_run, "BATCHES", (8,))
+    monkeypatch.setattr(bench_run, "WIDTHS", (cases.WIDTHS[0].with_samples(8),))
+    monkeypatch.setattr(bench_run, "DEPTHS", ())
+    monkeypatch.setattr(measure, "SHORTEST", 0.0)
+    everything = replace(SETTINGS, engines=("auto", "tiled", "layered"))
+    swept = bench_run.sweeps(everything, machine=BUSY)
+    assert {family: len(results) for family, results in swept.items()} == {"batch": 1, "width": 1, "depth": 0}
+    for result in swept["batch"] + swept["width"]:
+        assert [row.contender for row in result.rows] == ["backprop_xp", contenders.EAGER]
+
+
+@pytest.mark.parametrize("machine", [QUIET, BUSY])
+def test_latency_is_proven_and_says_whether_to_quote_it(machine, without_rest):
+    rounds = latency.run(1e-9, machine)
+    text = latency.table(rounds, "kept")
+    assert len(rounds.spells) == measure.FEWEST_ROUNDS
+    assert "memory: kept" in text
+    assert "PyTorch eager" in text
+    assert (report.BUSY in text) == (machine is BUSY) == ("no claim" in text)
 
 
 def test_files_are_whole_or_not_there(tmp_path, monkeypatch):
     target = tmp_path / "results.json"
     report.replace_file(target, b"old")
-    monkeypatch.setattr(report.os, "replace", lambda *names: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr("os.replace", lambda *names: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space left"):
         report.replace_file(target, b"new")
     assert target.read_bytes() == b"old"
@@ -195,7 +254,7 @@ def test_on_a_gpu_the_devices_clock_is_used():
     reference = contenders.torch_eager(cases.ARTICLE.with_samples(64), "nn")
     measure.prove_equal(reference, [contender], "float32")
     assert contender.timer(2) >= 0
-    (timing,) = measure.alternate([contender], 0.01)
+    (timing,) = measure.alternate([measure.here(contender)], 0.01, QUIET).timings
     assert len(timing.seconds) >= measure.FEWEST_ROUNDS
 
 

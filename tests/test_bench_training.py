@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from backprop_xp.bench import training
+from backprop_xp.bench import measure, report, training
 from backprop_xp.bench.training import Fit
+from machines import OTHERS, QUIET, Scripted
 
 from backprop_xp.data import Recipe, read, recipe
 
@@ -35,7 +36,7 @@ def test_scikit_learns_loss_is_ours(case):
 
 def test_rows_and_table(monkeypatch):
     monkeypatch.setattr(training.measure, "REST", 0.0)
-    rows = training.run(("iris", "diabetes"), 1, seeds=(0, 1), settings=EXACT)
+    rows = training.run(("iris", "diabetes"), 1, seeds=(0, 1), settings=EXACT, machine=QUIET)
     assert [(row.case, row.contender) for row in rows] == [
         (case, name) for case in ("iris", "diabetes") for name in training.EVERYBODY
     ]
@@ -47,6 +48,24 @@ def test_rows_and_table(monkeypatch):
     text = training.table(rows)
     assert all(len(line) <= 100 for line in text.splitlines())
     assert text.count("scikit-learn") == 2
+    assert report.BUSY not in text
+    assert [(point.what, len(point.ours), list(point.rivals)) for point in training.points(rows)] == [
+        (case, 2, ["PyTorch loop", "scikit-learn"]) for case in ("iris", "diabetes")
+    ]
+
+
+@pytest.mark.parametrize("disturbed", [1, measure.MOST_SET_ASIDE, 99])
+def test_a_seed_during_which_others_computed_is_repeated(disturbed, monkeypatch):
+    monkeypatch.setattr(training.measure, "REST", 0.0)
+    machine = Scripted(busy=[True] * disturbed)
+    rows = training.run(("iris",), 1, seeds=(0, 1), settings=EXACT, machine=machine)
+    assert len(machine.seen) == 2 + min(disturbed, measure.MOST_SET_ASIDE)
+    assert [len(row.fits) for row in rows] == [2, 2, 2]
+    hopeless = disturbed > measure.MOST_SET_ASIDE
+    assert any(point.busy for point in training.points(rows)) == hopeless
+    assert (
+        f"{report.BUSY}: with 2 of 2 seeds the machine did other work ({OTHERS})" in training.table(rows)
+    ) == hopeless
 
 
 def test_the_same_loss_is_one_that_all_reach():

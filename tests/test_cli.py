@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from backprop_xp.bench import contenders, limits
 
-from backprop_xp import ACTIVATIONS, LOSSES, __version__, check, cli
+from backprop_xp import ACTIVATIONS, LOSSES, __version__, check, cli, environment
 from backprop_xp.jit import cache
 
 
@@ -52,6 +54,17 @@ def test_info(capsys):
     for what in ("backprop_xp", "numpy", "backend", "C++ compiler", "kernel cache", "threads"):
         assert what in out
     assert np.__version__ in out
+
+
+def test_info_in_an_odd_environment(capsys, monkeypatch):
+    monkeypatch.setenv("BACKPROP_XP_BACKEND", "abacus")
+    monkeypatch.setenv("BACKPROP_XP_CACHE", "/nonexistent\n")
+    monkeypatch.setenv("CXX", '"')
+    environment._parsed.cache_clear()
+    assert run("info") == 0
+    out = capsys.readouterr().out
+    assert "BACKPROP_XP_BACKEND must be auto, numpy, cupy or cupy:N, got 'abacus'" in out
+    assert "which is no command: No closing quotation" in out
 
 
 def test_info_without_a_compiler(capsys, monkeypatch):
@@ -103,8 +116,45 @@ def test_bench_prints_a_table_and_writes_files(capsys, tmp_path):
     assert result["rows"][-1]["speedup"] == 1.0
     assert content["limits"]["gemm"]["float32"] > 0
     assert content["environment"]["settings"]["threads"] == 1
-    assert files["markdown"].read_text().count("\n") == 5
+    assert files["markdown"].read_text().splitlines()[0] in out.splitlines()
+    assert files["markdown"].read_text().count("| 3-4-2") == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results.markdown"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--json", "none/x"), "none/x: there is no folder"),
+        (("--json", "pipe"), "pipe: a pipe stands there"),
+        (("--json", ""), "a folder stands there"),
+        (("--markdown", "folder"), "folder: a folder stands there"),
+        (("--json", "x", "--markdown", "./x"), "--markdown would write over --json"),
+        (("--plot", "folder"), "folder: a folder stands there"),
+        (("--results", "pipe/x"), "pipe/x"),
+        (("--net", ""), "''"),
+        (("--engines", ""), "''"),
+        (("--backend", ""), "unknown backend ''"),
+    ],
+    ids=" ".join,
+)
+def test_bench_refuses_before_it_measures(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo("pipe")
+    monkeypatch.setattr(limits, "measure", lambda threads: pytest.fail("it was measured"))
+    assert run("bench", *arguments) == 1
+    streams = capsys.readouterr()
+    assert streams.out == "" and streams.err.count("\n") == 1
+    assert message in streams.err
+    assert sorted(os.listdir()) == ["folder", "pipe"]
+
+
+def test_bench_needs_matplotlib_for_its_picture(capsys, monkeypatch, tmp_path):
+    found = contenders.available
+    monkeypatch.setattr(contenders, "available", lambda name: name != "matplotlib" and found(name))
+    monkeypatch.setattr(limits, "measure", lambda threads: pytest.fail("it was measured"))
+    assert run("bench", "--plot", str(tmp_path / "p.png")) == 1
+    assert "--plot needs matplotlib" in capsys.readouterr().err
 
 
 MISTAKES = [

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import subprocess
+import sys
+import tempfile
 
 import numpy as np
 import pandas
 import pytest
 
 from backprop_xp import cli
+from backprop_xp.data import Model, command
 
 TABLE = "size,colour,price\n" + "".join(f"{i},{'red' if i % 3 else 'blue'},{2.5 * i + i % 3}\n" for i in range(40))
 
@@ -19,6 +24,9 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "houses.csv").write_text(TABLE)
     return tmp_path
+
+
+PROGRAM = (sys.executable, "-m", "backprop_xp")
 
 
 def run(*arguments):
@@ -83,8 +91,9 @@ MISTAKES = [
     ((*TRAIN, "--target", "price", "--batch-size", "0"), "batch_size"),
     ((*TRAIN, "--target", "price", "--lr", "1e30", "--epochs", "3"), "try a smaller --lr"),
     ((*TRAIN, "--target", "price", "--validation", "2"), "between 0 and 1, got 2.0"),
+    ((*TRAIN, "--target", "price", "--seed", "-1"), "seed must be an integer from 0 on, got -1"),
     ((*TRAIN, "--target", "price", "--ignore", "size,colour"), "no column is left to learn from"),
-    ((*TRAIN, "--target", "price", "--model", "none/m"), "there is no folder none for m"),
+    ((*TRAIN, "--target", "price", "--model", "none/m"), "none/m: there is no folder "),
     (("train", "--data", "none.csv", "--target", "y"), "none.csv"),
     (("train", "--data", "digit"), "unknown data 'digit'; did you mean 'digits'?"),
     (("predict", "houses.csv", "houses.csv"), "houses.csv is no whole safetensors file"),
@@ -114,6 +123,176 @@ def test_an_unseen_label_says_where(capsys, folder):
     assert streams.err == (
         "backprop-xp: row 3, column 'colour': 'green' was not seen in training; known are blue, red\n"
     )
+
+
+QUICK = (*TRAIN, "--target", "price", "--epochs", 1)
+
+
+def never(*arguments):
+    pytest.fail("it was trained")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+class TestWhatIsWritten:
+    """All of it is checked before the training, and the model outlives whatever fails after it."""
+
+    @pytest.mark.parametrize("option", ["--model", "--plot"])
+    @pytest.mark.parametrize(
+        "path, message",
+        [
+            ("folder", "a folder stands there"),
+            ("pipe", "a pipe stands there"),
+            ("link", "a pipe stands there"),
+            ("none/m", "there is no folder"),
+            ("houses.csv/m", "Not a directory"),
+            ("loop", "symbolic links"),
+            ("", "names no file"),
+            ("m" * 300, "too long"),
+            ("houses.csv", "would write over --data"),
+            ("./houses.csv", "would write over --data"),
+            ("folder/../houses.csv", "would write over --data"),
+            ("symbolic", "would write over --data"),
+            ("hard", "would write over --data"),
+        ],
+    )
+    def test_is_refused_at_once(self, option, path, message, capsys, folder, monkeypatch):
+        (folder / "folder").mkdir()
+        os.mkfifo("pipe")
+        os.symlink("pipe", "link")
+        os.symlink("loop", "loop")
+        os.symlink("houses.csv", "symbolic")
+        os.link("houses.csv", "hard")
+        before = sorted(os.listdir())
+        monkeypatch.setattr(command, "train", never)
+        assert run(*QUICK, option, path) == 1
+        streams = capsys.readouterr()
+        assert streams.out == "" and streams.err.count("\n") == 1
+        assert message in streams.err
+        assert sorted(os.listdir()) == before
+        assert (folder / "houses.csv").read_text() == TABLE
+
+    def test_model_and_picture_are_two_files(self, capsys, monkeypatch):
+        monkeypatch.setattr(command, "train", never)
+        assert run(*QUICK, "--model", "m", "--plot", "./m") == 1
+        assert "--plot would write over --model" in capsys.readouterr().err
+
+    def test_without_safetensors(self, capsys, monkeypatch):
+        monkeypatch.setattr(command, "train", never)
+        monkeypatch.setitem(sys.modules, "safetensors", None)
+        assert run(*QUICK) == 1
+        assert "pip install 'backprop-xp[exchange]'" in capsys.readouterr().err
+
+    @pytest.mark.filterwarnings("default")
+    def test_without_matplotlib_there_is_a_model(self, capsys, monkeypatch, folder):
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+        assert run(*QUICK) == 1
+        streams = capsys.readouterr()
+        assert streams.out.endswith("model in houses.safetensors\n")
+        first, last = (line for line in streams.err.splitlines() if "compiling" not in line)
+        assert first.startswith("backprop-xp: there will be a model and no picture: ") and "matplotlib" in first
+        assert last.startswith("backprop-xp: there is no picture: ") and "matplotlib" in last
+        assert run("predict", "houses.safetensors", "houses.csv") == 0
+
+    @pytest.mark.parametrize("error", [RuntimeError("no ink"), OSError(28, "no ink"), KeyboardInterrupt()])
+    def test_a_drawing_that_fails(self, error, capsys, monkeypatch, folder):
+        def fail(trained, path):
+            raise error
+
+        monkeypatch.setattr(command, "draw", fail)
+        assert run(*QUICK) == (130 if isinstance(error, KeyboardInterrupt) else 1)
+        streams = capsys.readouterr()
+        assert streams.out.endswith("model in houses.safetensors\n")
+        assert ("interrupted" if isinstance(error, KeyboardInterrupt) else "no picture: no ink") in streams.err
+        assert set(contents(folder)) == {"houses.csv", "houses.safetensors"}
+
+    def test_a_disk_that_filled_meanwhile(self, capsys, monkeypatch, folder):
+        (folder / "temporary").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(folder / "temporary"))
+        real = Model.save
+
+        def save(model, path):
+            if path == "houses.safetensors":
+                raise OSError(28, "No space left on device", path)
+            real(model, path)
+
+        monkeypatch.setattr(Model, "save", save)
+        assert run(*QUICK) == 1
+        (rescued,) = (folder / "temporary").rglob("houses.safetensors")
+        assert f"houses.safetensors: No space left on device; the model is in {rescued}" in capsys.readouterr().err
+        assert run("predict", rescued, "houses.csv") == 0
+
+    def test_nobody_who_reads_what_is_said(self, folder):
+        assert piped(*map(str, QUICK), unbuffered=True) == (141, "")
+        assert (folder / "houses.safetensors").exists()
+
+    def test_answers_that_can_not_be_given_leave_the_old_ones(self, capsys, folder):
+        assert run(*QUICK) == 0
+        (folder / "new.csv").write_text("size,colour\n1,red\n2,green\n")
+        (folder / "answers.csv").write_text("old")
+        assert run("predict", "houses.safetensors", "new.csv", "--output", "answers.csv") == 1
+        assert (folder / "answers.csv").read_text() == "old"
+
+    @pytest.mark.parametrize("path", ["houses.csv", "./houses.safetensors", "link", "folder", "pipe", "none/a", ""])
+    def test_answers_are_written_over_nothing_that_is_read(self, path, capsys, folder):
+        assert run(*QUICK) == 0
+        capsys.readouterr()
+        (folder / "folder").mkdir()
+        os.mkfifo("pipe")
+        os.symlink("houses.csv", "link")
+        before = contents(folder)
+        assert run("predict", "houses.safetensors", "houses.csv", "--output", path) == 1
+        streams = capsys.readouterr()
+        assert streams.out == "" and streams.err.count("\n") == 1
+        assert contents(folder) == before
+
+    @pytest.mark.parametrize("name, to_file", [("/dev/stdout", False), ("link", False), ("/proc/self/fd/1", True)])
+    def test_standard_output_by_another_name(self, name, to_file, folder, capsys):
+        assert run(*QUICK) == 0
+        os.symlink("/proc/self/fd/1", "link")
+        capsys.readouterr()
+        assert run("predict", "houses.safetensors", "houses.csv") == 0
+        expected = capsys.readouterr().out
+        call = (*PROGRAM, "predict", "houses.safetensors", "houses.csv")
+        if to_file:
+            with open("answers.csv", "w") as file:
+                subprocess.run((*call, "--output", name), stdout=file, check=True)
+            assert (folder / "answers.csv").read_text() == expected
+        else:
+            result = subprocess.run((*call, "--output", name), capture_output=True, text=True)
+            assert (result.returncode, result.stdout) == (0, expected)
+        assert expected.startswith("price\n")
+
+
+def piped(*arguments, unbuffered=False):
+    """Exit code and standard error of the program where nobody reads its standard output."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = os.environ | {"PYTHONUNBUFFERED": "1" if unbuffered else ""}
+    result = subprocess.run((*PROGRAM, *arguments), stdout=writer, stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(writer)
+    said = [line for line in result.stderr.splitlines() if "compiling the net" not in line]
+    return result.returncode, "\n".join(said)
+
+
+@pytest.mark.parametrize("unbuffered", [False, True])
+@pytest.mark.parametrize("arguments", [("info",), ("train", "--help"), ("predict", "houses.safetensors", "houses.csv")])
+def test_a_broken_pipe_is_quiet(arguments, unbuffered, folder):
+    if arguments[0] == "predict":
+        assert run(*QUICK) == 0
+        (folder / "houses.csv").write_text(TABLE.replace("price", "cost"))  # no score is said
+    code, said = piped(*arguments, unbuffered=unbuffered)
+    assert said == ""
+    assert code == 141 or "--help" in arguments  # argparse looks away
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_data_that_is_no_regular_file(make, capsys, folder):
+    make("t.csv")
+    assert run("train", "--data", "t.csv", "--target", "y") == 1  # and waits for nobody
+    assert "t.csv is a " in (err := capsys.readouterr().err) and "regular file" in err
 
 
 def test_without_pandas(capsys, monkeypatch):

@@ -16,14 +16,6 @@ from backprop_xp.jit.fused_cuda import WRITTEN_OUT
 pytestmark = pytest.mark.gpu
 
 
-@pytest.fixture(autouse=True)
-def cupy():
-    cupy = pytest.importorskip("cupy")
-    if not cupy.cuda.is_available():
-        pytest.fail("the GPU tests were asked for, and no CUDA device answers")
-    return cupy
-
-
 def entry(struct, number, name):
     return (
         f"BPX_ENTRY void {name}(const {number}* t, {number}* value, {number}* grad) {{\n"

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from arrays import target
 
 import backprop_xp
 from backprop_xp import LOSSES, Loss, Net, check, get_loss
 
 torch = pytest.importorskip("torch")
-
-
-def targets(name, n, width, random):
-    if name == "softmax_cross_entropy":
-        return random.integers(0, width, n)
-    return random.uniform(0, 1, (n, width))
 
 
 def ours_and_theirs(name, z, y, weight=None, reduction="sum", **params):
@@ -35,7 +30,7 @@ def ours_and_theirs(name, z, y, weight=None, reduction="sum", **params):
 def test_equal_to_pytorch(name, weighted, reduction, dtype, random):
     z = (3 * random.normal(size=(9, 4))).astype(dtype)
     weight = random.uniform(0, 2, 9) if weighted else None
-    ours, theirs = ours_and_theirs(name, z, targets(name, 9, 4, random), weight, reduction)
+    ours, theirs = ours_and_theirs(name, z, target(name, 9, 4, random), weight, reduction)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=100 * np.finfo(dtype).eps, atol=10 * np.finfo(dtype).eps)
         assert a.dtype == dtype
@@ -46,7 +41,7 @@ def test_equal_to_pytorch(name, weighted, reduction, dtype, random):
     ("bce_with_logits", "binary_cross_entropy_with_logits"), ("softmax_cross_entropy", "cross_entropy"),
 ])  # fmt: skip
 def test_mean_is_pytorchs_own(name, function, random):
-    z, y = random.normal(size=(9, 4)), targets(name, 9, 4, random)
+    z, y = random.normal(size=(9, 4)), target(name, 9, 4, random)
     (loss, _), _ = ours_and_theirs(name, z, y, reduction="mean")
     assert loss == pytest.approx(getattr(torch.nn.functional, function)(torch.tensor(z), torch.tensor(y)).item())
 
@@ -76,7 +71,7 @@ def test_extreme_logits(name):
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_an_empty_batch_is_pytorchs(name, reduction, random):
-    ours, theirs = ours_and_theirs(name, np.zeros((0, 4)), targets(name, 0, 4, random), reduction=reduction)
+    ours, theirs = ours_and_theirs(name, np.zeros((0, 4)), target(name, 0, 4, random), reduction=reduction)
     np.testing.assert_array_equal(ours[0], theirs[0])
     assert ours[1].shape == (0, 4)
     assert np.isnan(ours[0]) == (reduction == "mean")
@@ -86,7 +81,7 @@ def test_an_empty_batch_is_pytorchs(name, reduction, random):
 def test_nan_is_not_lost(name, random):
     z = random.normal(size=(5, 4))
     z[2, 1] = np.nan
-    (loss, grad), _ = ours_and_theirs(name, z, targets(name, 5, 4, random))
+    (loss, grad), _ = ours_and_theirs(name, z, target(name, 5, 4, random))
     assert np.isnan(loss)
     assert np.isnan(grad[2, 1])
     assert np.isfinite(np.delete(grad, 2, axis=0)).all()
@@ -95,7 +90,7 @@ def test_nan_is_not_lost(name, random):
 @pytest.mark.parametrize("name", LOSSES)
 def test_one_sample_is_a_batch_of_one(name, random):
     net = Net((3, 4), loss=name, rng=0, engine="layered")
-    x, y = random.normal(size=3), targets(name, 1, 4, random) if net.loss.needs_target else None
+    x, y = random.normal(size=3), target(name, 1, 4, random) if net.loss.needs_target else None
     single = net.loss_and_grad(x, None if y is None else y[0], sample_weight=0.5)
     assert single == pytest.approx(net.loss_and_grad(x[None], y, sample_weight=[0.5]), rel=1e-14)
 
@@ -147,12 +142,16 @@ def test_names_and_mistakes():
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("n", [0, 5])
 @pytest.mark.parametrize("name", LOSSES)
-def test_no_weight_at_all_is_pytorchs(name, n, reduction, random):
-    z, y = random.normal(size=(n, 4)), targets(name, n, 4, random)
-    ours, theirs = ours_and_theirs(name, z, y, np.zeros(n), reduction)
-    np.testing.assert_array_equal(ours[0], theirs[0])
-    np.testing.assert_array_equal(ours[1], theirs[1])
-    assert np.isnan(ours[0]) == (reduction == "mean")
+def test_no_weight_at_all(name, n, reduction, random):
+    """The mean over no samples is NaN, as PyTorch's; samples of weight 0 contribute nothing."""
+    z, y = random.normal(size=(n, 4)), target(name, n, 4, random)
+    (loss, grad), theirs = ours_and_theirs(name, z, y, np.zeros(n), reduction)
+    if n == 0:
+        np.testing.assert_array_equal(loss, theirs[0])
+        assert np.isnan(loss) == (reduction == "mean")
+    else:
+        assert loss == 0
+        np.testing.assert_array_equal(grad, np.zeros((n, 4)))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -160,7 +159,7 @@ def test_no_weight_at_all_is_pytorchs(name, n, reduction, random):
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_are_those_of_central_differences(name, reduction, weighted, random):
     net = Net((3, 4), ("identity",), name, rng=0, reduction=reduction)
-    y = targets(name, 6, 4, random) if net.loss.needs_target else None
+    y = target(name, 6, 4, random) if net.loss.needs_target else None
     report = check.check_gradients(net, random.normal(size=(6, 3)), y, random.uniform(0, 2, 6) if weighted else None)
     assert report.ok, report
 

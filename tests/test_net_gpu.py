@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from arrays import host, target
 
 from backprop_xp import ACTIVATIONS, LOSSES, Activation, Net, get_backend
 from backprop_xp.activations import activate, layer_gradients
@@ -21,18 +22,6 @@ NETS = [
     ((7, 5, 3), ("leaky_relu", "gelu"), "huber", True),
     ((3, 4), ("mish",), "softmax_cross_entropy", True),
 ]
-
-
-@pytest.fixture(autouse=True)
-def cupy():
-    cupy = pytest.importorskip("cupy")
-    if not cupy.cuda.is_available():
-        pytest.fail("the GPU tests were asked for, and no CUDA device answers")
-    return cupy
-
-
-def host(array):
-    return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -63,12 +52,6 @@ def everything(net, *args, **options):
     """The loss and all gradients, on the host."""
     value, grad_x = net.loss_and_grad(*args, input_grad=True, **options)
     return [host(a) for a in (value, grad_x, *(p.grad for p in (*net.weights, *net.biases)))]
-
-
-def target(loss, n, width, random):
-    if not LOSSES[loss].needs_target:
-        return None
-    return random.integers(0, width, n) if loss == "softmax_cross_entropy" else random.uniform(0, 1, (n, width))
 
 
 def pair(sizes, activations, loss="half_sum_sq", bias=True, dtype="float64", **options):

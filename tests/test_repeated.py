@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from arrays import host
 
 from backprop_xp import Activation, Net
 
@@ -18,18 +19,6 @@ class Cube(Activation):
 
     def grad(self, x):
         return 3 * x**2
-
-
-@pytest.fixture
-def cupy():
-    cupy = pytest.importorskip("cupy")
-    if not cupy.cuda.is_available():
-        pytest.fail("the GPU tests were asked for, and no CUDA device answers")
-    return cupy
-
-
-def host(array):
-    return array.get() if hasattr(array, "get") else np.array(array)
 
 
 def numbers(net, loss):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
 
-from backprop_xp import workspace
+from backprop_xp import Net, environment, workspace
 from backprop_xp.workspace import empty, recycled
 
 LARGE = (workspace.SMALLEST // 8, 2)
@@ -15,7 +17,7 @@ LARGE = (workspace.SMALLEST // 8, 2)
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    monkeypatch.setattr(workspace, "_pool", workspace._Pool())
+    monkeypatch.setattr(workspace, "_free", {})
 
 
 def address(array):
@@ -63,8 +65,8 @@ def test_memory_comes_back_after_an_error():
     with pytest.raises(KeyError), recycled():
         empty(LARGE, np.float64)
         raise KeyError
-    assert not workspace._pool.active
-    assert len(workspace._pool.free) == 1
+    assert not np.shares_memory(empty(LARGE, np.float64), next(iter(workspace._free.values()))[0])
+    assert len(workspace._free) == 1
 
 
 def test_shapes_and_dtypes():
@@ -78,12 +80,11 @@ def test_shapes_and_dtypes():
 
 
 def test_what_is_kept_is_limited_and_the_latest(monkeypatch):
-    monkeypatch.setattr(workspace, "KEPT_BYTES", 3 << 20)
+    monkeypatch.setattr(workspace, "limit", lambda: 3 << 20)
     for size in (1 << 20, 2 << 20, 4 << 20, 3 << 19):
         with recycled():
             empty((size,), np.uint8)
-        assert sum(a.nbytes for a in workspace._pool.free) <= 3 << 20
-    assert [a.nbytes >> 20 for a in workspace._pool.free] == [2, 1]  # the best fit was used last, 4 MiB were too much
+        assert sum(a.nbytes for a, _ in workspace._free.values()) <= 3 << 20
 
 
 def test_each_thread_has_its_own():
@@ -91,7 +92,7 @@ def test_each_thread_has_its_own():
         mine, theirs = empty(LARGE, np.float64), []
 
         def work():
-            theirs.append(workspace._pool.active)
+            theirs.append(np.shares_memory(empty(LARGE, np.float64), mine))
             with recycled():
                 theirs.append(np.shares_memory(empty(LARGE, np.float64), mine))
 
@@ -99,3 +100,58 @@ def test_each_thread_has_its_own():
         thread.start()
         thread.join()
     assert theirs == [False, False]
+
+
+def test_the_limit_is_of_the_process_not_of_a_thread(monkeypatch):
+    monkeypatch.setenv("BACKPROP_XP_WORKSPACE", "8")
+    barrier = threading.Barrier(4, timeout=20)
+
+    def work():
+        with recycled():
+            for _ in range(4):
+                empty((1 << 20,), np.uint8)
+            barrier.wait()
+
+    running = [threading.Thread(target=work) for _ in range(4)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    assert 0 < workspace.kept() - workspace._taken() <= 8 << 20
+
+
+@pytest.mark.parametrize("text", ["-1", "many", "1.5", "9" * 30])
+def test_a_bad_environment_is_one_warning(monkeypatch, text):
+    monkeypatch.setenv("BACKPROP_XP_WORKSPACE", text)
+    environment._parsed.cache_clear()
+    with pytest.warns(RuntimeWarning, match="must be a whole number of MiB"):
+        assert workspace.limit() == 256 << 20
+
+
+@pytest.mark.parametrize("engine", ["layered", "tiled", "auto"])
+def test_what_is_kept_is_let_go_with_the_net(engine):
+    net = Net((512, 512, 512), ("relu", "relu"), rng=0, engine=engine)
+    net.loss_and_grad(np.ones((3000, 512)))
+    assert workspace._free
+    del net
+    gc.collect()
+    assert not workspace._free
+
+
+def test_prepared_calls_keep_no_more_than_the_limit_and_run_otherwise(monkeypatch):
+    monkeypatch.setattr(workspace, "_rooms", weakref.WeakSet())
+    monkeypatch.setenv("BACKPROP_XP_WORKSPACE", "2")
+    x, losses, nets = np.ones((3, 200)), [], []
+    for _ in range(5):
+        nets.append(Net((200, 100, 10), rng=0))
+        losses.append(nets[-1].loss_and_grad(x))
+        assert workspace._taken() <= 2 << 20
+    np.testing.assert_allclose(losses, losses[0])
+
+
+def test_a_block_that_an_interrupt_left_is_none():
+    recycled().__enter__()  # and no exit
+    assert not workspace._here.block()
+    a = empty(LARGE, np.float64)
+    with recycled():
+        assert not np.shares_memory(empty(LARGE, np.float64), a)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
+import tempfile
 import time
+import warnings
 from pathlib import Path
 
-from ..files import replacing
+from ..exchange.container import need_safetensors
+from ..files import check_outputs, replacing
+from ..messages import sentence
 from ..training import DivergedError
 from .model import Model
 from .picture import draw
-from .recipe import Recipe, train
-from .sets import SET_TARGET, SETS, read
+from .recipe import Recipe, Trained, train
+from .sets import SET_TARGET, SETS, need, read
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -52,25 +57,32 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     fit.add_argument("--seed", type=int, default=default.seed, metavar="N", help="(default: %(default)s)")
     fit.add_argument("--dtype", default=default.dtype, choices=("float32", "float64"))
     fit.add_argument("--backend", metavar="NAME", help="auto, numpy, cupy or cupy:N")
-    fit.add_argument("--model", type=Path, metavar="FILE", help="where to save it (default: DATA.safetensors)")
-    fit.add_argument("--plot", type=Path, metavar="FILE", help="where to draw it (default: DATA.png)")
+    fit.add_argument("--model", metavar="FILE", help="where to save it (default: DATA.safetensors)")
+    fit.add_argument("--plot", metavar="FILE", help="where to draw it (default: DATA.png)")
     fit.set_defaults(run=run_train)
     use = commands.add_parser("predict", help="apply a saved model to a table")
-    use.add_argument("model", type=Path, metavar="MODEL", help="what train saved")
+    use.add_argument("model", metavar="MODEL", help="what train saved")
     use.add_argument("data", metavar="DATA", help=data)
-    use.add_argument("--output", type=Path, metavar="FILE.csv", help="write the answers there, not to standard output")
+    use.add_argument("--output", metavar="FILE.csv", help="write the answers there, not to standard output")
     use.add_argument("--backend", metavar="NAME", help="auto, numpy, cupy or cupy:N")
     use.set_defaults(run=run_predict)
 
 
 def run_train(arguments: argparse.Namespace) -> int:
-    """Train, print the score, draw the picture, save the model."""
+    """Train, save the model, print the score, draw the picture.
+
+    What can be known to fail at the end is refused at the beginning, and nothing after the training can lose the model.
+    """
     name = Path(arguments.data).stem
-    model, plot = arguments.model or Path(f"{name}.safetensors"), arguments.plot or Path(f"{name}.png")
-    for path in (model, plot):
-        if not path.parent.is_dir():
-            raise ValueError(f"there is no folder {path.parent} for {path.name}")
+    model = f"{name}.safetensors" if arguments.model is None else arguments.model
+    plot = f"{name}.png" if arguments.plot is None else arguments.plot
     recipe = _recipe(arguments)
+    need_safetensors()
+    check_outputs({"--model": model, "--plot": plot}, _inputs(arguments))
+    try:
+        need("matplotlib")
+    except Exception as error:  # a broken installation can fail in any way at import
+        warnings.warn(f"there will be a model and no picture: {error}", RuntimeWarning, stacklevel=2)
     frame = read(arguments.data)
     column = arguments.target or (SET_TARGET if arguments.data in SETS else None)
     if column is None:
@@ -81,6 +93,28 @@ def run_train(arguments: argparse.Namespace) -> int:
     except DivergedError as error:
         raise ValueError(f"{error}; try a smaller --lr") from None
     seconds = time.perf_counter() - started
+    written = f"model in {_save(trained.model, model)}"
+    try:
+        _report(trained, seconds)
+        _draw(trained, plot)
+        written += f", picture in {plot}"
+    finally:
+        print(written)
+    return 0
+
+
+def _save(model: Model, path: str) -> str:
+    """Where it is now; where it can't be written after all, it is kept in a folder for temporary files."""
+    try:
+        model.save(path)
+    except OSError as error:
+        rescued = os.path.join(tempfile.mkdtemp(prefix="backprop_xp-"), os.path.basename(path))
+        model.save(rescued)
+        raise ValueError(f"{sentence(error)}; the model is in {rescued}") from None
+    return path
+
+
+def _report(trained: Trained, seconds: float) -> None:
     for note in trained.notes[:20]:
         print(f"note: {note}")
     if len(trained.notes) > 20:
@@ -88,28 +122,48 @@ def run_train(arguments: argparse.Namespace) -> int:
     last = trained.history.epochs[-1]
     print(f"{trained.model.net}: {last.number} epochs in {seconds:.2f} s, training loss {last.loss:.4g}")
     print(f"held out: {trained.describe_score()}")
-    trained.model.save(model)
-    draw(trained, plot)
-    print(f"model in {model}, picture in {plot}")
-    return 0
+
+
+def _draw(trained: Trained, plot: str) -> None:
+    try:
+        draw(trained, plot)
+    except Exception as error:  # a drawing can fail in any way
+        raise ValueError(f"there is no picture: {sentence(error)}") from error
 
 
 def run_predict(arguments: argparse.Namespace) -> int:
-    """Print or write the answers as CSV, and the score where the truth is known."""
+    """Print or write the answers as CSV, and the score where the truth is known.
+
+    An ``--output`` that is standard output by another name, /dev/stdout say, is written as standard output is.
+    """
+    to_file = arguments.output is not None and not _is_stdout(arguments.output)
+    if to_file:
+        check_outputs({"--output": arguments.output}, {"the model": arguments.model} | _inputs(arguments))
     model = Model.load(arguments.model, backend=arguments.backend)
     frame = read(arguments.data)
     outputs = model.outputs(frame)
     text = io.StringIO()
     model.answers(frame, outputs).to_csv(text, index=False)
-    if arguments.output is None:
-        sys.stdout.write(text.getvalue())
+    if to_file:
+        with replacing(arguments.output) as file:
+            file.write(text.getvalue().encode())
     else:
-        with replacing(arguments.output) as temporary:
-            temporary.write_text(text.getvalue(), encoding="utf-8")
+        print(text.getvalue(), end="")
     if model.target.column in frame.columns and not frame[model.target.column].isna().any():
         score = model.target.describe_score(outputs, frame[model.target.column])
         print(f"{model.target.column} is in {arguments.data}: {score}", file=sys.stderr)
     return 0
+
+
+def _inputs(arguments: argparse.Namespace) -> dict[str, str]:
+    return {} if arguments.data in SETS else {"--data" if arguments.run is run_train else "the data": arguments.data}
+
+
+def _is_stdout(path: str) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
+    except (OSError, AttributeError):  # there is no such file, or no standard output
+        return False
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Any
 
@@ -27,12 +28,14 @@ def draw(trained: Trained, path: str | os.PathLike[str]) -> None:
     _losses(left, trained)
     target, truth = trained.model.target, trained.held_out[trained.model.target.column]
     if isinstance(target, Classes):
-        _confusion(right, target, trained.outputs.argmax(axis=1), target.encode(truth))
+        _confusion(right, target, target.said(trained.outputs), target.encode(truth))
     else:
         _residuals(right, target, target.amounts(trained.outputs), as_numbers(truth, target.column))
     figure.suptitle(f"{target.column}: {trained.describe_score()}")
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        FigureCanvasAgg(figure).print_png(file)
+    picture = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(picture)
+    with replacing(path) as file:
+        file.write(picture.getbuffer())
 
 
 def _losses(axes: Any, trained: Trained) -> None:
@@ -48,7 +51,8 @@ def _losses(axes: Any, trained: Trained) -> None:
 def _confusion(axes: Any, target: Classes, said: np.ndarray, true: np.ndarray) -> None:
     count = len(target.labels)
     matrix = np.zeros((count, count), np.int64)
-    np.add.at(matrix, (true, said), 1)
+    answered = said < count
+    np.add.at(matrix, (true[answered], said[answered]), 1)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="answer", ylabel="truth", title="held-out rows")

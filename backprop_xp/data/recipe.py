@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import inputs
 from ..net import Net
+from ..numbers import as_seed, real, whole
 from ..training import AdamW, History
 from . import targets
 from .errors import DataError
@@ -31,7 +32,7 @@ class Recipe:
         activation: of the hidden layers.
         epochs, batch_size, lr, weight_decay: of AdamW under a cosine schedule.
         validation: the share of the rows that are held out.
-        seed: of the split, the weights and the order of the rows.
+        seed: of the split, the weights and the order of the rows; None draws one.
         task: "classification", "regression", or "auto": what the target looks like.
         categories: numeric columns whose numbers are names.
         ignore: columns that are left out.
@@ -45,12 +46,25 @@ class Recipe:
     lr: float = 0.01
     weight_decay: float = 1.0
     validation: float = 0.2
-    seed: int = 0
+    seed: int | None = 0
     task: str = "auto"
     categories: Collection[str] = ()
     ignore: Collection[str] = ()
     backend: str | None = None
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        checked = {
+            "hidden": tuple(whole("every width in hidden", width, 1) for width in self.hidden),
+            "epochs": whole("epochs", self.epochs),
+            "batch_size": whole("batch_size", self.batch_size, 1),
+            "lr": real("lr", self.lr, 0),
+            "weight_decay": real("weight_decay", self.weight_decay, 0),
+            "validation": real("the validation share", self.validation, above=0, below=1),
+            "seed": as_seed(self.seed),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass
@@ -161,12 +175,11 @@ def fit_options(recipe: Recipe) -> dict[str, Any]:
 
 def split(frame: Frame, column: str, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the rows to train on and of those held out, in which every class has its share."""
-    if not 0 < recipe.validation < 1:
-        raise ValueError(f"the validation share must be between 0 and 1, got {recipe.validation}")
     inputs.one_of("task", recipe.task, TASKS)
     everything = np.arange(len(frame))
     target = targets.learn(frame, column, everything, recipe.task)
     groups = target.encode(frame[column]) if isinstance(target, Classes) else np.zeros(len(frame), np.int64)
+    assert recipe.seed is not None  # a Recipe draws one
     random = np.random.default_rng((recipe.seed, 1))  # not the numbers that weights are drawn from
     held = []
     for group in np.unique(groups):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import kind
 from ..messages import unknown
 from ..training.checkpoints import UNREADABLE
 from .errors import DataError
@@ -42,7 +43,8 @@ def read(source: str | Path) -> Frame:
     readers = {".csv": _csv, ".npz": _npz, ".parquet": _parquet}
     if path.suffix.lower() not in readers:
         raise ValueError(f"{unknown('data', str(source), SETS)}; a file must be {', '.join(readers)}")
-    path.stat()  # no such file is said here, and nothing is ever fetched
+    if what := kind(path.stat()):  # no such file is said here, nothing is ever fetched, and no pipe is waited for
+        raise DataError(f"{path} is {what}; a table must be in a regular file")
     frame = readers[path.suffix.lower()](pandas, path)
     if not len(frame):
         raise DataError(f"{path} has no rows")
@@ -94,6 +96,8 @@ def _npz(pandas: Any, path: Path) -> Frame:
                 parts = (
                     {name: array} if array.ndim == 1 else {f"{name}_{j}": array[:, j] for j in range(array.shape[1])}
                 )
+                if twice := sorted(parts.keys() & columns.keys()):
+                    raise DataError(f"{path}: its arrays make two columns {twice[0]!r}; give one of them another name")
                 columns |= parts
     except DataError:
         raise

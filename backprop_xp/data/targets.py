@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -42,15 +43,22 @@ class Classes:
         return np.array(indices, np.int64)
 
     def answers(self, outputs: np.ndarray) -> dict[str, Any]:
-        """Columns: the label, and its probability."""
-        shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        best = shifted.argmax(axis=1)
-        probability = shifted.max(axis=1) / shifted.sum(axis=1)
-        return {self.column: [self.labels[k] for k in best], "probability": probability}
+        """Columns: the label, None where an output is NaN or infinite, and its probability."""
+        said = self.said(outputs)
+        labels = [*self.labels, None]
+        _warn_of_no_answer(said < len(self.labels))
+        with np.errstate(invalid="ignore"):  # of infinite outputs
+            shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+            probability = shifted.max(axis=1) / shifted.sum(axis=1)
+        return {self.column: [labels[k] for k in said], "probability": probability}
+
+    def said(self, outputs: np.ndarray) -> np.ndarray:
+        """(n,) indices of the labels that these outputs say; one past the last where they say none, as NaN does."""
+        return np.where(np.isfinite(outputs.max(axis=1)), outputs.argmax(axis=1), len(self.labels))
 
     def score(self, outputs: np.ndarray, series: Series) -> float:
         """The share of right answers."""
-        return float((outputs.argmax(axis=1) == self.encode(series)).mean())
+        return float((self.said(outputs) == self.encode(series)).mean())
 
     def describe_score(self, outputs: np.ndarray, series: Series) -> str:
         return f"accuracy {self.score(outputs, series):.4f} on {len(series)} rows"
@@ -75,8 +83,11 @@ class Amount:
         return ((as_numbers(series, self.column) - self.mean) / self.scale)[:, None]
 
     def answers(self, outputs: np.ndarray) -> dict[str, Any]:
-        """A column of amounts."""
-        return {self.column: self.amounts(outputs)}
+        """A column of amounts, NaN where the output is NaN or infinite."""
+        amounts = self.amounts(outputs)
+        known = np.isfinite(amounts)
+        _warn_of_no_answer(known)
+        return {self.column: np.where(known, amounts, np.nan)}
 
     def amounts(self, outputs: np.ndarray) -> np.ndarray:
         """(n,) in the target's own unit."""
@@ -124,6 +135,12 @@ def build(saved: dict[str, Any]) -> Target:
     if kind == "amount":
         return Amount(column, number(saved, "mean"), number(saved, "scale"))
     raise ModelFileError("its target must be of the kind 'classes', with labels, or 'amount'")
+
+
+def _warn_of_no_answer(known: np.ndarray) -> None:
+    if count := int((~known).sum()):
+        rows = "1 row gets" if count == 1 else f"{count} rows get"
+        warnings.warn(f"{rows} no answer: the net's outputs are NaN or infinite", RuntimeWarning, stacklevel=4)
 
 
 def _names(series: Series, column: str) -> bool:

@@ -41,6 +41,8 @@ GPU_MODULES = {"fused": "fused_gpu"}
 #: The same for graphs, on either backend, in modules graph_fused, graph_tiled, graph_layered.
 OF_GRAPHS = ("fused", "tiled", "layered")
 
+_failures: dict[Any, str] = {}  # why what was compiled in vain in this process can't be: it isn't tried again
+
 
 def loss_and_grad(name: str, call: Any) -> Any:
     """The loss and all gradients of a call, by the engine of this name or the one "auto" chooses."""
@@ -75,6 +77,8 @@ class Plan:
 def plan(name: str, call: Any) -> Plan:
     """Which engine would run a call, in words and numbers."""
     engine, reason = _choose(name, call)
+    if failure := _failure(engine, call, "loss_and_grad"):
+        engine, reason = _without(call), f"not {engine}: {failure}"
     if call.backend.on_gpu and not call.is_graph and owner_of(call.x) == "numpy":
         reason += "; the batch stays on the host and is computed in pieces"
     bytes_ = module(engine, call).intermediate_bytes(call)
@@ -85,12 +89,38 @@ def _run(name: str, call: Any, what: str) -> Any:
     engine, reason = _choose(name, call)
     if not call.backend.on_gpu and engine != "fused" and (lacking := compiler.missing()) and lacking in reason:
         _warn(lacking)
-    try:
-        return _run_with(module(engine, call), call, what)
-    except CompileError as error:
-        _warn(str(error))
-        other = "layered" if module("tiled", call).refuses(call) else "tiled"
-        return _run_with(module(other, call), call, what)
+    failure = _failure(engine, call, what)
+    if not failure:
+        try:
+            return _run_with(module(engine, call), call, what)
+        except CompileError as error:
+            failure = _failures[_key(engine, call, what)] = str(error)
+    _warn(failure)
+    return _run_with(module(_without(call), call), call, what)
+
+
+def _without(call: Any) -> str:
+    """The engine that runs where nothing can be compiled."""
+    return "layered" if module("tiled", call).refuses(call) else "tiled"
+
+
+def _failure(engine: str, call: Any, what: str) -> str:
+    """Why this engine couldn't compile such a call before, "" if it could or wasn't asked."""
+    return _failures.get(_key(engine, call, what), "") if _failures else ""
+
+
+def _key(engine: str, call: Any, what: str) -> Any:
+    """Calls of one key are compiled, or not, alike."""
+    if call.is_graph:
+        net: Any = tuple((type(n.operation), n.width, n.inputs, _text(n.operation)) for n in call.nodes)
+    else:
+        net = (call.sizes, tuple(_text(layer) for layer in call.layers))
+    return engine, what, call.backend.on_gpu, call.dtype, type(call.loss) if what == "loss_and_grad" else None, net
+
+
+def _text(holder: Any) -> Any:
+    activation = getattr(holder, "activation", None)
+    return getattr(activation, "text", type(activation))
 
 
 def _run_with(engine: Any, call: Any, what: str) -> Any:

@@ -8,8 +8,12 @@ import numpy as np
 
 from ..backend import Array
 from ..jit import fused
+from ..jit.elementwise import name_of
 from ..losses import SoftmaxCrossEntropy
 from .call import Call
+
+#: What an activation and its derivative cost, within a factor of three.
+ACTIVATION_FLOPS = 20
 
 
 def shape(call: Call, loss: Any) -> fused.Shape:
@@ -17,7 +21,7 @@ def shape(call: Call, loss: Any) -> fused.Shape:
     return fused.Shape(
         call.sizes,
         call.layers[0].bias is not None,
-        call.dtype.name,
+        name_of(call.dtype),
         tuple(layer.activation.text for layer in call.layers),
         loss,
         loss is not None and (call.weight is not None or call.scale != 1.0),
@@ -40,7 +44,7 @@ def written_in_python(call: Call) -> str:
 
 
 def loss_in_python(loss: Any) -> str:
-    """The same for a loss, or None."""
+    """Why this loss can't be compiled, "" if it can or if it is None."""
     formula_loss = getattr(loss, "is_formula", False) or type(loss) is SoftmaxCrossEntropy
     return "" if loss is None or formula_loss else "the loss is written in Python"
 
@@ -52,10 +56,20 @@ def scalars(call: Call) -> list[float]:
 
 
 def add_batch(args: Any, call: Call, held: list[Any]) -> None:
-    """x and the scalars; ``held`` keeps alive what is only pointed at."""
+    """Fill in x and the scalars of a struct.
+
+    ``held`` collects the arrays whose addresses go into ``args``: keep it until the call of C returns, or their memory
+    is freed under the kernel.
+    """
     x = readable(call.x)
     args.x, args.x_row, args.x_column = address(x, held), stride(x, 0), stride(x, 1)
     args.scalars = address(np.array(scalars(call) or [0.0], call.dtype), held)
+
+
+def flops(call: Any) -> int:
+    """Operations for one sample, about: those of the matrix products, and some for each activation."""
+    units = call.widths.values() if call.is_graph else call.sizes
+    return 2 * call.multiply_adds + ACTIVATION_FLOPS * sum(units)
 
 
 def parameters(call: Call) -> list[np.ndarray]:
@@ -64,7 +78,7 @@ def parameters(call: Call) -> list[np.ndarray]:
 
 
 def add_targets(args: Any, call: Any, held: list[Any]) -> None:
-    """The targets, the sample weights and the scale."""
+    """Fill in the targets, the sample weights and the scale of a struct; ``held`` as for :func:`add_batch`."""
     if call.y is not None:
         y = readable(call.y)
         args.y, args.y_row = address(y, held), stride(y, 0)
@@ -89,7 +103,7 @@ def unpacked(call: Call, total: np.ndarray) -> tuple[list[Array], list[Array | N
 
 
 def address(array: np.ndarray, held: list[Any]) -> int:
-    """Where the array's numbers lie; it is kept alive by ``held``."""
+    """The address of the array's numbers; the array is appended to ``held``, which keeps it alive."""
     held.append(array)
     return array.__array_interface__["data"][0]  # array.ctypes.data is the same, four times slower
 

@@ -101,5 +101,5 @@ class Gradients:
 
     @property
     def parameters(self) -> list[Array]:
-        """Those of the weights, then of the biases there are."""
+        """Gradients of the weights, then of the biases that exist, layer by layer."""
         return [*self.weights, *(b for b in self.biases if b is not None)]

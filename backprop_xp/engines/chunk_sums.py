@@ -11,7 +11,7 @@ from ..jit import cuda
 from ..jit.elementwise import NUMBERS
 from ..kernels import source
 
-#: kernels/sums_cuda.h: rows that one launch adds up, and the threads of a block.
+#: Rows of partial sums that one block adds up, and the threads of a block (columns, rows): as in kernels/sums_cuda.h.
 ROWS, BLOCK = 256, (32, 8)
 
 

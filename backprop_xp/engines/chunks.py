@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import threads, workspace
+from ..jit import structs
 from ..workspace import recycled
 
 #: Samples in a chunk: an eighth of the batch within bounds. A chunk costs memory traffic for each parameter, and a
@@ -24,21 +25,27 @@ def chunk_samples(multiply_adds: int, samples: int, rows: int) -> int:
     return wanted if wanted < rows else wanted // rows * rows
 
 
-def each_chunk(call: Any, rows: int, numbers_of_a_tile: int, work: Callable[[int, int, int, int], None]) -> None:
+def each_chunk(
+    call: Any, args: structs.WideArgs, rows: int, numbers_of_a_tile: int, work: Callable[[int, int, int, int], None]
+) -> None:
     """``work(index, first sample, samples, memory)`` for every chunk, on all threads.
 
-    A tile has ``rows`` samples, and ``memory`` is the address of room for ``numbers_of_a_tile`` numbers.
+    Args:
+        rows: samples in a tile.
+        numbers_of_a_tile: for which ``memory`` has room, an address; each thread has its own.
     """
     samples = chunk_samples(call.multiply_adds, call.samples, rows)
     chunks = -(-call.samples // samples)
     numbers = itertools.count()
-    stopped: list[bool] = []
+    stop = threads.Stop()
+    args.stop = ctypes.addressof(stop)
 
     def worker() -> None:
         with recycled():
             memory = workspace.empty((numbers_of_a_tile,), call.dtype)
-            while (index := next(numbers)) < chunks and not stopped:
+            while (index := next(numbers)) < chunks and not stop.raised:
                 first = index * samples
-                work(index, first, min(samples, call.samples - first), memory.ctypes.data)
+                work(index, first, min(samples, call.samples - first), memory.__array_interface__["data"][0])
 
-    threads.run(worker, min(threads.count(call.threads), chunks), stop=lambda: stopped.append(True))
+    long = samples * arguments.flops(call) > threads.LONG_FLOPS
+    threads.run(worker, min(threads.count(call.threads), chunks), stop, long)

@@ -18,10 +18,12 @@ from . import arguments, cost
 from .call import Call, Gradients, Signals
 from .chunk_sums import ROWS, ChunkSums
 
-#: Chunks are run in waves of whole groups of the tree, whose sums take about so many bytes.
+#: Bytes of the partial sums of one wave of chunks, about; a wave is whole groups of the tree. Chosen, not measured.
 WAVE_BYTES = 256 << 20
-#: Samples of a chunk, powers of two and whole tiles: many, or its sums cost much; but enough chunks for all.
+#: Samples of a chunk, at least and at most, powers of two and whole tiles, and the chunks that a batch should have.
+#: Calculated: a chunk's sums are written and read once, which many samples pay for; an H100 runs some 264 blocks.
 FEWEST_SAMPLES, MOST_SAMPLES, ENOUGH_CHUNKS = 64, 512, 256
+#: Blocks, and threads of each, that pack the parameters. Chosen, not measured: any number is right.
 PACK_BLOCKS, PACK_THREADS = 64, 256
 NULL = np.uintp(0)
 
@@ -47,7 +49,7 @@ def yields(call: Call) -> str:
 
 
 def chunk_samples(samples: int) -> int:
-    """Samples in a chunk of a batch of so many, whole tiles: the sums' bits depend on it, and it on nothing else."""
+    """Samples in a chunk, whole tiles, for a batch of ``samples``: a function of that number alone."""
     chunk = MOST_SAMPLES
     while chunk > FEWEST_SAMPLES and samples < ENOUGH_CHUNKS * chunk:
         chunk //= 2

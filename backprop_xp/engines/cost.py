@@ -11,19 +11,21 @@ is, these constants are what to correct.
   weights twice and for all sums of its chunk, to be read and written. Main memory sees x, the targets, and once every
   chunk its sums, written and read. A chunk is one block's work, so that few chunks leave most of the device idle.
 - Fused: it is taken whenever it doesn't refuse. One sample a thread has neither of the two traffics, and no barriers;
-  it refuses from about so many parameters on that a thread's or a warp's sums find no room.
+  it refuses nets with so many parameters that the sums of a thread or a warp find no room.
 """
 
 from __future__ import annotations
 
 from .call import Call
 
-#: Operations in the time in which main memory moves a byte, and how much faster the second-level cache is.
+# All of them are calculated, from an H100's data sheet; none is measured.
+#: Operations in the time in which main memory moves a byte, and how many times faster the second-level cache is.
 FLOP_PER_BYTE, CACHE_SPEEDUP = {"float32": 20.0, "float64": 10.0}, 3.0
 #: Shares of the peak that the matrix products of cuBLAS and of a block of threads reach.
 LAYERED_PEAK, COOPERATIVE_PEAK = 0.9, 0.6
 #: Operations in the time of a launch (about five microseconds), and how many of them there are.
 LAUNCH_FLOP, LAYERED_LAUNCHES, COOPERATIVE_LAUNCHES = {"float32": 3e8, "float64": 1.5e8}, 7, 4
+#: Multiprocessors.
 PROCESSORS = 132
 
 
@@ -35,7 +37,7 @@ def layered(call: Call) -> float:
 
 
 def cooperative(call: Call, rows: int, chunk: int) -> float:
-    """The same, for tiles of so many rows and chunks of so many samples."""
+    """The cost of the cooperative engine, in the same unit, with tiles of ``rows`` and chunks of ``chunk`` samples."""
     chunks = -(-call.samples // chunk)
     products = _flops(call) / COOPERATIVE_PEAK * max(1.0, PROCESSORS / max(1, chunks))
     cached = 4 * call.parameters * call.samples / rows / CACHE_SPEEDUP

@@ -15,11 +15,12 @@ import numpy as np
 
 from .. import threads
 from ..backend import Array
-from ..jit import compiler, fused
+from ..jit import compiler, fused, structs
 from . import arguments, matrices
 from .call import Call, Gradients, Signals
 
-#: Chunks are handed to C in waves: so many operations, after which an interrupt is seen, and so many bytes of sums.
+#: Floating-point operations of a wave of chunks, and bytes of its partial sums, at most. Chosen, not measured: a wave
+#: takes a tenth of a second or so, after which an interrupt is seen, and its sums fit a third-level cache.
 WAVE_FLOPS, WAVE_BYTES = 5e9, 8 << 20
 
 
@@ -38,7 +39,7 @@ def intermediate_bytes(call: Call) -> int:
     count = call.parameters
     registers = 64 * (count + 2 * 8 * sum(call.sizes))
     wave = _wave_chunks(call, shape.narrow_chunk) * count * call.dtype.itemsize
-    return threads.count(call.threads) * registers + wave + fused.TREE_LEVELS * count * call.dtype.itemsize
+    return threads.count(call.threads) * registers + wave + structs.TREE_LEVELS * count * call.dtype.itemsize
 
 
 def forward(call: Call) -> tuple[Array, Signals | None]:
@@ -70,8 +71,8 @@ def loss_and_grad(call: Call) -> Gradients:
         args.x_grad = arguments.address(grad_x, held)
     sums, losses = np.empty((wave, count), call.dtype), np.empty(wave)
     args.sums, args.losses = arguments.address(sums, held), arguments.address(losses, held)
-    levels, level_losses = np.empty((fused.TREE_LEVELS, count), call.dtype), np.empty(fused.TREE_LEVELS)
-    tree = fused.Tree(count, 0, arguments.address(levels, held), arguments.address(level_losses, held))
+    levels, level_losses = np.empty((structs.TREE_LEVELS, count), call.dtype), np.empty(structs.TREE_LEVELS)
+    tree = structs.Tree(count, 0, arguments.address(levels, held), arguments.address(level_losses, held))
     pointer = ctypes.addressof(tree)
 
     def add(chunks: int) -> None:
@@ -85,7 +86,8 @@ def loss_and_grad(call: Call) -> Gradients:
 
 
 def _arguments(call: Call, held: list[Any]) -> Any:
-    args = fused.Args(n=call.samples)
+    args = structs.Args(n=call.samples)
+    args.held = held  # the work holds args
     arguments.add_batch(args, call, held)
     args.params = arguments.address(np.concatenate([a.ravel() for a in arguments.parameters(call)]), held)
     return args
@@ -93,17 +95,19 @@ def _arguments(call: Call, held: list[Any]) -> Any:
 
 def _run_waves(call: Call, function: Any, args: Any, chunk: int, after: Any) -> None:
     chunks, wave = -(-call.samples // chunk), _wave_chunks(call, chunk)
-    pointer = ctypes.addressof(args)
+    stop = threads.Stop()
+    args.stop = ctypes.addressof(stop)
 
-    def stop() -> None:
-        args.stop = 1
+    def work() -> None:
+        function(ctypes.addressof(args))
 
     for first in range(0, chunks, wave):
         args.first = args.next = first
         args.last = min(first + wave, chunks)
         workers = min(threads.count(call.threads), args.last - first) if args.last - first > 1 else 1
-        threads.run(lambda: function(pointer), workers, stop)
-        if args.stop:  # 2: a thread found no memory
+        long = (args.last - args.first) * chunk * arguments.flops(call) > workers * threads.LONG_FLOPS
+        threads.run(work, workers, stop, long)
+        if stop.raised:  # a thread found no memory
             raise MemoryError("no memory for a tile of the fused engine")
         after(args.last - first)
 
@@ -111,8 +115,7 @@ def _run_waves(call: Call, function: Any, args: Any, chunk: int, after: Any) -> 
 def _wave_chunks(call: Call, chunk: int) -> int:
     if call.samples <= chunk:
         return 1
-    multiply_adds = 3 * sum(a * b for a, b in zip(call.sizes, call.sizes[1:]))
-    by_time = int(WAVE_FLOPS / (2 * multiply_adds * chunk))
+    by_time = int(WAVE_FLOPS / (arguments.flops(call) * chunk))
     by_memory = WAVE_BYTES // (call.parameters * call.dtype.itemsize)
     chunks = -(-call.samples // chunk)
     return max(1, min(max(16, min(by_time, by_memory)), chunks))

@@ -16,14 +16,16 @@ from . import arguments
 from .call import Call, Gradients, Signals
 from .chunk_sums import ChunkSums
 
-#: kernels/net_cuda.h: threads of a block.
+#: Threads of a block: ``bpx::threads`` of kernels/net_cuda.h.
 THREADS = 128
-#: Samples of a chunk, powers of two: a few a thread, or its sums cost more than its samples; but enough chunks for all
-#: blocks, of which two to four are at work on each multiprocessor, and an H100 has 132 of those.
+#: Samples of a chunk, at least and at most, powers of two, and the chunks that a batch should have. Calculated: a chunk
+#: has a few samples a thread, or its sums cost more than its samples; and there are chunks for all blocks, of which two
+#: to four are at work on each of the 132 multiprocessors of an H100.
 FEWEST_SAMPLES, MOST_SAMPLES, ENOUGH_CHUNKS = 256, 4096, 512
-#: Of a thread's 255 registers, what signals and sums may take beside weights, addresses and temporary results.
+#: Registers of 4 bytes, of a thread's 255, that signals and sums may take beside weights, addresses and temporary
+#: results. Calculated; what really fits is found by compiling (jit/cuda.py).
 MOST_REGISTERS = 150
-#: Of shared memory without asking for more.
+#: Bytes of shared memory that a block has without an opt-in: CUDA's limit.
 MOST_SHARED_BYTES = 48 << 10
 
 
@@ -58,7 +60,7 @@ def _shared_bytes(call: Call) -> int:
 
 
 def chunk_samples(samples: int) -> int:
-    """Samples in a chunk of a batch of so many: the sums' bits depend on it, and it on nothing else."""
+    """Samples in a chunk, for a batch of ``samples``: a function of that number alone."""
     chunk = MOST_SAMPLES
     while chunk > FEWEST_SAMPLES and samples < ENOUGH_CHUNKS * chunk:
         chunk //= 2

@@ -14,10 +14,12 @@ import numpy as np
 from .. import threads
 from ..backend import Array
 from ..graph.call import GraphCall, GraphGradients
-from ..graph.operations import OPERATIONS, Activate
+from ..graph.operations import Activate
 from ..graph.passes import layers
 from ..jit import compiler, graph_source
 from ..jit import graph as jit
+from ..jit.elementwise import name_of
+from ..jit.structs import GraphArgs
 from . import arguments, module
 from .call import Call
 from .chunks import each_chunk
@@ -33,8 +35,10 @@ def refuses(call: GraphCall) -> str:
         return "it runs on the CPU"
     if sum(call.widths.values()) > jit.MOST_WIDTH:
         return f"the nodes are together wider than {jit.MOST_WIDTH}"
+    if len(call.nodes) > jit.MOST_NODES:
+        return f"it has {len(call.nodes)} nodes, and compiling more than {jit.MOST_NODES} takes too long"
     for node in call.nodes:
-        if type(node.operation) not in OPERATIONS:
+        if type(node.operation) not in graph_source.COMPILED:
             return f"node {node.name!r} is written in Python"
         if isinstance(node.operation, Activate) and not getattr(node.operation.activation, "is_formula", False):
             return f"the activation of node {node.name!r} is written in Python"
@@ -63,7 +67,7 @@ def forward(call: GraphCall) -> tuple[Array, None]:
     def chunk(index: int, first: int, count: int, memory: int) -> None:
         program.run(ctypes.addressof(args), first, count, memory, None)
 
-    each_chunk(call, program.rows, program.memory, chunk)
+    each_chunk(call, args.wide, program.rows, program.memory, chunk)
     return output, None
 
 
@@ -83,11 +87,11 @@ def loss_and_grad(call: GraphCall) -> GraphGradients:
 
     def chunk(index: int, first: int, count: int, memory: int) -> None:
         grads = np.empty(program.packing.grads, call.dtype)
-        loss = program.run(ctypes.addressof(args), first, count, memory, grads.ctypes.data)
+        loss = program.run(ctypes.addressof(args), first, count, memory, grads.__array_interface__["data"][0])
         sums.add(index, grads)
         losses.add(index, np.array([loss]))
 
-    each_chunk(call, program.rows, program.memory, chunk)
+    each_chunk(call, args.wide, program.rows, program.memory, chunk)
     packed, loss = sums.total(), losses.total()
     assert packed is not None and loss is not None
     own = program.packing.unpack(call.nodes, call.parameters, packed, program.panel, program.weight_rows)
@@ -95,12 +99,14 @@ def loss_and_grad(call: GraphCall) -> GraphGradients:
 
 
 def as_chain(call: GraphCall) -> Call | None:
-    """The call of the chain that this graph is, None if it is none that a Net could be."""
+    """The call of the chain that this graph is, None if it is none that a Net could be, or one too deep for it."""
     if len(call.steps) != 1 or not call.steps[0].chain:
         return None
     chain = layers(call.steps[0], call.parameters)
     owners = {linear.owner for linear, _ in call.steps[0].chain}
     if len(owners) != len(chain) or len({layer.bias is None for layer in chain}) != 1:
+        return None
+    if too_deep(len(chain)):
         return None
     (x,) = call.inputs.values()
     return Call(
@@ -118,12 +124,13 @@ def _of_chain(call: GraphCall, chain: Call) -> GraphGradients:
 def _program(call: GraphCall, loss: Any) -> jit.Program:
     factors = loss is not None and (call.weight is not None or call.scale != 1.0)
     input_grad = loss is not None and call.input_grad
-    shape = graph_source.shape_of(call.nodes, call.dtype.name, loss, factors, input_grad, bool(call.keys))
+    shape = graph_source.shape_of(call.nodes, name_of(call.dtype), loss, factors, input_grad, bool(call.keys))
     return jit.program(shape, call.nodes)
 
 
 def _arguments(call: GraphCall, program: jit.Program, held: list[Any]) -> Any:
-    args = jit.GraphArgs()
+    args = GraphArgs()
+    args.held = held  # the work holds args
     packed = program.packing.pack(call.nodes, call.parameters, call.dtype, program.panel)
     args.wide.params = arguments.address(packed, held)
     activations: list[Any] = [node.operation.activation for node in call.nodes if isinstance(node.operation, Activate)]

@@ -55,7 +55,7 @@ def backward(call: Call, signals: Signals, grad_output: Array) -> Gradients:
 
 
 def _few_launches(call: Call) -> Gradients:
-    """The same on a GPU, where one launch takes the last layer and the loss from the product to the gradient in t.
+    """The loss and all gradients on a GPU: one launch from the last matrix product to the gradient in its layer's t.
 
     The loops do the other layers, with one launch of jit/device_layers.py between two products.
     """

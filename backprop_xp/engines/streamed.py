@@ -7,7 +7,7 @@ moved whole. Where the device runs out of memory in either way, smaller pieces a
 
 Pieces are whole chunks. An engine with
 
-    chunk_samples(samples)              samples of a chunk in a batch of so many, a power of two
+    chunk_samples(samples)              samples of a chunk in a batch of this size, a power of two
     add_piece(call, sums, chunk, grad_x)    adds the chunks of a piece to ChunkSums
 
 gives the same bits in any number of pieces; the sums of others' pieces are added in a tree.
@@ -32,11 +32,11 @@ from .call import Call, Gradients, Signals
 from .chunk_sums import ChunkSums
 from .tree import ChunkTree, Partial
 
-#: What stays on the host, and the inputs and targets of a piece, about.
+#: Bytes from which an array stays on the host, and of the inputs and targets of a piece, about. Chosen, not measured.
 HOST_BYTES, PIECE_BYTES = 64 << 20, 32 << 20
-#: What it pays to start a thread for.
+#: Bytes that a thread copies at least, for it to be worth starting. Chosen, not measured.
 SHARE_BYTES = 4 << 20
-#: The fewest samples of a piece, for engines without chunks.
+#: The fewest samples of a piece, for engines without chunks. Chosen, not measured.
 FEWEST_SAMPLES = 256
 
 
@@ -79,7 +79,10 @@ def warn() -> None:
 
 
 def _unless_memory_lacks(compute: Callable[..., Any], *arguments: Any) -> Any:
-    """Its result, or as text why there was no memory; with the exception gone, what it held of it is free again."""
+    """The result of ``compute``, or as text why there was no memory.
+
+    The exception is gone when this returns: it would keep alive, by its traceback, arrays of the failed attempt.
+    """
     try:
         return compute(*arguments)
     except MemoryError as error:
@@ -125,7 +128,7 @@ def _loss_and_grad(engine: Any, call: Call, rows: int, grad_x: Array | None) -> 
 
 
 def _pieces(call: Call, rows: int) -> Iterator[tuple[Call, slice]]:
-    """Calls with so many of the samples each, on the device, and where the samples stand in the batch."""
+    """Calls with ``rows`` of the samples each, on the device, and where these samples stand in the batch."""
     copying = call.backend.xp.cuda.Stream(non_blocking=True)
     buffers = [_Buffer(call, rows) for _ in range(2 if call.samples > rows else 1)]
     try:
@@ -182,4 +185,4 @@ def _fill(to: np.ndarray, values: np.ndarray, workers: int) -> None:
             with np.errstate(all="ignore"):
                 np.copyto(to[first : first + rows], values[first : first + rows], casting="unsafe")
 
-    threads.run(worker, workers, stop=lambda: None)
+    threads.run(worker, workers, threads.Stop())

@@ -23,8 +23,9 @@ from . import layered
 from .call import Call, Gradients, Signals
 from .tree import ChunkTree, Partial
 
-# Small tiles would fit a smaller cache, but then the threads wait for the interpreter more than they compute.
-CACHE_BYTES = 32 << 20  # that a tile's signals may take
+#: Bytes of a tile's signals, at most, and samples in a tile, at least and at most. Small tiles would fit a smaller
+#: cache, but then the threads wait for the interpreter more than they compute. No figures were kept.
+CACHE_BYTES = 32 << 20
 FEWEST_ROWS, MOST_ROWS = 1024, 8192
 
 
@@ -81,17 +82,17 @@ def loss_and_grad(call: Call) -> Gradients:
 
 
 def each_tile(n: int, rows: int, wanted: int | None, work: Any) -> None:
-    """``work(index, rows)`` for every tile of so many rows, on so many threads."""
+    """``work(index, rows)`` for every tile of ``rows`` samples, on the number of threads that is wanted."""
     numbers = itertools.count()
-    stopped: list[bool] = []
+    stop = threads.Stop()
 
     def worker() -> None:
-        while (index := next(numbers)) * rows < n and not stopped:
+        while (index := next(numbers)) * rows < n and not stop.raised:
             work(index, slice(index * rows, min(n, (index + 1) * rows)))
 
     workers = min(threads.count(wanted), -(-n // rows))
     with _blas().limit(limits=1, user_api="blas"):
-        threads.run(worker, max(workers, 1), stop=lambda: stopped.append(True))
+        threads.run(worker, max(workers, 1), stop)
 
 
 @cache

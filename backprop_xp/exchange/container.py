@@ -28,16 +28,17 @@ class ModelFileError(ValueError):
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> None:
-    """Write the file, to a temporary name and then renamed."""
-    _need_safetensors()
+    """Write the file with :func:`~backprop_xp.files.replacing`."""
+    need_safetensors()
     from safetensors.numpy import save
 
     text = json.dumps(description, allow_nan=False)
     if len(text) > LONGEST_DESCRIPTION:
         raise ValueError(f"a description may have {LONGEST_DESCRIPTION} characters, this one has {len(text)}")
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(contiguous, {KEY: text}))
+    content = save(contiguous, {KEY: text})
+    with replacing(path) as file:
+        file.write(content)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -47,7 +48,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nda
         ModelFileError: anything else than a whole file that :func:`write` could have written.
         OSError: no such file, or it can't be read.
     """
-    _need_safetensors()
+    need_safetensors()
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
@@ -68,6 +69,14 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nda
     except MemoryError:
         raise ModelFileError(f"{path} is larger than the memory there is") from None
     return description, arrays
+
+
+def need_safetensors() -> None:
+    """Say what to install where it is missing. Raises ImportError."""
+    try:
+        import safetensors  # noqa: F401
+    except ImportError:
+        raise ImportError("keeping nets in files needs safetensors: pip install 'backprop-xp[exchange]'") from None
 
 
 def field(saved: Mapping[str, Any], key: str, kind: type) -> Any:
@@ -116,10 +125,3 @@ def _no_constant(name: str) -> None:
 def _short(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
-
-
-def _need_safetensors() -> None:
-    try:
-        import safetensors  # noqa: F401
-    except ImportError:
-        raise ImportError("keeping nets in files needs safetensors: pip install 'backprop-xp[exchange]'") from None

@@ -11,8 +11,8 @@ from ..backend import NUMPY
 from ..messages import unknown
 from ..net import Net
 
-#: PyTorch's module, and the arguments that make it this one, for every built-in activation. Parameters have
-#: PyTorch's names.
+#: PyTorch's module, and the arguments that make it this one, for every built-in activation that PyTorch has, by name.
+#: Parameters have PyTorch's names.
 MODULES: dict[str, tuple[str, dict[str, Any]]] = {
     "identity": ("Identity", {}),
     "tanh": ("Tanh", {}),
@@ -40,7 +40,7 @@ def to_torch(net: Net) -> Any:
     """A torch.nn.Sequential of this net's layers on the CPU, with copies of its parameters; the loss stays behind.
 
     Raises:
-        TypeError: an activation is not built in. ImportError: PyTorch is not installed.
+        TypeError: an activation is not built in, or PyTorch lacks it. ImportError: PyTorch is not installed.
     """
     if not isinstance(net, Net):
         raise TypeError(f"to_torch takes a chain, a Net, got {type(net).__name__}")
@@ -48,7 +48,7 @@ def to_torch(net: Net) -> Any:
 
 
 def sequential(net: Net, module_of: Callable[[Any], Any]) -> Any:
-    """The same with these modules for the activations."""
+    """The torch.nn.Sequential of :func:`to_torch`, with ``module_of(activation)`` as the activations' modules."""
     torch = _torch()
     dtype = getattr(torch, net.dtype.name)
     modules = []
@@ -105,7 +105,7 @@ def to_module(activation: Any) -> Any:
     """PyTorch's module for a built-in activation with these parameters."""
     torch = _torch()
     name = getattr(activation, "name", "")
-    if ACTIVATIONS.get(name) is not type(activation) or not activation.is_formula:
+    if name not in MODULES or ACTIVATIONS.get(name) is not type(activation) or not activation.is_formula:
         shown = type(activation).__name__ + (f" {name!r}" if name else "")
         raise TypeError(f"PyTorch has no counterpart of the activation {shown}")
     module, arguments = MODULES[name]

@@ -20,7 +20,7 @@ from ..backend import NUMPY
 from ..files import replacing
 from ..formulas import Formula, special
 from ..graph import GraphNet
-from ..graph.operations import OPERATIONS, Activate, Add, Concatenate, Input, LayerNorm, Linear, Multiply
+from ..graph.operations import OPERATIONS, Activate, Add, Concatenate, Dropout, Input, LayerNorm, Linear, Multiply
 from ..net import Net
 
 OPSET, IR_VERSION = 20, 9  # the first with Gelu; its release's format
@@ -91,8 +91,7 @@ def to_onnx(net: Net | GraphNet, path: str | os.PathLike[str]) -> None:
     """Write the net's forward pass as an ONNX file, in which the number of samples is free.
 
     Input and output of a chain are "x" (n, features) and "z" (n, out), those of a graph have its nodes' names. The
-    loss is not part of it, and dropout is none. Parameters are in the file, which is written to a temporary name and
-    renamed.
+    loss is not part of it, and dropout is none. Parameters are in the file.
 
     Raises:
         TypeError: an activation or an operation is code. ImportError: the package onnx is not installed.
@@ -126,8 +125,9 @@ def to_onnx(net: Net | GraphNet, path: str | os.PathLike[str]) -> None:
     opset = helper.make_opsetid("", OPSET)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="backprop_xp")
     onnx.checker.check_model(model, full_check=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+    content = model.SerializeToString()
+    with replacing(path) as file:
+        file.write(content)
 
 
 def _chain(writer: _Writer, net: Net) -> str:
@@ -163,8 +163,10 @@ def _graph(writer: _Writer, net: GraphNet) -> str:
                 value = writer.add("Concat", *args, axis=1)
             case LayerNorm():
                 value = writer.add("LayerNormalization", args[0], *own, epsilon=node.operation.eps)
-            case _:  # dropout, which drops nothing in use
+            case Dropout():  # it drops nothing in use
                 value = args[0]
+            case _:
+                raise TypeError(f"node {node.name!r} has no form in ONNX here: {node.operation!r}")
         values[node.name] = value
     return values[net.nodes[-1].name]
 

@@ -18,7 +18,8 @@ from .. import threads
 from . import special
 from .language import MASKS, Formula
 
-# Elements: large enough that threads seldom wait for the interpreter, small enough for the cache.
+#: Elements of a block: so many that threads seldom wait for the interpreter, few enough for the cache (half a megabyte
+#: of float32 a register). No figures were kept.
 BLOCK = 1 << 17
 
 UFUNCS: dict[str, Callable[..., Any]] = {
@@ -29,7 +30,7 @@ UFUNCS: dict[str, Callable[..., Any]] = {
     )
 } | {"erf": special.erf, "normal_cdf": special.normal_cdf, "normal_pdf": special.normal_pdf}  # fmt: skip
 
-BITS = {np.dtype(np.float32): np.dtype(np.uint32), np.dtype(np.float64): np.dtype(np.uint64)}
+BITS: dict[Any, Any] = {np.dtype(np.float32): np.dtype(np.uint32), np.dtype(np.float64): np.dtype(np.uint64)}
 
 
 class Tape:
@@ -88,13 +89,15 @@ class Tape:
         edges = [length * i // workers for i in range(workers + 1)]
         spans = [slice(start, stop) for start, stop in pairwise(edges)]
 
+        stop = threads.Stop()
+
         def work() -> None:
-            while spans:
+            while spans and not stop.raised:
                 with contextlib.suppress(IndexError):  # another thread took the last one
                     span = spans.pop()
                     self._run({name: a[span] for name, a in arrays.items()}, parameters, [out[span] for out in outs])
 
-        threads.run(work, workers, stop=spans.clear)
+        threads.run(work, workers, stop)
 
     def _run(self, arrays: Mapping[str, np.ndarray], parameters: Sequence[float], outs: Sequence[np.ndarray]) -> None:
         dtype, length = outs[0].dtype, outs[0].shape[0]
@@ -108,6 +111,7 @@ class Tape:
         with np.errstate(all="ignore"):
             scalars = self._scalars(dtype, parameters)
             for start in range(0, length, rows):
+                threads.check()
                 block = slice(start, min(start + rows, length))
                 count = block.stop - start
                 values: dict[int, Any] = scalars | {i: arrays[name][block] for i, name in self.inputs}
@@ -144,6 +148,9 @@ class Tape:
             elif node.op == "where":
                 condition, a, b = (values[arg] for arg in node.args)
                 values[i] = a if condition else b
+            elif node.op in MASKS:
+                holds = UFUNCS[node.op](*(values[a] for a in node.args))
+                values[i] = np.array(-int(holds)).astype(BITS[dtype])  # all ones or all zeros, as _select takes masks
             else:
                 values[i] = UFUNCS[node.op](*(values[a] for a in node.args))
         return values

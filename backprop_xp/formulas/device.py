@@ -6,7 +6,6 @@ count as 0 in every kernel. float64 keeps them.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -14,26 +13,27 @@ from typing import Any
 import numpy as np
 
 from ..kernels import source as kernel_source
+from ..show_source import show
 from . import emit
 from .language import Formula
 
-THREADS = 256  # a block
-MOST_BLOCKS = 4096  # beyond it, threads take several elements
+THREADS = 256  # of a block; chosen, not measured on a device
+MOST_BLOCKS = 4096  # beyond it, threads take several elements; chosen, not measured on a device
 OPTIONS = ("-std=c++17",)
 NUMBERS = {"float32": "float", "float64": "double"}
 
 
 def run(
-    formula: Formula, outputs: tuple[str, ...], arrays: Mapping[str, Any], parameters: Sequence[float]
+    xp: Any, formula: Formula, outputs: tuple[str, ...], arrays: Mapping[str, Any], parameters: Sequence[float]
 ) -> list[Any]:
     """The outputs of a formula as new CuPy arrays, computed in one launch on the current stream.
 
     All arrays are on one device and of the first one's dtype and shape, or columns (n, 1) beside its (n, width).
+    ``xp`` is CuPy.
 
     Raises:
         TypeError: an array that isn't a CuPy array of float32 or float64.
     """
-    cupy = sys.modules["cupy"]
     first = next(iter(arrays.values()))
     dtype = first.dtype if first.dtype.name in NUMBERS else np.dtype(np.float64)
     if first.dtype.kind not in "biuf" or first.dtype.name == "float16":
@@ -46,33 +46,33 @@ def run(
             widths.append(0)
             continue
         array = arrays[name]
-        if not isinstance(array, cupy.ndarray):
+        if not isinstance(array, xp.ndarray):
             raise TypeError(f"{name} must be a CuPy array like the others, got {type(array).__name__}")
         column = array.shape != first.shape
         if column and (array.ndim != 2 or array.shape != (first.shape[0], 1)):
-            array, column = cupy.broadcast_to(array, first.shape), False
+            array, column = xp.broadcast_to(array, first.shape), False
         # the kernel reads this dtype, whatever the array's: another would be read as garbage
-        inputs.append(cupy.ascontiguousarray(array, dtype=dtype))
+        inputs.append(xp.ascontiguousarray(array, dtype=dtype))
         widths.append(first.shape[1] if column else 1)
-    results = [cupy.empty(first.shape, dtype) for _ in outputs]
+    results = [xp.empty(first.shape, dtype) for _ in outputs]
     if first.size:
         # converted here: CuPy would pass a Python float as a double, whatever the kernel expects
         scalars = [dtype.type(number) for number in parameters]
         read = [array for array in inputs if array is not None]
-        kernel = _kernel(formula, outputs, tuple(widths), dtype.name)
+        kernel = _kernel(xp, formula, outputs, tuple(widths), dtype.name)
         blocks = min(MOST_BLOCKS, -(-first.size // THREADS))
         launch(kernel, (blocks,), THREADS, (np.int64(first.size), *results, *read, *scalars))
     return results
 
 
-def update(formula: Formula, arrays: Mapping[str, Any], parameters: Sequence[float]) -> None:
+def update(xp: Any, formula: Formula, arrays: Mapping[str, Any], parameters: Sequence[float]) -> None:
     """Overwrite the arrays that the formula's outputs are named after, in one launch on the current stream.
 
-    There is an array for every variable; all are contiguous, of one device, dtype and length.
+    There is an array for every variable; all are contiguous, of one device, dtype and length. ``xp`` is CuPy.
     """
     variables = [arrays[name] for name in formula.variables]
     n, dtype = variables[0].size, variables[0].dtype
-    kernel = _kernel(formula, tuple(formula.outputs), (1,) * len(variables), dtype.name, True)
+    kernel = _kernel(xp, formula, tuple(formula.outputs), (1,) * len(variables), dtype.name, True)
     scalars = [dtype.type(number) for number in parameters]
     blocks = min(MOST_BLOCKS, -(-n // THREADS))
     launch(kernel, (blocks,), THREADS, (np.int64(n), *variables, *scalars))
@@ -84,6 +84,12 @@ def launch(kernel: Any, blocks: tuple[int, ...], threads: int, arguments: Sequen
         if type(argument) in (bool, int, float):
             raise TypeError(f"a kernel takes NumPy scalars of the types it declares, got the Python number {argument}")
     kernel(blocks, (threads,), tuple(arguments))
+
+
+def raw_kernel(xp: Any, source: str, name: str) -> Any:
+    """The ``extern "C"`` kernel of this name, which CuPy compiles at its first launch on each device."""
+    show(source, f"the kernel {name}")
+    return xp.RawKernel(source, name, options=OPTIONS)
 
 
 def entry(
@@ -119,7 +125,7 @@ def entry(
 
 @lru_cache(maxsize=512)
 def _kernel(
-    formula: Formula, outputs: tuple[str, ...], widths: tuple[int, ...], dtype: str, in_place: bool = False
+    xp: Any, formula: Formula, outputs: tuple[str, ...], widths: tuple[int, ...], dtype: str, in_place: bool = False
 ) -> Any:
     source = kernel_source("math.h") + entry(formula, outputs, widths, dtype, "formula", in_place)
-    return sys.modules["cupy"].RawKernel(source, "formula", options=OPTIONS)
+    return raw_kernel(xp, source, "formula")

@@ -103,7 +103,7 @@ class Formula:
         return self.parse_with(text, self._names)
 
     def parse_with(self, text: str, names: Mapping[str, int]) -> int:
-        """The same with these nodes as the names it may use."""
+        """The node of a formula's text, with these nodes as the names it may use."""
         if not isinstance(text, str):
             raise FormulaError(f"a formula is text, got {type(text).__name__}")
         if len(text) > LONGEST_TEXT:

@@ -84,7 +84,7 @@ class GraphCall:
         return total
 
     def rows(self, rows: slice) -> GraphCall:
-        """The same for some of the samples."""
+        """The call for some of the samples: inputs, targets and weights cut, all else shared."""
         y, weight = (None if a is None else a[rows] for a in (self.y, self.weight))
         inputs = {name: array[rows] for name, array in self.inputs.items()}
         return replace(self, inputs=inputs, y=y, weight=weight, first=self.first + rows.start)

@@ -6,6 +6,7 @@ every engine and backend, in any order and on any tile, draws the same.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def key(*numbers: int) -> int:
     """64 bits from a few numbers: the seed, the training step, the node."""
     state = 0
     for number in numbers:
-        state = _mixed((state + (number + 1) * STEP) & MASK)
+        state = _mixed((state + (operator.index(number) + 1) * STEP) & MASK)
     return state
 
 

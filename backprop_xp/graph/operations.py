@@ -15,6 +15,7 @@ from .. import workspace
 from ..activations import ACTIVATIONS, ALIASES, Activation, activate, backpropagate, get_activation
 from ..backend import Array, column_sums, module_of, owner_of
 from ..messages import unknown
+from ..numbers import real, whole
 
 Draw = Callable[[tuple[int, int]], Any]
 
@@ -52,13 +53,13 @@ class Operation:
 
 
 class Input(Operation):
-    """An input of the net, of so many features."""
+    """An input of the net: (n, features), or (features,) for one sample."""
 
     name = "input"
     arity = 0
 
     def __init__(self, features: int) -> None:
-        self.features = _positive("an input's features", features)
+        self.features = whole("an input's features", features, 1)
 
     def width(self, *widths: int) -> int:
         return self.features
@@ -76,7 +77,7 @@ class Linear(Operation):
     name = "linear"
 
     def __init__(self, features: int, bias: bool = True, share: str | None = None) -> None:
-        self.features, self.bias, self.share = _positive("a linear node's features", features), bool(bias), share
+        self.features, self.bias, self.share = whole("a linear node's features", features, 1), bool(bias), share
 
     def width(self, *widths: int) -> int:
         return self.features
@@ -166,9 +167,7 @@ class Dropout(Operation):
     name = "dropout"
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p <= 1:
-            raise ValueError(f"a probability of dropout must be from 0 to 1, got {p!r}")
-        self.p = float(p)
+        self.p = real("a probability of dropout", p, 0, 1)
 
     @property
     def factor(self) -> float:
@@ -188,7 +187,7 @@ class LayerNorm(Operation):
     name = "layer_norm"
 
     def __init__(self, eps: float = 1e-5) -> None:
-        self.eps = float(eps)
+        self.eps = real("eps of a layer norm", eps, 0)
 
     def initial(self, widths: tuple[int, ...], draw: Draw) -> Mapping[str, Any]:
         return {"gain": np.ones(widths[0]), "bias": np.zeros(widths[0])}
@@ -273,9 +272,3 @@ def _fold(function: str, arrays: tuple[Array, ...]) -> Array:
     for other in others[1:]:
         ufunc(result, other, out=result)
     return result
-
-
-def _positive(what: str, number: Any) -> int:
-    if not isinstance(number, (int, np.integer)) or isinstance(number, bool) or number < 1:
-        raise ValueError(f"{what} must be a positive integer, got {number!r}")
-    return int(number)

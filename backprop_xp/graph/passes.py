@@ -12,6 +12,8 @@ from typing import Any
 from ..activations import Identity
 from ..backend import Array
 from ..engines.call import Layer, Signals
+from ..net import backward_pass as chain_backward
+from ..net import forward_pass as chain_forward
 from . import dropout
 from .call import GraphCall
 from .description import Node
@@ -87,8 +89,6 @@ def layers(step: Step, parameters: Mapping[str, Mapping[str, Array]]) -> list[La
 
 def forward_pass(call: GraphCall) -> Values:
     """The value of every node."""
-    from ..net import forward_pass as chain_forward
-
     values = Values(dict(call.inputs))
     for step in call.steps:
         inputs = [values.data[name] for name in step.inputs]
@@ -108,8 +108,6 @@ def backward_pass(call: GraphCall, values: Values, grad_output: Array) -> list[A
 
     The nodes' gradients are added to ``values``. Where a value is used more than once, they are summed.
     """
-    from ..net import backward_pass as chain_backward
-
     values.grads = {call.output: grad_output}
     parameters: dict[tuple[str, str], Array] = {}
     for step in reversed(call.steps):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import threads, workspace
+from .. import forks, threads, workspace
 from ..losses import SoftmaxCrossEntropy
 from ..tensor import Tensor
 from ..workspace import recycled
@@ -38,7 +37,7 @@ class _Ready:
     """The pass of a net, and the memory that it works in."""
 
     def __init__(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]], loss: Any, loss_key: Any) -> None:
-        self._lock = threading.Lock()  # the arguments and the memory are shared by all threads
+        self._lock = forks.lock()  # the arguments and the memory are shared by all threads
         self._dtype, self._features, self._outputs = net.dtype, net.sizes[0], net.sizes[-1]
         depth = len(net.weights)
         biases = tensors[depth:]
@@ -65,6 +64,7 @@ class _Ready:
                 ready.use(workspace.empty((numbers,), self._dtype))
                 return ready.run()
         if numbers > self._memory.size:
+            self._room = workspace.Room(numbers * self._dtype.itemsize)
             self._memory = np.empty(numbers, self._dtype)
         ready.use(self._memory)
         return ready.run()

@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from ..activations import Identity
+from ..backend import cupy
 from ..kernels import source as kernel_source
 from . import cuda, fused
 from .fused_cuda import WRITTEN_OUT
@@ -19,15 +20,21 @@ FIELDS = (
     "const void* y", "bpx::i64 y_row", "bpx::i64 y_column", "const S* weight", "bpx::i64 weight_row",
     "S scale", "S* x_grad", "S* sums", "double* losses", "S* output", "const S* params",
 )  # fmt: skip
-#: Samples in a tile, and input features held at a time: the first that fit. Every tile reads all weights and updates
-#: all sums of its chunk in the second-level cache, so more samples come first; a slice of x is only read once more.
+#: Samples in a tile, and input features held at a time: the first that fit are taken. Calculated: every tile reads all
+#: weights and updates all sums of its chunk in the second-level cache, so more samples come first; a slice of x is only
+#: read once more.
 ROWS, SLICES = (64, 32, 16, 8), (128, 64, 32)
-#: Threads of a block, and of narrow nets', which have not that many sums to compute at once.
+#: Threads of a block; of a block of a net whose widest layer has at most NARROW features, which has too few sums to
+#: compute at once for more; and that width. Calculated.
 THREADS, FEW_THREADS, NARROW = 256, 128, 32
-#: Registers for two blocks of 256 threads are 128 each, enough for so many sums (in float); more where one block fits.
+#: Sums that a thread holds at once, in float32 (half of it in float64): where two blocks of 256 threads share a
+#: multiprocessor, so that a thread has 128 registers, and where one block has it. Calculated; what fits is found by
+#: compiling.
 SUMS, MANY_SUMS = 32, 64
-MOST_PARAMETERS = (1 << 31) - 1  # indices into them are 32 bits wide
-#: Bytes of shared memory that a block has without asking, and that the system keeps beside it.
+#: Numbers in the packed parameters: indices into them are 32 bits wide.
+MOST_PARAMETERS = (1 << 31) - 1
+#: Bytes of shared memory that a block has without an opt-in, and that the driver keeps for itself beside each block:
+#: CUDA's numbers.
 UNASKED, RESERVED = 48 << 10, 1 << 10
 
 
@@ -57,9 +64,7 @@ _programs: dict[tuple[int, fused.Shape], Program] = {}
 
 def program(shape: fused.Shape, activations: Sequence[Any]) -> Program:
     """The first tiling whose kernel spills nothing on the current device. Raises CompileError."""
-    import cupy
-
-    device = cupy.cuda.runtime.getDevice()
+    device = cupy().cuda.runtime.getDevice()
     if (device, shape) not in _programs:
         ways = tilings(shape, shared_limit(device))
         sources = [source(shape, activations, tiling) for tiling in ways]
@@ -75,9 +80,7 @@ def program(shape: fused.Shape, activations: Sequence[Any]) -> Program:
 @cache
 def shared_limit(device: int) -> int:
     """Bytes of shared memory that a block may have on this device."""
-    import cupy
-
-    return cupy.cuda.Device(device).attributes["MaxSharedMemoryPerBlockOptin"]
+    return cupy().cuda.Device(device).attributes["MaxSharedMemoryPerBlockOptin"]
 
 
 @lru_cache(maxsize=512)

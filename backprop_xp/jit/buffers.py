@@ -17,10 +17,10 @@ class Instruction:
 
 
 class Tape:
-    """Instructions in order, over numbered buffers of so many features a sample; number 3 is ``b3`` in the text."""
+    """Instructions in order, over numbered buffers, each some features a sample; number 3 is ``b3`` in the text."""
 
     def __init__(self, padded: Callable[[int], int]) -> None:
-        """``padded`` says how much room so many features take."""
+        """``padded(features)`` is how many numbers a sample's features take in a buffer."""
         self.instructions: list[Instruction] = []
         self.sizes: list[int] = []
         self._padded = padded

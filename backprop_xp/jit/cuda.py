@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import forks
+from ..backend import cupy
+from ..files import replacing
+from ..show_source import show
 from . import cache
 from .compiler import CompileError
 
@@ -24,7 +27,7 @@ OPTIONS = ("-std=c++17", "-prec-div=false")
 FORMAT = "backprop_xp cuda 1"
 REGISTERS = 1 << 16  # of a multiprocessor, on every architecture since 2012
 
-_lock = threading.RLock()
+_lock = forks.lock(threading.RLock)
 _modules: dict[tuple[int, str], Any] = {}
 _kernels: dict[tuple[int, str, str], Any] = {}
 _chosen: dict[tuple[int, tuple[str, ...]], int] = {}
@@ -40,7 +43,7 @@ class Resources:
     max_threads: int
 
     def blocks(self, threads: int) -> int:
-        """How many blocks of so many threads have registers in one multiprocessor at a time, at least 1."""
+        """How many blocks of ``threads`` threads have registers in one multiprocessor at a time, at least 1."""
         return max(1, REGISTERS // (threads * -(-self.registers // 8) * 8))
 
 
@@ -53,18 +56,17 @@ def kernel(source: str, name: str) -> Any:
     Raises:
         CompileError: the source can't be compiled for this device.
     """
-    import cupy
-
-    device = cupy.cuda.runtime.getDevice()
+    device = cupy().cuda.runtime.getDevice()
     found = _kernels.get((device, source, name))
     if found is None:
         with _lock:
             module = _modules.get((device, source))
             try:
                 if module is None:
-                    module = _modules[device, source] = cupy.RawModule(code=source, options=OPTIONS)
+                    show(source, f"the kernel {name}")
+                    module = _modules[device, source] = cupy().RawModule(code=source, options=OPTIONS)
                 found = _kernels[device, source, name] = module.get_function(name)
-            except cupy.cuda.compiler.CompileException as error:
+            except cupy().cuda.compiler.CompileException as error:
                 raise CompileError(f"NVRTC failed: {str(error).strip().splitlines()[0][:300]}") from None
     return found
 
@@ -75,19 +77,17 @@ def resources(kernel: Any) -> Resources:
 
 
 def first_fitting(sources: Sequence[str], name: str, threads: int) -> int:
-    """The number of the first source whose kernel spills nothing and runs in blocks of so many threads; else the last.
+    """The number of the first source whose kernel spills nothing and runs in blocks of ``threads``; else the last.
 
     The answer is cached on disk, by device and sources, so that what doesn't fit is compiled once and not again.
     """
-    import cupy
-
-    device = cupy.cuda.runtime.getDevice()
+    device = cupy().cuda.runtime.getDevice()
     key = (device, (*sources, name, str(threads)))
     if key not in _chosen:
         with _lock:
-            properties = cupy.cuda.runtime.getDeviceProperties(device)
+            properties = cupy().cuda.runtime.getDeviceProperties(device)
             facts = (FORMAT, properties["name"].decode(), properties["major"], properties["minor"])
-            text = "\0".join(map(str, (*facts, cupy.cuda.nvrtc.getVersion(), *key[1])))
+            text = "\0".join(map(str, (*facts, cupy().cuda.nvrtc.getVersion(), *key[1])))
             path = cache.home() / f"{hashlib.sha256(text.encode()).hexdigest()}{cache.NOTE_SUFFIX}"
             number = _remembered(path)
             if number is None or number >= len(sources):
@@ -104,17 +104,13 @@ def _fits(source: str, name: str, threads: int) -> bool:
 
 def _remembered(path: Path) -> int | None:
     try:
-        number = json.loads(path.read_text(encoding="ascii"))["variant"]
-    except (OSError, ValueError, TypeError, KeyError):
+        note = json.loads(cache.read(path) or "")
+        number, key = note["variant"], note["key"]
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return number if isinstance(number, int) and number >= 0 else None
+    return number if key == path.stem and isinstance(number, int) and number >= 0 else None
 
 
 def _remember(path: Path, number: int) -> None:
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with open(handle, "w", encoding="ascii") as file:
-            json.dump({"variant": number}, file)
-        os.replace(temporary, path)
-    except OSError:
-        pass  # it is chosen again by the next process
+    with suppress(OSError), replacing(path) as file:  # else the next process chooses again
+        file.write(json.dumps({"key": path.stem, "variant": number}).encode())

@@ -6,7 +6,6 @@ are in an order that the shapes fix. Kernels run on the current stream, and noth
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import module_of
 from ..formulas import Formula, emit
-from ..formulas.device import NUMBERS, OPTIONS, launch
+from ..formulas.device import NUMBERS, launch, raw_kernel
 from ..kernels import source as kernel_source
 
 THREADS, SECOND_THREADS = 256, 1024  # layer_threads and second_threads of kernels/layer.h
-SPAN = 64  # columns of a tile, at most
-SOFTMAX_ROWS = 256
-MOST_PARTS = 4096  # rows of partial sums, except where a block takes fewer rows than that would need
-MOST_TOGETHER = 32  # sums that one second pass adds up
+SOFTMAX_ROWS = 256  # samples of a block, at most, where a loss needs whole rows: softmax_rows of kernels/layer.h
+#: Columns of a tile, at most; rows of partial sums, about, at most; sums that one launch of the second pass adds up.
+#: Chosen, not measured on a device.
+SPAN, MOST_PARTS, MOST_TOGETHER = 64, 4096, 32
 NULL = np.uint64(0)
 
 KERNELS = {
@@ -39,7 +39,7 @@ KERNELS = {
 def forward(activation: Any, t: Any, bias: Any | None) -> Any:
     """Adds the bias to ``t`` in place and returns f(t), which for the identity is ``t`` itself."""
     identity = _is_an_input(activation, "value")
-    z = t if identity else sys.modules["cupy"].empty_like(t)
+    z = t if identity else module_of(t).empty_like(t)
     if t.size and not (identity and bias is None):
         grid = _Grid(t, softmax=False)
         _launch("forward", activation, None, grid, [t, _ready(bias, t, t.shape[-1:]), None if identity else z])
@@ -48,7 +48,7 @@ def forward(activation: Any, t: Any, bias: Any | None) -> Any:
 
 def backward(activation: Any, t: Any, grad_z: Any, column_sums: bool) -> tuple[Any, Any | None]:
     """grad_z * f'(t), which for the identity is ``grad_z`` itself, and the sums of its columns if they are wanted."""
-    cupy = sys.modules["cupy"]
+    cupy = module_of(t)
     t, grad_z = _ready(t, t), _ready(grad_z, t)
     identity = _is_an_input(activation, "grad_t")
     grad_t = grad_z if identity else cupy.empty_like(t)
@@ -75,7 +75,7 @@ def fused_loss(
     activation: Any, loss: Any, product: Any, bias: Any, y: Any, weight: Any, scale: float, keep: bool = False
 ) -> Top:
     """From the last matrix product to the gradient in t: bias, activation, loss and both derivatives in one launch."""
-    cupy = sys.modules["cupy"]
+    cupy = module_of(product)
     if y is None and loss.needs_target:
         raise ValueError(f"the loss {loss.name} needs a target")
     product = _ready(product, product)
@@ -149,7 +149,7 @@ def summed_together() -> Iterator[None]:
 
 
 def _total(parts: Any, shape: tuple[int, ...], factor: float = 1.0) -> Any:
-    total = sys.modules["cupy"].empty(shape, parts.dtype)
+    total = module_of(parts).empty(shape, parts.dtype)
     if _sums.waiting is None:
         _second_pass([(parts, total, factor)])
     else:
@@ -162,13 +162,15 @@ def _second_pass(sums: Sequence[tuple[Any, Any, float]]) -> None:
     for parts, total, factor in sums:
         args += [parts, total, np.int64(len(parts)), np.int64(parts.shape[1]), np.float64(factor)]
     tiles = max(-(-parts.shape[1] // 32) for parts, _, _ in sums)
-    launch(_second_kernel(len(sums), sums[0][0].dtype.name), (min(tiles, 1 << 15), len(sums)), SECOND_THREADS, args)
+    first = sums[0][0]
+    kernel = _second_kernel(module_of(first), len(sums), first.dtype.name)
+    launch(kernel, (min(tiles, 1 << 15), len(sums)), SECOND_THREADS, args)
 
 
 def _launch(kind: str, activation: Any, loss: Any, grid: _Grid, arrays: Sequence[Any]) -> None:
     dtype = arrays[0].dtype
     kind_of_loss: Any = loss if isinstance(loss, (str, NoneType)) else type(loss)
-    kernel = _kernel(kind, activation.formula, kind_of_loss, dtype.name)
+    kernel = _kernel(module_of(arrays[0]), kind, activation.formula, kind_of_loss, dtype.name)
     shape = (np.int64(grid.n), np.int64(grid.rows), np.int32(grid.width), np.int32(grid.span))
     parameters = (*activation.parameters, *getattr(loss, "parameters", ()))
     # a Python float would be passed as a double, whatever the kernel expects
@@ -181,7 +183,7 @@ def _ready(array: Any | None, like: Any, shape: tuple[int, ...] | None = None, d
     """Contiguous, of the shape and dtype of ``like`` or of these: another dtype would be read as garbage."""
     if array is None:
         return None
-    cupy = sys.modules["cupy"]
+    cupy = module_of(like)
     if not isinstance(array, cupy.ndarray):
         raise TypeError(f"expected CuPy arrays, like the others, got {type(array).__name__}")
     shape = like.shape if shape is None else shape
@@ -231,7 +233,7 @@ def entry(kind: str, activation: Formula, loss: Any, dtype: str, name: str) -> s
 
 
 def second_entry(sums: int, dtype: str) -> str:
-    """CUDA source of the kernel that adds up so many partial sums."""
+    """CUDA source of the kernel that adds up ``sums`` arrays of partial sums."""
     number = NUMBERS[dtype]
     arguments = ", ".join(
         f"const {number}* parts{k}, {number}* totals{k}, long long rows{k}, long long columns{k}, double factor{k}"
@@ -251,13 +253,13 @@ def second_entry(sums: int, dtype: str) -> str:
 
 
 @lru_cache(maxsize=512)
-def _kernel(kind: str, activation: Formula, loss: Any, dtype: str) -> Any:
+def _kernel(xp: Any, kind: str, activation: Formula, loss: Any, dtype: str) -> Any:
     name = f"layer_{kind}"
     source = kernel_source("layer.h") + entry(kind, activation, loss, dtype, name)
-    return sys.modules["cupy"].RawKernel(source, name, options=OPTIONS)
+    return raw_kernel(xp, source, name)
 
 
 @lru_cache(maxsize=64)
-def _second_kernel(sums: int, dtype: str) -> Any:
+def _second_kernel(xp: Any, sums: int, dtype: str) -> Any:
     source = kernel_source("layer.h") + second_entry(sums, dtype)
-    return sys.modules["cupy"].RawKernel(source, "second_pass", options=OPTIONS)
+    return raw_kernel(xp, source, "second_pass")

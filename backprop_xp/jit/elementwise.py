@@ -6,19 +6,25 @@ import ctypes
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
 from ..formulas import Formula, emit
 from ..kernels import source as kernel_source
-from . import cache
+from . import cache as kernel_cache
 from .compiler import CompileError
 
 NUMBERS = {"float32": "float", "float64": "double"}
 
 _here = threading.local()  # .active: this thread wants compiled loops
+
+
+@cache
+def name_of(dtype: np.dtype) -> str:
+    """``dtype.name``, for which NumPy imports a module each time: impossible while the interpreter ends."""
+    return dtype.name
 
 
 @contextmanager
@@ -46,14 +52,14 @@ def run(
     """
     if not getattr(_here, "active", False):
         return False
-    function = _function(formula, outputs, outs[0].dtype.name)
+    function = _function(formula, outputs, name_of(outs[0].dtype))
     if function is None:
         return False
     dtype = outs[0].dtype
     # a variable that these outputs don't read gets some array, which is then not read
     inputs = [arrays.get(name, outs[0]) for name in formula.variables]
     scalars = np.array(parameters, dtype)
-    function(outs[0].size, _pointers(inputs), _pointers(outs), scalars.ctypes.data)
+    function(outs[0].size, _pointers(inputs), _pointers(outs), scalars.__array_interface__["data"][0])
     return True
 
 
@@ -72,7 +78,7 @@ def source(formula: Formula, outputs: tuple[str, ...], dtype: str) -> str:
 @lru_cache(maxsize=512)
 def _function(formula: Formula, outputs: tuple[str, ...], dtype: str) -> Any:
     try:
-        library = cache.library(source(formula, outputs, dtype), f"{', '.join(outputs)} of an activation")
+        library = kernel_cache.library(source(formula, outputs, dtype), f"{', '.join(outputs)} of an activation")
     except CompileError:
         return None  # the engine that asked says so once
     function = library.formula
@@ -82,4 +88,4 @@ def _function(formula: Formula, outputs: tuple[str, ...], dtype: str) -> Any:
 
 
 def _pointers(arrays: Sequence[np.ndarray]) -> Any:
-    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+    return (ctypes.c_void_p * len(arrays))(*(array.__array_interface__["data"][0] for array in arrays))

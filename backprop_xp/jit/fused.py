@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,47 +10,21 @@ from ..activations import ACTIVATIONS, Identity
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from . import cache as kernel_cache
+from . import structs
 from .elementwise import NUMBERS
+from .structs import DOUBLE, INT, POINTER
 
-INT, POINTER, DOUBLE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
-
-
-class Args(ctypes.Structure):
-    """``bpx::Args`` of kernels/net_cpu.h, which says what each field is."""
-
-    _fields_ = [
-        ("n", INT), ("x", POINTER), ("x_row", INT), ("x_column", INT),
-        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("weight", POINTER), ("weight_row", INT),
-        ("params", POINTER), ("scalars", POINTER), ("scale", DOUBLE), ("output", POINTER), ("x_grad", POINTER),
-        ("sums", POINTER), ("losses", POINTER), ("first", INT), ("last", INT), ("next", INT), ("stop", INT),
-    ]  # fmt: skip
-
-
-class Tree(ctypes.Structure):
-    """``bpx::Tree``: the sums of chunks so far."""
-
-    _fields_ = [("params", INT), ("count", INT), ("levels", POINTER), ("losses", POINTER)]
-
-
-TREE_LEVELS = 41
-
-
-class WideArgs(ctypes.Structure):
-    """``bpx::WideArgs`` of kernels/panels.h."""
-
-    _fields_ = [
-        ("x", POINTER), ("x_row", INT), ("x_column", INT), ("y", POINTER), ("y_row", INT), ("y_column", INT),
-        ("weight", POINTER), ("weight_row", INT), ("params", POINTER), ("scalars", POINTER), ("scale", DOUBLE),
-        ("output", POINTER), ("x_grad", POINTER),
-    ]  # fmt: skip
-
-
-#: From so many parameters on, products blocked for the caches beat a tile in registers (measured, see bench/README.md).
+#: Parameters from which products blocked for the caches beat a tile in registers. Measured on a 2-core EPYC (Zen 4).
 WIDE_PARAMETERS = 3000
 #: Samples from which on a net with fewer parameters is worth a pass of its own, which has to be compiled first: with
-#: gradients, and for outputs alone, of which there is seldom more than one call.
+#: gradients, and for outputs alone, of which there is seldom more than one call. Measured on a 2-core EPYC (Zen 4): with
+#: 1,024 samples the pass for any widths takes once to twice as long.
 NARROW_SAMPLES, NARROW_OUTPUTS = 2048, 1 << 17
-#: Samples in a chunk of the narrow form: a small net's sums take long beside its samples, a large one's do not.
+#: Layers of a net that is compiled, at most. One compilation takes 0.13 s a layer, measured on one processor of a 2-core
+#: EPYC (Zen 4): beyond, a user waits for 8 s and more.
+MOST_LAYERS = 64
+#: Samples in a chunk of the narrow form, and in one of a net of at most SMALL_NET parameters: adding a chunk's sums
+#: takes a small net long beside its samples, and a large one not. No figures were kept.
 CHUNK, SMALL_CHUNK, SMALL_NET = 1024, 4096, 256
 
 
@@ -80,7 +53,7 @@ class Shape:
 
     @property
     def multiply_adds(self) -> int:
-        """Of one sample's matrix products."""
+        """Multiply-adds of one sample's matrix products, for the loss and all gradients that are wanted."""
         products = [a * b for a, b in zip(self.sizes, self.sizes[1:])]
         return 3 * sum(products) - (0 if self.input_grad else products[0])
 
@@ -89,7 +62,7 @@ class Shape:
 
         Others go through the pass for nets of any widths (kernels/matrices.h).
         """
-        return samples >= narrow_from(self.loss is None) and self.parameters < WIDE_PARAMETERS
+        return samples >= narrow_from(self.loss is None) and not refuses_narrow(self.parameters, len(self.sizes) - 1)
 
     @property
     def narrow_chunk(self) -> int:
@@ -108,14 +81,26 @@ WRITTEN_OUT = {cls.text: f"bpx::{cls.kernel}" for cls in ACTIVATIONS.values() if
 _programs: dict[Shape, Any] = {}
 
 
+def refuses_narrow(parameters: int, layers: int) -> str:
+    """Why a net has no narrow form, "" if it has one."""
+    return "it has many parameters" * (parameters >= WIDE_PARAMETERS) or too_deep(layers)
+
+
+def too_deep(layers: int) -> str:
+    """Why a net of so many layers gets no pass of its own, "" if it gets one."""
+    return f"it has {layers} layers, and compiling more than {MOST_LAYERS} takes too long" * (layers > MOST_LAYERS)
+
+
 def program(shape: Shape, activations: Sequence[Any]) -> Any:
     """The library with the entry points of kernels/net_cpu.h. Raises CompileError."""
     if shape not in _programs:
         what = f"the net {'-'.join(map(str, shape.sizes))} in {shape.dtype}"
         library = kernel_cache.library(source(shape, activations), what)
         if shape.loss is None:
+            structs.check(library, structs.Args)
             library.bpx_forward.argtypes, library.bpx_forward.restype = (POINTER,), None
         else:
+            structs.check(library, structs.Args, structs.Tree)
             library.bpx_backprop.argtypes, library.bpx_backprop.restype = (POINTER,), None
             library.bpx_tree_add.argtypes, library.bpx_tree_add.restype = (POINTER, POINTER, POINTER, INT), None
             library.bpx_tree_total.argtypes, library.bpx_tree_total.restype = (POINTER, POINTER), DOUBLE

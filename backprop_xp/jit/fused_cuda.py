@@ -12,7 +12,8 @@ from .fused import Shape, declarations
 
 #: Where a variant keeps the gradients' sums, the fastest first: see kernels/net_cuda.h.
 VARIANTS = ("ReadingAhead", "InRegisters", "SharedOut")
-#: So many registers for sums are worth a try: a thread has 255.
+#: Registers of 4 bytes for a thread's sums, up to which the variants that hold them all are tried; a thread has 255.
+#: Calculated: whether they fit is found by compiling.
 MOST_SUM_REGISTERS = 200
 WRITTEN_OUT = {cls.text: f"bpx::{cls.cuda_kernel}" for cls in ACTIVATIONS.values() if cls.cuda_kernel}
 

@@ -18,8 +18,15 @@ from .elementwise import NUMBERS
 from .fused import WRITTEN_OUT, activation_source, loss_source
 from .packing import Packing
 
+#: Bytes of a tile's buffers, about: a second-level cache holds one to two megabytes. Calculated.
 TILE_BYTES = 1 << 20
-FEWEST_ROWS, MOST_ROWS, ROWS = 96, 480, 48  # samples in a tile, and what they are a multiple of
+#: Samples in a tile, at least and at most, multiples of ROWS, which is whole blocks of the products for every register
+#: width (kernels/wide_products.h). The bounds are those of ``bpx::tile_rows`` of kernels/wide.h; chosen, not measured.
+FEWEST_ROWS, MOST_ROWS, ROWS = 96, 480, 48
+
+
+#: The operations that a :class:`Writer` has code for.
+COMPILED = frozenset([Input, Linear, Activate, Add, Multiply, Concatenate, Dropout, LayerNorm])
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ class Writer:
             "  static void tile(const bpx::GraphArgs& args, const bpx::WideTile<S>& tile, S* memory, S* grads) {",
             "    const S *const params = (const S*)args.wide.params, *const scalars = tile.scalars;",
             *buffers,
-            *[f"    {instruction.text};" for instruction in self.tape.instructions],
+            *[f"    {instruction.text}; if (tile.stopped()) return;" for instruction in self.tape.instructions],
             "  }",
             "};",
             "BPX_GRAPH(Graph)",

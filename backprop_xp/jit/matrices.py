@@ -18,35 +18,12 @@ from ..formulas import emit
 from ..kernels import source as kernel_source
 from . import cache as kernel_cache
 from .elementwise import NUMBERS
-from .fused import DOUBLE, INT, POINTER, WRITTEN_OUT, loss_source
+from . import structs
+from .fused import WRITTEN_OUT, loss_source
+from .structs import INT, POINTER, Function, Matrices, MatrixLayer
 
 #: Seconds after which a call comes back to Python, where an interrupt is seen.
 SECONDS = 0.1
-
-
-class Function(ctypes.Structure):
-    """``bpx::Function``: an activation; null for the identity."""
-
-    _fields_ = [("both", POINTER), ("value", POINTER), ("p", POINTER)]
-
-
-class Layer(ctypes.Structure):
-    """``bpx::MatrixLayer`` of kernels/matrices.h."""
-
-    _fields_ = [
-        ("inputs", INT), ("outputs", INT), ("weight", POINTER), ("bias", POINTER), ("grad", INT), ("f", Function),
-    ]  # fmt: skip
-
-
-class Matrices(ctypes.Structure):
-    """``bpx::Matrices`` of kernels/matrices.h, which says what each field is."""
-
-    _fields_ = [
-        ("n", INT), ("depth", INT), ("layers", POINTER), ("x", POINTER), ("x_row", INT), ("x_column", INT),
-        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("weight", POINTER), ("weight_row", INT), ("scale", DOUBLE),
-        ("loss", POINTER), ("loss_p", POINTER), ("grads", POINTER), ("output", POINTER), ("x_grad", POINTER),
-        ("memory", POINTER), ("threads", INT), ("time", DOUBLE), ("next", INT), ("total", DOUBLE),
-    ]  # fmt: skip
 
 
 class Pass:
@@ -70,7 +47,7 @@ class Pass:
         self.core, self.dtype, self.parameters = core(dtype.name), dtype, 0
         self.slices: list[tuple[slice, tuple[int, ...]]] = []  # of each weight's and bias's gradient, and its shape
         self._held: list[Any] = []
-        self._layers = (Layer * len(layers))()
+        self._layers = (MatrixLayer * len(layers))()
         for at, (weight, bias, f) in zip(self._layers, layers):
             at.outputs, at.inputs = weight.shape
             at.weight, at.grad = self._address(weight), self.parameters
@@ -115,6 +92,7 @@ def core(dtype: str) -> Any:
     """The library with the pass. Raises CompileError."""
     text = kernel_source("matrices.h") + f"BPX_MATRICES({NUMBERS[dtype]})\n"
     library = kernel_cache.library(text, f"the pass for nets of any widths in {dtype}")
+    structs.check(library, MatrixLayer, Matrices)
     for name in ("memory", "run"):
         function = getattr(library, f"bpx_matrices_{name}")
         function.argtypes, function.restype = (POINTER,), INT

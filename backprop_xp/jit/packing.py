@@ -15,8 +15,10 @@ import numpy as np
 from ..graph.description import Node
 from ..graph.operations import Linear
 
-REGISTER = 64  # bytes of the widest vector register
-MOST_WEIGHT_ROWS = 8  # of kernels/panels.h
+#: Bytes of the widest vector register: AVX-512.
+REGISTER = 64
+#: Rows, the most that ``bpx::weight_rows`` of kernels/panel_products.h is.
+MOST_WEIGHT_ROWS = 8
 
 Parameters = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -59,7 +61,7 @@ class Packing:
         self._multiple = REGISTER // itemsize
 
     def padded(self, features: int) -> int:
-        """The room that so many features take."""
+        """Numbers that ``features`` take for each sample: whole panels of the widest registers."""
         return -(-features // self._multiple) * self._multiple
 
     def add(self, node: Node, index: int, pieces: Sequence[int] = ()) -> Place:
@@ -80,7 +82,7 @@ class Packing:
         return self.places[node.name]
 
     def pack(self, nodes: Sequence[Node], parameters: Parameters, dtype: np.dtype, panel: int) -> np.ndarray:
-        """All parameters in one array, for panels of so many numbers."""
+        """All parameters in one array, for panels of ``panel`` numbers."""
         packed = np.zeros(self.params, dtype)
         for place in self.places.values():
             own = parameters[nodes[place.node].owner]

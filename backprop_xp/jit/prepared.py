@@ -26,7 +26,7 @@ class Prepared:
         self._functions = [(f, dict(vars(f))) for f in (*net.activations, net.loss)]
         self._lists = (net.weights, net.biases, net.activations, net.reduction)
         self._signals = [*net.linear_outputs, *net.nonlinear_outputs]
-        self._single_refused = single.refuses(net)
+        self._refused = [single.refuses(net), ""]  # one sample, batches
         self._single: single.Single | None = None
         self._batch: dict[str, batch.Batch] = {}
         self._forward: batch.Outputs | None = None
@@ -48,9 +48,13 @@ class Prepared:
             for f, (known, state) in zip((*net.activations, net.loss), self._functions)
         )
 
+    def give_up(self, error: Exception, ndim: int) -> None:
+        """Don't try again what failed for one sample or for batches: the engine that runs instead says so once."""
+        self._refused[ndim - 1] = str(error)
+
     def for_sample(self, net: Net, x: np.ndarray, y: Any, keep_signals: bool | None) -> single.Single | None:
         """The call for one sample, None where there is none for it."""
-        if self._single_refused:
+        if self._refused[0]:
             return None
         if self._single is None:
             self._single = single.Single(net, self._tensors)
@@ -58,7 +62,7 @@ class Prepared:
 
     def for_batch(self, net: Net, x: np.ndarray, y: Any, keep_signals: bool | None) -> batch.Batch | None:
         """The call for a batch, None where there is none for it."""
-        if keep_signals:
+        if self._refused[1] or keep_signals:
             return None
         target = batch.target(net, y)
         call = self._batch.get(target)
@@ -68,6 +72,8 @@ class Prepared:
 
     def for_outputs(self, net: Net, x: np.ndarray) -> batch.Outputs | None:
         """The call for the outputs of a batch, None where there is none for it."""
+        if self._refused[1]:
+            return None
         if self._forward is None:
             self._forward = batch.Outputs(net, self._tensors)
         return self._forward if self._forward.takes(x) else None
@@ -82,18 +88,20 @@ def find(net: Net, x: Any, y: Any, keep_signals: bool | None) -> single.Single |
         if x.ndim == 1:
             return prepared.for_sample(net, x, y, keep_signals)
         return prepared.for_batch(net, x, y, keep_signals) if x.ndim == 2 else None
-    except CompileError:
-        return None  # the engine that runs instead says so once
+    except (CompileError, MemoryError) as error:
+        prepared.give_up(error, x.ndim)
+        return None
 
 
 def find_forward(net: Net, x: Any, keep_signals: bool | None) -> batch.Outputs | None:
-    """The same for the outputs alone."""
+    """The compiled call that gives the outputs alone, None if there is none for ``x``."""
     prepared = _prepared(net, x)
     if prepared is None or x.ndim != 2 or keep_signals:
         return None
     try:
         return prepared.for_outputs(net, x)
-    except CompileError:
+    except (CompileError, MemoryError) as error:
+        prepared.give_up(error, x.ndim)
         return None
 
 

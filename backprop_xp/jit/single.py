@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import forks, workspace
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from ..tensor import Tensor
-from . import cache
+from . import cache, fused
 from .elementwise import NUMBERS
 
 if TYPE_CHECKING:
     from ..net import Net
 
-MOST_PARAMETERS = 4096  # beyond it, BLAS is faster than these loops
+#: Weights: beyond it, BLAS is faster than these loops. No figures were kept.
+MOST_PARAMETERS = 4096
 
 
 class Single:
     """The compiled form of a net as a snapshot shows it. Raises CompileError."""
 
     def __init__(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]]) -> None:
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._x = np.empty(net.sizes[0], net.dtype)
         self._layout(net, tensors)
+        self._room = workspace.Room(self._out.nbytes)
         text = source(net)
         self._call = _shared(text, f"the net {'-'.join(map(str, net.sizes))} for one sample")
         parameters = [number for f in net.activations for number in f.parameters]
@@ -92,6 +94,8 @@ def refuses(net: Net) -> str:
     """Why this net, which has a compiled form, has none for one sample; "" if it has one."""
     if sum(a * b for a, b in zip(net.sizes, net.sizes[1:])) > MOST_PARAMETERS:
         return f"it has more than {MOST_PARAMETERS} weights"
+    if deep := fused.too_deep(len(net.sizes) - 1):
+        return deep
     return "" if net.loss.is_formula else "the loss is no formula"
 
 

@@ -2,7 +2,8 @@
 
 from .checkpoints import CheckpointError
 from .early import EarlyStopping
-from .fit import Epoch, History, evaluate, fit
+from .fit import evaluate, fit
+from .history import Epoch, History
 from .loop import Step, steps
 from .nan import DivergedError
 from .optimisers import OPTIMISERS, SGD, Adagrad, Adam, AdamW, Optimiser, RMSprop, get_optimiser

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..backend import Array, Backend
 from ..losses import get_loss
+from ..numbers import as_seed, flag, whole
 
 READ_AHEAD = 1 << 17  # bytes that Linux reads around one that is missing
 
@@ -41,11 +42,17 @@ class Rows:
 
     Arrays in memory are brought to the net's backend and dtype at once. Of a ``numpy.memmap`` only a batch's rows
     are read at a time.
+
+    Attributes:
+        samples, steps: in an epoch.
+        seed: the one given, or one that was drawn, where None was given; then ``drawn`` is true.
     """
 
     def __init__(
-        self, net: Any, x: Any, y: Any, weight: Any, batch_size: int, shuffle: bool = True, seed: int = 0
+        self, net: Any, x: Any, y: Any, weight: Any, batch_size: int, shuffle: bool = True, seed: int | None = 0
     ) -> None:
+        self.batch_size, self.shuffle = whole("batch_size", batch_size, 1), flag("shuffle", shuffle)
+        self.drawn, self.seed = seed is None, as_seed(seed)
         loss = get_loss(net.loss)
         if y is None and getattr(loss, "needs_target", False):
             raise ValueError(f"the loss {getattr(loss, 'name', type(loss).__name__)} needs a target: fit(x, y)")
@@ -57,8 +64,7 @@ class Rows:
             if array.ndim < 2:
                 raise ValueError(f"x must be (n, features), a sample a row, got shape {array.shape}")
         self.samples = self._count()
-        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        self.steps = -(-self.samples // batch_size)
+        self.steps = -(-self.samples // self.batch_size)
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
         order = None
@@ -115,22 +121,21 @@ class Stream:
         try:
             ahead = _parts(next(given))
         except StopIteration:
+            after = f" after its first {start}" if start else ""
             again = " again: an iterator can be used once, a list or a DataLoader many times" if number else ""
-            raise ValueError(f"the iterable gave no batch in epoch {number + 1}{again}") from None
+            raise ValueError(f"the iterable gave no batch{after} in epoch {number + 1}{again}") from None
         for following in given:
             yield Batch(*ahead, last=False)
             ahead = _parts(following)
         yield Batch(*ahead, last=True)
 
 
-def as_batches(net: Any, x: Any, y: Any, weight: Any, batch_size: int, shuffle: bool, seed: int) -> Batches:
+def as_batches(net: Any, x: Any, y: Any, weight: Any, batch_size: int, shuffle: bool, seed: int | None) -> Batches:
     """The source of batches for what was handed to a run."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
     if x is None:
         raise TypeError("x must be an array, arrays by name, or an iterable of batches, got None")
     if not _is_iterable_of_batches(x):
-        return Rows(net, x, y, weight, int(batch_size), shuffle, seed)
+        return Rows(net, x, y, weight, batch_size, shuffle, seed)
     if y is not None or weight is not None:
         raise ValueError("an iterable of batches holds targets and weights itself: give x alone")
     return Stream(x)

@@ -1,7 +1,6 @@
 """Checkpoints: a run's state in a folder, written so that a crash at any moment leaves a whole one behind.
 
-A checkpoint is an .npz file of plain arrays and a JSON text, without pickle. It is written to a temporary name,
-forced to the disk and renamed; the last two are kept.
+A checkpoint is an .npz file of plain arrays and a JSON text, without pickle. The last two are kept.
 """
 
 from __future__ import annotations
@@ -20,11 +19,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..files import TEMPORARY, kind, replacing
+from ..numbers import whole
+from .lock import Lock
+
 KEPT = 2
-FORMAT = "backprop_xp checkpoint 1"
+MOST_STEPS = 10**12 - 1  # what fits into a name
+FORMAT = "backprop_xp checkpoint 2"
 LARGEST_TEXT = 1 << 26  # bytes of JSON: the history of a very long run
 NAME = re.compile(r"checkpoint-(\d{12})\.npz")
-TEMPORARY = "writing-"
 
 #: What reading a file of other content ends in, besides OSError.
 UNREADABLE = (
@@ -47,7 +50,11 @@ class Checkpoint(NamedTuple):
 
 
 class Folder:
-    """The checkpoints of one run, in a folder of their own."""
+    """The checkpoints of one run, in a folder of their own; in a ``with`` block no other run can use it.
+
+    Raises:
+        CheckpointError: it can't be written to, or, from the block, another run is using it.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -57,9 +64,20 @@ class Folder:
                 pass
         except OSError as error:
             raise CheckpointError(f"checkpoints can't be written to {self.path}: {error.strerror}") from None
-        for path in self.path.glob(f"{TEMPORARY}*"):  # of a process that was killed
-            with suppress(OSError):
-                path.unlink()
+
+    def __enter__(self) -> Folder:
+        try:
+            self._lock = Lock(self.path)
+        except OSError as error:
+            raise CheckpointError(f"checkpoints can't be written to {self.path}: {error.strerror}") from None
+        if self._lock.certain:
+            for path in self.path.glob(f"{TEMPORARY}*"):  # of a process that was killed
+                with suppress(OSError):
+                    path.unlink()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
     def files(self) -> list[Path]:
         """Every checkpoint, the newest first."""
@@ -75,7 +93,8 @@ class Folder:
         text = json.dumps({"format": FORMAT, "step": step} | dict(state))
         content = {"state": np.frombuffer(text.encode(), np.uint8)} | dict(arrays)
         try:
-            self._write(target, content)
+            with replacing(target) as file:
+                np.savez(file, **content)
         except OSError as error:
             good = next((f"; {path.name} is still good" for path in self.files() if path != target), "")
             raise CheckpointError(f"checkpoint {target} can't be written: {error.strerror or error}{good}") from None
@@ -102,29 +121,12 @@ class Folder:
             raise CheckpointError(f"no checkpoint in {self.path} can be read: {reason}")
         return None
 
-    def _write(self, target: Path, content: Mapping[str, np.ndarray]) -> None:
-        handle, temporary = tempfile.mkstemp(dir=self.path, prefix=TEMPORARY)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, **content)  # type: ignore[arg-type]  # no name of an array is an option of savez
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-        with suppress(OSError):  # the new name; some file systems can't
-            folder = os.open(self.path, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-
 
 def read(path: Path) -> Checkpoint:
     """Read a checkpoint whole. Raises CheckpointError where it is truncated, damaged, or something else."""
     try:
+        if what := kind(path.stat()):
+            raise CheckpointError(f"{path} can't be read: {what} stands there")
         with np.load(path, allow_pickle=False) as archive:
             if "state" not in archive.files or archive.zip is None:
                 raise CheckpointError(f"{path} is no checkpoint of backprop_xp")
@@ -135,7 +137,7 @@ def read(path: Path) -> Checkpoint:
             if not isinstance(state, dict) or state.get("format") != FORMAT:
                 raise CheckpointError(f"{path} is no checkpoint of this version of backprop_xp")
             arrays = {name: archive[name] for name in archive.files if name != "state"}
-            return Checkpoint(path, int(state["step"]), arrays, state)
+            return Checkpoint(path, whole("step", state["step"], 0, MOST_STEPS), arrays, state)
     except CheckpointError:
         raise
     except OSError as error:

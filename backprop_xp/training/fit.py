@@ -2,68 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
 
 from .. import inputs
 from ..losses import get_loss
+from ..numbers import flag, is_number, whole
 from .batches import Rows, as_batches
+from .checkpoints import Folder
 from .early import EarlyStopping
+from .history import Epoch, History
 from .loop import Loop, Step
 from .nan import check_parameters
 from .optimisers import Optimiser
+from .options import known_options
 from .progress import Progress
 from .resume import Saver
 
 AT_ONCE = 4096  # samples that a loss without gradients is computed of
 
 
-@dataclass
-class Epoch:
-    """What one epoch came to. Losses are averages over the samples, without penalties.
-
-    Attributes:
-        number: from 1.
-        step: how many steps were made by its end.
-        loss: over its batches, each before its step.
-        validation_loss: at its end, None without validation data.
-        seconds: it took, validation included; of a resumed epoch, since it was resumed.
-    """
-
-    number: int
-    step: int
-    loss: float
-    validation_loss: float | None
-    seconds: float
-
-
-@dataclass
-class History:
-    """What a run came to.
-
-    Attributes:
-        epochs: all of them, those before it was resumed included.
-        best: the epoch, from 1, whose parameters early stopping has put back, None without it.
-        stopped: why it ended before its last epoch, "" if it did not.
-    """
-
-    epochs: list[Epoch] = field(default_factory=list)
-    best: int | None = None
-    stopped: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """The same in plain numbers and texts."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, state: dict[str, Any]) -> History:
-        """The history that :meth:`as_json` made."""
-        return cls([Epoch(**epoch) for epoch in state["epochs"]], state["best"], state["stopped"])
-
-
+@known_options
 def fit(
     net: Any,
     x: Any,
@@ -79,7 +43,7 @@ def fit(
     l1: float = 0.0,
     l2: float = 0.0,
     shuffle: bool = True,
-    seed: int = 0,
+    seed: int | None = 0,
     early_stopping: EarlyStopping | int | None = None,
     callbacks: Sequence[Callable[[Any, Epoch], Any]] = (),
     progress: bool | None = None,
@@ -88,10 +52,12 @@ def fit(
     resume: bool = False,
     stop_on_nan: bool = True,
 ) -> History:
-    """Train a net, and say what it came to.
+    """Train a net, and say what it came to; :meth:`backprop_xp.Net.fit` is this function.
 
     The same arguments give the same parameters, bit for bit; with ``resume``, also if the run from arrays was killed
     and started again any number of times.
+
+    An exception that ends a run, KeyboardInterrupt included, carries what the run came to as its ``history``.
 
     Args:
         net: has ``parameters``, ``loss_and_grad`` and ``forward``.
@@ -103,12 +69,15 @@ def fit(
         optimiser: a name, or an object such as ``SGD(lr=0.1, momentum=0.9)``, which keeps its state.
         schedule: "constant", "cosine" over the whole run, or a function from the step (from 0) to a factor of lr.
         validation: (x, y), or (x,) where the loss takes no target: its loss is computed after every epoch.
-        sample_weight: (n,) factors of the samples' losses.
+        sample_weight: (n,) factors of the samples' losses. A batch in which all are 0 makes a step with a loss and a
+            gradient of 0, by momentum or weight decay alone.
         clip_norm: the Euclidean norm to which longer gradients are scaled down.
         l1, l2: penalties l1 sum |w| + l2 / 2 sum w^2 on the weights, not on biases.
         shuffle: in which order rows are taken depends on the seed and the epoch alone.
+        seed: an integer from 0 on. None draws one, which ``history.seed`` tells, and with which a resumed run goes on.
         early_stopping: an EarlyStopping, or its patience: ends a run that no longer improves, and puts back the best
-            parameters. It looks at the validation loss, or without validation data at the training loss.
+            parameters, also if the run ends by itself or by an exception. It looks at the validation loss, or without
+            validation data at the training loss.
         callbacks: each is called with (net, Epoch) after every epoch; one that returns True ends the run.
         progress: None shows it where standard error is a terminal.
         checkpoint: a folder of this run's own, for its state after every ``checkpoint_every`` steps and at its end.
@@ -131,17 +100,18 @@ def fit(
             stop_on_nan=stop_on_nan,
         )
         held_out = None if validation is None else _held_out(net, validation)
-        stopping = EarlyStopping(early_stopping) if isinstance(early_stopping, int) else early_stopping
-        run = Run(loop, held_out, stopping, callbacks)
-        saver = None if checkpoint is None else Saver(run, checkpoint, checkpoint_every, resume)
-        return run.go(saver, progress)
+        run = Run(loop, held_out, _as_stopping(early_stopping), callbacks)
+        if checkpoint is None:
+            return run.go(None, progress)
+        with Folder(checkpoint) as folder:
+            return run.go(Saver(run, folder, checkpoint_every, flag("resume", resume)), progress)
 
 
 class Run:
     """A run and what it has come to so far.
 
     Attributes:
-        total, samples: the sum of the losses of this epoch's samples, and their number.
+        total, weight: the sum of the losses of this epoch's samples, and what an average divides it by.
         settings: the optimiser's when the run began.
     """
 
@@ -149,8 +119,8 @@ class Run:
         self, loop: Loop, held_out: Rows | None, stopping: EarlyStopping | None, callbacks: Sequence[Callable[..., Any]]
     ) -> None:
         self.loop, self.held_out, self.stopping, self.callbacks = loop, held_out, stopping, callbacks
-        self.history = History()
-        self.total, self.samples = 0.0, 0
+        self.history = History(seed=getattr(loop.batches, "seed", None))
+        self.total, self.weight = 0.0, 0.0
         self.settings = loop.optimiser.settings()
         self.flat = loop.optimiser.bind(loop.net.parameters)
         if stopping is not None:
@@ -158,10 +128,22 @@ class Run:
 
     def go(self, saver: Saver | None, shown: bool | None) -> History:
         """Make the steps that remain."""
-        if self.loop.epoch < self.loop.epochs and not self.history.stopped:
-            self._train(saver, shown)
-        self._put_back_the_best()
+        try:
+            if self.loop.epoch < self.loop.epochs and not self.history.stopped:
+                self._train(saver, shown)
+        except BaseException as error:
+            self.history.stopped = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            error.__dict__["history"] = self.history
+            raise
+        finally:
+            self._put_back_the_best()
         return self.history
+
+    def go_on_with(self, seed: Any) -> None:
+        """Take the seed of the run that is resumed, unless this one was given its own."""
+        batches = self.loop.batches
+        if isinstance(batches, Rows) and batches.drawn and seed is not None:
+            batches.seed = self.history.seed = whole("seed", seed)
 
     def _train(self, saver: Saver | None, shown: bool | None) -> None:
         net, loop = self.loop.net, self.loop
@@ -171,8 +153,8 @@ class Run:
         try:
             for step in loop:
                 loss = step.loss
-                self.total += loss * step.samples if averages else loss
-                self.samples += step.samples
+                self.total += loss * step.weight if averages else loss
+                self.weight += step.weight if averages else step.samples
                 progress.step(step.number, step.samples, loss)
                 if step.last:
                     self._end_epoch(step, time.perf_counter() - started)
@@ -191,28 +173,42 @@ class Run:
     def _end_epoch(self, step: Step, seconds: float) -> None:
         net = self.loop.net
         held_out = None if self.held_out is None else _average_loss(net, self.held_out)
-        epoch = Epoch(step.epoch, step.number, float(self.total) / self.samples, held_out, seconds)
-        self.total, self.samples = 0.0, 0
+        epoch = Epoch(step.epoch, step.number, _average(float(self.total), float(self.weight)), held_out, seconds)
+        self.total, self.weight = 0.0, 0.0
         self.history.epochs.append(epoch)
         if self.stopping is not None:
-            value = epoch.loss if held_out is None else held_out
+            value, what = (epoch.loss, "training loss") if held_out is None else (held_out, "validation loss")
             self.flat.adopt()
-            if self.stopping.no_longer(value, epoch.number, self.flat.data):
-                self.history.stopped = f"no better for {self.stopping.patience} epochs"
+            if self.stopping.no_longer(value, epoch.number, self.flat.data, self.loop.optimiser.maximize):
+                self.history.stopped = self.stopping.reason(what)
         for callback in self.callbacks:
-            if callback(net, epoch) is True:
+            answer = callback(net, epoch)
+            if isinstance(answer, (bool, np.bool_)) and answer:
                 self.history.stopped = self.history.stopped or "a callback asked for it"
 
     def _put_back_the_best(self) -> None:
         if self.stopping is not None and self.stopping.best is not None:
-            self.flat.adopt()
-            self.flat.data[...] = self.stopping.best
+            self.flat.restore(self.stopping.best)
             self.history.best = self.stopping.epoch
 
 
 def evaluate(net: Any, x: Any, y: Any = None) -> float:
     """The average loss over these samples, computed in batches; the arguments are those of :func:`fit`."""
     return _average_loss(net, _held_out(net, (x, y)))
+
+
+def _average(total: float, weight: float) -> float:
+    if weight == 0:  # weights that are all 0, or that cancel each other
+        return 0.0 if total == 0 else math.nan
+    return total / weight
+
+
+def _as_stopping(early_stopping: Any) -> EarlyStopping | None:
+    if early_stopping is None or isinstance(early_stopping, EarlyStopping):
+        return early_stopping
+    if not is_number(early_stopping):
+        raise TypeError(f"early_stopping must be an EarlyStopping, or its patience, got {early_stopping!r}")
+    return EarlyStopping(early_stopping)
 
 
 def _average_loss(net: Any, rows: Rows) -> float:

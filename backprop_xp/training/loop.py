@@ -6,9 +6,13 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from ..numbers import flag, whole
 from .batches import Batches, as_batches
 from .nan import diverged
-from .optimisers import Optimiser, get_optimiser
+from .optimisers import Optimiser, as_clip_norm, get_optimiser, not_negative
+from .options import known_options
 from .schedules import get_schedule
 
 
@@ -21,6 +25,7 @@ class Step(NamedTuple):
         loss: of its batch, before the step; on CuPy without ``stop_on_nan`` a 0-d array, so that nothing waits for it.
         samples: in its batch.
         last: whether it was the epoch's last.
+        weight: the sum of its samples' weights, their number without weights; of the same kind as the loss.
     """
 
     number: int
@@ -28,6 +33,7 @@ class Step(NamedTuple):
     loss: Any
     samples: int
     last: bool
+    weight: Any
 
 
 class Loop:
@@ -52,18 +58,16 @@ class Loop:
         l2: float,
         stop_on_nan: bool,
     ) -> None:
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
-            raise ValueError(f"epochs must be a number of passes over the data, got {epochs!r}")
-        if clip_norm is not None and not clip_norm > 0:
-            raise ValueError(f"clip_norm must be a positive number or None, got {clip_norm!r}")
-        if not (l1 >= 0 and l2 >= 0):
-            raise ValueError(f"l1 and l2 must not be negative, got {l1!r} and {l2!r}")
-        self.net, self.batches, self.epochs = net, batches, epochs
-        self.steps = None if batches.steps is None else batches.steps * epochs  # of the whole run
+        self.net, self.batches, self.epochs = net, batches, whole("epochs", epochs)
+        self.steps = None if batches.steps is None else batches.steps * self.epochs  # of the whole run
         self.optimiser = get_optimiser(optimiser)
         self.schedule = get_schedule(schedule, self.steps)
-        self.options: dict[str, Any] = {"clip_norm": clip_norm, "l1": float(l1), "l2": float(l2)}
-        self.stop_on_nan = stop_on_nan
+        self.options: dict[str, Any] = {
+            "clip_norm": None if clip_norm is None else as_clip_norm(clip_norm),
+            "l1": not_negative("l1", l1),
+            "l2": not_negative("l2", l2),
+        }
+        self.stop_on_nan = flag("stop_on_nan", stop_on_nan)
         self.number = self.epoch = self.position = 0
         self.saved: Any = None
 
@@ -83,10 +87,12 @@ class Loop:
                 self.position += 1
                 if last:
                     self.epoch, self.position = epoch, 0
-                samples = len(next(iter(x.values())) if isinstance(x, dict) else x)
-                yield Step(self.number, epoch, loss, samples, last)
+                samples = _samples(x)
+                total = samples if weight is None else _total(net, weight, waits)
+                yield Step(self.number, epoch, loss, samples, last, total)
 
 
+@known_options
 def steps(
     net: Any,
     x: Any,
@@ -101,7 +107,7 @@ def steps(
     l1: float = 0.0,
     l2: float = 0.0,
     shuffle: bool = True,
-    seed: int = 0,
+    seed: int | None = 0,
     stop_on_nan: bool = True,
 ) -> Iterator[Step]:
     """The loop of :func:`fit` alone, a generator: each turn makes one step and says what it was.
@@ -124,3 +130,14 @@ def steps(
         stop_on_nan=stop_on_nan,
     )
     return iter(loop)
+
+
+def _samples(x: Any) -> int:
+    first = next(iter(x.values())) if isinstance(x, dict) else x
+    return first.shape[0] if hasattr(first, "shape") else len(first)
+
+
+def _total(net: Any, weight: Any, waits: bool) -> Any:
+    with net.backend.activate():
+        total = net.backend.asarray(weight, None, "sample_weight").sum(dtype=np.float64)
+    return float(total) if waits else total

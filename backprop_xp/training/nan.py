@@ -10,9 +10,13 @@ from ..backend import module_of
 
 
 class DivergedError(ArithmeticError):
-    """The loss became NaN or infinite; the parameters are those before that step.
+    """The loss became NaN or infinite.
+
+    The parameters are those before that step; after :func:`backprop_xp.training.fit` with early stopping, those of the
+    best epoch, if one had ended.
 
     Attributes:
+        history: of the run so far, None outside of :func:`backprop_xp.training.fit`.
         step: the step, from 1.
         layer: the first parameter or signal that isn't finite, "" if none was found.
         checkpoint: the last good one, None if there is none.
@@ -20,6 +24,7 @@ class DivergedError(ArithmeticError):
 
     def __init__(self, message: str, step: int, layer: str, checkpoint: Path | None) -> None:
         super().__init__(message)
+        self.history: Any = None
         self.step, self.layer, self.checkpoint = step, layer, checkpoint
 
 

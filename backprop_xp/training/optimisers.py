@@ -16,9 +16,30 @@ import numpy as np
 from ..backend import Array, module_of, owner_of
 from ..formulas import Formula
 from ..messages import unknown
+from ..numbers import flag, real
 from ..tensor import Tensor
 from .flat import Flat
+from .options import Option, known_options
 from .update import Update
+
+
+def not_negative(what: str, value: Any) -> float:
+    """A finite number from 0 on."""
+    return real(what, value, 0)
+
+
+def two_rates(what: str, value: Any) -> tuple[float, float]:
+    """Two numbers from 0 to below 1."""
+    try:
+        first, second = (real(what, rate, 0, below=1) for rate in value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} must be two numbers from 0 to below 1, got {value!r}") from None
+    return first, second
+
+
+def as_clip_norm(value: Any) -> float:
+    """A number above 0; an infinite one clips nothing."""
+    return real("clip_norm", value, above=0, infinite=True)
 
 
 class Rule(NamedTuple):
@@ -31,19 +52,21 @@ class Rule(NamedTuple):
 
 
 class Optimiser:
-    """What all have in common. Attributes such as ``lr`` may be changed between steps.
+    """What all have in common. Options such as ``lr`` are attributes, which may be changed between steps.
 
     A subclass has ``rule``, and ``numbers``, the values of the rule's scalars at step ``count`` (from 1).
 
     Attributes:
         lr: the learning rate, which schedules multiply.
+        maximize: go up the gradient instead of down.
         count: how many steps were made.
         state: arrays of all parameters together, by name. A copy of an optimiser has them too, and goes on with the
             parameters that its next step is given.
     """
 
     name = ""
-    lr: float
+    lr = Option(not_negative)
+    maximize = Option(flag, False)
 
     def __init__(self, **options: Any) -> None:
         for name, value in options.items():
@@ -53,7 +76,6 @@ class Optimiser:
         self.state: dict[str, Array] = {}
         self.flat: Flat | None = None
         self._rule: Rule | None = None
-        _least(self, 0.0, *[name for name in ("lr", "eps", "weight_decay", "momentum", "lr_decay") if name in options])
 
     def rule(self) -> Rule:
         raise NotImplementedError(f"{type(self).__name__} must define rule")
@@ -76,17 +98,19 @@ class Optimiser:
             parameters: a net's; the same tensors at every step. Their arrays may be others.
             factor: of the learning rate, from a schedule.
             clip_norm: scale all gradients down together to this Euclidean norm, as ``clip_grad_norm_`` of PyTorch does.
-            l1, l2: add the gradients of l1 sum |w| and l2 / 2 sum w^2 of the matrices' elements, before clipping.
+            l1, l2: add the gradients of l1 sum |w| and l2 / 2 sum w^2 of the matrices' elements, before clipping; with
+                ``maximize`` subtract them, so that they keep weights small there too.
         """
-        flat = self.bind(parameters)
+        flat, lr = self.bind(parameters), self.lr * real("the factor of the learning rate", factor)
         with flat.device:
             flat.gather()
             if l1 or l2:
-                self._penalty((l1, l2))
+                sign = -1.0 if self.maximize else 1.0
+                self._penalty((sign * not_negative("l1", l1), sign * not_negative("l2", l2)))
             if clip_norm is not None:
-                clip(flat.grad, clip_norm)
+                clip(flat.grad, as_clip_norm(clip_norm))
             self.count += 1
-            self._update(self.numbers(self.lr * factor, self.count))
+            self._update(self.numbers(lr, self.count))
 
     def bind(self, parameters: Sequence[Tensor]) -> Flat:
         """The parameters in one array, with the state that the rule needs; made at the first call."""
@@ -113,6 +137,12 @@ class Optimiser:
         self._penalty = Update(PENALTY, {"w": flat.data[first], "grad": flat.grad[first]}, "penalties")
         self._rule = rule
 
+    def restore(self, options: Mapping[str, Any], count: int, state: Mapping[str, Array]) -> None:
+        """Go on where another one with these options ended, after so many steps and with these state arrays."""
+        for name, value in options.items():
+            setattr(self, name, value)
+        self.count, self.state, self._rule = count, dict(state), None
+
     def initial(self, name: str) -> float:
         """What this state array is filled with before the first step."""
         return 0.0
@@ -134,11 +164,12 @@ class SGD(Optimiser):
     """Stochastic gradient descent, with momentum and Nesterov's (Sutskever et al., 2013)."""
 
     name = "sgd"
-    momentum: float
-    dampening: float
-    weight_decay: float
-    nesterov: bool
+    momentum = Option(not_negative)
+    dampening = Option(real)
+    weight_decay = Option(not_negative)
+    nesterov = Option(flag)
 
+    @known_options
     def __init__(
         self,
         lr: float = 1e-3,
@@ -146,13 +177,21 @@ class SGD(Optimiser):
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        maximize: bool = False,
     ) -> None:
-        if nesterov and (momentum <= 0 or dampening != 0):
+        super().__init__(
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+            maximize=maximize,
+        )
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise ValueError("nesterov needs a momentum, and a dampening of 0")
-        super().__init__(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov)
 
     def rule(self) -> Rule:
-        return _sgd(bool(self.weight_decay), bool(self.momentum), self.nesterov)
+        return _sgd(self.maximize, bool(self.weight_decay), bool(self.momentum), self.nesterov)
 
     def numbers(self, lr: float, count: int) -> Sequence[float]:
         # the first gradient enters the buffer undampened
@@ -165,11 +204,12 @@ class Adam(Optimiser):
 
     name = "adam"
     decoupled = False
-    betas: tuple[float, float]
-    eps: float
-    weight_decay: float
-    amsgrad: bool
+    betas = Option(two_rates)
+    eps = Option(not_negative)
+    weight_decay = Option(not_negative)
+    amsgrad = Option(flag)
 
+    @known_options
     def __init__(
         self,
         lr: float = 1e-3,
@@ -177,13 +217,12 @@ class Adam(Optimiser):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
+        maximize: bool = False,
     ) -> None:
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas must be two numbers from 0 to below 1, got {betas!r}")
-        super().__init__(lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
+        super().__init__(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize)
 
     def rule(self) -> Rule:
-        return _adam(bool(self.weight_decay), self.decoupled, self.amsgrad)
+        return _adam(self.maximize, bool(self.weight_decay), self.decoupled, self.amsgrad)
 
     def numbers(self, lr: float, count: int) -> Sequence[float]:
         beta1, beta2 = self.betas
@@ -198,6 +237,7 @@ class AdamW(Adam):
     name = "adamw"
     decoupled = True
 
+    @known_options
     def __init__(
         self,
         lr: float = 1e-3,
@@ -205,20 +245,22 @@ class AdamW(Adam):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(lr, betas, eps, weight_decay, amsgrad)
+        super().__init__(lr, betas, eps, weight_decay, amsgrad, maximize)
 
 
 class RMSprop(Optimiser):
     """RMSprop (Hinton, 2012), centered as in Graves (2013)."""
 
     name = "rmsprop"
-    alpha: float
-    eps: float
-    weight_decay: float
-    momentum: float
-    centered: bool
+    alpha = Option(not_negative)
+    eps = Option(not_negative)
+    weight_decay = Option(not_negative)
+    momentum = Option(not_negative)
+    centered = Option(flag)
 
+    @known_options
     def __init__(
         self,
         lr: float = 1e-2,
@@ -227,12 +269,20 @@ class RMSprop(Optimiser):
         weight_decay: float = 0.0,
         momentum: float = 0.0,
         centered: bool = False,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, centered=centered)
-        _least(self, 0.0, "alpha")
+        super().__init__(
+            lr=lr,
+            alpha=alpha,
+            eps=eps,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            centered=centered,
+            maximize=maximize,
+        )
 
     def rule(self) -> Rule:
-        return _rmsprop(bool(self.weight_decay), bool(self.momentum), self.centered)
+        return _rmsprop(self.maximize, bool(self.weight_decay), bool(self.momentum), self.centered)
 
     def numbers(self, lr: float, count: int) -> Sequence[float]:
         return lr, self.weight_decay, self.alpha, 1 - self.alpha, self.eps, self.momentum
@@ -242,11 +292,12 @@ class Adagrad(Optimiser):
     """Adagrad (Duchi et al., 2011)."""
 
     name = "adagrad"
-    lr_decay: float
-    weight_decay: float
-    initial_accumulator_value: float
-    eps: float
+    lr_decay = Option(not_negative)
+    weight_decay = Option(not_negative)
+    initial_accumulator_value = Option(not_negative)
+    eps = Option(not_negative)
 
+    @known_options
     def __init__(
         self,
         lr: float = 1e-2,
@@ -254,6 +305,7 @@ class Adagrad(Optimiser):
         weight_decay: float = 0.0,
         initial_accumulator_value: float = 0.0,
         eps: float = 1e-10,
+        maximize: bool = False,
     ) -> None:
         super().__init__(
             lr=lr,
@@ -261,11 +313,11 @@ class Adagrad(Optimiser):
             weight_decay=weight_decay,
             initial_accumulator_value=initial_accumulator_value,
             eps=eps,
+            maximize=maximize,
         )
-        _least(self, 0.0, "initial_accumulator_value")
 
     def rule(self) -> Rule:
-        return _adagrad(bool(self.weight_decay))
+        return _adagrad(self.maximize, bool(self.weight_decay))
 
     def numbers(self, lr: float, count: int) -> Sequence[float]:
         return lr / (1 + (count - 1) * self.lr_decay), self.weight_decay, self.eps
@@ -293,9 +345,7 @@ def get_optimiser(optimiser: str | Optimiser) -> Optimiser:
 def clip(grad: Array, most: float) -> None:
     """Scale this gradient down, in place, to the Euclidean norm ``most`` if it is longer, as PyTorch does."""
     if owner_of(grad) == "cupy":
-        import cupy
-
-        # nothing here waits for the device
+        cupy = module_of(grad)  # nothing here waits for the device
         norm = cupy.sqrt(cupy.square(grad, dtype=np.float64).sum())
         grad *= cupy.minimum(most / (norm + 1e-6), 1.0).astype(grad.dtype)
         return
@@ -316,8 +366,8 @@ PENALTY = Formula(("w", "grad"), ("l1", "l2"), {}, {"grad": "grad + l2 * w + l1 
 
 
 @lru_cache
-def _sgd(decay: bool, momentum: bool, nesterov: bool) -> Rule:
-    let = {"g": "grad + weight_decay * w" if decay else "grad"}
+def _sgd(maximize: bool, decay: bool, momentum: bool, nesterov: bool) -> Rule:
+    let = {"g": _direction(maximize, "weight_decay" if decay else "")}
     outputs = {"w": "w - lr * g"}
     if momentum:
         let["b"] = "momentum * buffer + fresh * g"
@@ -326,9 +376,9 @@ def _sgd(decay: bool, momentum: bool, nesterov: bool) -> Rule:
 
 
 @lru_cache
-def _adam(decay: bool, decoupled: bool, amsgrad: bool) -> Rule:
+def _adam(maximize: bool, decay: bool, decoupled: bool, amsgrad: bool) -> Rule:
     let = {
-        "g": "grad + decay * w" if decay and not decoupled else "grad",
+        "g": _direction(maximize, "decay" if decay and not decoupled else ""),
         "before": "decay * w" if decay and decoupled else "w",
         "first": "mean + rate1 * (g - mean)",
         "second": "beta2 * square + rate2 * g * g",
@@ -341,9 +391,9 @@ def _adam(decay: bool, decoupled: bool, amsgrad: bool) -> Rule:
 
 
 @lru_cache
-def _rmsprop(decay: bool, momentum: bool, centered: bool) -> Rule:
+def _rmsprop(maximize: bool, decay: bool, momentum: bool, centered: bool) -> Rule:
     let = {
-        "g": "grad + weight_decay * w" if decay else "grad",
+        "g": _direction(maximize, "weight_decay" if decay else ""),
         "second": "alpha * square + rest * g * g",
         "first": "mean + rest * (g - mean)" if centered else "g",
         # a variance of 0 may come out below 0, of which PyTorch takes the root
@@ -359,18 +409,17 @@ def _rmsprop(decay: bool, momentum: bool, centered: bool) -> Rule:
 
 
 @lru_cache
-def _adagrad(decay: bool) -> Rule:
-    let = {"g": "grad + weight_decay * w" if decay else "grad", "total": "sum + g * g"}
+def _adagrad(maximize: bool, decay: bool) -> Rule:
+    let = {"g": _direction(maximize, "weight_decay" if decay else ""), "total": "sum + g * g"}
     outputs = {"w": "w - lr * g / (sqrt(total) + eps)", "sum": "total"}
     return _made(("lr", "weight_decay", "eps"), let, outputs)
 
 
+def _direction(maximize: bool, decay: str) -> str:
+    """What a step goes against: the gradient, turned round to maximize, and the decay of the weights, which isn't."""
+    gradient = "-grad" if maximize else "grad"
+    return f"{gradient} + {decay} * w" if decay else gradient
+
+
 def _made(scalars: tuple[str, ...], let: Mapping[str, str], outputs: Mapping[str, str]) -> Rule:
     return Rule(tuple(name for name in outputs if name != "w"), scalars, tuple(let.items()), tuple(outputs.items()))
-
-
-def _least(optimiser: Optimiser, least: float, *names: str) -> None:
-    for name in names:
-        value = getattr(optimiser, name)
-        if not isinstance(value, (int, float)) or not value >= least:
-            raise ValueError(f"{name} of {type(optimiser).__name__} must be a number from {least:g} on, got {value!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..backend import Array, module_of
+from ..numbers import any_real, is_number, whole
 from .batches import Rows
-from .checkpoints import Checkpoint, CheckpointError, Folder, read
+from .checkpoints import MOST_STEPS, Checkpoint, CheckpointError, Folder, read
 from .flat import Flat
+from .history import History
 from .nan import check_parameters
+from .optimisers import Optimiser
 
 if TYPE_CHECKING:
     from .fit import Run
@@ -39,12 +43,13 @@ NET_STATE = ("seed", "draws")
 
 
 class Saver:
-    """Writes a run's state every so many steps, and puts it back at the start of a resumed run."""
+    """Writes a run's state every so many steps, and puts it back at the start of a resumed run.
 
-    def __init__(self, run: Run, folder: str | os.PathLike[str], every: int, resume: bool) -> None:
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"checkpoint_every must be a positive number of steps, got {every!r}")
-        self.run, self.every, self.folder = run, every, Folder(folder)
+    The folder must be locked.
+    """
+
+    def __init__(self, run: Run, folder: Folder, every: int, resume: bool) -> None:
+        self.run, self.every, self.folder = run, whole("checkpoint_every", every, 1), folder
         self._written: int | None = None  # the step of the last checkpoint
         if resume:
             found = self.folder.newest()
@@ -71,35 +76,40 @@ class Saver:
         run, loop = self.run, self.run.loop
         if loop.stop_on_nan:  # the last checkpoint is a good one
             check_parameters(loop.net, loop.number, loop.saved)
-        run.flat.adopt()
+        loop.optimiser.bind(loop.net.parameters).adopt()  # with the state that changed options need
         arrays = {"parameters": run.flat.data} | {f"optimiser.{k}": a for k, a in loop.optimiser.state.items()}
         state: dict[str, Any] = {
-            "run": self._description(loop.number),
+            "run": self._description() | self._schedule(loop.number),
             "optimiser": _plain(loop.optimiser.settings()),
             "optimiser_steps": loop.optimiser.count,
-            "net": {name: getattr(loop.net, name) for name in NET_STATE if hasattr(loop.net, name)},
+            "net": {name: whole(name, getattr(loop.net, name)) for name in NET_STATE if hasattr(loop.net, name)},
             "epoch": loop.epoch,
             "position": loop.position,
             "total": float(run.total),
-            "samples": run.samples,
+            "weight": float(run.weight),
             "history": run.history.as_json(),
         }
         if run.stopping is not None:
-            state["stopping"] = [run.stopping.epoch, run.stopping.value, run.stopping.waited]
-            if run.stopping.best is not None:
-                arrays["best"] = run.stopping.best
+            stopping = run.stopping
+            state["stopping"] = [stopping.epoch, stopping.value, stopping.waited, stopping.not_finite]
+            if stopping.best is not None:
+                arrays["best"] = stopping.best
         loop.saved = self.folder.write(loop.number, {name: _host(a) for name, a in arrays.items()}, state)
         self._written = loop.number
 
-    def _description(self, number: int) -> dict[str, Any]:
-        """What must be the same in a run that is resumed after so many steps. The number of epochs may be raised."""
+    def _schedule(self, number: int) -> dict[str, Any]:
+        """What the schedule came to within so many steps, which must be the same in a run that is resumed."""
+        schedule = self.run.loop.schedule
+        return {"schedule": [float(schedule(step)) for step in (0, number // 2, number - 1) if step >= 0]}
+
+    def _description(self) -> dict[str, Any]:
+        """What else must be the same in a run that is resumed. The number of epochs may be raised."""
         run, loop = self.run, self.run.loop
         source = loop.batches
         description: dict[str, Any] = {
             "parameters": run.flat.layout,
             "dtype": run.flat.dtype.name,
             "optimiser": run.settings,
-            "schedule": [float(loop.schedule(step)) for step in (0, number // 2, number - 1) if step >= 0],
             "early_stopping": repr(run.stopping),
         } | loop.options
         if isinstance(source, Rows):
@@ -109,31 +119,33 @@ class Saver:
 
     def _restore(self, found: Checkpoint) -> None:
         run, loop, state = self.run, self.run.loop, found.state
-        self._compare(found)
+        with _fitting(found.path):
+            run.go_on_with(state["run"].get("seed"))
+        self._compare(found, self._description())
+        with _fitting(found.path):
+            epoch, position = _place(state, found.step, loop.batches.steps)
+        self._compare(found, self._schedule(found.step))
         with _fitting(found.path):  # nothing is changed unless all of it fits
-            arrays = {"parameters": run.flat.data}
-            arrays |= {f"optimiser.{name}": array for name, array in loop.optimiser.state.items()}
-            contents = {name: _like(array, found.arrays[name]) for name, array in arrays.items()}
+            parameters = _like(run.flat.data, found.arrays["parameters"])
             best = _like(run.flat.data, found.arrays["best"]) if "best" in found.arrays else None
-            options = {name: _tuple(state["optimiser"][name]) for name in loop.optimiser.options}
-            count, epoch, position = (int(state[name]) for name in ("optimiser_steps", "epoch", "position"))
-            total, samples = float(state["total"]), int(state["samples"])
-            history, drawn = type(run.history).from_json(state["history"]), dict(state["net"])
-            stopping = None if run.stopping is None else [*map(float, state["stopping"])]
-        for name, array in arrays.items():
-            array[...] = contents[name]
-        for target, values in ((loop.optimiser, options), (loop.net, drawn)):  # a callback may have changed options
-            for name, value in values.items():
-                setattr(target, name, value)
-        loop.optimiser.count = count
+            options = _options(loop.optimiser, state["optimiser"])
+            count = whole("optimiser_steps", state["optimiser_steps"], found.step, MOST_STEPS)
+            arrays = _state_arrays(loop.optimiser, options, found, run.flat.data)
+            drawn = {name: whole(name, state["net"][name]) for name in NET_STATE if hasattr(loop.net, name)}
+            total, weight = any_real("total", state["total"]), any_real("weight", state["weight"])
+            history = History.from_json(state["history"], epoch, found.step, run.history.seed)
+            stopping = None if run.stopping is None else _stopping(state["stopping"], epoch, best is not None)
+        run.flat.data[...] = parameters
+        loop.optimiser.restore(options, count, arrays)
+        for name, value in drawn.items():
+            setattr(loop.net, name, value)
         loop.number, loop.epoch, loop.position, loop.saved = found.step, epoch, position, found.path
-        run.total, run.samples, run.history = total, samples, history
+        run.total, run.weight, run.history = total, weight, history
         if run.stopping is not None and stopping is not None:
             run.stopping.restore(best, *stopping)
 
-    def _compare(self, found: Checkpoint) -> None:
-        with _fitting(found.path):
-            now, then = self._description(found.step), dict(found.state["run"])
+    def _compare(self, found: Checkpoint, now: dict[str, Any]) -> None:
+        then = found.state["run"]
         for name in now:
             if now[name] != then.get(name):
                 raise CheckpointError(
@@ -147,8 +159,52 @@ def _fitting(path: Path) -> Iterator[None]:
     """A sentence for content that is not what a checkpoint of this net holds."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise CheckpointError(f"{path} is damaged, or no checkpoint of this net") from None
+    except KeyError as error:
+        raise CheckpointError(f"{path} is damaged, or no checkpoint of this net: it has no {error}") from None
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"{path} is damaged, or no checkpoint of this net: {error}") from None
+
+
+def _place(state: dict[str, Any], step: int, steps: int | None) -> tuple[int, int]:
+    """The epoch and the position in it of the next step, after so many steps; ``steps`` make an epoch."""
+    epoch, position = whole("epoch", state["epoch"]), whole("position", state["position"])
+    if steps is None:
+        possible = position == step if epoch == 0 else epoch + position <= step
+    else:
+        possible = position < steps and epoch * steps + position == step
+    if not possible:
+        raise ValueError(f"after {step} steps a run can't be at position {position} of epoch {epoch}")
+    return epoch, position
+
+
+def _options(optimiser: Optimiser, saved: dict[str, Any]) -> dict[str, Any]:
+    """The optimiser's options as a checkpoint has them, each of the kind that it is now."""
+    options = {name: _tuple(saved[name]) for name in optimiser.options}
+    for name, value in options.items():
+        present = getattr(optimiser, name)
+        if not (isinstance(value, type(present)) or (is_number(value) and is_number(present))):
+            raise ValueError(f"{name} of {type(optimiser).__name__} can't be {value!r}")
+    return options
+
+
+def _state_arrays(optimiser: Optimiser, options: dict[str, Any], found: Checkpoint, like: Array) -> dict[str, Array]:
+    """The optimiser's state arrays, which are those that its rule needs with these options."""
+    trial = copy.copy(optimiser)
+    trial.restore(options, 0, {})
+    return {name: _like(like, found.arrays[f"optimiser.{name}"]) for name in trial.rule().state}
+
+
+def _stopping(saved: Any, epochs: int, has_best: bool) -> tuple[int, float, int, int]:
+    """What early stopping was at: the best epoch, its loss, and how many epochs since, of them not finite."""
+    best, value, waited, not_finite = saved
+    least, most = (1, epochs) if has_best else (0, 0)
+    waited = whole("waited", waited, 0, epochs)
+    return (
+        whole("the best epoch", best, least, most),
+        any_real("the best loss", value),
+        waited,
+        whole("not_finite", not_finite, 0, waited),
+    )
 
 
 def _like(array: Array, content: np.ndarray) -> Array:
@@ -172,4 +228,4 @@ def _plain(data: Any) -> Any:
         return {name: _plain(value) for name, value in data.items()}
     if isinstance(data, (list, tuple)):
         return [_plain(value) for value in data]
-    return data.item() if isinstance(data, np.generic) else data
+    return data.tolist() if isinstance(data, (np.generic, np.ndarray)) else data

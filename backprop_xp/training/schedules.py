@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..messages import unknown
+from ..numbers import real, whole
 
 
 class Schedule:
@@ -34,6 +35,9 @@ class Constant(Schedule):
 
     factor: float = 1.0
 
+    def __post_init__(self) -> None:
+        _real(self, "factor")
+
     def __call__(self, step: int) -> float:
         return self.factor
 
@@ -46,7 +50,8 @@ class StepDecay(Schedule):
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        _positive("every", self.every)
+        _whole(self, "every", 1)
+        _real(self, "gamma")
 
     def __call__(self, step: int) -> float:
         return self.gamma ** (step // self.every)
@@ -60,7 +65,8 @@ class Cosine(Schedule):
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        _positive("steps", self.steps)
+        _whole(self, "steps", 1)
+        _real(self, "final")
 
     def __call__(self, step: int) -> float:
         done = min(step, self.steps) / self.steps
@@ -75,7 +81,8 @@ class WarmUp(Schedule):
     start: float = 1 / 3
 
     def __post_init__(self) -> None:
-        _positive("steps", self.steps)
+        _whole(self, "steps", 1)
+        _real(self, "start")
 
     def __call__(self, step: int) -> float:
         return self.start + (1 - self.start) * min(step, self.steps) / self.steps
@@ -100,6 +107,9 @@ class Then(Schedule):
     steps: int
     second: Callable[[int], float]
 
+    def __post_init__(self) -> None:
+        _whole(self, "steps", 0)
+
     def __call__(self, step: int) -> float:
         return self.first(step) if step < self.steps else self.second(step - self.steps)
 
@@ -119,6 +129,11 @@ def get_schedule(schedule: str | Callable[[int], float] | None, steps: int | Non
     return schedule
 
 
-def _positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} of a schedule must be at least 1, got {value}")
+def _whole(schedule: Schedule, name: str, least: int) -> None:
+    """Keep this field as an int."""
+    object.__setattr__(schedule, name, whole(f"{name} of a schedule", getattr(schedule, name), least))
+
+
+def _real(schedule: Schedule, name: str) -> None:
+    """Keep this field as a float."""
+    object.__setattr__(schedule, name, real(f"{name} of a schedule", getattr(schedule, name)))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import threads
-from ..backend import owner_of
+from ..backend import module_of, owner_of
 from ..formulas import Formula, blocked
 from ..jit import cache, elementwise
 from ..jit.compiler import CompileError
@@ -45,7 +45,7 @@ class Update:
         if self.on_gpu:
             from ..formulas.device import update
 
-            update(self.formula, self.arrays, parameters)
+            update(module_of(self.arrays["w"]), self.formula, self.arrays, parameters)
         elif self._functions is None:
             outs = [self.arrays[name] for name in self.outputs]
             blocked.tape(self.formula, self.outputs).run(self.arrays, parameters, outs)
@@ -83,8 +83,10 @@ class Update:
         length = -(-self.size // (workers * SPAN)) * SPAN  # whole registers, so that no result depends on the threads
         starts = list(range(0, self.size, length))
 
+        stop = threads.Stop()
+
         def work() -> None:
-            while starts:
+            while starts and not stop.raised:
                 try:
                     start = starts.pop()
                 except IndexError:  # another thread took the last one
@@ -92,4 +94,4 @@ class Update:
                 inputs, outputs = (self._pointers(names, start) for names in (self.formula.variables, self.outputs))
                 function(min(length, self.size - start), inputs, outputs, self._scalars.ctypes.data)
 
-        threads.run(work, workers, stop=starts.clear)
+        threads.run(work, workers, stop)

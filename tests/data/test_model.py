@@ -71,16 +71,41 @@ def test_the_default_settings_learn(name, least):
     assert train(read(name), "target", Recipe(backend="numpy")).score >= least
 
 
+def test_a_recipe_of_numpys_numbers():
+    plain = Recipe(hidden=(8,), epochs=3, batch_size=16, lr=0.25, validation=0.25, seed=4)
+    same = Recipe(
+        hidden=np.array([8]),
+        epochs=np.int64(3),
+        batch_size=np.array(16),
+        lr=np.float32(0.25),
+        validation=np.array(0.25),
+        seed=np.uint8(4),
+    )
+    assert same == plain
+    a, b = (train(table(), "price", recipe) for recipe in (plain, same))
+    for p, q in zip(a.model.net.parameters, b.model.net.parameters):
+        np.testing.assert_array_equal(p.data, q.data)
+
+
+def test_a_recipe_without_a_seed_draws_one():
+    seeds = {Recipe(seed=None).seed for _ in range(3)}
+    assert len(seeds) == 3 and all(isinstance(seed, int) for seed in seeds)
+
+
 def test_mistakes():
-    for recipe, message in (
-        (Recipe(ignore=("colr",)), "no column 'colr'; it has size, colour"),
-        (Recipe(categories=("colr",)), "no column 'colr'"),
-        (Recipe(validation=1.0), "must be between 0 and 1, got 1.0"),
-        (Recipe(validation=0.001, task="regression"), "58 rows are too few to hold 0% out"),
-        (Recipe(task="clustering"), "unknown task 'clustering'"),
+    for options, message in (
+        ({"ignore": ("colr",)}, "no column 'colr'; it has size, colour"),
+        ({"categories": ("colr",)}, "no column 'colr'"),
+        ({"validation": 1.0}, "must be a number between 0 and 1, got 1.0"),
+        ({"validation": 0.001, "task": "regression"}, "58 rows are too few to hold 0% out"),
+        ({"task": "clustering"}, "unknown task 'clustering'"),
+        ({"seed": -1}, "seed must be an integer from 0 on, got -1"),
+        ({"epochs": 2.5}, "epochs must be an integer from 0 on, got 2.5"),
+        ({"hidden": (8, 0)}, "every width in hidden must be an integer from 1 on, got 0"),
+        ({"lr": float("nan")}, "lr must be a number from 0 on, got nan"),
     ):
         with pytest.raises(ValueError, match=message):
-            train(table(), "price", recipe)
+            train(table(), "price", Recipe(**options))
     with pytest.raises(DataError, match="the target 'y' is missing in every row"):
         train(pandas.DataFrame({"a": [1, 2], "y": [None, None]}), "y")
 

@@ -79,6 +79,15 @@ def test_npz(tmp_path):
     assert frame.loc[2].tolist() == [2.0, 3.0, "b"]
 
 
+@pytest.mark.parametrize("names", [("a", "a_0"), ("a_0", "a"), ("a", "a_1"), ("x_1", "x")])
+def test_arrays_that_make_two_columns_of_one_name_are_refused(names, tmp_path):
+    wide, narrow = min(names, key=len), max(names, key=len)
+    arrays = {wide: np.ones((3, 2)), narrow: np.zeros(3)}
+    np.savez(tmp_path / "t.npz", **{name: arrays[name] for name in names})
+    with pytest.raises(DataError, match=f"t.npz: its arrays make two columns '{narrow}'"):
+        read(tmp_path / "t.npz")
+
+
 def test_a_bad_npz(tmp_path):
     path = tmp_path / "table.npz"
     for arrays, message in (

@@ -50,6 +50,22 @@ def test_classes():
         classes.encode(pandas.Series(["a", "c"]))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_outputs_that_are_no_numbers_say_nothing(bad):
+    classes, truth = Classes("y", ("a", "b")), pandas.Series(["a", "b", "a"])
+    outputs = np.array([[bad, 0.0], [0.0, 1.0], [0.0, bad]])
+    with pytest.warns(RuntimeWarning, match="2 rows get no answer: the net's outputs are NaN or infinite"):
+        answers = classes.answers(outputs)
+    assert answers["y"] == [None, "b", None]
+    np.testing.assert_array_equal(np.isnan(answers["probability"]), [True, False, True])
+    assert classes.score(outputs, truth) == pytest.approx(1 / 3)
+    # a class that is impossible is no reason to say nothing
+    assert classes.answers(np.array([[-np.inf, 0.0]])) == {"y": ["b"], "probability": [1.0]}
+    with pytest.warns(RuntimeWarning, match="1 row gets no answer"):
+        amounts = Amount("y", 10.0, 2.0).answers(np.array([[bad], [0.5]]))
+    np.testing.assert_array_equal(amounts["y"], [np.nan, 11])
+
+
 def test_amounts():
     amount = Amount("y", 10.0, 2.0)
     truth = pandas.Series([12.0, 8.0, 10.0])

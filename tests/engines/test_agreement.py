@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from arrays import target
 
 from backprop_xp import ACTIVATIONS, LOSSES, Elementwise, Net
 from backprop_xp.engines import tiled
@@ -15,14 +16,6 @@ FAST = [
 ]
 CHUNK = fused.SMALL_CHUNK
 BATCHES = [0, 1, 15, 16, 17, 127, 128, 129, 1009, CHUNK - 1, CHUNK, CHUNK + 1, 10007]
-
-
-def target(name, n, width, random, dtype="float64"):
-    if not LOSSES[name].needs_target:
-        return None
-    if name == "softmax_cross_entropy":
-        return random.integers(0, width, n)
-    return random.uniform(0, 1, (n, width)).astype(dtype)
 
 
 def everything(net, *args, **options):

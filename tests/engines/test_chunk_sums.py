@@ -19,14 +19,6 @@ def test_it_compiles_for_every_architecture():
         assert not any(r.spills or r.stack for r in resources.values())
 
 
-@pytest.fixture
-def cupy():
-    cupy = pytest.importorskip("cupy")
-    if not cupy.cuda.is_available():
-        pytest.fail("the GPU tests were asked for, and no CUDA device answers")
-    return cupy
-
-
 def by_tree(rows):
     tree = ChunkTree()
     for k, row in enumerate(rows):

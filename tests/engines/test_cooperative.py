@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from arrays import host
 
 from backprop_xp import ACTIVATIONS, Activation, Elementwise, Net
 from backprop_xp.engines import arguments, cooperative
@@ -88,18 +89,6 @@ def test_it_is_for_cuda_devices():
 
 
 # ---- on a device ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cupy():
-    cupy = pytest.importorskip("cupy")
-    if not cupy.cuda.is_available():
-        pytest.fail("the GPU tests were asked for, and no CUDA device answers")
-    return cupy
-
-
-def host(array):
-    return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
 def nets(sizes, activations, loss="half_sum_sq", bias=True, dtype="float64", reduction="sum"):

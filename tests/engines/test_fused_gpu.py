@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
+from arrays import host, target
 
 from backprop_xp import ACTIVATIONS, LOSSES, Activation, Elementwise, Net
 from backprop_xp.engines import fused_gpu
@@ -35,26 +36,6 @@ NETS = [
 def test_the_matrix_is_complete():
     assert {name for _, names, _, _ in NETS for name in names} == set(ACTIVATIONS)
     assert {loss for _, _, loss, _ in NETS} == {*LOSSES, "probabilities"}
-
-
-@pytest.fixture(autouse=True)
-def cupy():
-    cupy = pytest.importorskip("cupy")
-    if not cupy.cuda.is_available():
-        pytest.fail("the GPU tests were asked for, and no CUDA device answers")
-    return cupy
-
-
-def host(array):
-    return array.get() if hasattr(array, "get") else np.asarray(array)
-
-
-def target(loss, n, width, random):
-    if loss == "half_sum_sq":
-        return None
-    if loss == "softmax_cross_entropy":
-        return random.integers(0, width, n)
-    return random.dirichlet(np.ones(width), n) if loss == "probabilities" else random.uniform(0, 1, (n, width))
 
 
 def pair(sizes, names, loss, bias, dtype, **options):

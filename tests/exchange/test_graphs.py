@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from backprop_xp import Elementwise
-from backprop_xp.exchange import ModelFileError, load, save
-from backprop_xp.graph import GraphNet
+from backprop_xp import Elementwise, Graph
+from backprop_xp.exchange import ModelFileError, graphs, load, save, to_onnx
+from backprop_xp.graph import GraphNet, operations
 from backprop_xp.graph.operations import (
     Activate,
     Add,
@@ -135,7 +136,7 @@ HOSTILE = [
     (lambda d, a: node(d, "h").update(name="__init__\n"), "printable"),
     (lambda d, a: node(d, "y")["operation"].update(features=1 << 60), "'y.weight' must be float64"),
     (lambda d, a: node(d, "h")["operation"].update(features=1 << 60), "can't share the weights"),
-    (lambda d, a: node(d, "h")["operation"].update(features=-1), "must be a positive integer"),
+    (lambda d, a: node(d, "h")["operation"].update(features=-1), "must be an integer from 1 on"),
     (lambda d, a: node(d, "h")["operation"].update(name="eval"), "unknown operation 'eval'"),
     (lambda d, a: node(d, "y")["operation"].update(name="add"), "is not part of the net"),
     (lambda d, a: node(d, "drop")["operation"].update(p=2), "probability of dropout"),
@@ -198,3 +199,34 @@ def test_a_net_on_a_device(path):
         assert isinstance(again.parameters[0].data, cupy.ndarray if backend == "cupy" else np.ndarray)
         for p, q in zip(net.to("numpy").parameters, again.to("numpy").parameters, strict=True):
             np.testing.assert_array_equal(p.data, q.data)
+
+
+def test_an_operation_without_compiled_code_or_a_form_in_onnx_is_refused_there(monkeypatch, tmp_path):
+    """It is built in all the same: as the next one will be, before it has either."""
+    pytest.importorskip("onnx")
+
+    class Subtract(Operation):
+        name = "subtract"
+        arity = 2
+
+        def forward(self, a, b):
+            return a - b
+
+        def backward(self, grad, a, b):
+            return grad, -grad
+
+    monkeypatch.setitem(operations.BUILT_IN, "subtract", Subtract)
+    known = operations.OPERATIONS | {Subtract}
+    for module in (operations, graphs, sys.modules[to_onnx.__module__]):
+        monkeypatch.setattr(module, "OPERATIONS", known)
+    g = Graph()
+    x = g.input(4)
+    net = g.net(g.linear(g.apply("subtract", g.linear(x, 4, bias=False), x), 2, bias=False), rng=0, backend="numpy")
+    x = np.random.default_rng(0).normal(size=(7, 4))
+    first, last = (p.data for p in net.parameters)
+    np.testing.assert_allclose(net(x), (x @ first.T - x) @ last.T, rtol=1e-12)
+    assert "not fused: node" in str(net.plan(x))
+    net.save(tmp_path / "net.safetensors")
+    assert load(tmp_path / "net.safetensors", backend="numpy").loss_and_grad(x) == net.loss_and_grad(x)
+    with pytest.raises(TypeError, match=r"has no form in ONNX here: Subtract\(\)"):
+        to_onnx(net, tmp_path / "net.onnx")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backprop_xp import backend
 from backprop_xp.formulas import Formula, blocked, special
 
 UNARY = {"abs": np.abs, "exp": np.exp, "tanh": np.tanh, "sqrt": np.sqrt, "log1p": np.log1p, "sign": np.sign}
@@ -109,3 +110,15 @@ def test_special_functions(name, dtype, allowed):
     ends = getattr(special, name)(np.array([-np.inf, np.inf, np.nan], dtype), np.empty(3, dtype))
     wanted = {"erf": (-1, 1), "normal_cdf": (0, 1), "normal_pdf": (0, 0)}[name]
     np.testing.assert_array_equal(ends, [*wanted, np.nan])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "condition, holds", [("p > 0.5", True), ("0.8 < p", False), ("p != p", False), ("1 > 0", True)]
+)
+def test_a_condition_on_parameters_alone_chooses_whole_numbers(condition, holds, dtype):
+    formula = Formula(("t", "u"), ("p",), {}, {"value": f"abs(where({condition}, t, u)) + where({condition}, 1, 2)"})
+    t = np.linspace(-2, 2, 9).astype(dtype)
+    u = (3 * t[::-1]).astype(dtype)
+    (got,) = backend.elementwise(formula, ("value",), {"t": t, "u": u}, (0.75,))
+    np.testing.assert_array_equal(got, abs(t) + 1 if holds else abs(u) + 2)

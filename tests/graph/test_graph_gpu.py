@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from arrays import host
 
 from backprop_xp import GraphNet, Operation
 from backprop_xp.graph import Dropout, Input, LayerNorm, Linear, Residual
@@ -25,18 +26,6 @@ GRAPH = {
     "h": (Residual(Linear(8), "tanh"), "g"), "i": (Doubled(), "h"), "j": (Linear(3, bias=False), "i"),
     "k": (Linear(3, share="a"), "x"), "l": ("concatenate", "j", "k"),
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def cupy():
-    cupy = pytest.importorskip("cupy")
-    if not cupy.cuda.is_available():
-        pytest.fail("the GPU tests were asked for, and no CUDA device answers")
-    return cupy
-
-
-def host(array):
-    return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
 @pytest.mark.parametrize("dtype, n", [("float64", 33), ("float32", None)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -23,13 +24,9 @@ extern "C" __global__ void doubled(float* x) {
 
 
 @pytest.fixture(autouse=True)
-def cupy(tmp_path, monkeypatch):
-    cupy = pytest.importorskip("cupy")
-    if not cupy.cuda.is_available():
-        pytest.fail("the GPU tests were asked for, and no CUDA device answers")
+def nothing_chosen_yet(tmp_path, monkeypatch):
     monkeypatch.setenv("BACKPROP_XP_CACHE", str(tmp_path))
     monkeypatch.setattr(cuda, "_chosen", {})
-    return cupy
 
 
 def test_a_kernel_and_what_it_takes(cupy):
@@ -52,20 +49,41 @@ def test_the_variant_that_spills_is_passed_over_and_not_compiled_again(tmp_path,
     assert cuda.resources(cuda.kernel(SPILLING, "doubled")).local_bytes >= 1200
     assert cuda.first_fitting([SPILLING, DOUBLED], "doubled", 128) == 1
     (kept,) = tmp_path.glob(f"*{cache.NOTE_SUFFIX}")
-    assert json.loads(kept.read_text()) == {"variant": 1}
+    assert json.loads(kept.read_text()) == {"key": kept.stem, "variant": 1}
     monkeypatch.setattr(cuda, "_chosen", {})
     monkeypatch.setattr(cuda, "kernel", lambda *args: pytest.fail("compiled"))
     assert cuda.first_fitting([SPILLING, DOUBLED], "doubled", 128) == 1
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"variant": 7}', '{"variant": -1}', '{"variant": "a"}', "[1]", "null"])
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"variant": 7}', '{"variant": -1}', '{"variant": "a"}', "[1]", "null", "[" * 10**5]
+)
 def test_a_damaged_note_is_ignored_and_replaced(tmp_path, text):
     cuda.first_fitting([DOUBLED], "doubled", 128)
     (kept,) = tmp_path.glob(f"*{cache.NOTE_SUFFIX}")
     kept.write_text(text)
     cuda._chosen.clear()
     assert cuda.first_fitting([DOUBLED], "doubled", 128) == 0
-    assert json.loads(kept.read_text()) == {"variant": 0}
+    assert json.loads(kept.read_text()) == {"key": kept.stem, "variant": 0}
+
+
+def test_a_note_of_other_sources_is_ignored(tmp_path):
+    cuda.first_fitting([DOUBLED, SPILLING], "doubled", 128)
+    (first,) = tmp_path.glob(f"*{cache.NOTE_SUFFIX}")
+    cuda.first_fitting([SPILLING, DOUBLED], "doubled", 128)
+    (second,) = set(tmp_path.glob(f"*{cache.NOTE_SUFFIX}")) - {first}
+    second.write_bytes(first.read_bytes())
+    cuda._chosen.clear()
+    assert cuda.first_fitting([SPILLING, DOUBLED], "doubled", 128) == 1
+
+
+def test_a_pipe_in_place_of_a_note_is_not_waited_for(tmp_path):
+    cuda.first_fitting([DOUBLED], "doubled", 128)
+    (kept,) = tmp_path.glob(f"*{cache.NOTE_SUFFIX}")
+    kept.unlink()
+    os.mkfifo(kept)
+    cuda._chosen.clear()
+    assert cuda.first_fitting([DOUBLED], "doubled", 128) == 0
 
 
 def test_clearing_the_cache_forgets_the_choice(tmp_path):

@@ -55,14 +55,6 @@ def test_the_numbers_that_python_and_the_kernels_share():
     assert f"softmax_rows = {device_layers.SOFTMAX_ROWS};" in code
 
 
-@pytest.fixture
-def cupy():
-    cupy = pytest.importorskip("cupy")
-    if not cupy.cuda.is_available():
-        pytest.fail("the GPU tests were asked for, and no CUDA device answers")
-    return cupy
-
-
 def close(got, expected, dtype):
     eps = np.finfo(dtype).eps
     assert got.dtype == dtype

@@ -193,5 +193,5 @@ def test_no_x():
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, True, "8"])
 def test_batch_sizes(size):
-    with pytest.raises(ValueError, match=f"batch_size must be a positive integer, got {size!r}"):
+    with pytest.raises(ValueError, match=f"batch_size must be an integer from 1 on, got {size!r}"):
         steps(regression(), np.ones((4, 3)), np.ones((4, 2)), batch_size=size)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import assert_same, data, finish, fit, names, net
 
-from backprop_xp.training import CheckpointError
+from backprop_xp.training import CheckpointError, DivergedError
 from backprop_xp.training.checkpoints import Folder, read
 
 
@@ -115,7 +115,10 @@ class TestForeign:
         path.unlink()
         self.refused(path, "can't be read: No such file")
         path.mkdir()
-        self.refused(path, "can't be read: Is a directory")
+        self.refused(path, "can't be read: a folder stands there")
+        path.rmdir()
+        os.mkfifo(path)
+        self.refused(path, "can't be read: a pipe stands there")  # and nobody waits for what it says
 
     def test_a_pickle_is_not_read(self, tmp_path, good):
         class Hostile:
@@ -167,6 +170,61 @@ class TestForeign:
             _kept.append(Folder(folder).files()[0].read_bytes())
         return _kept[0]
 
+    def test_edited_by_hand(self, tmp_path):
+        """Whatever stands in the place of any value: one sentence and an untouched net, or a run that ends."""
+        folder, graph = tmp_path / "run", run_of_everything
+        graph(folder)
+        good = read(Folder(folder).files()[0])
+        values = [None, "x", True, -1, 0, 1.5, 1e300, 10**400, float("nan"), [], {}]
+        refused = 0
+        for place in places(good.state):
+            for value in values:
+                state = json.loads(json.dumps(good.state))
+                put(state, place, value)
+                for path in folder.iterdir():
+                    path.unlink()
+                write(folder / "checkpoint-000000000012.npz", state, good.arrays)
+                try:
+                    graph(folder, epochs=4, resume=True)
+                except (CheckpointError, DivergedError) as error:  # the latter of a huge learning rate
+                    refused += 1
+                    assert "\n" not in str(error)
+        assert refused > 6 * len(list(places(good.state)))
+
+    @pytest.mark.parametrize(
+        "place, value, message",
+        [
+            (["position"], 4, "after 12 steps a run can't be at position 4 of epoch 3"),
+            (["position"], 9**40, "after 12 steps a run can't be at position"),
+            (["epoch"], 2, "after 12 steps a run can't be at position 0 of epoch 2"),
+            (["step"], -1, "damaged, or no checkpoint"),
+            (["total"], 10**400, "total must be a number, got 1000"),
+            (["weight"], "0", "weight must be a number, got '0'"),
+            (["optimiser_steps"], 0, "optimiser_steps must be an integer from 12 to "),
+            (["optimiser", "lr"], "fast", "lr of Adam can't be 'fast'"),
+            (["optimiser", "betas"], [0.9, 1.0], "betas of Adam must be two numbers from 0 to below 1"),
+            (["optimiser", "amsgrad"], 1, "amsgrad of Adam can't be 1"),
+            (["history", "epochs", 1, "number"], 7, "the number of an epoch must be an integer from 2 to 2, got 7"),
+            (["history", "stopped"], None, "stopped must be a text, got None"),
+            (["history", "best"], 9, "best must be an integer from 1 to 3, got 9"),
+            (["stopping", 0], 0, "the best epoch must be an integer from 1 to 3, got 0"),
+            (["stopping", 2], 1.5, "waited must be an integer from 0 to 3, got 1.5"),
+            (["stopping"], [1], "damaged, or no checkpoint of this net: "),
+        ],
+    )
+    def test_a_wrong_value_is_named(self, tmp_path, place, value, message):
+        run_of_everything(tmp_path)
+        good = read(Folder(tmp_path).files()[0])
+        for path in tmp_path.iterdir():
+            path.unlink()
+        put(good.state, place, value)
+        write(tmp_path / "checkpoint-000000000012.npz", good.state, good.arrays)
+        made = net(rng=9)
+        with pytest.raises(CheckpointError, match=re.escape(message)) as caught:
+            run_of_everything(tmp_path, made, epochs=4, resume=True)
+        assert "\n" not in str(caught.value)
+        assert_same(made, net(rng=9))
+
     @pytest.mark.parametrize("change", ["shape", "dtype", "missing", "state"])
     def test_content_that_does_not_fit(self, good, change):
         found = read(good)
@@ -184,3 +242,32 @@ class TestForeign:
         with pytest.raises(CheckpointError, match=r"000000000099.npz is damaged, or no checkpoint of this net"):
             fit(made, good.parent, resume=True)
         assert_same(made, untouched)
+
+
+def run_of_everything(folder, made=None, **options):
+    """Twelve steps, or more, whose checkpoint has a value of every kind."""
+    x, y = data()
+    settings = {"epochs": 3, "batch_size": 16, "early_stopping": 5, "seed": None, "schedule": lambda step: RATES[step]}
+    settings |= {"validation": (x, y), "clip_norm": 1.0, "checkpoint": folder}
+    return (made or net()).fit(x, y, **settings | options)
+
+
+RATES = [1.0] * 16
+
+
+def places(state, before=()):
+    """The way to every value of a description, lists and mappings included."""
+    inner = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list) else ()
+    for key, value in inner:
+        yield [*before, key]
+        yield from places(value, (*before, key))
+
+
+def put(state, place, value):
+    for key in place[:-1]:
+        state = state[key]
+    state[place[-1]] = value
+
+
+def write(path, state, arrays):
+    np.savez(path, state=np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from fitting import assert_same, net, parameters
 
 from backprop_xp import Net
-from backprop_xp.training import SGD, Adam, evaluate, fit
+from backprop_xp.training import SGD, Adam, evaluate, fit, steps
 
 
 def test_is_the_loop_of_pytorch(data):
@@ -108,16 +109,123 @@ def test_evaluate_in_batches(data, monkeypatch):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"epochs": -1}, "epochs must be a number of passes over the data, got -1"),
-        ({"epochs": 1.5}, "epochs must be a number of passes over the data, got 1.5"),
-        ({"clip_norm": 0.0}, "clip_norm must be a positive number or None, got 0.0"),
-        ({"l2": -1.0}, "l1 and l2 must not be negative"),
+        ({"epochs": -1}, "epochs must be an integer from 0 on, got -1"),
+        ({"epochs": 1.5}, "epochs must be an integer from 0 on, got 1.5"),
+        ({"clip_norm": 0.0}, "clip_norm must be a number above 0, got 0.0"),
+        ({"l2": -1.0}, "l2 must be a number from 0 on, got -1.0"),
         ({"validation": 3}, r"validation must be \(x, y\)"),
         ({"optimiser": "adma"}, "unknown optimiser 'adma'; did you mean 'adam'"),
-        ({"checkpoint_every": 0, "checkpoint": "x"}, "checkpoint_every must be a positive number of steps, got 0"),
+        ({"checkpoint_every": 0, "checkpoint": "x"}, "checkpoint_every must be an integer from 1 on, got 0"),
     ],
 )
 def test_messages(data, options, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
         fit(net(), *data, **options)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_batches_without_any_weight_contribute_nothing(data, optimiser):
+    """The last three batches of each epoch have none; Adam goes on by its moments, as after a gradient of 0."""
+    x, y = data
+    weight = np.where(np.arange(60) < 30, 2.0, 0.0)
+    made, alone = net(), net()
+    history = made.fit(x, y, sample_weight=weight, epochs=2, batch_size=10, shuffle=False, optimiser=optimiser)
+    assert all(np.isfinite(p.data).all() for p in made.parameters)
+    other = alone.fit(x[:30], y[:30], epochs=2, batch_size=10, shuffle=False, optimiser=optimiser)
+    assert history.epochs[0].loss == pytest.approx(other.epochs[0].loss, rel=1e-12)
+    if optimiser == "sgd":
+        for p, q in zip(made.parameters, alone.parameters):
+            np.testing.assert_allclose(p.data, q.data, rtol=1e-12)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_no_weight_at_all(data, reduction):
+    made, other = net(reduction=reduction), net()
+    assert made.fit(*data, sample_weight=np.zeros(60), optimiser="sgd").epochs[0].loss == 0
+    assert_same(parameters(made), parameters(other))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_weighted_losses_of_epochs(data, random, reduction):
+    weight = random.uniform(0, 2, size=60)
+    made = net(reduction=reduction)
+    history = made.fit(*data, sample_weight=weight, batch_size=16, optimiser=SGD(lr=0.0))
+    expected = float(made.loss_and_grad(*data, sample_weight=weight)) / (60 if reduction == "sum" else 1)
+    assert history.epochs[0].loss == pytest.approx(expected, rel=1e-12)
+
+
+INTEGERS = [np.int64, np.uint8, lambda n: np.array(n)]
+REALS = [np.float32, np.float64, lambda x: np.array(x)]
+
+
+@pytest.mark.parametrize("of", INTEGERS)
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "seed", "early_stopping", "checkpoint_every"])
+def test_numpys_integers(data, tmp_path, name, of):
+    plain = {"epochs": 3, "batch_size": 16, "seed": 5, "early_stopping": 3, "checkpoint_every": 2}
+    made, same = net(), net()
+    made.fit(*data, checkpoint=tmp_path / "a", **plain)
+    same.fit(*data, checkpoint=tmp_path / "b", **plain | {name: of(plain[name])})
+    assert_same(parameters(made), parameters(same))
+    same.fit(*data, checkpoint=tmp_path / "a", resume=np.True_, **plain | {name: of(plain[name])})
+
+
+@pytest.mark.parametrize("of", REALS)
+@pytest.mark.parametrize("name", ["clip_norm", "l1", "l2"])
+def test_numpys_reals(data, name, of):
+    made, same = net(), net()
+    made.fit(*data, **{name: 0.25})
+    same.fit(*data, **{name: of(0.25)}, schedule=lambda step: of(1.0))
+    assert_same(parameters(made), parameters(same))
+
+
+def test_an_infinite_norm_clips_nothing(data):
+    made, same = net(), net()
+    made.fit(*data, clip_norm=np.inf)
+    same.fit(*data)
+    assert_same(parameters(made), parameters(same))
+
+
+def test_without_a_seed_each_run_has_its_own(data):
+    first, second, again = net(), net(), net()
+    seeds = [made.fit(*data, batch_size=8, seed=None).seed for made in (first, second)]
+    assert seeds[0] != seeds[1] and (first.weights[0].data != second.weights[0].data).any()
+    assert again.fit(*data, batch_size=8, seed=seeds[0]).seed == seeds[0]
+    assert_same(parameters(again), parameters(first))
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "1", True])
+def test_what_is_no_seed(data, seed):
+    with pytest.raises(ValueError, match=f"seed must be an integer from 0 on, got {seed!r}"):
+        net().fit(*data, seed=seed)
+
+
+class TestOptions:
+    def test_the_signature_is_a_real_one(self):
+        names = list(inspect.signature(Net.fit).parameters)
+        assert names == list(inspect.signature(fit).parameters)
+        assert {"epochs", "optimiser", "early_stopping", "seed"} <= set(names) and "options" not in names
+        assert list(inspect.signature(net().fit).parameters) == names[1:]
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda *a, **k: net().fit(*a, **k),
+            lambda *a, **k: fit(net(), *a, **k),
+            lambda *a, **k: steps(net(), *a, **k),
+        ],
+    )
+    def test_names(self, data, call):
+        with pytest.raises(TypeError, match=r"unknown option of (fit|steps) 'epoch'; did you mean 'epochs'"):
+            call(*data, epoch=3)
+        with pytest.raises(TypeError, match=r"unknown option of (fit|steps) 'zzz'; known are .*batch_size"):
+            call(*data, zzz=3)
+        call(*data, optimizer="sgd")
+        with pytest.raises(TypeError, match=r"optimiser and optimizer are one option of (fit|steps): give one of them"):
+            call(*data, optimizer="sgd", optimiser="sgd")
+
+    def test_the_other_spelling(self, data):
+        made, same = net(), net()
+        made.fit(*data, optimiser=SGD(lr=0.1))
+        same.fit(*data, optimizer=SGD(lr=0.1))
+        assert_same(parameters(made), parameters(same))

@@ -38,6 +38,12 @@ VARIANTS = [
     (RMSprop, {"centered": True, "momentum": 0.5}),
     (Adagrad, {}),
     (Adagrad, {"lr_decay": 0.1, "weight_decay": 0.1, "initial_accumulator_value": 0.5}),
+    (SGD, {"lr": 0.1, "maximize": True}),
+    (SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "maximize": True}),
+    (Adam, {"lr": 0.1, "weight_decay": 0.1, "maximize": True}),
+    (AdamW, {"lr": 0.1, "weight_decay": 0.3, "amsgrad": True, "maximize": True}),
+    (RMSprop, {"centered": True, "momentum": 0.5, "weight_decay": 0.1, "maximize": True}),
+    (Adagrad, {"lr_decay": 0.1, "weight_decay": 0.1, "maximize": True}),
 ]
 SHAPES = [(4, 3), (4,), (2, 4), (2,)]
 IDS = [f"{cls.name}-{'-'.join(options) or 'defaults'}" for cls, options in VARIANTS]
@@ -193,6 +199,37 @@ def test_penalties_are_on_matrices_and_come_before_clipping(path, random):
         assert_equal(ours, theirs)
 
 
+def test_penalties_keep_weights_small_in_maximizing_too(path, random):
+    up, down = tensors(random), None
+    down = [Tensor(p.data.copy(), p.name) for p in up]
+    for p, q in zip(up, down):
+        p.grad = random.normal(size=p.data.shape)
+        q.grad = -p.grad
+    SGD(lr=0.1, maximize=True).step(up, l1=0.3, l2=0.5, clip_norm=1.0)
+    SGD(lr=0.1).step(down, l1=0.3, l2=0.5, clip_norm=1.0)
+    for p, q in zip(up, down):
+        np.testing.assert_allclose(p.data, q.data, rtol=1e-14)
+
+
+@pytest.mark.parametrize("of", [np.float32, np.float64, np.array, np.float16])
+@pytest.mark.parametrize("cls", TORCH)
+def test_numpys_numbers(cls, of, random):
+    """Whatever they are set to, options are Python's numbers, computed with in full precision."""
+    plain = {name: 0.25 for name, value in vars(cls()).items() if type(value) is float}
+    plain |= {"betas": (0.5, 0.25)} if issubclass(cls, Adam) else {}
+    given = {name: tuple(map(of, v)) if name == "betas" else of(v) for name, v in plain.items()}
+    a, b, c = cls(**plain), cls(**given), cls()
+    for name, value in given.items():
+        setattr(c, name, value)
+    assert a.settings() == b.settings() == c.settings()
+    ours = [[Tensor(np.ones(4))] for _ in range(3)]
+    for optimiser, (p,) in zip((a, b, c), ours):
+        p.grad = np.arange(4.0)
+        optimiser.step([p], factor=of(0.5))
+    for (p,) in ours[1:]:
+        np.testing.assert_array_equal(p.data, ours[0][0].data)
+
+
 class TestNothingIsStale:
     def test_arrays_edited_in_place_and_put_anew(self, random):
         ours = tensors(random)
@@ -322,8 +359,21 @@ class TestMessages:
         with pytest.raises(ValueError, match=f"{name} of Adam must be a number from 0 on, got {value!r}"):
             Adam(**{name: value})
 
+    @pytest.mark.parametrize("name", ["lr", "maximize", "betas"])
+    def test_options_that_are_set_later_are_checked_too(self, name):
+        optimiser = Adam()
+        with pytest.raises(ValueError, match=f"{name} of Adam must be .*, got 'much'"):
+            setattr(optimiser, name, "much")
+        assert optimiser.settings() == Adam().settings()
+
+    def test_unknown_options(self):
+        with pytest.raises(TypeError, match="unknown option of Adam 'weightdecay'; did you mean 'weight_decay'"):
+            Adam(weightdecay=0.1)
+        with pytest.raises(TypeError, match="unknown option of SGD 'maximise'; did you mean 'maximize'"):
+            SGD(maximise=True)
+
     def test_options(self):
-        with pytest.raises(ValueError, match="betas must be two numbers from 0 to below 1"):
+        with pytest.raises(ValueError, match="betas of Adam must be two numbers from 0 to below 1"):
             Adam(betas=(0.9, 1.0))
         with pytest.raises(ValueError, match="nesterov needs a momentum, and a dampening of 0"):
             SGD(nesterov=True)

@@ -198,6 +198,37 @@ class TestResume:
             runs.append(made)
         assert_same(*runs)
 
+    def test_momentum_that_a_callback_switched_on(self, tmp_path):
+        def faster(net, epoch):
+            optimisers[-1].momentum = 0.9
+
+        runs = []
+        for parts in ((6,), (1, 2, 4, 6)):
+            folder, optimisers = tmp_path / str(len(parts)), []
+            for epochs in parts:
+                optimisers.append(SGD(lr=0.001))
+                made = net()
+                fit(made, folder, optimiser=optimisers[-1], callbacks=[faster], epochs=epochs, resume=True)
+            runs.append(made)
+        assert_same(*runs)
+
+    def test_a_seed_that_was_drawn_goes_on(self, tmp_path):
+        whole, again = net(), net(rng=5)
+        first = fit(whole, tmp_path / "whole", seed=None, epochs=5).seed
+        fit(net(), tmp_path / "parts", seed=first, epochs=2)
+        assert fit(again, tmp_path / "parts", seed=None, epochs=5, resume=True).seed == first
+        assert_same(again, whole)
+
+    @pytest.mark.parametrize("maximize", [False, True])
+    def test_the_direction_goes_on(self, tmp_path, maximize):
+        whole, again = net(), net(rng=5)
+        fit(whole, tmp_path / "whole", optimiser=Adam(maximize=maximize), epochs=4)
+        fit(net(), tmp_path / "parts", optimiser=Adam(maximize=maximize), epochs=2)
+        with pytest.raises(CheckpointError, match=r"its optimiser is .*'maximize'"):
+            fit(net(), tmp_path / "parts", optimiser=Adam(maximize=not maximize), epochs=4, resume=True)
+        fit(again, tmp_path / "parts", optimiser=Adam(maximize=maximize), epochs=4, resume=True)
+        assert_same(again, whole)
+
     def test_what_dropout_draws_goes_on(self, tmp_path):
         class Noisy(Net):
             seed, draws = 5, 0

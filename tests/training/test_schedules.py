@@ -56,9 +56,9 @@ def test_by_name():
     [
         (lambda: get_schedule("cosin", 9), "unknown schedule 'cosin'; did you mean 'cosine'"),
         (lambda: get_schedule("cosine", None), r"give schedule=Cosine\(steps\)"),
-        (lambda: Cosine(0), "steps of a schedule must be at least 1, got 0"),
-        (lambda: StepDecay(0), "every of a schedule must be at least 1, got 0"),
-        (lambda: WarmUp(-1), "steps of a schedule must be at least 1, got -1"),
+        (lambda: Cosine(0), "steps of a schedule must be an integer from 1 on, got 0"),
+        (lambda: StepDecay(0), "every of a schedule must be an integer from 1 on, got 0"),
+        (lambda: WarmUp(-1), "steps of a schedule must be an integer from 1 on, got -1"),
     ],
 )
 def test_messages(make, message):

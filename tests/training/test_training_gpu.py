@@ -9,17 +9,9 @@ from backprop_xp import Net
 from backprop_xp.formulas import device
 from backprop_xp.graph import Dropout, GraphNet, Input, Linear
 from backprop_xp.tensor import Tensor
-from backprop_xp.training import SGD, Adagrad, Adam, AdamW, DivergedError, RMSprop, steps
+from backprop_xp.training import SGD, Adagrad, Adam, AdamW, DivergedError, RMSprop, evaluate, steps
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(autouse=True)
-def cupy():
-    cupy = pytest.importorskip("cupy")
-    if not cupy.cuda.is_available():
-        pytest.fail("the GPU tests were asked for, and no CUDA device answers")
-    return cupy
 
 
 def net(backend="cupy", rng=0, engine="layered"):
@@ -45,8 +37,10 @@ def host(net):
         lambda: AdamW(lr=0.1, amsgrad=True),
         lambda: RMSprop(momentum=0.5, centered=True),
         lambda: Adagrad(lr_decay=0.1),
+        lambda: SGD(lr=0.1, momentum=0.9, weight_decay=0.1, maximize=True),
+        lambda: Adam(lr=0.1, weight_decay=0.1, maximize=True),
     ],
-    ids=["sgd", "adam", "adamw", "rmsprop", "adagrad"],
+    ids=["sgd", "adam", "adamw", "rmsprop", "adagrad", "sgd-maximize", "adam-maximize"],
 )
 def test_every_optimiser(cupy, random, make, dtype, monkeypatch):
     """... and each step is one launch for all parameters."""
@@ -140,3 +134,36 @@ def test_a_loss_that_is_no_number(data):
     made.weights[1].data[0, 0] = np.nan
     with pytest.raises(DivergedError, match="the loss became nan at step 1: the parameter W1 isn't finite"):
         made.fit(*data)
+
+
+@pytest.mark.parametrize("engine", ["layered", "auto"])
+def test_batches_without_any_weight(cupy, data, engine):
+    """... contribute nothing, and nothing waits for the device to see that they are such."""
+    weight = np.where(np.arange(20) < 10, 2.0, 0.0)
+    options = {"sample_weight": weight, "batch_size": 5, "shuffle": False, "optimiser": "sgd"}
+    a, b = net("numpy"), net("cupy", engine=engine)
+    first, second = a.fit(*data, **options), b.fit(*data, **options)
+    assert second.epochs[0].loss == pytest.approx(first.epochs[0].loss, rel=1e-10)
+    for p, q in zip(host(a), host(b)):
+        np.testing.assert_allclose(q, p, rtol=1e-9, atol=1e-11)
+    made, (x, y) = net("cupy", engine=engine), map(cupy.asarray, data)
+    assert float(made.loss_and_grad(x, y, sample_weight=cupy.zeros(20))) == 0
+    assert not any(p.grad.get().any() for p in made.parameters)
+    for step in steps(net(), *data, sample_weight=weight, batch_size=10, stop_on_nan=False):
+        assert isinstance(step.loss, cupy.ndarray) and isinstance(step.weight, cupy.ndarray)
+
+
+def test_the_best_is_put_back_after_divergence(data):
+    made = net()
+    with pytest.raises(DivergedError) as caught:
+        made.fit(
+            *data,
+            epochs=9,
+            batch_size=20,
+            early_stopping=5,
+            validation=data,
+            optimiser=SGD(lr=0.01),
+            schedule=lambda step: 1.0 if step < 3 else 1e200,
+        )
+    best = caught.value.history.epochs[caught.value.history.best - 1].validation_loss
+    assert evaluate(made, *data) == pytest.approx(best, rel=1e-10)

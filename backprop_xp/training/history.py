@@ -1,0 +1,77 @@
+"""What a run came to, epoch by epoch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..numbers import any_real, real, whole
+
+
+@dataclass
+class Epoch:
+    """What one epoch came to. Losses are averages over the samples, without penalties.
+
+    A net with reduction="mean" averages by the samples' weights, one with "sum" divides by their number.
+
+    Attributes:
+        number: from 1.
+        step: how many steps were made by its end.
+        loss: over its batches, each before its step.
+        validation_loss: at its end, None without validation data.
+        seconds: it took, validation included; of a resumed epoch, since it was resumed.
+    """
+
+    number: int
+    step: int
+    loss: float
+    validation_loss: float | None
+    seconds: float
+
+
+@dataclass
+class History:
+    """What a run came to.
+
+    Attributes:
+        epochs: all of them, those before it was resumed included.
+        best: the epoch, from 1, whose parameters early stopping has put back; None without it, and if no epoch ended
+            with a finite loss.
+        stopped: why it ended before its last epoch, "" if it did not.
+        seed: what the order of the rows depends on, also if it was drawn; None for an iterable of batches.
+    """
+
+    epochs: list[Epoch] = field(default_factory=list)
+    best: int | None = None
+    stopped: str = ""
+    seed: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The same in plain numbers and texts."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, state: dict[str, Any], epochs: int, step: int, seed: int | None) -> History:
+        """What :meth:`as_json` made, of a run of so many epochs and steps with this seed.
+
+        Raises:
+            KeyError, TypeError, ValueError: it says anything else.
+        """
+        if len(state["epochs"]) != epochs:
+            raise ValueError(f"its history must have {epochs} epochs, it has {len(state['epochs'])}")
+        best = None if state["best"] is None else whole("best", state["best"], 1, epochs)
+        if not isinstance(state["stopped"], str):
+            raise ValueError(f"stopped must be a text, got {state['stopped']!r}")
+        found = [_epoch(saved, number, step) for number, saved in enumerate(state["epochs"], 1)]
+        return cls(found, best, state["stopped"], seed)
+
+
+def _epoch(saved: dict[str, Any], number: int, step: int) -> Epoch:
+    held_out = saved["validation_loss"]
+    return Epoch(
+        whole("the number of an epoch", saved["number"], number, number),
+        whole("the step of an epoch", saved["step"], number, step),
+        any_real("the loss of an epoch", saved["loss"]),
+        None if held_out is None else any_real("the validation loss of an epoch", held_out),
+        real("the seconds of an epoch", saved["seconds"], 0),
+    )

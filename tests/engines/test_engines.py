@@ -1,0 +1,89 @@
+"""The choice among the engines, where compiled ones can't or shouldn't run."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from backprop_xp import Graph, Net, engines
+from backprop_xp.jit import cache, compiler, fused
+from backprop_xp.jit import graph as jit_graph
+from backprop_xp.jit.compiler import CompileError
+
+needs_compiler = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+
+
+def residual(layers, width=3):
+    g = Graph()
+    h = g.input(width)
+    for _ in range(layers):
+        h = g.apply("tanh", g.linear(h, width)) + h
+    return g.net(h, rng=0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("make", [lambda: Net((7, 5, 3), rng=0), lambda: residual(2)])
+@pytest.mark.parametrize("name", ["auto", "fused"])
+def test_a_failed_compilation_is_remembered_and_the_plan_says_what_runs(monkeypatch, make, name):
+    asked = []
+
+    def fails(source, what):
+        asked.append(what)
+        raise CompileError("the disk is full")
+
+    monkeypatch.setattr(cache, "library", fails)
+    monkeypatch.setattr(engines, "_failures", {})
+    monkeypatch.setattr(fused, "_programs", {})
+    monkeypatch.setattr(jit_graph, "_programs", {})
+    net = make()
+    net.engine = name
+    x = np.ones((5000, 7 if isinstance(net, Net) else 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert net.plan(x).engine == "fused"
+        loss, times = net.loss_and_grad(x), len(asked)
+        assert net.loss_and_grad(x) == loss
+        assert net.loss_and_grad(x[:5]) == pytest.approx(float(loss) / 1000)
+        assert net.loss_and_grad(x[:5]) == pytest.approx(float(loss) / 1000)
+    plan = net.plan(x)
+    assert plan.engine == "tiled"
+    assert plan.reason == "not fused: the disk is full"
+    assert len(asked) <= times + 4  # loops of the tiled engine, and the call for small batches, once each
+
+
+@needs_compiler
+@pytest.mark.parametrize(("layers", "width"), [(200, 8), (200, 16), (1000, 4), (fused.MOST_LAYERS + 1, 1)])
+def test_a_deep_net_runs_without_a_long_compilation_and_the_plan_says_why(monkeypatch, layers, width):
+    compiled = []
+    original = cache.library
+    monkeypatch.setattr(cache, "library", lambda source, what: (compiled.append(what), original(source, what))[1])
+    net = Net((width,) * (layers + 1), ["tanh"] * layers, rng=0)
+    x = np.ones((20, width))
+    assert f"not fused: it has {layers} layers, and compiling more than" in net.plan(x).reason
+    assert np.isfinite(net.loss_and_grad(x))
+    assert np.isfinite(net.loss_and_grad(x[0]))
+    assert np.isfinite(net(x)).all()
+    assert not [what for what in compiled if "the net" in what]
+    with pytest.raises(ValueError, match=f"it has {layers} layers"):
+        Net(net.sizes, ["tanh"] * layers, rng=0, engine="fused").loss_and_grad(x)
+
+
+@needs_compiler
+def test_a_graph_of_many_nodes_runs_otherwise_and_the_plan_says_why():
+    net = residual(jit_graph.MOST_NODES // 3 + 1, 1)
+    assert "nodes, and compiling more than" in net.plan(np.ones((20, 1))).reason
+
+
+@needs_compiler
+def test_a_graph_that_is_a_deep_chain_is_compiled_as_a_graph(random):
+    g = Graph()
+    h = g.input(2)
+    for _ in range(fused.MOST_LAYERS + 1):
+        h = g.apply("tanh", g.linear(h, 2))
+    net, x = g.net(h, rng=0), random.normal(size=(50, 2))
+    assert net.plan(x).engine == "fused"
+    loss = net.loss_and_grad(x)
+    net.engine = "layered"
+    assert loss == pytest.approx(float(net.loss_and_grad(x)))

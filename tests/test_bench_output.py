@@ -1,0 +1,155 @@
+"""What a run leaves: JSON that can be traced, claims that its own rounds support, and one line if nothing is to be quoted."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from backprop_xp.bench import busy, cases, environment, limits, memory, report, settings
+from backprop_xp.bench.busy import Watch
+from backprop_xp.bench.output import Run
+from backprop_xp.bench.report import Result, Row
+from machines import OTHERS
+
+from backprop_xp import __version__, cli
+
+LIMITS = limits.Limits({"float32": 1e11}, {"float32": 1.2e11}, 1e10)
+EAGER = "PyTorch eager"
+
+
+def result(name, ours, theirs, reasons=()):
+    case = cases.Case(name, (3, 2), ("tanh",), 8)
+    rows = [Row(who, "f", 8.0 / seconds, 0.01, None, seconds=[seconds] * 5)
+            for who, seconds in (("backprop_xp", ours), (EAGER, theirs))]  # fmt: skip
+    return Result(case, rows, busy=list(reasons))
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    def make(results, families=None, load=0.5):
+        monkeypatch.setattr(busy, "load", lambda: load)
+        monkeypatch.setattr(busy, "processors", lambda: 2)
+        about = {
+            "machine": "Some Processor, 2 threads\nmore",
+            "device": "Some Processor",
+            "date": "2026-01-31T00:00:00",
+        }
+        return Run(Watch(LIMITS, lambda threads: None, 2, load), about, results, families or {})
+
+    return make
+
+
+def test_claims_are_those_of_the_run(ended):
+    swept = [result("1 sample", 1.0, 0.5), result("4 samples", 1.0, 3.0)]
+    run = ended([result("a", 1.0, 2.0)], {"batch": swept})
+    claims = [
+        "backprop_xp is the fastest in 1 of 1 cases",
+        "backprop_xp is the fastest in 1 of 2 points over batch; "
+        "PyTorch eager is faster in: 1 sample, 8 x float32 (2.00 times)",
+    ]
+    assert run.closing == run.claims == claims
+    content = run.content()
+    assert (content["quotable"], content["busy"], content["claims"]) == (True, [], claims)
+    for claim in claims:
+        assert claim in run.markdown()
+
+
+def test_one_disturbed_case_is_named_and_supports_no_claim(ended):
+    run = ended([result("a", 1.0, 760.0, [OTHERS]), result("b", 1.0, 2.0)])
+    assert run.closing == [
+        "backprop_xp is the fastest in 1 of 1 cases; not counted: 1 measured while the machine was busy",
+        "busy: not to be quoted: the machine was busy during a, 8 x float32",
+    ]
+    assert not run.content()["quotable"]
+    assert [bool(one["busy"]) for one in run.content()["results"]] == [True, False]
+
+
+def test_a_busy_run_claims_nothing(ended):
+    run = ended([result("a", 1.0, 2.0), result("b", 1.0, 2.0)], load=7.0)
+    assert run.closing == [
+        "backprop_xp: no claim about cases; not counted: 2 measured while the machine was busy",
+        "busy: not to be quoted: the load average was 7.0 before the run, on 2 processors; "
+        "the load average was 7.0 at its end, on 2 processors",
+    ]
+    assert run.markdown().count("| a (busy: not to be quoted) |") == 2
+    assert all(one["busy"] for one in run.content()["results"])
+
+
+def test_the_environment_can_be_traced():
+    about = environment.describe(settings.Settings(2), "memory as it is")
+    assert datetime.datetime.fromisoformat(about["date"]).tzinfo is not None
+    assert about["versions"]["numpy"] == np.__version__
+    assert about["versions"]["backprop_xp"] == __version__
+    assert about["threads"] == about["settings"]["threads"] == 2
+    assert about["memory"] == "memory as it is"
+    for name in ("commit", "compiler", "system", "processor", "device"):
+        assert about[name]
+    for text in (about["date"], about["commit"], about["memory"]):
+        assert text in about["machine"]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_the_commit_is_that_of_the_checkout_the_file_belongs_to(tmp_path):
+    def git(*arguments):
+        names = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", "-C", str(tmp_path), *names, *arguments], check=True, capture_output=True)
+
+    file = tmp_path / "environment.py"
+    file.write_text("first")
+    assert environment.commit(file) == __version__  # no repository
+    git("init", "-q")
+    assert environment.commit(file) == __version__  # somebody else's repository: the file isn't in it
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    name = environment.commit(file)
+    assert len(name) >= 7
+    file.write_text("second")
+    assert environment.commit(file) == f"{name}-dirty"
+    git("commit", "-q", "-a", "-m", "second")
+    git("tag", "v3")
+    assert environment.commit(file) == "v3"
+
+
+def test_without_git_the_commit_is_the_version(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.commit() == __version__
+
+
+def test_a_real_run_writes_every_round(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(busy, "load", lambda: 40.0)  # whatever else it finds, the machine is busy
+    monkeypatch.setattr(memory, "extra_bytes", lambda *asked: None)
+    path = tmp_path / "results.json"
+    arguments = ("--net", "3-4-2", "--batch", "64", "--seconds", "0.01", "--threads", "1", "--backend", "numpy")
+    assert cli.main(["bench", *arguments, "--json", str(path), "--markdown", str(tmp_path / "results.md")]) == 0
+    content = json.loads(path.read_text())
+    assert set(content) == {"quotable", "busy", "claims", "environment", "limits", "results"}
+    about = content["environment"]
+    assert set(about) == {
+        "date", "commit", "compiler", "system", "processor", "threads", "memory", "device", "machine", "versions", "settings",
+        "load before", "load after", "multiply-add peaks", "ablation", "training",
+    }  # fmt: skip
+    assert (about["load before"], about["load after"]) == (40.0, 40.0)
+    assert len(about["multiply-add peaks"]) in (0, 2)  # before and after; none without a compiler
+    (found,) = content["results"]
+    number = len(found["spells"])
+    assert number >= 5
+    assert set(found["spells"][0]) == {"others", "stolen", "share", "busy"}
+    assert set(found["counted"]) <= set(range(number))
+    for row in found["rows"]:
+        assert row["memory"] in {one["memory"] for one in row["rounds"]}
+        assert len(row["seconds"]) == len(found["counted"])
+        assert row["samples_per_second"] == pytest.approx(64 / np.median(row["seconds"]))
+        for one in row["rounds"]:
+            assert set(one) == {"form", "memory", "seconds", "processors", "faults"}
+            assert 1 <= len(one["seconds"]) == len(one["processors"]) == len(one["faults"]) <= number
+    assert not content["quotable"]
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("busy: not to be quoted: the load average was 40.0 before the run")
+    for text in ((tmp_path / "results.md").read_text(), json.dumps(content["results"][0]["busy"])):
+        assert "the load average was 40.0 before the run" in text
+    assert report.BUSY in (tmp_path / "results.md").read_text()

@@ -1,0 +1,109 @@
+"""What holds for the package as a whole: its version, its imports, and a clone that nothing was installed from."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import backprop_xp
+from backprop_xp.jit import compiler
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(path for folder in ("backprop_xp", "kernels") for path in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The folders of a clone, where no finder of an editable installation finds them."""
+    root = tmp_path_factory.mktemp("clone")
+    for folder in ("backprop_xp", "kernels", "bench"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    shutil.copy(ROOT / "pyproject.toml", root)
+    return root
+
+
+def run(clone, program, packages=True):
+    """The program in the clone, with or without the packages of this environment."""
+    path = [p for p in sys.path if "site-packages" in p] if packages else []
+    # -S: no .pth files, and so no editable installation
+    lines = [f"import sys; sys.path += {path!r}", program]
+    command = [sys.executable, "-S", "-c", "\n".join(lines)]
+    return subprocess.run(command, cwd=clone, capture_output=True, text=True)
+
+
+def test_a_clone_works_without_installing(clone):
+    program = """
+import backprop_xp, backprop_xp.kernels, backprop_xp.bench.cases
+net = backprop_xp.Net(rng=0, backend="numpy")
+print(backprop_xp.__file__, backprop_xp.kernels.__file__, net.loss_and_grad([1.0] * 5))
+"""
+    result = run(clone, program)
+    assert result.returncode == 0, result.stderr
+    package, kernels, loss = result.stdout.split()
+    assert Path(package).parents[1] == Path(kernels).parents[1] == clone
+    assert float(loss) > 0
+
+
+def test_a_clone_without_numpy_says_what_to_install(clone):
+    result = run(clone, "import backprop_xp", packages=False)
+    assert result.stderr.splitlines()[-1] == (
+        f"ModuleNotFoundError: backprop_xp needs numpy: pip install -e . in {clone}"
+    )
+
+
+def test_the_version_stands_in_one_place():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert "version" not in project and project["dynamic"] == ["version"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", backprop_xp.__version__)
+    assert importlib.metadata.version("backprop-xp") == backprop_xp.__version__
+    written = [path for path in SOURCES if backprop_xp.__version__ in path.read_text(encoding="utf-8")]
+    assert written == [ROOT / "backprop_xp" / "__init__.py"]
+
+
+def test_every_folder_of_the_package_is_installed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(ROOT) for path in ROOT.glob("backprop_xp/**/__init__.py")}
+    there = {".".join(folder.parts) for folder in folders} | {"backprop_xp.kernels", "backprop_xp.bench"}
+    assert set(listed) == there
+
+
+def test_only_the_shim_imports_cupy():
+    """And nobody else finds the module by a detour: what needs it is handed it, or asks backend.py."""
+    importing = {str(path.relative_to(ROOT)) for path in SOURCES if _imports_cupy(ast.parse(path.read_text("utf-8")))}
+    assert importing == {"backprop_xp/backend.py"}
+
+
+def _imports_cupy(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found = any(alias.name.split(".")[0] == "cupy" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found = not node.level and (node.module or "").split(".")[0] == "cupy"
+        elif isinstance(node, ast.Call):
+            named = any(isinstance(argument, ast.Constant) and argument.value == "cupy" for argument in node.args)
+            found = named and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__", "get")
+        else:
+            found = isinstance(node, ast.Subscript) and ast.unparse(node) == "sys.modules['cupy']"
+        if found:
+            return True
+    return False
+
+
+def test_windows_runs_without_a_compiler(monkeypatch):
+    monkeypatch.setattr(compiler.platform, "system", lambda: "Windows")
+    compiler._find.cache_clear()
+    try:
+        assert compiler.missing() == "kernels are compiled on Linux and macOS, not on Windows"
+        net = backprop_xp.Net((3, 4, 2), rng=0, backend="numpy")
+        assert str(net.plan([[1.0] * 3] * 5)).startswith("tiled: not fused: kernels are compiled on Linux and macOS")
+        assert float(net.loss_and_grad([1.0] * 3)) > 0
+    finally:
+        compiler._find.cache_clear()

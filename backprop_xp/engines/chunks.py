@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from .. import threads, workspace
 from ..jit import structs
 from ..workspace import recycled
+from . import arguments
 
 #: Samples in a chunk: an eighth of the batch within bounds. A chunk costs memory traffic for each parameter, and a
 #: thread has to be woken for it, but threads need chunks to work on. The last number counts multiply-adds.

@@ -17,11 +17,11 @@ from .structs import DOUBLE, INT, POINTER
 #: Parameters from which products blocked for the caches beat a tile in registers. Measured on a 2-core EPYC (Zen 4).
 WIDE_PARAMETERS = 3000
 #: Samples from which on a net with fewer parameters is worth a pass of its own, which has to be compiled first: with
-#: gradients, and for outputs alone, of which there is seldom more than one call. Measured on a 2-core EPYC (Zen 4): with
-#: 1,024 samples the pass for any widths takes once to twice as long.
+#: gradients, and for outputs alone, of which there is seldom more than one call. Measured on a 2-core EPYC (Zen 4):
+#: with 1,024 samples the pass for any widths takes once to twice as long.
 NARROW_SAMPLES, NARROW_OUTPUTS = 2048, 1 << 17
-#: Layers of a net that is compiled, at most. One compilation takes 0.13 s a layer, measured on one processor of a 2-core
-#: EPYC (Zen 4): beyond, a user waits for 8 s and more.
+#: Layers of a net that is compiled, at most. One compilation takes 0.13 s a layer, measured on one processor of a
+#: 2-core EPYC (Zen 4): beyond, a user waits for 8 s and more.
 MOST_LAYERS = 64
 #: Samples in a chunk of the narrow form, and in one of a net of at most SMALL_NET parameters: adding a chunk's sums
 #: takes a small net long beside its samples, and a large one not. No figures were kept.

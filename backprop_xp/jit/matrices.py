@@ -17,8 +17,8 @@ from ..activations import Identity
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from . import cache as kernel_cache
-from .elementwise import NUMBERS
 from . import structs
+from .elementwise import NUMBERS
 from .fused import WRITTEN_OUT, loss_source
 from .structs import INT, POINTER, Function, Matrices, MatrixLayer
 

@@ -3,8 +3,8 @@
 A built-in activation is a formula, from which NumPy, CuPy and the compiled kernels all take it. To add one,
 write one class here; it is then known by its ``name`` everywhere, and tested with the others.
 
-Parameters, their defaults and the derivative chosen at a kink are PyTorch's. Every formula gives its limit at
-+-inf and NaN for NaN, and overflows nowhere.
+Parameters, their defaults and ranges, and the derivative chosen at a kink are PyTorch's. Every formula gives its limit
+at +-inf and NaN for NaN, and overflows nowhere.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from . import backend
+from . import backend, ranges
 from .formulas import Formula, differentiate
 from .messages import unknown
-from .numbers import as_real
 
 Array = Any
 
 
 class Activation:
-    """An element-wise function and its derivative. Subclass it with plain array code, as in the article."""
+    """An element-wise function and its derivative. Subclass it with plain array code, as in the article.
+
+    With ``scope = "sample"`` a subclass says that its code gives the same for a sample whatever others are in the
+    batch. Without it, its code always gets the whole batch, and engines that cut batches leave it to the layered one.
+    """
 
     def __call__(self, x: Array) -> Array:
         """f(x), of the shape of ``x``."""
@@ -48,8 +51,10 @@ class Elementwise(Activation):
         params: names and values of scalar parameters; they become attributes, which may be changed.
     """
 
+    scope = "sample"
     name: str
     text: tuple[str, str | None, tuple[tuple[str, str], ...], tuple[str, ...]]  # value, grad, let, parameters' names
+    requires: tuple[str, ...] = ()  # what the parameters must fulfil, see backprop_xp.ranges
 
     def __init__(
         self,
@@ -65,8 +70,8 @@ class Elementwise(Activation):
         for parameter, number in (params or {}).items():
             if parameter in ("name", "text") or hasattr(Elementwise, parameter):
                 raise ValueError(f"a parameter can't be called {parameter!r}: an activation has that attribute")
-            setattr(self, parameter, _real(parameter, number))
-        self.formula  # noqa: B018  a mistake in the text is reported here, not at the first call
+            setattr(self, parameter, ranges.real(parameter, number))
+        self.formula, self.parameters  # noqa: B018  a mistake is reported here, not at the first call
 
     @property
     def formula(self) -> Formula:
@@ -75,8 +80,10 @@ class Elementwise(Activation):
 
     @property
     def parameters(self) -> tuple[float, ...]:
-        """The values of the parameters, in the formula's order."""
-        return tuple(_real(name, getattr(self, name)) for name in self.text[3])
+        """The values of the parameters, in the formula's order; a ValueError where they are out of range."""
+        values = {name: ranges.real(name, getattr(self, name)) for name in self.text[3]}
+        ranges.check(self, values, self.requires)
+        return tuple(values.values())
 
     @property
     def is_formula(self) -> bool:
@@ -125,7 +132,8 @@ class BuiltIn(Elementwise):
             known = ", ".join(self.params) or "none"
             raise TypeError(f"{type(self).__name__} has no parameter {name!r}; it has {known}")
         for name, default in self.params.items():
-            setattr(self, name, _real(name, params.get(name, default)))
+            setattr(self, name, ranges.real(name, params.get(name, default)))
+        self.parameters  # noqa: B018  it checks their ranges
 
 
 class Identity(BuiltIn):
@@ -197,6 +205,7 @@ class CELU(BuiltIn):
 
     name = "celu"
     params = {"alpha": 1.0}
+    requires = ("alpha != 0",)
     value = "where(t > 0, t, alpha * expm1(t / alpha))"
     derivative = "where(t > 0, 1, exp(t / alpha))"
 
@@ -257,10 +266,11 @@ class Mish(BuiltIn):
 
 
 class Softplus(BuiltIn):
-    """f(t) = log(1 + exp(beta t)) / beta, and t itself where beta t > threshold, as in PyTorch; beta > 0."""
+    """f(t) = log(1 + exp(beta t)) / beta, and t itself where beta t > threshold, as in PyTorch."""
 
     name = "softplus"
     params = {"beta": 1.0, "threshold": 20.0}
+    requires = ("beta > 0",)
     let = {"u": "beta * t", "e": "exp(-abs(u))"}
     value = "where(u > threshold, t, (maximum(u, 0) + log1p(e)) / beta)"
     derivative = "where(u > threshold, 1, where(u < 0, e, 1) / (1 + e))"
@@ -288,6 +298,7 @@ class HardTanh(BuiltIn):
 
     name = "hard_tanh"
     params = {"min_val": -1.0, "max_val": 1.0}
+    requires = ("min_val < max_val",)
     value = "clip(t, min_val, max_val)"
     derivative = "where(t <= min_val, 0, where(t >= max_val, 0, where(t == t, 1, t)))"
 
@@ -383,10 +394,3 @@ def _formula(value: str, grad: str | None, let: tuple[tuple[str, str], ...], par
     product = formula.node("multiply", formula.add_variable("grad_z"), formula.outputs["grad"])
     formula.outputs["grad_t"] = product
     return formula
-
-
-def _real(name: str, number: float) -> float:
-    value = as_real(number)
-    if value is None:
-        raise TypeError(f"{name} must be a real number, got {number!r}")
-    return value

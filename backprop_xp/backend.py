@@ -287,6 +287,12 @@ def elementwise(
     return [out.reshape(shape)[()] for out in outs]
 
 
+def apart(array: Array, *others: Array) -> Array:
+    """The array, or a copy where it may share memory with another: its new owner may change it in place."""
+    shares = module_of(array).may_share_memory
+    return array.copy() if any(shares(array, other) for other in others) else array
+
+
 def fused_launches(array: Array) -> Any:
     """The module of the layered engine's launches, for a CuPy array that they take; else None."""
     if owner_of(array) == "numpy" or jit.name_of(array.dtype) not in DTYPES:

@@ -16,8 +16,9 @@ import numpy as np
 from .activations import ACTIVATIONS, BuiltIn
 from .backend import NUMPY
 from .engines import Layer
-from .losses import LOSSES, averaged
+from .losses import LOSSES
 from .net import Net, forward_pass
+from .tensor import Tensor
 
 EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
 #: The step of central differences, times max(1, |w|): it balances truncation h^2 f''' / 6 and rounding eps |f| / h.
@@ -81,7 +82,8 @@ class Report:
 def numerical_gradients(net: Net, x: Any, y: Any = None, sample_weight: Any = None) -> dict[str, np.ndarray]:
     """The gradients of every parameter and of x by central differences in float64, on a copy of the net.
 
-    (l(w + h) - l(w - h)) / 2h with h = eps^(1/3) max(1, |w|), for each number w. Keys are "W0", "b0", ..., "x".
+    (l(w + h) - l(w - h)) / 2h with h = eps^(1/3) max(1, |w|), for each number w. Keys are "W0", "b0", ..., "x", by
+    the parameter's place, the first one of a Tensor that stands in several.
     """
     double = _in_double(net)
     x = np.array(_host(_host(x), net.dtype), np.float64)  # what the net itself sees
@@ -89,7 +91,7 @@ def numerical_gradients(net: Net, x: Any, y: Any = None, sample_weight: Any = No
     def loss() -> float:
         return float(double.loss_and_grad(x, y, sample_weight=sample_weight, keep_signals=False))
 
-    arrays = {tensor.name or "": tensor.data for tensor in (*double.weights, *double.biases)} | {"x": x}
+    arrays = {name: tensor.data for name, tensor in _by_place(double).items()} | {"x": x}
     return {name: _differences(array, loss) for name, array in arrays.items()}
 
 
@@ -107,9 +109,9 @@ def check_gradients(net: Net, x: Any, y: Any = None, sample_weight: Any = None) 
     loss, grad_x = net.loss_and_grad(x, y, sample_weight=sample_weight, input_grad=True)
     relative = 100 * STEP**2 + _forward_error(net, x)
     absolute = 10 * STEP**2 * abs(float(loss))
-    report = Report(f"{net} against central differences", unit=_unit(net, x, sample_weight))
-    for tensor in (*net.weights, *net.biases):
-        report.add(tensor.name or "", tensor.grad, expected[tensor.name or ""], relative, absolute)
+    report = Report(f"{net} against central differences", unit=_unit(net, x, y, sample_weight))
+    for name, tensor in _by_place(net).items():
+        report.add(name, tensor.grad, expected[name], relative, absolute)
     report.add("x", grad_x, expected["x"], relative, absolute)
     return report
 
@@ -136,12 +138,12 @@ def check_against_torch(net: Net, x: Any, y: Any = None, sample_weight: Any = No
 
     loss, grad_x = net.loss_and_grad(x, y, sample_weight=sample_weight, input_grad=True)
     tolerance = 2 * _forward_error(net, x)
-    report = Report(f"{net} against PyTorch", unit=_unit(net, x, sample_weight))
+    report = Report(f"{net} against PyTorch", unit=_unit(net, x, y, sample_weight))
     report.add("loss", loss, theirs, tolerance)
-    for weight, linear in zip(net.weights, linears):
-        report.add(weight.name or "", weight.grad, linear.weight.grad, tolerance)
-    for bias, linear in zip(net.biases, linears):
-        report.add(bias.name or "", bias.grad, linear.bias.grad, tolerance)
+    theirs_by_place = [linear.weight for linear in linears] + [linear.bias for linear in linears if net.biases]
+    by_tensor = dict(zip((*net.weights, *net.biases), theirs_by_place))
+    for name, tensor in _by_place(net).items():
+        report.add(name, tensor.grad, by_tensor[tensor].grad, tolerance)
     report.add("x", grad_x, tx.grad, tolerance)
     return report
 
@@ -181,10 +183,20 @@ def torch_losses(loss: Any) -> Callable[[Any, Any], Any]:
         "mse": lambda z, y: functional.mse_loss(z, y, reduction="none"),
         "mae": lambda z, y: functional.l1_loss(z, y, reduction="none"),
         "huber": lambda z, y: functional.huber_loss(z, y, reduction="none", delta=loss.delta),
-        "bce_with_logits": lambda z, y: functional.binary_cross_entropy_with_logits(z, y, reduction="none"),
-        "softmax_cross_entropy": lambda z, y: functional.cross_entropy(z, y, reduction="none"),
+        "bce_with_logits": lambda z, y: functional.binary_cross_entropy_with_logits(
+            z, y, z.new_tensor(loss.weight), reduction="none", pos_weight=z.new_tensor(loss.pos_weight)
+        ),
+        "softmax_cross_entropy": lambda z, y: functional.cross_entropy(
+            z, y, reduction="none", **_torch_arguments(loss, z)
+        ),
     }
     return table[loss.name]
+
+
+def _torch_arguments(loss: Any, z: Any) -> dict[str, Any]:
+    """Those of torch.nn.functional.cross_entropy for a softmax cross-entropy."""
+    weight = {} if loss.weight is None else {"weight": z.new_tensor(loss.weight)}
+    return loss.settings | weight
 
 
 def run_matrix(
@@ -233,14 +245,11 @@ def _differences(array: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
     return result
 
 
-def _unit(net: Net, x: Any, sample_weight: Any) -> float:
+def _unit(net: Net, x: Any, y: Any, sample_weight: Any) -> float:
     """What one sample of the batch counts for in the loss, at most: 1 for a plain sum, 1 / n for a mean."""
-    shape = (*_host(x).shape[:-1], net.sizes[-1])
-    weight = None if sample_weight is None else _host(sample_weight)
-    scale = 1.0
-    if net.reduction == "mean":
-        scale, weight = averaged(net.loss, shape, weight)
-    return scale * (1.0 if weight is None else float(np.abs(weight).max(initial=0)))
+    call = net._call(x, None)
+    net._aim(call, y, sample_weight, (*call.x.shape[:-1], net.sizes[-1]))
+    return call.scale * (1.0 if call.weight is None else float(np.abs(_host(call.weight)).max(initial=0)))
 
 
 def _forward_error(net: Net, x: Any) -> float:
@@ -264,11 +273,23 @@ def _in_double(net: Net) -> Net:
     double = copy.copy(net)
     double.__dict__.update(net.__getstate__())
     double.backend, double.dtype, double.engine = NUMPY, np.dtype(np.float64), "layered"
-    for name in ("weights", "biases", "linear_outputs", "nonlinear_outputs"):
-        setattr(double, name, [copy.copy(tensor) for tensor in getattr(net, name)])
-    for tensor in (*double.weights, *double.biases):
+    places = ("weights", "biases", "linear_outputs", "nonlinear_outputs")
+    copies = {tensor: copy.copy(tensor) for name in places for tensor in getattr(net, name)}
+    for name in places:
+        setattr(double, name, [copies[tensor] for tensor in getattr(net, name)])
+    for tensor in double.parameters:
         tensor.data = np.array(_host(tensor.data), np.float64)
     return double
+
+
+def _by_place(net: Net) -> dict[str, Tensor]:
+    """Each parameter under the name of its first place, "W0", "b0", ..., whatever the Tensor is called."""
+    places = {f"W{i}": tensor for i, tensor in enumerate(net.weights)}
+    places |= {f"b{i}": tensor for i, tensor in enumerate(net.biases)}
+    first: dict[Tensor, str] = {}
+    for name, tensor in places.items():
+        first.setdefault(tensor, name)
+    return {name: tensor for tensor, name in first.items()}
 
 
 def _torch_loss(net: Net, z: Any, y: Any, sample_weight: Any) -> Any:
@@ -284,6 +305,10 @@ def _torch_loss(net: Net, z: Any, y: Any, sample_weight: Any) -> Any:
     total = (samples * weight).sum()
     if net.reduction == "sum":
         return total
+    if target is not None and target.ndim < z.ndim:  # a sample counts for what its class does
+        ignored = target == (-100 if loss.ignore_index is None else loss.ignore_index)
+        classes = torch.ones(z.shape[-1]) if loss.weight is None else z.new_tensor(loss.weight)
+        weight = weight * classes[target.masked_fill(ignored, 0)] * ~ignored
     return total / weight.sum() / (z.shape[-1] if loss.mean_over == "elements" else 1)
 
 

@@ -104,7 +104,7 @@ def as_target(
     indices = getattr(loss, "takes_indices", False)
     array = backend.asarray(y, None, "y", None if whole else streamed.HOST_BYTES)
     if indices and array.ndim == len(output_shape) - 1:
-        return _as_indices(array, output_shape, backend)
+        return _as_indices(array, output_shape, backend, getattr(loss, "ignore_index", None))
     if array.shape == output_shape[:-1] and output_shape[-1] == 1:
         array = array.reshape(output_shape)
     if array.shape != output_shape:
@@ -121,15 +121,16 @@ def _converted(array: Array, dtype: Any, backend: Backend) -> Array:
         return array.astype(dtype, copy=False)
 
 
-def _as_indices(array: Array, output_shape: tuple[int, ...], backend: Backend) -> Array:
+def _as_indices(array: Array, output_shape: tuple[int, ...], backend: Backend, ignored: int | None) -> Array:
     classes = output_shape[-1]
     if array.shape != output_shape[:-1]:
         raise ValueError(f"y must hold {output_shape[0]} class indices, one a sample, got shape {array.shape}")
     if array.dtype.kind not in "biu":
         raise TypeError(f"class indices must be integers, got dtype {array.dtype}")
     # looking at values on a device would wait for it
-    if owner_of(array) == "numpy" and array.size:
-        low, high = int(array.min()), int(array.max())
+    counting = array if ignored is None or owner_of(array) != "numpy" else array[array != ignored]
+    if owner_of(array) == "numpy" and counting.size:
+        low, high = int(counting.min()), int(counting.max())
         if low < 0 or high >= classes:
             raise ValueError(f"class indices must be from 0 to {classes - 1}, got {low if low < 0 else high}")
     return _converted(array, np.int64, backend)

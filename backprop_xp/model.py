@@ -8,7 +8,7 @@ from typing import Any
 
 from . import engines, inputs, workspace
 from .backend import Array, Backend, get_backend
-from .losses import Loss, averaged, get_loss
+from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .tensor import Tensor
 from .threads import count
 from .training.fit import fit
@@ -37,7 +37,11 @@ class Model:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """All tensors that are trained."""
+        """All tensors that are trained, each once, wherever it stands in the net."""
+        return list(dict.fromkeys(self._places()))
+
+    def _places(self) -> list[Tensor]:
+        """The tensor of every place that has one, in the order of engines' gradients."""
         raise NotImplementedError
 
     fit = fit
@@ -60,15 +64,29 @@ class Model:
 
     def _aim(self, call: Any, y: Any, sample_weight: Any, output_shape: tuple[int, ...]) -> None:
         """Give a call the loss and the targets for outputs of this shape."""
-        call.loss = get_loss(self.loss)
-        call.y = inputs.as_target(y, call.loss, output_shape, self.backend, self.dtype, call.whole)
-        call.weight = inputs.as_sample_weight(sample_weight, output_shape[:-1], self.backend, self.dtype)
-        if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
-            with self.backend.activate():
-                call.scale, call.weight = averaged(call.loss, output_shape, call.weight)
+        loss = get_loss(self.loss)
+        check_outputs(loss, output_shape[-1])
+        y = inputs.as_target(y, loss, output_shape, self.backend, self.dtype, call.whole)
+        weight = inputs.as_sample_weight(sample_weight, output_shape[:-1], self.backend, self.dtype)
+        with self.backend.activate():
+            call.loss, call.y, factor, counts = resolved(loss, y, output_shape, self.dtype)
+            call.weight, counts = (product(weight, self._placed(each)) for each in (factor, counts))
+            if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
+                call.scale, call.weight = averaged(call.loss, output_shape, call.weight, counts)
+
+    def _placed(self, weights: Array | None) -> Array | None:
+        """Weights of targets that may have stayed on the host."""
+        return None if weights is None else self.backend.asarray(weights, self.dtype, "the weights of classes")
+
+    def _needs_whole_batch(self) -> str:
+        """A clause about what needs the whole batch at once, "" if nothing does; see :mod:`backprop_xp.scope`."""
+        raise NotImplementedError
 
     def _store(self, gradients: Iterable[Array], accumulate: bool) -> None:
-        for tensor, grad in zip(self.parameters, gradients, strict=True):
+        total: dict[Tensor, Array] = {}
+        for tensor, grad in zip(self._places(), gradients, strict=True):
+            total[tensor] = total[tensor] + grad if tensor in total else grad
+        for tensor, grad in total.items():
             # a new array each time: one that was handed out is never overwritten
             tensor.grad = tensor.grad + grad if accumulate and tensor.grad is not None else grad
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from . import engines, inputs
-from .activations import Activation, activate, layer_gradients
+from . import engines, inputs, scope
+from .activations import Activation, activate, get_activation, layer_gradients
 from .backend import Array, Backend, matmul, module_of
 from .engines import Call, Gradients, Layer, Signals
 from .initialisers import Draw, as_random, get_initialiser
 from .jit import prepared
-from .losses import Loss, get_loss
+from .losses import Loss, get_loss, resolved
 from .model import Model
 from .repeated import Repeated
 from .tensor import Tensor
@@ -90,7 +90,9 @@ class Net(Model):
             else every processor this process may run on. The results don't depend on it.
 
     Attributes:
-        weights, biases: Tensors of shape (out, in) and (out,); ``biases`` is empty without them.
+        weights, biases: Tensors of shape (out, in) and (out,); ``biases`` is empty without them. Layers of one shape
+            may share a Tensor: ``net.weights[2] = net.weights[1]``.
+        parameters: the weights, then the biases, each Tensor once.
         linear_outputs, nonlinear_outputs: Tensors t_i and z_i of the last call that kept its signals.
         activations, loss: objects, which may be replaced.
     """
@@ -127,12 +129,11 @@ class Net(Model):
         self.biases = [Tensor(self._zeros(n), f"b{i}") for i, n in enumerate(self.sizes[1:])] if bias else []
         self.linear_outputs = [Tensor(self._zeros(n), f"t{i}") for i, n in enumerate(self.sizes[1:])]
         self.nonlinear_outputs = [Tensor(self._zeros(n), f"z{i}") for i, n in enumerate(self.sizes[1:])]
-        self._kept_x: Array | None = None  # whose signals linear_outputs and nonlinear_outputs hold
+        #: the layers and x of the call whose signals linear_outputs and nonlinear_outputs hold
+        self._kept: tuple[list[Layer], Array] | None = None
         self._prepared: prepared.Prepared | None = None
 
-    @property
-    def parameters(self) -> list[Tensor]:
-        """The weights, then the biases."""
+    def _places(self) -> list[Tensor]:
         return [*self.weights, *self.biases]
 
     def loss_and_grad(
@@ -165,13 +166,13 @@ class Net(Model):
             compiled = prepared.find(self, x, y, keep_signals)
             if compiled is not None:
                 return compiled.loss_and_grad(self, x, y)
-        call = self._call(x, keep_signals)
+        call = self._call(x, keep_signals, get_loss(self.loss))
         self._aim(call, y, sample_weight, (*call.x.shape[:-1], self.sizes[-1]))
         call.input_grad = input_grad
         with self.backend.activate():
             gradients = engines.loss_and_grad(self.engine, call)
             self._store(gradients.parameters, accumulate)
-        self._keep(call.x, gradients.signals)
+        self._keep(call, gradients.signals)
         return (gradients.loss, gradients.x) if input_grad else gradients.loss
 
     def repeated(self, x: Any, y: Any = None, *, sample_weight: Any = None) -> Repeated:
@@ -189,7 +190,7 @@ class Net(Model):
         call = self._call(x, keep_signals)
         with self.backend.activate():
             output, signals = engines.forward(self.engine, call)
-        self._keep(call.x, signals)
+        self._keep(call, signals)
         return output
 
     __call__ = forward
@@ -197,17 +198,19 @@ class Net(Model):
     def backward(self, grad_output: Any, *, input_grad: bool = False, accumulate: bool = False) -> Array | None:
         """Backpropagate a gradient in the outputs through the signals that the last call kept.
 
-        Fills ``.grad`` of parameters and signals as :meth:`loss_and_grad` does.
+        Fills ``.grad`` of parameters and signals as :meth:`loss_and_grad` does. That call's x may have been overwritten
+        since, and the net's Tensors may hold other arrays: its own are used. These, and parameters of activations,
+        must not have been changed in place.
 
         Args:
             grad_output: of the shape of the outputs.
             input_grad: return the gradient in ``x`` of that call.
             accumulate: add to the parameters' gradients instead of replacing them.
         """
-        if self._kept_x is None:
+        if self._kept is None:
             raise RuntimeError("no signals are kept: call net.forward(x, keep_signals=True) before net.backward")
-        call = self._call(self._kept_x, True)
-        call.input_grad = input_grad
+        layers, x = self._kept
+        call = Call(self.backend, self.dtype, layers, x, input_grad=input_grad, keep_signals=True)
         shape = (*call.x.shape[:-1], self.sizes[-1])
         grad_output = self.backend.asarray(grad_output, self.dtype, "grad_output")
         if grad_output.shape != shape:
@@ -218,13 +221,13 @@ class Net(Model):
         with self.backend.activate():
             gradients = layered.backward(call, signals, grad_output)
             self._store(gradients.parameters, accumulate)
-        self._keep(call.x, gradients.signals)
+        self._keep(call, gradients.signals)
         return gradients.x
 
     def plan(self, x: Any) -> engines.Plan:
         """Which engine ``loss_and_grad(x)`` would run on, why, and its estimated flop and bytes."""
-        call = self._call(x, None)
-        call.loss = get_loss(self.loss)
+        call = self._call(x, None, get_loss(self.loss))
+        call.loss = resolved(call.loss, None, (), self.dtype).loss
         return engines.plan(self.engine, call)
 
     def draw(self) -> Any:
@@ -239,16 +242,24 @@ class Net(Model):
         self._keep(None, None)
         return self
 
-    def _call(self, x: Any, keep_signals: bool | None) -> Call:
-        x = inputs.as_batch(x, self.sizes[0], self.backend, self.dtype, whole=bool(keep_signals))
+    def _needs_whole_batch(self) -> str:
+        return scope.of_chain(map(get_activation, self.activations), get_loss(self.loss))
+
+    def _call(self, x: Any, keep_signals: bool | None, loss: Any = None) -> Call:
+        layers = inputs.as_layers(self)
+        whole = keep_signals or (self.backend.on_gpu and scope.of_chain((layer.activation for layer in layers), loss))
+        x = inputs.as_batch(x, self.sizes[0], self.backend, self.dtype, whole=bool(whole))
         keep = x.ndim == 1 if keep_signals is None else keep_signals
-        return Call(self.backend, self.dtype, inputs.as_layers(self), x, keep_signals=keep, threads=self.threads)
+        if keep:  # until a backward pass, when the caller's may hold other numbers
+            with self.backend.activate():
+                x = x.copy()
+        return Call(self.backend, self.dtype, layers, x, loss, keep_signals=keep, threads=self.threads)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_prepared": None}  # it holds addresses
 
-    def _keep(self, x: Array | None, signals: Signals | None) -> None:
-        self._kept_x = x if signals is not None else None
+    def _keep(self, call: Call | None, signals: Signals | None) -> None:
+        self._kept = None if call is None or signals is None else (call.layers, call.x)
         for i, (t, z) in enumerate(zip(self.linear_outputs, self.nonlinear_outputs)):
             t.data = z.data = t.grad = z.grad = None
             if signals is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import inputs
 from .backend import Array, owner_of
+from .losses import resolved
 
 if TYPE_CHECKING:
     from .net import Net
@@ -53,12 +54,12 @@ class Repeated:
         with net.backend.activate():
             if state != self._state:
                 self.graph, self._state = None, state
-                if net.plan(self._arrays["x"]).engine in CAPTURED:
+                if net.plan(self._arrays["x"]).engine in CAPTURED and not _settles_on_host(net):
                     self._capture()
             if self.graph is None:
                 return net.loss_and_grad(**self._arrays)
             loss, *gradients = self._results
-            for tensor, gradient in zip((*net.weights, *net.biases), gradients):
+            for tensor, gradient in zip(net.parameters, gradients):
                 tensor.grad = gradient
             self.graph.launch()
         return loss
@@ -81,7 +82,7 @@ class Repeated:
         stream.wait_event(cuda.get_current_stream().record())
         with stream, cuda.using_allocator(pool.malloc):
             net.loss_and_grad(**self._arrays)  # compiles, loads, and fills the pool: none of that can be captured
-            for tensor in (*net.weights, *net.biases):
+            for tensor in net.parameters:
                 tensor.grad = None
             stream.begin_capture()
             try:
@@ -90,7 +91,13 @@ class Repeated:
                 graph = stream.end_capture()
         cuda.get_current_stream().wait_event(stream.record())
         self.graph, self._pool = graph, pool
-        self._results = [loss, *(tensor.grad for tensor in (*net.weights, *net.biases))]
+        self._results = [loss, *(tensor.grad for tensor in net.parameters)]
+
+
+def _settles_on_host(net: Net) -> bool:
+    """Whether the loss makes arrays from host data in every call, such as the weights of classes."""
+    loss = net.loss
+    return resolved(loss, None, (), net.dtype).loss is not loss
 
 
 def _state(net: Net) -> Any:
@@ -101,7 +108,11 @@ def _state(net: Net) -> Any:
         net.engine,
         net.reduction,
         type(net.loss),
+        getattr(net.loss, "text", None),
+        getattr(net.loss, "settings", None),
+        getattr(net.loss, "is_formula", False),
         getattr(net.loss, "parameters", ()),
+        [*net.weights, *net.biases],
         [(array.data.ptr, array.shape, array.strides, array.dtype) for array in parameters],
         [(f.text, f.parameters) if getattr(f, "is_formula", False) else f for _, _, f in layers],
     )

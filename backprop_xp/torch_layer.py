@@ -10,22 +10,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 
-from . import inputs
 from .activations import get_activation
-from .backend import NUMPY, Array, Backend, get_backend
+from .backend import Backend
 from .engines import Call, Layer, Signals, layered
 from .net import Net
+from .torch_link import Link, as_array, as_tensor, backend_of
 
 
 def as_torch(net: Net) -> NetModule:
     """A module that computes the net's outputs, whose parameters are the net's.
 
     They share memory, so an optimizer's step is seen by the net, and an in-place step of the net's user by the module.
-    Where the module is moved or converted (``.to``, ``.double``), PyTorch gives it new parameters, with which it goes
-    on; the net keeps the old ones.
+    Where one side is given other memory (by ``net.fit``, by a load, a move or a conversion of the module), the other
+    takes it over at the next use of the module or of its ``net``, with the dtype and the device; a copy of a module
+    has a net of its own.
     """
     if not isinstance(net, Net):
         raise TypeError(f"as_torch takes a chain of layers, a Net, got {type(net).__name__}")
@@ -33,26 +33,56 @@ def as_torch(net: Net) -> NetModule:
 
 
 class NetModule(torch.nn.Module):
-    """Takes (..., features) of the dtype and device of its parameters. The net's loss is not used."""
+    """Takes (..., features) of the dtype and device of its parameters. The net's loss is not used.
+
+    Attributes:
+        weights, biases: Parameters that share memory with those of the net.
+    """
 
     def __init__(self, net: Net) -> None:
         super().__init__()
-        self.net = net
-        if net.backend.on_gpu and not torch.cuda.is_available():
-            raise RuntimeError(
-                f"the net is on {net.backend.name!r} and this PyTorch sees no CUDA device: call net.to('numpy')"
-            )
-        layers = inputs.as_layers(net)
-        weights, biases = [layer.weight for layer in layers], [b for _, b, _ in layers if b is not None]
-        for tensor, array in zip((*net.weights, *net.biases), (*weights, *biases), strict=True):
-            with net.backend.activate():
-                # what PyTorch can't share is replaced in the net, too: arrays that are read-only, or run backwards
-                tensor.data = np.require(array, requirements=["C", "W"]) if not net.backend.on_gpu else array
-        self.weights = torch.nn.ParameterList(torch.nn.Parameter(_tensor(w.data, net.backend)) for w in net.weights)
-        self.biases = torch.nn.ParameterList(torch.nn.Parameter(_tensor(b.data, net.backend)) for b in net.biases)
+        self._net, self._link = net, Link(net)
+        weights, biases = self._link.make()
+        self.weights, self.biases = torch.nn.ParameterList(weights), torch.nn.ParameterList(biases)
+        self.register_load_state_dict_post_hook(_loaded)
+
+    @property
+    def net(self) -> Net:
+        """The net, with the module's parameters."""
+        self._share()
+        return self._net
+
+    def _share(self) -> list[torch.Tensor]:
+        """The parameters, in memory that they share with the net."""
+        parameters = [*self.weights, *self.biases]
+        # others stand in for them in torch.func.functional_call and the like, for a while
+        if all(type(p) is torch.nn.Parameter or isinstance(p, torch.nn.Parameter) for p in parameters):
+            self._link.renew(parameters)
+        return parameters
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._share()
+        for parameter in (*self.weights, *self.biases):  # before anything is changed
+            backend_of(fn(torch.empty(1, dtype=parameter.dtype, device=parameter.device)))
+        super()._apply(fn, recurse)
+        self._share()
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        self._share()
+        return super().state_dict(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._share()
+        return {name: value for name, value in self.__dict__.items() if name != "_link"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._link = Link(self._net, [*self.weights, *self.biases])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        like = self.weights[0]
+        parameters = self._share()
+        like = parameters[0]
         if x.dtype != like.dtype or x.device != like.device:
             raise TypeError(
                 f"x must be {like.dtype} on {like.device}, as the parameters are; got {x.dtype} on {x.device}"
@@ -60,11 +90,16 @@ class NetModule(torch.nn.Module):
         if x.ndim == 0 or x.shape[-1] != like.shape[1]:
             raise ValueError(f"x must be (..., {like.shape[1]}), got shape {tuple(x.shape)}")
         flat = x if x.ndim <= 2 else x.reshape(-1, x.shape[-1])
-        output = _Backprop.apply(self.net, flat, *self.weights, *self.biases)
+        output = _Backprop.apply(self._net, flat, *parameters)
         return output if x.ndim <= 2 else output.reshape(*x.shape[:-1], -1)
 
     def extra_repr(self) -> str:
-        return repr(self.net)
+        return repr(self._net)
+
+
+def _loaded(module: NetModule, keys: Any) -> None:
+    """After load_state_dict, which may have put other Parameters into the module."""
+    module._share()
 
 
 class _Backprop(torch.autograd.Function):
@@ -75,10 +110,7 @@ class _Backprop(torch.autograd.Function):
             call = _call(backend, activations, x, parameters)
             output, signals = layered.forward(call)
             assert signals is not None
-            t, last = signals.linear[-1], activations[-1]
-            if not getattr(last, "is_formula", False) and backend.xp.may_share_memory(output, t):
-                output = output.copy()  # whose owner may change it in place, while the backward pass needs t
-            result = _tensor(output, backend)
+            result = as_tensor(output, backend)
         # PyTorch notices if these are changed before the backward pass
         ctx.save_for_backward(x, *parameters)
         ctx.activations, ctx.linear, ctx.nonlinear = activations, signals.linear, signals.nonlinear
@@ -90,9 +122,9 @@ class _Backprop(torch.autograd.Function):
         with _backend_of(x) as backend:
             call = _call(backend, ctx.activations, x, parameters)
             call.keep_signals, call.input_grad = False, ctx.needs_input_grad[1]
-            gradients = layered.backward(call, Signals(ctx.linear, ctx.nonlinear), _array(grad_output, backend))
+            gradients = layered.backward(call, Signals(ctx.linear, ctx.nonlinear), as_array(grad_output, backend))
             arrays = [gradients.x, *gradients.weights, *(b for b in gradients.biases if b is not None)]
-            results = [None if a is None else _tensor(a, backend) for a in arrays]
+            results = [None if a is None else as_tensor(a, backend) for a in arrays]
         if torch.is_grad_enabled():  # with create_graph=True: these gradients may be differentiated in turn
             results = [None if r is None else _Final.apply(r, grad_output, x, *parameters) for r in results]
         return None, *results
@@ -111,33 +143,22 @@ class _Final(torch.autograd.Function):
 
 
 def _call(backend: Backend, activations: list[Any], x: torch.Tensor, parameters: Sequence[torch.Tensor]) -> Call:
-    arrays = [_array(p, backend) for p in parameters]
+    arrays = [as_array(p, backend) for p in parameters]
     depth = len(activations)
     biases = arrays[depth:] or [None] * depth
     layers = [Layer(w, b, f) for w, b, f in zip(arrays, biases, activations)]
-    return Call(backend, arrays[0].dtype, layers, _array(x, backend), keep_signals=True)
+    return Call(backend, arrays[0].dtype, layers, as_array(x, backend), keep_signals=True)
 
 
 @contextmanager
 def _backend_of(tensor: torch.Tensor) -> Iterator[Backend]:
     """The backend of this tensor's device, which within works on PyTorch's current stream there."""
-    if tensor.device.type == "cpu":
-        yield NUMPY
-    elif tensor.device.type == "cuda":
-        index = tensor.device.index
-        backend, stream = get_backend(f"cupy:{index}"), torch.cuda.current_stream(index)
-        ours = backend.xp.cuda.ExternalStream(stream.cuda_stream, index)
-        with torch.cuda.device(index), backend.activate(), ours:
-            yield backend
-    else:
-        raise TypeError(f"a net computes on 'cpu' or 'cuda', got a tensor on {tensor.device}")
-
-
-def _array(tensor: torch.Tensor, backend: Backend) -> Array:
-    """The tensor's memory as an array."""
-    return backend.xp.from_dlpack(tensor.detach()) if backend.on_gpu else tensor.detach().numpy()
-
-
-def _tensor(array: Array, backend: Backend) -> torch.Tensor:
-    """The array's memory as a tensor."""
-    return torch.from_dlpack(array) if backend.on_gpu else torch.from_numpy(array)
+    backend = backend_of(tensor)
+    if not backend.on_gpu:
+        yield backend
+        return
+    index = tensor.device.index
+    stream = torch.cuda.current_stream(index)
+    ours = backend.xp.cuda.ExternalStream(stream.cuda_stream, index)
+    with torch.cuda.device(index), backend.activate(), ours:
+        yield backend

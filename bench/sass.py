@@ -18,7 +18,7 @@ from backprop_xp.bench.report import Result
 from backprop_xp.activations import get_activation
 from backprop_xp.backend import Backend
 from backprop_xp.jit import fused, fused_cuda
-from backprop_xp.losses import get_loss
+from backprop_xp.losses import get_loss, kernel_of
 
 ARCHITECTURES = (80, 90, 100)
 ROWS = (
@@ -31,7 +31,7 @@ def kernel_source(case: Case, variant: str = fused_cuda.VARIANTS[0]) -> str:
     """CUDA source of the fused kernel ``bpx_backprop`` for this case."""
     activations = [get_activation(name) for name in case.activations]
     shape = fused.Shape(
-        case.sizes, case.bias, case.dtype, tuple(f.text for f in activations), type(get_loss(case.loss))
+        case.sizes, case.bias, case.dtype, tuple(f.text for f in activations), kernel_of(get_loss(case.loss), None)
     )
     return fused_cuda.source(shape, activations, variant)
 

@@ -153,9 +153,9 @@ template <class Net, class F> struct BlockLoss<Net, ElementwiseLoss<F>> {
       if (s < tile.valid) {
         const i64 sample = tile.first + s;
         if constexpr (F::target) {
-          F::both(z[place], ((const S*)args.y)[sample * args.y_row + o * args.y_column], scalars, value, grad);
+          F::both(z[place], ((const S*)args.y)[sample * args.y_row + o * args.y_column], scalars + o * F::stride, value, grad);
         } else {
-          F::both(z[place], scalars, value, grad);
+          F::both(z[place], scalars + o * F::stride, value, grad);
         }
         if constexpr (Net::factors) {
           const S weight = args.weight ? args.weight[sample * args.weight_row] : S(1);

@@ -12,7 +12,7 @@ constexpr int any_outputs = 1 << 30;
 enum class Target { none, values, classes };
 
 /// F::factor times a sum over the outputs; F::both(z, y, p, value, grad), or F::both(z, p, value, grad) where F::target
-/// is false.
+/// is false. The parameters of output k begin at k * F::stride.
 template <class F> struct ElementwiseLoss {
   static constexpr int params = F::params;
   static constexpr Target target = F::target ? Target::values : Target::none;
@@ -26,9 +26,9 @@ template <class F> struct ElementwiseLoss {
       T value, grad;
       if constexpr (F::target) {
         const T yk = load<T>(y + k * W);
-        F::both(zk, yk, p, value, grad);
+        F::both(zk, yk, p + k * F::stride, value, grad);
       } else {
-        F::both(zk, p, value, grad);
+        F::both(zk, p + k * F::stride, value, grad);
       }
       loss = loss + value;
       store<T>(z + k * W, scaled ? grad * factor : grad);

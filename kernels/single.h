@@ -38,8 +38,8 @@ BPX_FN S loss_and_grad(const S* z, const S* y, const S* p, S scale, S* grad_z) {
   S sum = S(0);
   for (int o = 0; o < OUT; ++o) {
     const S target = y ? y[o] : S(0);
-    sum += L::value(z[o], target, p);
-    grad_z[o] = L::grad(z[o], target, p) * scale;
+    sum += L::value(z[o], target, p + o * L::stride);
+    grad_z[o] = L::grad(z[o], target, p + o * L::stride) * scale;
   }
   return sum * scale;
 }

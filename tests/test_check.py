@@ -205,3 +205,22 @@ def test_the_command_fails_when_a_gradient_is_wrong(monkeypatch, capsys):
     monkeypatch.setattr(Tanh, "backprop", lambda self, t, grad_z: grad_z * t)
     assert cli.main(["check", "--backend", "numpy", "--engine", "layered"]) == 1
     assert "FAIL tanh x half_sum_sq: central differences" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("engine", ["auto", "layered"])
+def test_a_tensor_in_several_places_is_moved_in_all_of_them(engine):
+    pytest.importorskip("torch")
+    net = Net((3, 3, 3, 3), ("tanh", "sigmoid", "identity"), "mse", True, rng=0, engine=engine)
+    net.weights[2], net.biases[1] = net.weights[0], net.biases[0]
+    x, y = np.random.default_rng(0).normal(size=(2, 5, 3))
+    for report in (check.check_gradients(net, x, y), check.check_against_torch(net, x, y)):
+        assert report.ok, report
+        assert [row.name for row in report.rows if row.name != "loss"] == ["W0", "W1", "b0", "b2", "x"]
+    net._store = lambda gradients, accumulate: [setattr(t, "grad", g) for t, g in zip(net._places(), gradients)]
+    assert not check.check_gradients(net, x, y).ok  # the last place's gradient alone
+
+
+def test_tensors_are_told_apart_by_their_place():
+    net = Net((3, 3, 3), rng=0)
+    net.weights = [type(w)(w.data) for w in net.weights]  # without names
+    assert check.check_gradients(net, np.ones(3)).ok

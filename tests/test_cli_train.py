@@ -16,7 +16,8 @@ import pytest
 from backprop_xp import cli
 from backprop_xp.data import Model, command
 
-TABLE = "size,colour,price\n" + "".join(f"{i},{'red' if i % 3 else 'blue'},{2.5 * i + i % 3}\n" for i in range(40))
+SIZES = [i * 17 % 41 for i in range(40)]  # that don't number the rows
+TABLE = "size,colour,price\n" + "".join(f"{i},{'red' if i % 3 else 'blue'},{2.5 * i + i % 3}\n" for i in SIZES)
 
 
 @pytest.fixture(autouse=True)
@@ -82,8 +83,8 @@ def test_other_files(kind, capsys, folder):
 TRAIN = ("train", "--data", "houses.csv")
 MISTAKES = [
     (("train",), "--data"),
-    (TRAIN, "--target must name the column to predict: size, colour, price"),
-    ((*TRAIN, "--target", "prize"), "no column 'prize'; it has size, colour, price"),
+    (TRAIN, "--target must name the column to predict: 'size', 'colour', 'price'"),
+    ((*TRAIN, "--target", "prize"), "no column 'prize'; it has 'size', 'colour', 'price'"),
     ((*TRAIN, "--target", "price", "--task", "magic"), "unknown task 'magic'"),
     ((*TRAIN, "--target", "price", "--hidden", "8-x"), "--hidden takes widths such as 64-32, got '8-x'"),
     ((*TRAIN, "--target", "price", "--activation", "rely"), "unknown activation 'rely'; did you mean 'relu'?"),
@@ -121,7 +122,7 @@ def test_an_unseen_label_says_where(capsys, folder):
     streams = capsys.readouterr()
     assert streams.out == ""
     assert streams.err == (
-        "backprop-xp: row 3, column 'colour': 'green' was not seen in training; known are blue, red\n"
+        "backprop-xp: row 3, column 'colour': 'green' was not seen in training; known are 'blue', 'red'\n"
     )
 
 
@@ -248,7 +249,7 @@ class TestWhatIsWritten:
         assert streams.out == "" and streams.err.count("\n") == 1
         assert contents(folder) == before
 
-    @pytest.mark.parametrize("name, to_file", [("/dev/stdout", False), ("link", False), ("/proc/self/fd/1", True)])
+    @pytest.mark.parametrize("name, to_file", [("link", False), ("/proc/self/fd/1", True)])
     def test_standard_output_by_another_name(self, name, to_file, folder, capsys):
         assert run(*QUICK) == 0
         os.symlink("/proc/self/fd/1", "link")

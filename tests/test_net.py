@@ -12,7 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop_xp import ACTIVATIONS, Activation, GraphNet, Input, Linear, Net, Tanh, Tensor, check, get_backend
+from backprop_xp import (
+    ACTIVATIONS,
+    Activation,
+    Elementwise,
+    GraphNet,
+    Input,
+    Linear,
+    Net,
+    Tanh,
+    Tensor,
+    check,
+    get_backend,
+)
 from backprop_xp.initialisers import INITIALISERS
 from backprop_xp.jit import compiler, prepared
 
@@ -165,9 +177,12 @@ def changes():
 
     def overridden(net):
         net.activations[0].grad = lambda t: np.full_like(t, 7.0)
+        net.activations[0].scope = "sample"
 
     def subclass(net):
         class Doubled(Tanh):
+            scope = "sample"
+
             def grad(self, x):
                 return 2 * super().grad(x)
 
@@ -175,6 +190,8 @@ def changes():
 
     def subclass_value(net):
         class Shifted(Tanh):
+            scope = "sample"
+
             def __call__(self, x):
                 return super().__call__(x) + 1
 
@@ -202,6 +219,8 @@ def test_nothing_is_stale(engine, change, random):
 
 def test_duck_typed_activation(random):
     class Square:
+        scope = "sample"
+
         def __call__(self, x):
             return x * x
 
@@ -572,3 +591,51 @@ def test_samples_without_any_weight_contribute_nothing_to_the_mean(kind, loss, n
     if n == 5:
         with np.errstate(all="ignore"):
             assert not np.isfinite(net.loss_and_grad(x, y, sample_weight=[1.0, -1.0, 0.0, 0.0, 0.0]))
+
+
+class Same(Activation):
+    """Its value is its argument's very memory, its derivative is not constant."""
+
+    def __call__(self, x):
+        return x
+
+    def grad(self, x):
+        return (abs(x) < 1).astype(x.dtype)
+
+
+LAST = [
+    "tanh", "identity", Same(), Elementwise("straight_through", value="t", grad="where(abs(t) < 1, 1, 0)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("last", LAST, ids=lambda f: getattr(f, "name", f if isinstance(f, str) else "same"))
+@pytest.mark.parametrize("shape", [(3,), (4, 3)], ids=["sample", "batch"])
+@pytest.mark.parametrize("first", ["forward", "loss_and_grad"])
+@pytest.mark.parametrize("kind", ["chain", "graph"])
+def test_a_backward_pass_has_its_own_x_and_outputs(kind, first, shape, last):
+    """Neither the caller's x nor the outputs that were handed out may matter; rebound parameters don't either."""
+
+    def make():
+        if kind == "chain":
+            return Net((3, 4, 2), ("tanh", last), bias=True, rng=0, backend="numpy")
+        nodes = {"x": Input(3), "d": ("dropout", "x"), "a": (Linear(4), "d"), "f": ("tanh", "a")}
+        return GraphNet(nodes | {"b": (Linear(2), "f"), "z": (last, "b")}, rng=0, backend="numpy")
+
+    def run(rough):
+        net, x = make(), np.random.default_rng(0).normal(size=shape)
+        out = None
+        if first == "forward":
+            out = net.forward(x, keep_signals=True)
+        else:
+            net.loss_and_grad(x, keep_signals=True, **({"training": False} if kind == "graph" else {}))
+        if rough:
+            x[...] = np.nan
+            if out is not None:
+                out[...] = np.nan
+            for p in net.parameters:
+                p.data = np.zeros_like(p.data)
+        got = [net.backward(np.ones((*shape[:-1], 2)), input_grad=True) for _ in range(2)]
+        return [*got, *(p.grad for p in net.parameters)]
+
+    for a, b in zip(run(rough=False), run(rough=True), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-12)

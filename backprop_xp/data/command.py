@@ -10,26 +10,37 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 from ..exchange.container import need_safetensors
 from ..files import check_outputs, replacing
 from ..messages import sentence
 from ..training import DivergedError
+from .dates import EITHER
+from .errors import DataError
 from .model import Model
+from .numerals import DECIMALS
 from .picture import draw
+from .reader import NOTES, SEPARATORS
 from .recipe import Recipe, Trained, train
 from .sets import SET_TARGET, SETS, need, read
+from .wording import listed, parts
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
     """The two commands' arguments."""
-    default, data = Recipe(), f"{', '.join(SETS)}, or a file .csv, .npz or .parquet"
+    default, data = Recipe(), f"{', '.join(SETS)}, or a file .csv, .tsv, .npz or .parquet"
     fit = commands.add_parser("train", help="train a net on real data, and say how good it is")
     fit.add_argument("--data", required=True, metavar="DATA", help=data)
     fit.add_argument("--target", metavar="COLUMN", help="what to predict (needed for files)")
     fit.add_argument("--task", default=default.task, help="classification, regression, or auto: by the target's looks")
-    fit.add_argument("--categories", default="", metavar="A,B", help="numeric columns whose numbers are names")
+    fit.add_argument("--categories", default="", metavar="A,B", help="columns whose numbers are names")
     fit.add_argument("--ignore", default="", metavar="A,B", help="columns to leave out")
+    fit.add_argument(
+        "--keep", default="", metavar="A,B", help="columns to use though they seem to number rows or to be the target"
+    )
+    fit.add_argument("--dates", choices=EITHER, help="which comes first in dates, day or month (default: found out)")
+    _add_reading(fit)
     fit.add_argument(
         "--hidden",
         default="-".join(map(str, default.hidden)),
@@ -63,9 +74,22 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     use = commands.add_parser("predict", help="apply a saved model to a table")
     use.add_argument("model", metavar="MODEL", help="what train saved")
     use.add_argument("data", metavar="DATA", help=data)
+    _add_reading(use)
     use.add_argument("--output", metavar="FILE.csv", help="write the answers there, not to standard output")
     use.add_argument("--backend", metavar="NAME", help="auto, numpy, cupy or cupy:N")
     use.set_defaults(run=run_predict)
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
+    """How a file is written, for both commands."""
+    command.add_argument(
+        "--separator", metavar="MARK", help=f"of a text file's columns: a mark, or {', '.join(SEPARATORS)}"
+    )
+    command.add_argument("--decimal", choices=DECIMALS, help="the mark before decimals (default: found out)")
+    command.add_argument("--encoding", metavar="NAME", help="of a text file (default: UTF-8, UTF-16 or Latin-1)")
+    command.add_argument(
+        "--missing", default="", metavar="TEXT,...", help="texts that mean a missing value, besides an empty cell"
+    )
 
 
 def run_train(arguments: argparse.Namespace) -> int:
@@ -83,10 +107,10 @@ def run_train(arguments: argparse.Namespace) -> int:
         need("matplotlib")
     except Exception as error:  # a broken installation can fail in any way at import
         warnings.warn(f"there will be a model and no picture: {error}", RuntimeWarning, stacklevel=2)
-    frame = read(arguments.data)
+    frame = read(arguments.data, separator=arguments.separator, encoding=arguments.encoding)
     column = arguments.target or (SET_TARGET if arguments.data in SETS else None)
     if column is None:
-        raise ValueError(f"--target must name the column to predict: {', '.join(map(str, frame.columns[:20]))}")
+        raise ValueError(f"--target must name the column to predict: {listed(frame.columns)}")
     started = time.perf_counter()
     try:
         trained = train(frame, column, recipe)
@@ -140,7 +164,12 @@ def run_predict(arguments: argparse.Namespace) -> int:
     if to_file:
         check_outputs({"--output": arguments.output}, {"the model": arguments.model} | _inputs(arguments))
     model = Model.load(arguments.model, backend=arguments.backend)
-    frame = read(arguments.data)
+    if arguments.decimal:
+        model.table = model.table.with_decimal(arguments.decimal)
+    model.missing += parts("--missing", arguments.missing)
+    frame = read(arguments.data, separator=arguments.separator, encoding=arguments.encoding)
+    for note in frame.attrs.get(NOTES, ()):
+        print(f"note: {note}", file=sys.stderr)
     outputs = model.outputs(frame)
     text = io.StringIO()
     model.answers(frame, outputs).to_csv(text, index=False)
@@ -149,8 +178,11 @@ def run_predict(arguments: argparse.Namespace) -> int:
             file.write(text.getvalue().encode())
     else:
         print(text.getvalue(), end="")
-    if model.target.column in frame.columns and not frame[model.target.column].isna().any():
-        score = model.target.describe_score(outputs, frame[model.target.column])
+    try:
+        score = model.describe_score(frame, outputs)
+    except DataError as error:
+        score = f"no score, {error}"
+    if score is not None:
         print(f"{model.target.column} is in {arguments.data}: {score}", file=sys.stderr)
     return 0
 
@@ -185,14 +217,10 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
         "task",
         "backend",
         "dtype",
+        "decimal",
+        "dates",
     )
-    return Recipe(
-        hidden=tuple(hidden),
-        categories=_list(arguments.categories),
-        ignore=_list(arguments.ignore),
-        **{name: getattr(arguments, name) for name in names},
-    )
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(name for name in text.split(",") if name)
+    lists = ("categories", "ignore", "keep", "missing")
+    options: dict[str, Any] = {name: getattr(arguments, name) for name in names}
+    options |= {name: parts(f"--{name}", getattr(arguments, name)) for name in lists}
+    return Recipe(hidden=tuple(hidden), **options)

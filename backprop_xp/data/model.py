@@ -11,8 +11,11 @@ from ..backend import NUMPY
 from ..exchange import ModelFileError, load_with_extra, save
 from ..exchange.container import field
 from ..net import Net
-from . import targets
-from .sets import Frame, need
+from . import frames, targets
+from .cells import cells
+from .columns import texts
+from .frames import Frame
+from .sets import need
 from .table import Table
 from .targets import Target
 
@@ -23,14 +26,15 @@ class Model:
     Attributes:
         net: from ``table.width`` inputs to ``target.outputs``.
         table, target: how cells become numbers, and numbers answers.
+        missing: texts that mean a missing value, besides an empty cell.
     """
 
-    def __init__(self, net: Net, table: Table, target: Target) -> None:
-        self.net, self.table, self.target = net, table, target
+    def __init__(self, net: Net, table: Table, target: Target, missing: tuple[str, ...] = ()) -> None:
+        self.net, self.table, self.target, self.missing = net, table, target, missing
 
     def outputs(self, frame: Frame) -> np.ndarray:
         """The net's outputs for every row, on the host."""
-        return NUMPY.take(self.net(self.table.arrays(frame)))
+        return NUMPY.take(self.net(self.table.arrays(frames.alike(frame, self.missing))))
 
     def predict(self, frame: Frame) -> Frame:
         """A table of answers with the rows of this one."""
@@ -38,11 +42,22 @@ class Model:
 
     def answers(self, frame: Frame, outputs: np.ndarray) -> Frame:
         """What these outputs for the rows of this table say."""
-        return need("pandas").DataFrame(self.target.answers(outputs), index=frame.index)
+        return need("pandas").DataFrame(self.target.answers(outputs), index=frames.alike(frame).index)
+
+    def describe_score(self, frame: Frame, outputs: np.ndarray) -> str | None:
+        """How good these outputs are, where the table has the target in every row; None if it hasn't."""
+        frame, column = frames.alike(frame, self.missing), self.target.column
+        if column not in frame.columns or self.target.kind.missing(cells(frame[column], column)).any():
+            return None
+        return self.target.describe_score(outputs, frame[column])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all of it to one safetensors file."""
-        save(self.net, path, {"table": self.table.describe(), "target": self.target.describe()})
+        save(self.net, path, self._describe())
+
+    def _describe(self) -> dict[str, Any]:
+        described = {"table": self.table.describe(), "target": self.target.describe()}
+        return described | {"missing": list(self.missing)}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, custom: Any = None, backend: Any = None) -> Model:
@@ -57,10 +72,11 @@ class Model:
                 raise ModelFileError("it holds a net, but not the table that the net was trained on")
             table = Table.build(field(extra, "table", list))
             target = targets.build(field(extra, "target", dict))
+            missing = texts(extra, "missing") if "missing" in extra else ()
             if type(net) is not Net or (net.sizes[0], net.sizes[-1]) != (table.width, target.outputs):
                 raise ModelFileError(
                     f"its table gives {table.width} numbers and its target takes {target.outputs}, its net is {net}"
                 )
         except (ModelFileError, OverflowError) as error:
             raise ModelFileError(f"{os.fspath(path)}: {error}") from None
-        return cls(net, table, target)
+        return cls(net, table, target, missing)

@@ -11,7 +11,6 @@ import numpy as np
 from ..files import replacing
 from .recipe import Trained
 from .sets import need
-from .table import as_numbers
 from .targets import Amount, Classes
 
 MOST_WRITTEN = 15  # classes, up to which every cell has its number
@@ -30,7 +29,7 @@ def draw(trained: Trained, path: str | os.PathLike[str]) -> None:
     if isinstance(target, Classes):
         _confusion(right, target, target.said(trained.outputs), target.encode(truth))
     else:
-        _residuals(right, target, target.amounts(trained.outputs), as_numbers(truth, target.column))
+        _residuals(right, target, target.amounts(trained.outputs), target.truth(truth))
     figure.suptitle(f"{target.column}: {trained.describe_score()}")
     picture = io.BytesIO()
     FigureCanvasAgg(figure).print_png(picture)

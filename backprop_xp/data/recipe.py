@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,18 @@ from .. import inputs
 from ..net import Net
 from ..numbers import as_seed, real, whole
 from ..training import AdamW, History
-from . import targets
+from . import frames, leaks, targets
+from .cells import Cells
+from .dates import EITHER
 from .errors import DataError
+from .frames import Frame
+from .kinds import Conventions, Kind
 from .model import Model
-from .sets import Frame
-from .table import Table
+from .numerals import DECIMALS
+from .reader import NOTES
+from .table import Table, columns_of, kinds_of
 from .targets import TASKS, Classes, Target
+from .wording import listed, quoted
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,10 @@ class Recipe:
         task: "classification", "regression", or "auto": what the target looks like.
         categories: numeric columns whose numbers are names.
         ignore: columns that are left out.
+        keep: columns that are used although they seem to number the rows or to repeat the target.
+        missing: texts that mean a missing value, besides an empty cell.
+        decimal: the mark before decimals, "." or ",", where the table leaves it open.
+        dates: "dmy" or "mdy": whether day or month comes first, where the table leaves it open.
         backend, dtype: of the net.
     """
 
@@ -50,6 +60,10 @@ class Recipe:
     task: str = "auto"
     categories: Collection[str] = ()
     ignore: Collection[str] = ()
+    keep: Collection[str] = ()
+    missing: Collection[str] = ()
+    decimal: str | None = None
+    dates: str | None = None
     backend: str | None = None
     dtype: str = "float32"
 
@@ -118,6 +132,11 @@ class Prepared:
 def train(frame: Frame, column: str, recipe: Recipe = Recipe(), progress: bool | None = None) -> Trained:
     """Train a net to tell this column from the others.
 
+    Args:
+        frame: a table as :func:`read` gives it, or one of your own: a pandas.DataFrame, whose texts are read as those
+            of a file, an array or a sparse matrix.
+        column: the target's name.
+
     Raises:
         DataError: the table can't be used; the message says where.
     """
@@ -130,21 +149,39 @@ def train(frame: Frame, column: str, recipe: Recipe = Recipe(), progress: bool |
         progress=progress,
         **fit_options(recipe),
     )
-    model = Model(net, data.table, data.target)
+    model = Model(net, data.table, data.target, frames.names(recipe.missing))
     held_out = data.frame.iloc[data.held]
     return Trained(model, history, held_out, model.outputs(held_out), data.notes)
 
 
 def prepare(frame: Frame, column: str, recipe: Recipe) -> Prepared:
     """Everything before the training."""
-    _refuse_unknown(frame, [column, *recipe.categories, *recipe.ignore])
-    frame, notes = _with_target(frame.drop(columns=[c for c in recipe.ignore if c != column]), column)
-    first, held = split(frame, column, recipe)
-    features = frame.drop(columns=[column])
-    target = targets.learn(frame, column, first, recipe.task)
-    table, odd = Table.learn(features, first, recipe.categories)
-    x, y = table.arrays(features).astype(recipe.dtype), target.encode(frame[column])
-    return Prepared(frame, x, y, first, held, table, target, notes + odd)
+    inputs.one_of("task", recipe.task, TASKS)
+    for name, value, known in (("decimal", recipe.decimal, DECIMALS), ("dates", recipe.dates, EITHER)):
+        if value is not None and value not in known:
+            raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
+    notes = list(getattr(frame, "attrs", {}).get(NOTES, ()))
+    frame, column = frames.alike(frame, recipe.missing), frames.name(column)
+    categories, ignore, keep = map(frames.names, (recipe.categories, recipe.ignore, recipe.keep))
+    _refuse_unknown(frame, [column, *categories, *ignore, *keep])
+    frame = frame.drop(columns=[name for name in ignore if name != column])
+    if column in categories and recipe.task == "auto":
+        recipe = replace(recipe, task="classification")
+    every = columns_of(frame)
+    shown = [cells for name, cells in every.items() if name not in categories]
+    conventions = Conventions.of(shown, recipe.decimal, recipe.dates)
+    kind = targets.kind_of_target(every[column], recipe.task, conventions)
+    frame, absent = _with_target(frame, every[column], kind)
+    every = columns_of(frame) if absent else every
+    truth = every.pop(column)
+    features = kinds_of(every, categories, conventions, keep)
+    left_out, leaks_found = leaks.find(features, (truth, kind), keep)
+    first, held = split(frame, column, recipe, kind)
+    target = targets.learn(frame, column, first, recipe.task, kind)
+    table, odd = Table.of({name: found for name, found in features.items() if name not in left_out}, first, leaks_found)
+    notes += [*absent, *targets.notes(truth, kind), *leaks_found, *odd]
+    x, y = table.arrays(frame).astype(recipe.dtype), target.encode(frame[column])
+    return Prepared(frame, x, y, first, held, table, target, notes)
 
 
 def new_net(data: Prepared, recipe: Recipe) -> Net:
@@ -173,11 +210,11 @@ def fit_options(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def split(frame: Frame, column: str, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+def split(frame: Frame, column: str, recipe: Recipe, kind: Kind | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the rows to train on and of those held out, in which every class has its share."""
     inputs.one_of("task", recipe.task, TASKS)
     everything = np.arange(len(frame))
-    target = targets.learn(frame, column, everything, recipe.task)
+    target = targets.learn(frame, column, everything, recipe.task, kind)
     groups = target.encode(frame[column]) if isinstance(target, Classes) else np.zeros(len(frame), np.int64)
     assert recipe.seed is not None  # a Recipe draws one
     random = np.random.default_rng((recipe.seed, 1))  # not the numbers that weights are drawn from
@@ -187,24 +224,28 @@ def split(frame: Frame, column: str, recipe: Recipe) -> tuple[np.ndarray, np.nda
         held.append(members[: min(round(recipe.validation * len(members)), len(members) - 1)])
     held_out = np.sort(np.concatenate(held))
     if not len(held_out):
-        raise DataError(f"{len(frame)} rows are too few to hold {recipe.validation:.0%} out")
+        reason = f" if each of {len(target.labels)} classes has its share" if isinstance(target, Classes) else ""
+        raise DataError(f"{len(frame)} rows are too few to hold {recipe.validation:.0%} out{reason}")
     return np.setdiff1d(everything, held_out), held_out
 
 
-def _with_target(frame: Frame, column: str) -> tuple[Frame, list[str]]:
+def _with_target(frame: Frame, truth: Cells, kind: Kind) -> tuple[Frame, list[str]]:
     """The rows that have a target."""
-    absent = frame[column].isna().to_numpy()
+    column = truth.name
+    absent = kind.missing(truth)
     if not absent.any():
         return frame, []
     if absent.all():
-        raise DataError(f"the target {column!r} is missing in every row")
-    row = frame.index[absent.argmax()]
-    return frame[~absent], [f"{absent.sum()} rows without {column!r} are left out (the first is row {row})"]
+        raise DataError(f"the target {quoted(column)} is missing in every row")
+    row, written = frame.index[absent.argmax()], absent & ~truth.missing
+    said = f", written {quoted(truth.series[written].iloc[0])}" if written.any() else ""
+    rows = "1 row" if absent.sum() == 1 else f"{absent.sum()} rows"
+    left = "is" if absent.sum() == 1 else "are"
+    return frame[~absent], [f"{rows} without {quoted(column)} {left} left out (the first is row {row}{said})"]
 
 
-def _refuse_unknown(frame: Any, names: Sequence[str]) -> None:
-    known = list(map(str, frame.columns))
+def _refuse_unknown(frame: Frame, names: Sequence[str]) -> None:
     for name in names:
-        if name not in known:
-            shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
-            raise DataError(f"the table has no column {name!r}; it has {shown}")
+        if name not in frame.columns:
+            hint = "; what separates columns can be said with --separator" if len(frame.columns) == 1 else ""
+            raise DataError(f"the table has no column {quoted(name)}; it has {listed(frame.columns)}{hint}")

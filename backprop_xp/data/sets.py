@@ -1,13 +1,12 @@
-"""Where tables come from: scikit-learn's sets, and files that pandas reads.
+"""Where tables come from: scikit-learn's sets, and files.
 
-A table is a pandas DataFrame whose index is what people call its rows: in a CSV file the numbers that an editor
-shows, in which the first row of data is 2; elsewhere 1, 2, 3 and so on.
+A table is a pandas DataFrame whose index is what people call its rows: in a text file the line that an editor shows
+where it begins, usually 2 for the first row of data; elsewhere 1, 2, 3 and so on.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ import numpy as np
 from ..files import kind
 from ..messages import unknown
 from ..training.checkpoints import UNREADABLE
+from . import reader
 from .errors import DataError
-
-Frame = Any  # pandas.DataFrame
+from .frames import Frame
 
 #: scikit-learn's functions by the names that the command line knows.
 SETS = {
@@ -28,10 +27,17 @@ SETS = {
     "diabetes": "load_diabetes",
 }
 SET_TARGET = "target"
+TEXTS = (".csv", ".tsv")
 
 
-def read(source: str | Path) -> Frame:
-    """The table of this name: one of :data:`SETS`, or a file .csv, .npz or .parquet.
+def read(source: str | Path, *, separator: str | None = None, encoding: str | None = None) -> Frame:
+    """The table of this name: one of :data:`SETS`, or a file .csv, .tsv, .npz or .parquet.
+
+    The cells of a text file are texts, as the file has them; what they mean is found out by whoever learns from them.
+
+    Args:
+        separator: of a text file's columns; found out if left out.
+        encoding: of a text file; UTF-8, UTF-16 or Latin-1, whichever it is, if left out.
 
     Raises:
         DataError: the file's content; the message says where. ValueError: neither a set nor such a file.
@@ -40,12 +46,17 @@ def read(source: str | Path) -> Frame:
     if str(source) in SETS:
         return _set(pandas, str(source))
     path = Path(source)
-    readers = {".csv": _csv, ".npz": _npz, ".parquet": _parquet}
-    if path.suffix.lower() not in readers:
-        raise ValueError(f"{unknown('data', str(source), SETS)}; a file must be {', '.join(readers)}")
+    suffix = path.suffix.lower()
+    readers: dict[str, Callable[..., Frame]] = {".npz": _npz, ".parquet": _parquet}
+    if suffix not in (*TEXTS, *readers):
+        raise ValueError(f"{unknown('data', str(source), SETS)}; a file must be {', '.join((*TEXTS, *readers))}")
     if what := kind(path.stat()):  # no such file is said here, nothing is ever fetched, and no pipe is waited for
         raise DataError(f"{path} is {what}; a table must be in a regular file")
-    frame = readers[path.suffix.lower()](pandas, path)
+    if suffix in TEXTS:
+        return reader.read(path, separator or ("tab" if suffix == ".tsv" else None), encoding)
+    if separator or encoding:
+        raise ValueError(f"a separator and an encoding are of text files ({', '.join(TEXTS)}), not of {path}")
+    frame = readers[suffix](pandas, path)
     if not len(frame):
         raise DataError(f"{path} has no rows")
     return frame
@@ -61,27 +72,6 @@ def _set(pandas: Any, name: str) -> Frame:
         frame[SET_TARGET] = [str(bunch.target_names[k]) for k in frame[SET_TARGET]]
     frame.index = range(1, len(frame) + 1)
     return frame
-
-
-def _csv(pandas: Any, path: Path) -> Frame:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pandas.errors.ParserWarning)
-            frame = pandas.read_csv(path, index_col=False, skip_blank_lines=False, low_memory=False)
-    except pandas.errors.EmptyDataError:
-        raise DataError(f"{path} is empty") from None
-    except pandas.errors.ParserWarning:
-        raise DataError(f"{path} has rows with more columns than row 1 has names") from None
-    except pandas.errors.ParserError as error:
-        found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
-        if not found:
-            raise DataError(f"{path} can't be read as CSV: {str(error).strip()}") from None
-        expected, row, saw = found.groups()
-        raise DataError(f"{path}, row {row}: {saw} columns where {expected} were expected") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from None
-    frame.index = range(2, len(frame) + 2)
-    return frame.dropna(how="all")  # blank lines
 
 
 def _npz(pandas: Any, path: Path) -> Frame:
@@ -114,14 +104,13 @@ def _npz(pandas: Any, path: Path) -> Frame:
 def _parquet(pandas: Any, path: Path) -> Frame:
     need("pyarrow")
     try:
-        frame = pandas.read_parquet(path, engine="pyarrow").reset_index(drop=True)
+        frame = pandas.read_parquet(path, engine="pyarrow", dtype_backend="numpy_nullable").reset_index(drop=True)
     except OSError as error:
         if error.errno is not None:
             raise
         raise DataError(f"{path} can't be read as parquet: {_first_line(error)}") from None
     except (ValueError, KeyError, TypeError) as error:  # pyarrow's errors are ValueErrors too
         raise DataError(f"{path} can't be read as parquet: {_first_line(error)}") from None
-    frame.columns = [str(name) for name in frame.columns]
     frame.index = range(1, len(frame) + 1)
     return frame
 

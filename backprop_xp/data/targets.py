@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..exchange.container import ModelFileError, number, short_text
+from . import columns
+from .cells import MOMENT, NOT_KNOWN, NUMBER, Cells, Series, cells
 from .errors import DataError
-from .sets import Frame
-from .table import Series, as_labels, as_numbers, kind_of, texts
+from .frames import Frame
+from .kinds import NAMES, Conventions, Kind, kind_of
+from .numerals import PLAIN, Notation, survey
+from .wording import listed, option, quoted
 
 MOST_WHOLE_NUMBERS = 20  # that are taken as names of classes
 TASKS = ("auto", "classification", "regression")
@@ -19,7 +23,7 @@ TASKS = ("auto", "classification", "regression")
 
 @dataclass(frozen=True)
 class Classes:
-    """One of these labels."""
+    """One of these labels, each as the table has it."""
 
     column: str
     labels: tuple[str, ...]
@@ -30,17 +34,18 @@ class Classes:
     def outputs(self) -> int:
         return len(self.labels)
 
+    @property
+    def kind(self) -> Kind:
+        return NAMES
+
     def encode(self, series: Series) -> np.ndarray:
         """(n,) indices."""
-        places: dict[str | None, int] = {label: i for i, label in enumerate(self.labels)}
-        indices = [places.get(label, -1) for label in as_labels(series)]
-        if -1 in indices:
-            position = indices.index(-1)
-            raise DataError(
-                f"row {series.index[position]}, column {self.column!r}: {series.iloc[position]!r} was not seen in "
-                f"training; known are {', '.join(self.labels[:10])}{', ...' if len(self.labels) > 10 else ''}"
-            )
-        return np.array(indices, np.int64)
+        truth = cells(series, self.column).labels()
+        indices = self._places(truth)
+        if (indices < 0).any():
+            known = listed(self.labels, 10)
+            raise DataError(f"{truth.show(indices < 0)} was not seen in training; known are {known}")
+        return indices
 
     def answers(self, outputs: np.ndarray) -> dict[str, Any]:
         """Columns: the label, None where an output is NaN or infinite, and its probability."""
@@ -57,14 +62,24 @@ class Classes:
         return np.where(np.isfinite(outputs.max(axis=1)), outputs.argmax(axis=1), len(self.labels))
 
     def score(self, outputs: np.ndarray, series: Series) -> float:
-        """The share of right answers."""
-        return float((self.said(outputs) == self.encode(series)).mean())
+        """The share of right answers; none is right where the label wasn't seen in training."""
+        return float((self.said(outputs) == self._places(cells(series, self.column).labels())).mean())
 
     def describe_score(self, outputs: np.ndarray, series: Series) -> str:
-        return f"accuracy {self.score(outputs, series):.4f} on {len(series)} rows"
+        text = f"accuracy {self.score(outputs, series):.4f} on {len(series)} rows"
+        truth = cells(series, self.column).labels()
+        unseen = self._places(truth) < 0
+        return text + (
+            f"; {unseen.sum()} have a class not seen in training, such as {truth.show(unseen)}" if unseen.any() else ""
+        )
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "classes", "column": self.column, "labels": list(self.labels)}
+
+    def _places(self, truth: Cells) -> np.ndarray:
+        """(n,) indices, -1 where the label is missing or wasn't seen in training."""
+        places = {label: i for i, label in enumerate(self.labels)}
+        return np.array([*(places.get(label, -1) for label in truth.distinct), -1], np.int64)[truth.codes]
 
 
 @dataclass(frozen=True)
@@ -74,13 +89,18 @@ class Amount:
     column: str
     mean: float
     scale: float
+    notation: Notation = PLAIN
 
     loss: ClassVar[str] = "mse"
     outputs: ClassVar[int] = 1
 
+    @property
+    def kind(self) -> Kind:
+        return Kind(NUMBER, self.notation)
+
     def encode(self, series: Series) -> np.ndarray:
         """(n, 1)."""
-        return ((as_numbers(series, self.column) - self.mean) / self.scale)[:, None]
+        return ((self.truth(series) - self.mean) / self.scale)[:, None]
 
     def answers(self, outputs: np.ndarray) -> dict[str, Any]:
         """A column of amounts, NaN where the output is NaN or infinite."""
@@ -93,47 +113,86 @@ class Amount:
         """(n,) in the target's own unit."""
         return outputs[:, 0].astype(np.float64) * self.scale + self.mean
 
+    def truth(self, series: Series) -> np.ndarray:
+        """(n,) the column's own numbers."""
+        return self.kind.values(cells(series, self.column))
+
     def score(self, outputs: np.ndarray, series: Series) -> float:
         """R^2: the share of the variance that is explained."""
-        truth = as_numbers(series, self.column)
+        truth = self.truth(series)
         variation = ((truth - truth.mean()) ** 2).sum()
         return float(1 - ((truth - self.amounts(outputs)) ** 2).sum() / variation) if variation else float("nan")
 
     def describe_score(self, outputs: np.ndarray, series: Series) -> str:
-        error = np.sqrt(((as_numbers(series, self.column) - self.amounts(outputs)) ** 2).mean())
+        error = np.sqrt(((self.truth(series) - self.amounts(outputs)) ** 2).mean())
         return f"R^2 {self.score(outputs, series):.4f}, root mean square error {error:.4g} on {len(series)} rows"
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "amount", "column": self.column, "mean": self.mean, "scale": self.scale}
+        described = {"kind": "amount", "column": self.column, "mean": self.mean, "scale": self.scale}
+        return described | {"notation": asdict(self.notation)}
 
 
 Target = Classes | Amount
 
 
-def learn(frame: Frame, column: str, rows: np.ndarray, task: str = "auto") -> Target:
-    """What this column, in which nothing is missing, asks for; a mean and a scale from these rows alone."""
-    series = frame[column]
-    if task == "auto":
-        task = "classification" if _names(series, column) else "regression"
+def kind_of_target(truth: Cells, task: str = "auto", conventions: Conventions | None = None) -> Kind:
+    """Whether this column asks for a class (names) or an amount (numbers), and how amounts are written.
+
+    Raises:
+        DataError: it holds dates, or how its numbers are written is open.
+    """
     if task == "classification":
-        labels = sorted({label for label in as_labels(series) if label is not None}, key=_in_order)
+        return NAMES
+    kind = kind_of(truth, conventions or Conventions(), target=True)
+    if kind.kind == MOMENT:
+        raise DataError(
+            f"the target {quoted(truth.name)} holds dates; --task classification takes each of them as a class"
+        )
+    if task == "regression":
+        return kind if kind.kind == NUMBER else Kind(NUMBER)
+    return NAMES if kind.kind != NUMBER or _names(truth, kind) else kind
+
+
+def learn(frame: Frame, column: str, rows: np.ndarray, task: str = "auto", kind: Kind | None = None) -> Target:
+    """What this column, in which nothing is missing, asks for; a mean and a scale from these rows alone.
+
+    Args:
+        kind: what :func:`kind_of_target` said; asked for if left out.
+    """
+    truth = cells(frame[column], column)
+    kind = kind or kind_of_target(truth, task)
+    if kind.kind != NUMBER:
+        labels = sorted((label for label, n in truth.labels().counts().items() if n), key=_in_order)
         if len(labels) < 2:
-            raise DataError(f"the target {column!r} is {labels[0]!r} in every row: there is nothing to learn")
+            raise DataError(
+                f"the target {quoted(column)} is {labels[0]!r} in every row that has one: there is nothing to learn"
+            )
         return Classes(column, tuple(labels))
-    values = as_numbers(series, column)[rows]
+    values = kind.values(truth)[rows]
     mean, scale = float(values.mean()), float(values.std())
     if not (np.isfinite(scale) and scale > 0):
-        raise DataError(f"the target {column!r} is constant or too large: there is nothing to learn")
-    return Amount(column, mean, scale)
+        raise DataError(f"the target {quoted(column)} is constant or too large: there is nothing to learn")
+    return Amount(column, mean, scale, kind.notation)
+
+
+def notes(truth: Cells, kind: Kind) -> list[str]:
+    """Sentences about how this target was read."""
+    if kind.kind == NUMBER:
+        return [f"the target {quoted(truth.name)}: {note}" for note in kind.notes]
+    strange = [text for text in truth.labels().distinct if text in NOT_KNOWN]
+    if not strange:
+        return []
+    advice = f"{option('--missing', *strange)} leaves these rows out"
+    return [f"the target {quoted(truth.name)}: {listed(strange)} is a class like the others; {advice}"]
 
 
 def build(saved: dict[str, Any]) -> Target:
     """What ``describe`` described; from a file, which may hold anything."""
     kind, column = short_text(saved, "kind"), short_text(saved, "column")
-    if kind == "classes" and len(labels := texts(saved, "labels")) > 1:
+    if kind == "classes" and len(labels := columns.texts(saved, "labels")) > 1:
         return Classes(column, labels)
     if kind == "amount":
-        return Amount(column, number(saved, "mean"), number(saved, "scale"))
+        return Amount(column, number(saved, "mean"), number(saved, "scale"), columns.notation(saved))
     raise ModelFileError("its target must be of the kind 'classes', with labels, or 'amount'")
 
 
@@ -143,17 +202,19 @@ def _warn_of_no_answer(known: np.ndarray) -> None:
         warnings.warn(f"{rows} no answer: the net's outputs are NaN or infinite", RuntimeWarning, stacklevel=4)
 
 
-def _names(series: Series, column: str) -> bool:
-    """Whether these are names of classes: texts, truth values, or a few whole numbers."""
-    if series.dtype.kind == "b" or kind_of(series, column) == "category":
+def _names(truth: Cells, kind: Kind) -> bool:
+    """Whether these numbers are names of classes: truth values, a few whole numbers, or codes such as 007."""
+    if kind.notation.truth or (truth.kind != NUMBER and survey(truth.counts()).padded):
         return True
-    values = as_numbers(series, column)
+    values = kind.values(truth)
+    values = values[~np.isnan(values)]
     return bool((values == np.rint(values)).all()) and len(np.unique(values)) <= MOST_WHOLE_NUMBERS
 
 
 def _in_order(label: str) -> tuple[float, str]:
     """Numbers by their size, before texts."""
     try:
-        return float(label), label
+        value = float(label)
     except ValueError:
-        return float("inf"), label
+        value = float("inf")
+    return (value if value == value else float("inf")), label

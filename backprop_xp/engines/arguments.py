@@ -9,11 +9,13 @@ import numpy as np
 from ..backend import Array
 from ..jit import fused
 from ..jit.elementwise import name_of
-from ..losses import SoftmaxCrossEntropy
+from ..losses import compiles, kernel_of
 from .call import Call
 
 #: What an activation and its derivative cost, within a factor of three.
 ACTIVATION_FLOPS = 20
+#: Of the 4 KiB that all arguments of a CUDA kernel may take, half for float64.
+MOST_SCALARS = 256
 
 
 def shape(call: Call, loss: Any) -> fused.Shape:
@@ -30,10 +32,8 @@ def shape(call: Call, loss: Any) -> fused.Shape:
 
 
 def loss_key(call: Any) -> Any:
-    """The loss's class, or which kind of target softmax cross-entropy has; classes in a plan, which knows no target."""
-    if type(call.loss) is not SoftmaxCrossEntropy:
-        return type(call.loss)
-    return "classes" if call.y is None or call.y.ndim == 1 else "probabilities"
+    """What a kernel of the call's loss is compiled for."""
+    return kernel_of(call.loss, call.y)
 
 
 def written_in_python(call: Call) -> str:
@@ -45,8 +45,12 @@ def written_in_python(call: Call) -> str:
 
 def loss_in_python(loss: Any) -> str:
     """Why this loss can't be compiled, "" if it can or if it is None."""
-    formula_loss = getattr(loss, "is_formula", False) or type(loss) is SoftmaxCrossEntropy
-    return "" if loss is None or formula_loss else "the loss is written in Python"
+    return "" if loss is None or compiles(loss) else "the loss is written in Python"
+
+
+def too_many_scalars(call: Call) -> str:
+    """What keeps a call from CUDA kernels that take each scalar as an argument, "" if nothing does."""
+    return "the activations and the loss have too many parameters" if len(scalars(call)) > MOST_SCALARS else ""
 
 
 def scalars(call: Call) -> list[float]:

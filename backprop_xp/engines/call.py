@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from .. import scope
 from ..backend import Array, Backend
 
 
@@ -60,7 +61,12 @@ class Call:
     @property
     def whole(self) -> bool:
         """Whether it can't be computed in pieces."""
-        return self.keep_signals or self.single
+        return self.keep_signals or self.single or bool(self.backend.on_gpu and self.needs_whole_batch)
+
+    @property
+    def needs_whole_batch(self) -> str:
+        """A clause about what needs the whole batch at once, "" if nothing does; see :mod:`backprop_xp.scope`."""
+        return scope.of_chain([layer.activation for layer in self.layers], self.loss)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:

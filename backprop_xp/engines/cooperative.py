@@ -32,7 +32,7 @@ def refuses(call: Call) -> str:
     """It runs nets of formulas whose signals, for eight samples, fit a block's shared memory."""
     if not call.backend.on_gpu:
         return "it runs on a CUDA device"
-    if reason := arguments.written_in_python(call):
+    if reason := arguments.written_in_python(call) or arguments.too_many_scalars(call):
         return reason
     limit = block.shared_limit(call.backend.device)
     if not block.tilings(_shape(call), limit):

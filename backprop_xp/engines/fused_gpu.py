@@ -40,7 +40,7 @@ def refuses(call: Call) -> str:
     """It runs small nets of formulas."""
     if not call.backend.on_gpu:
         return "it runs on the GPU"
-    if reason := arguments.written_in_python(call):
+    if reason := arguments.written_in_python(call) or arguments.too_many_scalars(call):
         return reason
     if _registers(call) > MOST_REGISTERS:
         return "a sample's signals and a thread's sums need too many registers"

@@ -14,7 +14,7 @@ import numpy as np
 from .. import threads
 from ..backend import Array
 from ..graph.call import GraphCall, GraphGradients
-from ..graph.operations import Activate
+from ..graph.operations import Activate, is_built_in
 from ..graph.passes import layers
 from ..jit import compiler, graph_source
 from ..jit import graph as jit
@@ -38,7 +38,7 @@ def refuses(call: GraphCall) -> str:
     if len(call.nodes) > jit.MOST_NODES:
         return f"it has {len(call.nodes)} nodes, and compiling more than {jit.MOST_NODES} takes too long"
     for node in call.nodes:
-        if type(node.operation) not in graph_source.COMPILED:
+        if type(node.operation) not in graph_source.COMPILED or not is_built_in(node.operation):
             return f"node {node.name!r} is written in Python"
         if isinstance(node.operation, Activate) and not getattr(node.operation.activation, "is_formula", False):
             return f"the activation of node {node.name!r} is written in Python"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, apart
 from ..graph.call import GraphCall, GraphGradients
-from ..graph.operations import OPERATIONS, Activate
+from ..graph.operations import Activate, is_built_in
 from ..graph.passes import Values, backward_pass, forward_pass
-from ..losses import LOSSES, weighted
+from ..losses import compiles, weighted
 from ..workspace import recycled
 
 
@@ -26,7 +26,10 @@ def forward(call: GraphCall) -> tuple[Array, Values | None]:
     """The output, and all values where the call keeps them."""
     with np.errstate(all="ignore"):
         values = forward_pass(call)
-    return values.data[call.output], values if call.keep_signals else None
+    output = values.data[call.output]
+    if not call.keep_signals:
+        return output, None
+    return apart(output, *[value for name, value in values.data.items() if name != call.output]), values
 
 
 def loss_and_grad(call: GraphCall) -> GraphGradients:
@@ -51,7 +54,7 @@ def may_recycle(call: GraphCall) -> bool:
     """Whether nobody holds on to intermediate arrays: they are not kept, and no code of the user's sees them."""
     operations = [node.operation for node in call.nodes]
     activations = [operation.activation for operation in operations if isinstance(operation, Activate)]
-    user_code = not all(type(operation) in OPERATIONS for operation in operations)
+    user_code = not all(map(is_built_in, operations))
     user_code |= not all(getattr(activation, "is_formula", False) for activation in activations)
-    user_code |= call.loss is not None and type(call.loss) not in LOSSES.values()
+    user_code |= call.loss is not None and not compiles(call.loss)
     return not (user_code or call.keep_signals or call.input_grad)

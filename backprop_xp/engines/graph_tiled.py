@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import threads
+from .. import scope, threads
 from ..backend import Array
 from ..graph.call import GraphCall, GraphGradients
 from ..jit.elementwise import compiled
@@ -14,8 +14,8 @@ from .tree import ChunkTree
 
 
 def refuses(call: GraphCall) -> str:
-    """It runs batches on the CPU."""
-    return "it runs on the CPU" if call.backend.on_gpu else ""
+    """It runs batches on the CPU, of operations that work sample by sample."""
+    return "it runs on the CPU" if call.backend.on_gpu else scope.of_graph(call.nodes, call.loss)
 
 
 def intermediate_bytes(call: GraphCall) -> int:

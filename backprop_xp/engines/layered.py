@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backend import NOTHING, Array, matmul
+from ..backend import NOTHING, Array, apart, matmul
 from ..jit.device_layers import fused_loss, summed_together
-from ..losses import LOSSES, SoftmaxCrossEntropy, weighted
+from ..losses import compiles, weighted
 from ..net import backward_pass, forward_pass, outer
 from ..workspace import recycled
 from .call import Call, Gradients, Signals
@@ -30,7 +30,8 @@ def forward(call: Call) -> tuple[Array, Signals | None]:
     """The net's outputs, and all its signals where the call keeps them."""
     with np.errstate(all="ignore"):
         signals = forward_pass(call.layers, call.x)
-    return signals.nonlinear[-1], signals if call.keep_signals else None
+    z = signals.nonlinear[-1]
+    return (apart(z, signals.linear[-1]), signals) if call.keep_signals else (z, None)
 
 
 def loss_and_grad(call: Call) -> Gradients:
@@ -81,12 +82,12 @@ def _few_launches(call: Call) -> Gradients:
 
 def may_fuse(call: Call) -> bool:
     """Whether the last activation and the loss are formulas or built in, so that a kernel can hold both."""
-    formula_loss = getattr(call.loss, "is_formula", False) or type(call.loss) is SoftmaxCrossEntropy
-    return formula_loss and getattr(call.layers[-1].activation, "is_formula", False)
+    vectors = getattr(call.loss, "outputs", None) is not None  # the kernel doesn't know how many outputs there are
+    return compiles(call.loss) and not vectors and getattr(call.layers[-1].activation, "is_formula", False)
 
 
 def may_recycle(call: Call) -> bool:
     """Whether nobody holds on to intermediate arrays: they are not kept, and no code of the user's sees them."""
     user_code = any(not getattr(f, "is_formula", False) for _, _, f in call.layers)
-    user_code |= call.loss is not None and type(call.loss) not in LOSSES.values()
+    user_code |= call.loss is not None and not compiles(call.loss)
     return not (user_code or call.keep_signals or call.input_grad)

@@ -1,9 +1,10 @@
 """Batches in pieces on a CUDA device: those that lie on the host, and those that its memory doesn't hold at once.
 
 The rule: x or y of more than HOST_BYTES that lies on the host (an array, or a memmap of any size) stays there, unless
-signals are kept. It is read a piece at a time into one of two buffers of page-locked memory, copied to the device on a
-stream of its own, and computed on the current stream while the next piece is read and copied. Everything smaller is
-moved whole. Where the device runs out of memory in either way, smaller pieces are tried, down to one chunk of samples.
+signals are kept or code of the user's needs the whole batch. It is read a piece at a time into one of two buffers of
+page-locked memory, copied to the device on a stream of its own, and computed on the current stream while the next
+piece is read and copied. Everything smaller is moved whole. Where the device runs out of memory in either way, smaller
+pieces are tried, down to one chunk of samples.
 
 Pieces are whole chunks. An engine with
 
@@ -52,7 +53,8 @@ def run(engine: Any, call: Call, what: str) -> Any:
         if not isinstance(reason, str):
             return reason
         if call.whole or not call.samples:
-            raise MemoryError(f"the device has no memory for this call's signals: {reason}")
+            what = f"this batch, and {clause}" if (clause := call.needs_whole_batch) else "this call's signals"
+            raise MemoryError(f"the device has no memory for {what}: {reason}")
     if not on_host or max(on_host) <= HOST_BYTES:
         warn()
     in_pieces = {"forward": _forward, "loss_and_grad": _loss_and_grad}[what]

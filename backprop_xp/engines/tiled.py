@@ -39,8 +39,8 @@ def tile_rows(sizes: tuple[int, ...], itemsize: int) -> int:
 
 
 def refuses(call: Call) -> str:
-    """It runs batches on the CPU."""
-    return "it runs on the CPU" if call.backend.on_gpu else ""
+    """It runs batches on the CPU, of activations and losses that work sample by sample."""
+    return "it runs on the CPU" if call.backend.on_gpu else call.needs_whole_batch
 
 
 def intermediate_bytes(call: Call) -> int:

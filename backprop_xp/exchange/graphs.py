@@ -12,7 +12,6 @@ import numpy as np
 
 from .. import inputs
 from ..activations import ACTIVATIONS, get_activation
-from ..backend import NUMPY
 from ..graph import GraphNet
 from ..graph.description import Node, as_nodes
 from ..graph.operations import BUILT_IN, OPERATIONS, Activate, Dropout, Input, LayerNorm, Linear, Operation
@@ -21,6 +20,7 @@ from ..messages import unknown
 from ..model import REDUCTIONS
 from .container import ModelFileError, field, number, short_text
 from .objects import Arrays, Custom, build_object, check_arrays, describe_object, distinct, supplied
+from .sharing import expanded, host_arrays, same_tensors, shared_names
 
 METHODS = {"arity", "width", "initial", "forward", "backward"}
 
@@ -33,6 +33,7 @@ def describe_graph(net: GraphNet) -> tuple[dict[str, Any], Arrays]:
     distinct("operations", [(part["operation"], node.operation) for part, node in zip(nodes, net.nodes)])
     activations = [node.operation.activation for node in net.nodes if type(node.operation) is Activate]
     distinct("activations", [(describe_object(f, ACTIVATIONS), f) for f in activations])
+    shared = same_tensors(net.tensors)
     description = {
         "nodes": nodes,
         "loss": describe_object(get_loss(net.loss), LOSSES),
@@ -40,8 +41,9 @@ def describe_graph(net: GraphNet) -> tuple[dict[str, Any], Arrays]:
         "dtype": net.dtype.name,
         "seed": net.seed,
         "draws": net.draws,
+        **shared,
     }
-    return description, {name: NUMPY.take(tensor.data) for name, tensor in net.tensors.items()}
+    return description, host_arrays({name: tensor.data for name, tensor in net.tensors.items()}, shared)
 
 
 def build_graph(description: dict[str, Any], arrays: Arrays, custom: Custom, backend: Any) -> GraphNet:
@@ -58,6 +60,7 @@ def build_graph(description: dict[str, Any], arrays: Arrays, custom: Custom, bac
     output = next(reversed(parts), None)
     nodes = as_nodes(parts, output)
     known = _shapes(nodes)
+    arrays = expanded(description, arrays)
     # widths that no array in the file bears out must not lead to allocations
     own = any(type(node.operation) not in OPERATIONS for node in nodes)
     check_arrays({name: a for name, a in arrays.items() if name in known or not own}, known, dtype)
@@ -74,6 +77,8 @@ def build_graph(description: dict[str, Any], arrays: Arrays, custom: Custom, bac
     check_arrays(arrays, {name: tensor.data.shape for name, tensor in net.tensors.items()}, dtype)
     for name, tensor in net.tensors.items():
         tensor.data = net.backend.asarray(arrays[name], dtype, name)
+    for name, other in shared_names(description).items():
+        net.tensors[name] = net.tensors[other]
     net.seed, net.draws = _count(description, "seed"), _count(description, "draws")
     return net
 

@@ -11,15 +11,17 @@ from typing import Any, NamedTuple
 
 from .. import inputs
 from ..activations import ACTIVATIONS, get_activation
-from ..backend import NUMPY, Backend
+from ..backend import Backend
 from ..graph import GraphNet
 from ..losses import LOSSES, get_loss
 from ..messages import unknown
 from ..model import REDUCTIONS
 from ..net import Net
+from ..tensor import Tensor
 from .container import ModelFileError, field, read, short_text, write
 from .graphs import build_graph, describe_graph
 from .objects import Arrays, Custom, build_object, check_arrays, describe_object, distinct
+from .sharing import expanded, host_arrays, same_tensors, shared_names
 
 FORMAT = 1
 
@@ -27,8 +29,9 @@ FORMAT = 1
 def save(net: Any, path: str | os.PathLike[str], extra: Mapping[str, Any] | None = None) -> None:
     """Write a net to a safetensors file; an older file of that name is replaced when the new one is complete.
 
-    Sizes, activations, loss, reduction and parameters are kept; gradients, signals, engine, threads and backend
-    are not. Activations and losses of your own are kept by name: give them to :func:`load`.
+    Sizes, activations, loss, reduction and parameters are kept, and which of these are the same Tensor; gradients,
+    signals, engine, threads and backend are not. Activations and losses of your own are kept by name: give them to
+    :func:`load`.
 
     Args:
         net: a net, on any backend.
@@ -77,8 +80,9 @@ def load_with_extra(
 
 def _describe_chain(net: Net) -> tuple[dict[str, Any], Arrays]:
     layers = inputs.as_layers(net)
-    arrays = {f"weights.{i}": NUMPY.take(layer.weight) for i, layer in enumerate(layers)}
-    arrays |= {f"biases.{i}": NUMPY.take(layer.bias) for i, layer in enumerate(layers) if layer.bias is not None}
+    arrays = {f"weights.{i}": layer.weight for i, layer in enumerate(layers)}
+    arrays |= {f"biases.{i}": layer.bias for i, layer in enumerate(layers) if layer.bias is not None}
+    shared = same_tensors(_places(net))
     activations = [describe_object(layer.activation, ACTIVATIONS) for layer in layers]
     distinct("activations", zip(activations, (layer.activation for layer in layers)))
     description = {
@@ -88,8 +92,9 @@ def _describe_chain(net: Net) -> tuple[dict[str, Any], Arrays]:
         "reduction": net.reduction,
         "bias": bool(net.biases),
         "dtype": net.dtype.name,
+        **shared,
     }
-    return description, arrays
+    return description, host_arrays(arrays, shared)
 
 
 def _build_chain(description: dict[str, Any], arrays: Arrays, custom: Custom, backend: Any) -> Net:
@@ -98,6 +103,7 @@ def _build_chain(description: dict[str, Any], arrays: Arrays, custom: Custom, ba
     shapes: dict[str, tuple[int, ...]] = {f"weights.{i}": shape for i, shape in enumerate(zip(sizes[1:], sizes[:-1]))}
     if bias:
         shapes |= {f"biases.{i}": (n,) for i, n in enumerate(sizes[1:])}
+    arrays = expanded(description, arrays)
     check_arrays(arrays, shapes, dtype)
     activations = field(description, "activations", list)
     weights = (arrays[f"weights.{i}"] for i in range(len(sizes) - 1))
@@ -113,7 +119,17 @@ def _build_chain(description: dict[str, Any], arrays: Arrays, custom: Custom, ba
     )
     for i, tensor in enumerate(net.biases):
         tensor.data = net.backend.asarray(arrays[f"biases.{i}"], dtype, f"biases.{i}")
+    places = _places(net)
+    for name, other in shared_names(description).items():
+        kind, number = name.split(".")
+        getattr(net, kind)[int(number)] = places[other]
     return net
+
+
+def _places(net: Net) -> dict[str, Tensor]:
+    """The tensor of every place of a chain by the name of its array in a file."""
+    places = {f"weights.{i}": tensor for i, tensor in enumerate(net.weights)}
+    return places | {f"biases.{i}": tensor for i, tensor in enumerate(net.biases)}
 
 
 class Kind(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..activations import METHODS, Elementwise
-from ..losses import ElementwiseLoss
+from ..losses import ElementwiseLoss, SoftmaxCrossEntropy
 from ..messages import unknown
 from .container import LONGEST_NAME, ModelFileError, field, number, short_text
 
@@ -32,7 +32,7 @@ def build_object(what: str, saved: Any, known: Mapping[str, type], get: Callable
     if not isinstance(saved, dict):
         raise ModelFileError(f"its {what} must be a JSON object with a name and params")
     parameters = field(saved, "params", dict)
-    params = {key: number(parameters, key) for key in parameters}
+    params = {key: _number_or_vector(parameters, key) for key in parameters}
     if "custom" not in saved:
         name = short_text(saved, "name")
         if name not in known:
@@ -40,7 +40,8 @@ def build_object(what: str, saved: Any, known: Mapping[str, type], get: Callable
         return known[name](**params)
     name = short_text(saved, "custom")
     thing = get(supplied(what, name, custom))
-    mine = {key: float(value) for key, value in _parameters(thing).items()}
+    saved_mine = _parameters(thing)
+    mine = {key: _number_or_vector(saved_mine, key) for key in saved_mine}
     if str(mine) != str(params):  # as text, NaN is equal to itself
         raise ModelFileError(f"its {what} {name!r} was saved with {params or 'no parameters'}, custom has {mine}")
     return thing
@@ -75,11 +76,27 @@ def distinct(what: str, described: Iterable[tuple[dict[str, Any], Any]]) -> None
 
 
 def _parameters(thing: Any) -> dict[str, Any]:
-    names = thing.text[3] if isinstance(thing, Elementwise) else ()
-    if isinstance(thing, ElementwiseLoss):
-        names = tuple(thing.params)
-    values = {name: float(getattr(thing, name)) for name in names}
-    return {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+    """For JSON: numbers, or lists of them where a loss has vectors."""
+    values: Mapping[str, Any] = {}
+    if isinstance(thing, Elementwise):
+        values = dict(zip(thing.text[3], thing.parameters))
+    elif isinstance(thing, (ElementwiseLoss, SoftmaxCrossEntropy)):
+        values = thing.settings
+    return {
+        name: [_for_json(number) for number in value] if isinstance(value, tuple) else _for_json(value)
+        for name, value in values.items()
+    }
+
+
+def _for_json(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+def _number_or_vector(parameters: Mapping[str, Any], key: str) -> float | tuple[float, ...]:
+    value = parameters[key]
+    if type(value) is not list:
+        return number(parameters, key)
+    return tuple(number({key: element}, key) for element in value)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -10,6 +10,7 @@ from ..activations import ACTIVATIONS, Activation
 from ..backend import NUMPY
 from ..messages import unknown
 from ..net import Net
+from ..tensor import Tensor
 
 #: PyTorch's module, and the arguments that make it this one, for every built-in activation that PyTorch has, by name.
 #: Parameters have PyTorch's names.
@@ -39,6 +40,8 @@ MODULES: dict[str, tuple[str, dict[str, Any]]] = {
 def to_torch(net: Net) -> Any:
     """A torch.nn.Sequential of this net's layers on the CPU, with copies of its parameters; the loss stays behind.
 
+    Layers that share a Tensor become Linear modules that share a Parameter.
+
     Raises:
         TypeError: an activation is not built in, or PyTorch lacks it. ImportError: PyTorch is not installed.
     """
@@ -51,13 +54,20 @@ def sequential(net: Net, module_of: Callable[[Any], Any]) -> Any:
     """The torch.nn.Sequential of :func:`to_torch`, with ``module_of(activation)`` as the activations' modules."""
     torch = _torch()
     dtype = getattr(torch, net.dtype.name)
-    modules = []
-    for weight, bias, activation in inputs.as_layers(net):
+    modules: list[Any] = []
+    made: dict[Tensor, Any] = {}
+
+    def parameter(tensor: Tensor, array: Any) -> Any:
+        if tensor not in made:
+            made[tensor] = torch.nn.Parameter(torch.from_numpy(NUMPY.take(array)))
+        return made[tensor]
+
+    for i, (weight, bias, activation) in enumerate(inputs.as_layers(net)):
         out, width = weight.shape
         linear = torch.nn.utils.skip_init(torch.nn.Linear, width, out, bias=bias is not None, dtype=dtype)
-        linear.weight.data = torch.from_numpy(NUMPY.take(weight))
+        linear.weight = parameter(net.weights[i], weight)
         if bias is not None:
-            linear.bias.data = torch.from_numpy(NUMPY.take(bias))
+            linear.bias = parameter(net.biases[i], bias)
         modules += [linear, module_of(activation)]
     return torch.nn.Sequential(*modules)
 
@@ -66,7 +76,8 @@ def from_torch(model: Any, **options: Any) -> Net:
     """The net that computes what this torch.nn.Sequential of Linear modules and activations does.
 
     Args:
-        model: on any device; a Sequential within a Sequential is a part of the chain.
+        model: on any device; a Sequential within a Sequential is a part of the chain. Linear modules that share a
+            Parameter become layers that share a Tensor.
         options: of :class:`~backprop_xp.Net`: loss, reduction, backend, engine, threads.
 
     Raises:
@@ -98,6 +109,11 @@ def from_torch(model: Any, **options: Any) -> Net:
     )
     for tensor, (name, linear) in zip(net.biases, linears):
         tensor.data = net.backend.take(net.backend.asarray(linear.bias.detach().cpu().numpy(), net.dtype, name))
+    tensors: dict[int, Tensor] = {}
+    for i, (_, linear) in enumerate(linears):
+        net.weights[i] = tensors.setdefault(id(linear.weight), net.weights[i])
+        if net.biases:
+            net.biases[i] = tensors.setdefault(id(linear.bias), net.biases[i])
     return net
 
 
@@ -142,7 +158,6 @@ def _refuse_odd(linears: list[tuple[str, Any]]) -> None:
     if not linears:
         raise TypeError("a net needs a Linear module, the Sequential has none")
     first_name, first = linears[0]
-    seen: dict[int, str] = {}
     for i, (name, linear) in enumerate(linears):
         if (linear.bias is None) != (first.bias is None):
             raise TypeError(f"either every Linear has a bias or none: {first_name} and {name} differ")
@@ -153,9 +168,6 @@ def _refuse_odd(linears: list[tuple[str, Any]]) -> None:
                 f"Linear {name} takes {linear.in_features} features, {linears[i - 1][0]} gives "
                 f"{linears[i - 1][1].out_features}"
             )
-        for parameter in (linear.weight, linear.bias):
-            if parameter is not None and (other := seen.setdefault(id(parameter), name)) != name:
-                raise TypeError(f"Linear {name} shares a parameter with {other}; a net's layers have their own")
 
 
 def _shown(name: str, module: Any) -> str:

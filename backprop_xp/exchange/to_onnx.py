@@ -20,8 +20,9 @@ from ..backend import NUMPY
 from ..files import replacing
 from ..formulas import Formula, special
 from ..graph import GraphNet
-from ..graph.operations import OPERATIONS, Activate, Add, Concatenate, Dropout, Input, LayerNorm, Linear, Multiply
+from ..graph.operations import Activate, Add, Concatenate, Dropout, Input, LayerNorm, Linear, Multiply, is_built_in
 from ..net import Net
+from ..tensor import Tensor
 
 OPSET, IR_VERSION = 20, 9  # the first with Gelu; its release's format
 LARGEST = 2**31 - 1  # bytes in a protobuf message
@@ -133,20 +134,20 @@ def to_onnx(net: Net | GraphNet, path: str | os.PathLike[str]) -> None:
 def _chain(writer: _Writer, net: Net) -> str:
     z = "x"
     for i, (weight, bias, activation) in enumerate(inputs.as_layers(net)):
-        parameters = [writer.array(NUMPY.take(weight), f"W{i}")]
+        parameters = [writer.parameter(net.weights[i], weight, f"W{i}")]
         if bias is not None:
-            parameters.append(writer.array(NUMPY.take(bias), f"b{i}"))
+            parameters.append(writer.parameter(net.biases[i], bias, f"b{i}"))
         z = writer.activation(activation, writer.add("Gemm", z, *parameters, transB=1))
     return z
 
 
 def _graph(writer: _Writer, net: GraphNet) -> str:
-    arrays = {name: writer.array(NUMPY.take(tensor.data), name) for name, tensor in net.tensors.items()}
+    arrays = {name: writer.parameter(tensor, tensor.data, name) for name, tensor in net.tensors.items()}
     values: dict[str, str] = {}
     for node in net.nodes:
         args = [values[name] for name in node.inputs]
         own = [arrays[f"{node.owner}.{name}"] for name in PARAMETERS if f"{node.owner}.{name}" in arrays]
-        if type(node.operation) not in OPERATIONS:
+        if not is_built_in(node.operation):
             raise TypeError(f"node {node.name!r} is code, {node.operation!r}; ONNX takes built-in operations")
         match node.operation:
             case Input():
@@ -180,6 +181,7 @@ class _Writer:
         self.arrays: list[Any] = []
         self._names = set(names)
         self._numbers: dict[str, str] = {}
+        self._parameters: dict[Tensor, str] = {}
 
     def add(self, op: str, *args: str, **attributes: Any) -> str:
         name = self._new(f"v{len(self.nodes)}")
@@ -190,6 +192,12 @@ class _Writer:
         name = self._new(name)
         self.arrays.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
+
+    def parameter(self, tensor: Tensor, array: Any, name: str) -> str:
+        """The array of a tensor, written once wherever the tensor stands."""
+        if tensor not in self._parameters:
+            self._parameters[tensor] = self.array(NUMPY.take(array), name)
+        return self._parameters[tensor]
 
     def _new(self, name: str) -> str:
         while name in self._names:

@@ -12,15 +12,20 @@ INFIX = {
 }  # fmt: skip
 
 
-def struct(formula: Formula, name: str, variables: tuple[str, ...], target: bool | None = None) -> str:
+def struct(
+    formula: Formula, name: str, variables: tuple[str, ...], target: bool | None = None, per_output: bool = False
+) -> str:
     """C++ source of ``struct NAME``: ``value``, ``grad`` and ``both`` for any lane type.
 
     The formula must have the outputs "value" and "grad", of these variables alone, which become the functions'
     first arguments. ``p`` points to the parameters, in order. A loss says whether it takes a ``target``; the value that
-    its ``both`` gives is to be multiplied by ``factor``, once for a sum of many.
+    its ``both`` gives is to be multiplied by ``factor``, once for a sum of many. Where it has parameters of its own
+    ``per_output``, those of one output lie ``stride`` numbers behind those of the one before; else that is 0.
     """
-    arguments, results = ", ".join(f"T {v}" for v in variables), dict(formula.outputs)
-    lines = [f"struct {name} {{", f"  static constexpr int params = {len(formula.parameters)};"]
+    arguments = ", ".join(f"T x{formula.variables.index(v)}" for v in variables)
+    results = dict(formula.outputs)
+    count = len(formula.parameters)
+    lines = [f"struct {name} {{", f"  static constexpr int params = {count}, stride = {count * per_output};"]
     if target is not None:
         summand, factor = _without_factor(formula, results["value"])
         results["value"] = summand
@@ -42,7 +47,7 @@ def function(formula: Formula, outputs: tuple[str, ...], name: str) -> str:
         f"struct {name} {{",
         "  template <class T, class P> BPX_FN static void run(const T* inputs, P p, T* results) {",
     ]
-    lines += [f"    const T {variable} = inputs[{k}];" for k, variable in enumerate(formula.variables)]
+    lines += [f"    const T x{k} = inputs[{k}];" for k in range(len(formula.variables))]
     lines += _body(formula, [formula.outputs[output] for output in outputs])
     lines += [f"    results[{k}] = n{formula.outputs[output]};" for k, output in enumerate(outputs)]
     return "\n".join([*lines, "  }", "};", ""])
@@ -62,7 +67,7 @@ def _without_factor(formula: Formula, i: int) -> tuple[int, float]:
 
 
 def _body(formula: Formula, results: list[int]) -> list[str]:
-    """One local per node, equal subexpressions shared. Only node indices and whitelisted names are printed."""
+    """One local per node, equal subexpressions shared. Only indices and whitelisted names are printed."""
     needed: set[int] = set()
     stack = list(results)
     while stack:
@@ -81,7 +86,7 @@ def _expression(formula: Formula, i: int) -> str:
     node = formula.nodes[i]
     args = [f"n{a}" for a in node.args]
     if node.op == "variable":
-        return node.name
+        return f"x{formula.variables.index(node.name)}"
     if node.op == "parameter":
         return f"bpx::c<T>(p[{formula.parameters.index(node.name)}])"
     if node.op == "constant":

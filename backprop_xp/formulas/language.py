@@ -126,6 +126,25 @@ class Formula:
         self.variables += (name,)
         return index
 
+    def add_parameter(self, name: str) -> int:
+        """The same of one more parameter."""
+        index = self.node("parameter", name=name)
+        self._define(name, index)
+        self.parameters += (name,)
+        return index
+
+    def reads(self, variable: str) -> bool:
+        """Whether an output depends on this variable."""
+        stack, seen = list(self.outputs.values()), set()
+        while stack:
+            i = stack.pop()
+            if self.nodes[i] == Node("variable", name=variable):
+                return True
+            if i not in seen:
+                seen.add(i)
+                stack.extend(self.nodes[i].args)
+        return False
+
     def _define(self, name: str, index: int) -> None:
         if not name.isidentifier() or name.startswith("_"):
             raise FormulaError(f"{name!r} can't name a variable or parameter of a formula")

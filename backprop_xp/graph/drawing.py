@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
+from ..tensor import Tensor
 from .description import Node, as_nodes
 from .layout import Layout, Point
 from .operations import Input, Linear
@@ -43,10 +44,12 @@ def draw_chain(net: Net) -> Drawing:
     """The layers of a net as nodes named like its signals."""
     description: dict[str, tuple[Any, ...]] = {"x": (Input(net.sizes[0]),)}
     before, counts = "x", {}
+    drawn: set[Tensor] = set()
     for i, (size, activation) in enumerate(zip(net.sizes[1:], net.activations)):
         description[f"t{i}"], description[f"z{i}"] = (Linear(size, bool(net.biases)), before), (activation, f"t{i}")
-        tensors = [net.weights[i], net.biases[i]] if net.biases else [net.weights[i]]
+        tensors = {net.weights[i], *net.biases[i : i + 1]} - drawn  # a shared one counts where it comes first
         counts[f"t{i}"] = sum(tensor.data.size for tensor in tensors)
+        drawn |= tensors
         before = f"z{i}"
     return draw(as_nodes(description), counts)
 

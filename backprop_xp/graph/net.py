@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .. import engines, inputs
+from .. import engines, inputs, scope
 from ..backend import Array, Backend
 from ..initialisers import Draw, as_random, get_initialiser
-from ..losses import Loss, get_loss
+from ..losses import Loss, get_loss, resolved
 from ..model import Model
 from ..tensor import Tensor
 from . import dropout
@@ -38,7 +38,9 @@ class GraphNet(Model):
 
     Attributes:
         nodes: the checked nodes in topological order.
-        tensors: parameters by name, "h.weight", "h.bias"; shared ones are there once.
+        tensors: parameters by name, "h.weight", "h.bias"; those of nodes made with ``share`` are there once. Two names
+            of one shape may also be given the same Tensor.
+        parameters: all of them, each Tensor once.
         signals: a Tensor for each node, of the last call that kept its signals.
         seed, draws: what dropout draws depend on; ``draws`` counts the calls in training.
     """
@@ -83,10 +85,8 @@ class GraphNet(Model):
         self.signals = {node.name: Tensor(None, node.name) for node in self.nodes}
         self._kept: tuple[GraphCall, Values] | None = None
 
-    @property
-    def parameters(self) -> list[Tensor]:
-        """All tensors that are trained, each once."""
-        return list(self.tensors.values())
+    def _places(self) -> list[Tensor]:
+        return [self.tensors[full] for names in self._names.values() for full in names.values()]
 
     def loss_and_grad(
         self,
@@ -133,7 +133,8 @@ class GraphNet(Model):
         """Backpropagate a gradient in the outputs through the signals that the last call kept.
 
         Fills ``.grad`` of parameters and signals as :meth:`loss_and_grad` does; with ``input_grad`` returns the
-        gradient in the input, of several inputs by name.
+        gradient in the input, of several inputs by name. What may have changed since that call, and what must not, is
+        as in :meth:`backprop_xp.Net.backward`.
         """
         if self._kept is None:
             raise RuntimeError("no signals are kept: call net.forward(x, keep_signals=True) before net.backward")
@@ -154,12 +155,16 @@ class GraphNet(Model):
     def plan(self, x: Any) -> engines.Plan:
         """Which engine ``loss_and_grad(x)`` would run on, why, and its estimated flop and bytes."""
         call = self._call(x, None, training=False)
-        call.loss = get_loss(self.loss)
+        call.loss = resolved(get_loss(self.loss), None, (), self.dtype).loss
         return engines.plan(self.engine, call)
 
     def draw(self) -> Drawing:
         """The graph as text, for ``print``, and as SVG, ``.svg``."""
-        counts = {node: sum(self.tensors[full].data.size for full in own.values()) for node, own in self._names.items()}
+        counts, drawn = {}, set[Tensor]()
+        for node, own in self._names.items():
+            tensors = {self.tensors[full] for full in own.values()} - drawn  # a shared one counts where it comes first
+            counts[node] = sum(tensor.data.size for tensor in tensors)
+            drawn |= tensors
         return draw(self.nodes, counts)
 
     def to(self, backend: str | Backend) -> GraphNet:
@@ -168,8 +173,15 @@ class GraphNet(Model):
         self._keep(None, None)
         return self
 
+    def _needs_whole_batch(self) -> str:
+        return scope.of_graph(self.nodes, get_loss(self.loss))
+
     def _call(self, x: Any, keep_signals: bool | None, training: bool) -> GraphCall:
         arrays, single = self._inputs(x)
+        keep = single if keep_signals is None else keep_signals
+        if keep:  # until a backward pass, when the caller's may hold other numbers
+            with self.backend.activate():
+                arrays = {name: array.copy() for name, array in arrays.items()}
         parameters = {
             node: {
                 name: inputs.as_parameter(
@@ -185,7 +197,7 @@ class GraphNet(Model):
             self.draws += 1
         return GraphCall(
             self.backend, self.dtype, self.nodes, self._steps, parameters, arrays, keys, single=single,
-            keep_signals=single if keep_signals is None else keep_signals, threads=self.threads,
+            keep_signals=keep, threads=self.threads,
         )  # fmt: skip
 
     def _inputs(self, x: Any) -> tuple[dict[str, Array], bool]:

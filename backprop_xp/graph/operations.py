@@ -15,7 +15,9 @@ from .. import workspace
 from ..activations import ACTIVATIONS, ALIASES, Activation, activate, backpropagate, get_activation
 from ..backend import Array, column_sums, module_of, owner_of
 from ..messages import unknown
-from ..numbers import real, whole
+from ..numbers import whole
+from ..ranges import Ranged
+from ..scope import needs_whole_batch
 
 Draw = Callable[[tuple[int, int]], Any]
 
@@ -26,6 +28,9 @@ class Operation:
     Attributes:
         arity: how many inputs it takes; None for any number from one on.
         name: what to call it in drawings and messages.
+        scope: "sample" in a subclass whose value and gradients in the inputs are, for each sample, the same whatever
+            others are in the batch, and whose parameters' gradients are sums over the samples. Engines may then give
+            it some of the samples at a time; without it, or with "batch", it always gets all of them.
     """
 
     name: str = ""
@@ -56,6 +61,7 @@ class Input(Operation):
     """An input of the net: (n, features), or (features,) for one sample."""
 
     name = "input"
+    scope = "sample"
     arity = 0
 
     def __init__(self, features: int) -> None:
@@ -75,6 +81,7 @@ class Linear(Operation):
     """
 
     name = "linear"
+    scope = "sample"
 
     def __init__(self, features: int, bias: bool = True, share: str | None = None) -> None:
         self.features, self.bias, self.share = whole("a linear node's features", features, 1), bool(bias), share
@@ -97,6 +104,10 @@ class Activate(Operation):
     def name(self) -> str:  # type: ignore[override]
         return getattr(self.activation, "name", "") or type(self.activation).__name__
 
+    @property
+    def scope(self) -> str:
+        return "batch" if needs_whole_batch(self.activation) else "sample"
+
     def forward(self, *inputs: Array, **parameters: Array) -> Array:
         return activate(self.activation, inputs[0])
 
@@ -108,6 +119,7 @@ class Add(Operation):
     """The sum of its inputs, which are of one width."""
 
     name = "add"
+    scope = "sample"
     arity = None
 
     def width(self, *widths: int) -> int:
@@ -124,6 +136,7 @@ class Multiply(Operation):
     """The product of its inputs, element by element; they are of one width."""
 
     name = "multiply"
+    scope = "sample"
     arity = None
 
     def width(self, *widths: int) -> int:
@@ -141,6 +154,7 @@ class Concatenate(Operation):
     """The features of its inputs side by side."""
 
     name = "concatenate"
+    scope = "sample"
     arity = None
 
     def width(self, *widths: int) -> int:
@@ -165,9 +179,11 @@ class Dropout(Operation):
     """
 
     name = "dropout"
+    p = Ranged("0 <= p <= 1")
+    scope = "sample"
 
     def __init__(self, p: float = 0.5) -> None:
-        self.p = real("a probability of dropout", p, 0, 1)
+        self.p = p
 
     @property
     def factor(self) -> float:
@@ -185,9 +201,11 @@ class LayerNorm(Operation):
     """(z - mean) / sqrt(variance + eps) over the features of a sample, times a gain, plus a bias (Ba et al., 2016)."""
 
     name = "layer_norm"
+    eps = Ranged("0 <= eps < inf")
+    scope = "sample"
 
     def __init__(self, eps: float = 1e-5) -> None:
-        self.eps = real("eps of a layer norm", eps, 0)
+        self.eps = eps
 
     def initial(self, widths: tuple[int, ...], draw: Draw) -> Mapping[str, Any]:
         return {"gain": np.ones(widths[0]), "bias": np.zeros(widths[0])}
@@ -232,6 +250,11 @@ class Residual(Chain):
 #: Built-in operations that a name stands for, and all of them.
 BUILT_IN = {cls.name: cls for cls in (Add, Multiply, Concatenate, Dropout, LayerNorm)}
 OPERATIONS = frozenset([Input, Linear, Activate, *BUILT_IN.values()])
+
+
+def is_built_in(operation: Operation) -> bool:
+    """Whether its class says all there is: false where a subclass or an instance overrides a method."""
+    return type(operation) in OPERATIONS and not {"forward", "backward"} & vars(operation).keys()
 
 
 def as_operation(operation: Any, where: str = "") -> Operation:

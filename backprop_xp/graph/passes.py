@@ -17,7 +17,7 @@ from ..net import forward_pass as chain_forward
 from . import dropout
 from .call import GraphCall
 from .description import Node
-from .operations import Activate, Dropout, Input, Linear
+from .operations import Activate, Dropout, Input, Linear, Operation
 
 IDENTITY = Identity()
 
@@ -54,15 +54,15 @@ def as_steps(nodes: Sequence[Node]) -> tuple[Step, ...]:
         for name in node.inputs:
             uses[name].append(node)
 
-    def only_user(name: str, kind: type) -> Node | None:
+    def only_user(name: str, kind: type[Operation]) -> Node | None:
         users = uses[name]
-        return users[0] if len(users) == 1 and isinstance(users[0].operation, kind) else None
+        return users[0] if len(users) == 1 and _is_plain(users[0].operation, kind) else None
 
     steps, done = [], set()
     for node in nodes:
         if node.name in done or isinstance(node.operation, Input):
             continue
-        if not isinstance(node.operation, Linear):
+        if not _is_plain(node.operation, Linear):
             steps.append(Step(node.inputs, node.name, node))
             continue
         chain: list[tuple[Node, Node | None]] = []
@@ -76,6 +76,13 @@ def as_steps(nodes: Sequence[Node]) -> tuple[Step, ...]:
             linear = only_user(last, Linear)
         steps.append(Step(node.inputs, last, chain=tuple(chain)))
     return tuple(steps)
+
+
+def _is_plain(operation: Operation, kind: type[Operation]) -> bool:
+    """Whether it is of this kind and computes as this does, in a class that may differ in other ways."""
+    cls, overridden = type(operation), {"forward", "backward"} & vars(operation).keys()
+    same = isinstance(operation, kind) and cls.forward is kind.forward and cls.backward is kind.backward
+    return same and not overridden
 
 
 def layers(step: Step, parameters: Mapping[str, Mapping[str, Array]]) -> list[Layer]:

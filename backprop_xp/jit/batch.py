@@ -47,7 +47,7 @@ class _Ready:
         self._pass = Pass([(a[0], a[1] if a[1:] else None, f) for a, f in zip(arrays, net.activations)], loss, loss_key)
         narrow = self._pass.parameters < fused.WIDE_PARAMETERS
         self._most = fused.narrow_from(loss is None) - 1 if narrow else sys.maxsize
-        self._memory = np.empty(0, self._dtype)
+        self._memory, self._room = np.empty(0, self._dtype), workspace.Room(0)
 
     def _fits(self, x: np.ndarray) -> bool:
         if not 0 < len(x) <= self._most or x.dtype != self._dtype or x.shape[1] != self._features:
@@ -59,15 +59,24 @@ class _Ready:
         args.n, args.x, args.x_row, args.x_column = n, x.__array_interface__["data"][0], self._features, 1
         args.threads = threads.count(net.threads) if n * ready.parameters > WORTH_ASKING else 1
         numbers = ready.numbers()
-        if numbers * self._dtype.itemsize > KEPT_BYTES:
+        if numbers > self._memory.size and not self._grow(numbers):
             with recycled():
                 ready.use(workspace.empty((numbers,), self._dtype))
                 return ready.run()
-        if numbers > self._memory.size:
-            self._room = workspace.Room(numbers * self._dtype.itemsize)
-            self._memory = np.empty(numbers, self._dtype)
         ready.use(self._memory)
         return ready.run()
+
+    def _grow(self, numbers: int) -> bool:
+        """Keep memory for so many numbers from now on; whether it is little enough, and there is room for it."""
+        size = numbers * self._dtype.itemsize
+        if size > KEPT_BYTES:
+            return False
+        try:
+            self._room = workspace.Room(size)
+        except MemoryError:
+            return False
+        self._memory = np.empty(numbers, self._dtype)
+        return True
 
 
 class Batch(_Ready):
@@ -78,9 +87,10 @@ class Batch(_Ready):
         self._wanted = target == "none" if not net.loss.needs_target else target != "none"
         if not self._wanted:
             return
-        key: Any = type(net.loss)
-        if key is SoftmaxCrossEntropy:
+        if type(net.loss) is SoftmaxCrossEntropy:
             key = "classes" if target == "classes" else "probabilities"
+        else:
+            key = net.loss.kernel
         super().__init__(net, tensors, net.loss, key)
         args = self._pass.args
         args.y_row, args.y_column = (1 if target == "classes" else self._outputs), 1
@@ -153,5 +163,5 @@ class Outputs(_Ready):
 
 def _drop_signals(net: Net) -> None:
     """Forget the signals that an earlier call kept."""
-    if net._kept_x is not None or net.linear_outputs[0].data is not None:
+    if net._kept is not None or net.linear_outputs[0].data is not None:
         net._keep(None, None)

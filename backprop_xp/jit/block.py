@@ -11,6 +11,7 @@ from typing import Any
 from ..activations import Identity
 from ..backend import cupy
 from ..kernels import source as kernel_source
+from ..losses import KernelLoss
 from . import cuda, fused
 from .fused_cuda import WRITTEN_OUT
 
@@ -130,7 +131,9 @@ def source(shape: fused.Shape, activations: Sequence[Any], tiling: Tiling) -> st
     the place of the last.
     """
     constants = asdict(tiling) | {"shared": _shared_numbers(shape, tiling), "packed": packed(shape)}
-    scalars = sum(len(f.parameters) for f in activations) + len(getattr(shape.loss, "params", ()))
+    scalars = sum(len(f.parameters) for f in activations) + (
+        shape.loss.parameters(shape.sizes[-1]) if isinstance(shape.loss, KernelLoss) else 0
+    )
     arrays = [f"{kind}{i}" for i in range(len(activations)) for kind in ("w", "b")[: 1 + shape.bias]]
     table = [f"w{i}, {f'b{i}' if shape.bias else 'nullptr'}" for i in range(len(activations))]
     names, values = [field.split()[-1] for field in FIELDS], [f"s{k}" for k in range(scalars)]

@@ -20,6 +20,7 @@ from ..backend import module_of
 from ..formulas import Formula, emit
 from ..formulas.device import NUMBERS, launch, raw_kernel
 from ..kernels import source as kernel_source
+from ..losses import KernelLoss
 
 THREADS, SECOND_THREADS = 256, 1024  # layer_threads and second_threads of kernels/layer.h
 SOFTMAX_ROWS = 256  # samples of a block, at most, where a loss needs whole rows: softmax_rows of kernels/layer.h
@@ -79,7 +80,7 @@ def fused_loss(
     if y is None and loss.needs_target:
         raise ValueError(f"the loss {loss.name} needs a target")
     product = _ready(product, product)
-    softmax = not hasattr(loss, "kernel_formula")
+    softmax = not hasattr(loss, "kernel")
     grid = _Grid(product, softmax)
     t = product if keep and bias is None else cupy.empty_like(product) if keep else None
     z, grad_z = (cupy.empty_like(product) if keep else None for _ in range(2))
@@ -169,7 +170,7 @@ def _second_pass(sums: Sequence[tuple[Any, Any, float]]) -> None:
 
 def _launch(kind: str, activation: Any, loss: Any, grid: _Grid, arrays: Sequence[Any]) -> None:
     dtype = arrays[0].dtype
-    kind_of_loss: Any = loss if isinstance(loss, (str, NoneType)) else type(loss)
+    kind_of_loss: Any = loss if isinstance(loss, (str, NoneType)) else loss.kernel
     kernel = _kernel(module_of(arrays[0]), kind, activation.formula, kind_of_loss, dtype.name)
     shape = (np.int64(grid.n), np.int64(grid.rows), np.int32(grid.width), np.int32(grid.span))
     parameters = (*activation.parameters, *getattr(loss, "parameters", ()))
@@ -201,14 +202,13 @@ def _is_an_input(activation: Any, output: str) -> bool:
 def entry(kind: str, activation: Formula, loss: Any, dtype: str, name: str) -> str:
     """CUDA source of one kernel, without kernels/layer.h.
 
-    ``loss`` is a formula loss's class, "classes" or "probabilities" for softmax cross-entropy, None for other kinds.
+    ``loss`` is what :func:`backprop_xp.losses.kernel_of` says, of scalar parameters; None for other kinds.
     """
     number = NUMBERS[dtype]
     code = [emit.struct(activation, f"{name}_f", ("t",))]
     structs, lists = [f"{name}_f"], {"p": len(activation.parameters)}
-    if isinstance(loss, type):
-        formula_loss: Any = loss()
-        formula, target = formula_loss.kernel_formula, formula_loss.needs_target
+    if isinstance(loss, KernelLoss):
+        formula, target = loss.formula, loss.needs_target
         code.append(emit.struct(formula, f"{name}_l", ("z", "y") if target else ("z",), target))
         structs.append(f"bpx::SumLoss<{name}_l>")
         lists["q"] = len(formula.parameters)

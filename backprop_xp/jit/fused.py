@@ -9,6 +9,7 @@ from typing import Any
 from ..activations import ACTIVATIONS, Identity
 from ..formulas import emit
 from ..kernels import source as kernel_source
+from ..losses import KernelLoss
 from . import cache as kernel_cache
 from . import structs
 from .elementwise import NUMBERS
@@ -34,7 +35,7 @@ class Shape:
 
     Attributes:
         activations: a formula's text a layer.
-        loss: a formula loss's class, "classes" or "probabilities" for softmax cross-entropy, None for forward only.
+        loss: what :func:`backprop_xp.losses.kernel_of` says, None for forward only.
         factors: whether gradients are multiplied by sample weights or a scale.
     """
 
@@ -156,9 +157,8 @@ def activation_source(activations: Sequence[Any], written_out: Mapping[Any, str]
 
 def loss_source(loss: Any) -> tuple[str, list[str]]:
     """The C++ type of ``Shape.loss``, and the structs it needs."""
-    if not isinstance(loss, type):
+    if not isinstance(loss, KernelLoss):
         return f"bpx::SoftmaxCrossEntropy<{str(loss == 'classes').lower()}>", []
-    formula_loss: Any = loss()
-    variables = ("z", "y") if formula_loss.needs_target else ("z",)
-    struct = emit.struct(formula_loss.kernel_formula, "LossFormula", variables, formula_loss.needs_target)
+    variables = ("z", "y") if loss.needs_target else ("z",)
+    struct = emit.struct(loss.formula, "LossFormula", variables, loss.needs_target, loss.per_output)
     return "bpx::ElementwiseLoss<LossFormula>", [struct]

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..activations import ACTIVATIONS
 from ..kernels import source as kernel_source
+from ..losses import KernelLoss
 from .elementwise import NUMBERS
 from .fused import Shape, declarations
 
@@ -45,8 +46,8 @@ def source(shape: Shape, activations: Sequence[Any], variant: str = VARIANTS[0],
     """
     sizes = _counts(shape)
     scalars = sum(len(f.parameters) for f in activations)
-    if isinstance(shape.loss, type):
-        scalars += len(shape.loss().parameters)
+    if isinstance(shape.loss, KernelLoss):
+        scalars += shape.loss.parameters(shape.sizes[-1])
     output = ["S* output"] if shape.loss is None else []
     pointers = [f"const S* __restrict__ w{k}" for k in range(len(sizes))]
     arguments = ", ".join([*BATCH, *output, *pointers, *(f"S s{k}" for k in range(scalars))])

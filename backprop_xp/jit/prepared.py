@@ -2,6 +2,7 @@
 
 Checks that cost a microsecond each are made once; what a user may change between calls (arrays, activations,
 parameters of activations) is compared with what it was when they were made, by identity where that suffices.
+Parameters that may change without becoming another object make every call one with all checks.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..losses import SoftmaxCrossEntropy
+from ..losses import SoftmaxCrossEntropy, compiles
+from ..watched import Watched
 from . import batch, compiler, single
 from .compiler import CompileError
 
 if TYPE_CHECKING:
     from ..net import Net
+
+#: Types of attributes that change only by becoming another object.
+FIXED = (float, int, bool, str, tuple, type(None), np.float64, np.float32, np.int64, np.int32)
 
 
 class Prepared:
@@ -23,10 +28,15 @@ class Prepared:
 
     def __init__(self, net: Net) -> None:
         self._tensors = [(tensor, tensor.data) for tensor in (*net.weights, *net.biases)]
+        self._places = [tensor for tensor, _ in self._tensors]
+        watched = [(tensor, Watched(data)) for tensor, data in self._tensors]
+        self._arrays = [(tensor, w.array, w.shape, w.head, w.raw) for tensor, w in watched]
         self._functions = [(f, dict(vars(f))) for f in (*net.activations, net.loss)]
         self._lists = (net.weights, net.biases, net.activations, net.reduction)
-        self._signals = [*net.linear_outputs, *net.nonlinear_outputs]
-        self._refused = [single.refuses(net), ""]  # one sample, batches
+        self._linear, self._nonlinear = [*net.linear_outputs], [*net.nonlinear_outputs]
+        of_loss = refuses_loss(net)
+        #: One sample, the loss of batches, outputs of batches.
+        self._refused = [of_loss or single.refuses(net), of_loss, ""]
         self._single: single.Single | None = None
         self._batch: dict[str, batch.Batch] = {}
         self._forward: batch.Outputs | None = None
@@ -36,21 +46,21 @@ class Prepared:
         weights, biases, activations, reduction = self._lists
         if net.weights is not weights or net.biases is not biases or net.reduction != reduction:
             return False
-        if len(activations) + 1 != len(self._functions) or len(weights) + len(biases) != len(self._tensors):
+        if len(activations) + 1 != len(self._functions) or [*weights, *biases] != self._places:
             return False
-        if [*net.linear_outputs, *net.nonlinear_outputs] != self._signals:
+        if net.linear_outputs != self._linear or net.nonlinear_outputs != self._nonlinear:
             return False
-        for tensor, (known, data) in zip((*weights, *biases), self._tensors):
-            if tensor is not known or tensor._data is not data:
+        for tensor, data, shape, head, known_head in self._arrays:
+            if tensor._data is not data or data.shape != shape or head.raw != known_head:
                 return False
-        return all(
-            f is known and f.__dict__ == state
-            for f, (known, state) in zip((*net.activations, net.loss), self._functions)
-        )
+        for f, (known, state) in zip((*net.activations, net.loss), self._functions):
+            if f is not known or f.__dict__ != state:
+                return False
+        return True
 
-    def give_up(self, error: Exception, ndim: int) -> None:
-        """Don't try again what failed for one sample or for batches: the engine that runs instead says so once."""
-        self._refused[ndim - 1] = str(error)
+    def give_up(self, error: Exception, kind: int) -> None:
+        """Don't try again what failed for a kind of call: the engine that runs instead says so once."""
+        self._refused[kind] = str(error)
 
     def for_sample(self, net: Net, x: np.ndarray, y: Any, keep_signals: bool | None) -> single.Single | None:
         """The call for one sample, None where there is none for it."""
@@ -71,8 +81,8 @@ class Prepared:
         return call if call.takes(x, y) else None
 
     def for_outputs(self, net: Net, x: np.ndarray) -> batch.Outputs | None:
-        """The call for the outputs of a batch, None where there is none for it."""
-        if self._refused[1]:
+        """The call for the outputs of a small batch, None where there is none for it."""
+        if self._refused[2]:
             return None
         if self._forward is None:
             self._forward = batch.Outputs(net, self._tensors)
@@ -89,7 +99,7 @@ def find(net: Net, x: Any, y: Any, keep_signals: bool | None) -> single.Single |
             return prepared.for_sample(net, x, y, keep_signals)
         return prepared.for_batch(net, x, y, keep_signals) if x.ndim == 2 else None
     except (CompileError, MemoryError) as error:
-        prepared.give_up(error, x.ndim)
+        prepared.give_up(error, x.ndim - 1)
         return None
 
 
@@ -101,7 +111,7 @@ def find_forward(net: Net, x: Any, keep_signals: bool | None) -> batch.Outputs |
     try:
         return prepared.for_outputs(net, x)
     except (CompileError, MemoryError) as error:
-        prepared.give_up(error, x.ndim)
+        prepared.give_up(error, 2)
         return None
 
 
@@ -116,26 +126,34 @@ def _prepared(net: Net, x: Any) -> Prepared | None:
     return prepared
 
 
+def refuses_loss(net: Net) -> str:
+    """Why the loss needs more than its outputs and targets, or a check; "" if it doesn't."""
+    if getattr(net.loss, "outputs", None) not in (None, net.sizes[-1]):
+        return "the loss has parameters for another number of outputs"
+    return "the loss changes its targets" if isinstance(net.loss, SoftmaxCrossEntropy) and net.loss.settings else ""
+
+
 def refuses(net: Net) -> str:
     """Why nothing can be prepared for this net, "" if it can."""
     if net.backend.on_gpu:
         return "it runs on the CPU"
     functions = (*net.activations, net.loss)
     formulas = [getattr(f, "is_formula", False) for f in net.activations]
-    formulas.append(getattr(net.loss, "is_formula", False) or type(net.loss) is SoftmaxCrossEntropy)
-    if not all(formulas):
+    if not all(formulas) or not compiles(net.loss):
         return "an activation or the loss is no formula"
-    if any(isinstance(value, np.ndarray) for f in functions for value in vars(f).values()):
-        return "a parameter of an activation or of the loss is an array, which may change in place"
+    if any(type(value) not in FIXED for f in functions for value in vars(f).values()):
+        return "a parameter of an activation or of the loss is no plain number, and may change in place"
     if net.reduction not in ("sum", "mean"):
         return "the reduction is unknown"
     if len(net.weights) != len(net.sizes) - 1 or len(net.biases) not in (0, len(net.weights)):
         return "a layer lacks its parameters, or has too many"
+    if len(net.parameters) != len(net.weights) + len(net.biases):
+        return "layers share a Tensor"
     shapes = [*zip(net.sizes[1:], net.sizes), *((n,) for n in net.sizes[1:])]
     for tensor, shape in zip((*net.weights, *net.biases), shapes):
         data = tensor.data
         if type(data) is not np.ndarray or data.dtype != net.dtype or data.shape != shape:
             return "a parameter is no array of its layer's shape and the net's dtype"
-        if not data.flags.c_contiguous:
-            return "a parameter is not contiguous"
+        if not (data.flags.c_contiguous and data.flags.aligned):
+            return "a parameter is not contiguous, or lies at an odd address"
     return compiler.missing()

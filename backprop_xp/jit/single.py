@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import forks, workspace
+from ..engines.call import Layer
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from ..tensor import Tensor
@@ -26,7 +27,6 @@ class Single:
 
     def __init__(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]]) -> None:
         self._lock = forks.lock()
-        self._x = np.empty(net.sizes[0], net.dtype)
         self._layout(net, tensors)
         self._room = workspace.Room(self._out.nbytes)
         text = source(net)
@@ -42,6 +42,8 @@ class Single:
             scale = 1.0 / net.sizes[-1]
         self._scale = np.array([scale], net.dtype)
         self._held = (pointers, arrays)
+        biases = arrays[len(net.weights) :] or [None] * len(net.weights)  # type: ignore[list-item]
+        self._layers = [Layer(*layer) for layer in zip(arrays, biases, net.activations)]
         self._args = (
             self._x.ctypes.data,
             None if self._y is None else self._y.ctypes.data,
@@ -69,7 +71,7 @@ class Single:
             buffer = self._out.copy()  # what was handed out is never overwritten
         for tensor, later in zip(self._filled, self._specs):
             tensor._later = (buffer, *later)
-        net._kept_x = x
+        net._kept = (self._layers, buffer[self._x_at])
         return buffer[0]
 
     def _layout(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]]) -> None:
@@ -87,7 +89,9 @@ class Single:
             self._filled.append(tensor)
             self._specs.append((None, slice(at, at + data.size), data.shape))
             at += data.size
-        self._out = np.empty(at, net.dtype)
+        self._x_at = slice(at, at + net.sizes[0])  # x is copied with the results: a backward pass may need it
+        self._out = np.empty(self._x_at.stop, net.dtype)
+        self._x = self._out[self._x_at]
 
 
 def refuses(net: Net) -> str:
@@ -134,7 +138,7 @@ def source(net: Net) -> str:
     )
 
     structs = [emit.struct(f.formula, f"F{i}", ("t",)) for i, f in enumerate(net.activations)]
-    structs.append(emit.struct(net.loss.kernel_formula, "L", ("z", "y")))
+    structs.append(emit.struct(net.loss.kernel.formula, "L", ("z", "y"), per_output=net.loss.kernel.per_output))
     entry = (
         f"BPX_ENTRY void single(const {number}* x, const {number}* y, const {number}* const* parameters,\n"
         f"                      const {number}* numbers, const {number}* scale, {number}* out) {{"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from .. import inputs
-from ..losses import get_loss
+from ..losses import get_loss, resolved
+from ..model import Model
 from ..numbers import flag, is_number, whole
 from .batches import Rows, as_batches
 from .checkpoints import Folder
@@ -24,7 +26,7 @@ from .options import known_options
 from .progress import Progress
 from .resume import Saver
 
-AT_ONCE = 4096  # samples that a loss without gradients is computed of
+AT_ONCE = 4096  # samples that a loss without gradients is computed of, unless something needs all of them
 
 
 @known_options
@@ -212,14 +214,16 @@ def _as_stopping(early_stopping: Any) -> EarlyStopping | None:
 
 
 def _average_loss(net: Any, rows: Rows) -> float:
-    loss, total = get_loss(net.loss), 0.0
+    loss, total, counted = get_loss(net.loss), 0.0, 0.0
     for batch in rows.epoch(0, 0):
         z = net.forward(batch.x)
         with net.backend.activate():
             target = inputs.as_target(batch.y, loss, z.shape, net.backend, net.dtype)
             value = loss(z) if target is None else loss(z, target)
             total += float(value) / _divisor(net, loss, z)
-    return total / rows.samples
+            counts = resolved(loss, target, z.shape, net.dtype).counts
+            counted += len(z) if counts is None else float(counts.sum())
+    return total / counted if counted else 0.0
 
 
 def _divisor(net: Any, loss: Any, z: Any) -> int:
@@ -231,4 +235,5 @@ def _held_out(net: Any, validation: Any) -> Rows:
     if not isinstance(validation, (tuple, list)) or not 1 <= len(validation) <= 2:
         raise ValueError("validation must be (x, y), or (x,) where the loss takes no target")
     x, y = (*validation, None)[:2]
-    return Rows(net, x, y, None, AT_ONCE, shuffle=False)
+    whole = isinstance(net, Model) and net._needs_whole_batch()
+    return Rows(net, x, y, None, sys.maxsize if whole else AT_ONCE, shuffle=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,10 +37,12 @@ class Flat:
                     f"all parameters must be float32 or all float64, on one device; {_name(tensor)} holds "
                     f"{array.dtype} of {owner_of(array)}, and the first {self.dtype} of {owner_of(arrays[0])}"
                 )
+        self._refuse_overlap(arrays)
         self.matrices = sum(array.size for array in arrays if array.ndim >= 2)
         with self.device:
             self.data = self._xp.concatenate(arrays, axis=None)
             self.grad = self._xp.zeros_like(self.data)
+        self._shapes = [array.shape for array in arrays]
         self.views = self.split(self.data)
         for tensor, view in zip(self.tensors, self.views):
             tensor.data = view
@@ -52,8 +55,8 @@ class Flat:
     def split(self, flat: Array) -> list[Array]:
         """Views into such an array with the tensors' shapes."""
         views, at = [], 0
-        for tensor in self.tensors:
-            shape, size = tensor.data.shape, tensor.data.size
+        for shape in self._shapes:
+            size = math.prod(shape)
             views.append(flat[at : at + size].reshape(shape))
             at += size
         return views
@@ -73,16 +76,31 @@ class Flat:
 
     def adopt(self) -> None:
         """Take over the arrays that were put into tensors since."""
-        for tensor, view in zip(self.tensors, self.views):
+        for tensor, view, shape in zip(self.tensors, self.views, self._shapes):
             data = tensor.data
-            if data is not view:
-                if owner_of(data) != owner_of(view) or np.shape(data) != view.shape:
-                    raise ValueError(
-                        f"{_name(tensor)} was {view.dtype}{list(view.shape)} of {owner_of(view)} at the optimiser's "
-                        f"first step and is now {list(np.shape(data))} of {owner_of(data)}: make a new optimiser"
-                    )
-                view[...] = data
-                tensor.data = view
+            if data is view and data.shape == shape and data.dtype == self.dtype:
+                continue
+            if data is view or owner_of(data) != owner_of(view) or np.shape(data) != shape:
+                now = f"{getattr(data, 'dtype', '')}{list(np.shape(data))} of {owner_of(data)}"
+                raise ValueError(
+                    f"{_name(tensor)} was {self.dtype}{list(shape)} of {owner_of(view)} at the optimiser's first step "
+                    f"and is now {now}: make a new optimiser"
+                )
+            for other, memory in zip(self.tensors, self.views):
+                if other is not tensor and self._xp.may_share_memory(data, memory):
+                    raise _overlap(other, tensor)
+            view[...] = data
+            tensor.data = view
+
+    def _refuse_overlap(self, arrays: list[Array]) -> None:
+        """Two tensors over the same memory would be trained apart, each in memory of its own."""
+        reached, last = 0, 0
+        for i in sorted(range(len(arrays)), key=lambda i: _span(arrays[i])):
+            start, end = _span(arrays[i])
+            if start < reached and self._xp.shares_memory(arrays[last], arrays[i]):
+                raise _overlap(*(self.tensors[k] for k in sorted((last, i))))
+            if end > reached:
+                reached, last = end, i
 
     def restore(self, content: Array) -> None:
         """Put these numbers into all tensors, whatever arrays they hold now."""
@@ -103,6 +121,20 @@ class Flat:
 
 def _same(a: object, b: object) -> bool:
     return a is b
+
+
+def _overlap(a: Tensor, b: Tensor) -> ValueError:
+    return ValueError(
+        f"{_name(a)} and {_name(b)} are two tensors over the same memory: put one Tensor into both places, or copy the "
+        "array"
+    )
+
+
+def _span(array: Array) -> tuple[int, int]:
+    """The addresses between which an array's numbers lie."""
+    start = array.data.ptr if owner_of(array) == "cupy" else array.__array_interface__["data"][0]
+    steps = [(n - 1) * stride for n, stride in zip(array.shape, array.strides)]
+    return start + sum(s for s in steps if s < 0), start + sum(s for s in steps if s > 0) + array.itemsize
 
 
 def _name(tensor: Tensor) -> str:

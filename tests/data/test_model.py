@@ -94,7 +94,7 @@ def test_a_recipe_without_a_seed_draws_one():
 
 def test_mistakes():
     for options, message in (
-        ({"ignore": ("colr",)}, "no column 'colr'; it has size, colour"),
+        ({"ignore": ("colr",)}, "no column 'colr'; it has 'size', 'colour'"),
         ({"categories": ("colr",)}, "no column 'colr'"),
         ({"validation": 1.0}, "must be a number between 0 and 1, got 1.0"),
         ({"validation": 0.001, "task": "regression"}, "58 rows are too few to hold 0% out"),
@@ -129,6 +129,8 @@ def rewritten(path, change):
         (lambda d: d["extra"].update(target=[]), "'target' of its description must be of type dict"),
         (lambda d: d["extra"]["target"].update(labels=["a", "b", "c"]), "its target takes 3"),
         (lambda d: d["extra"]["table"][0].update(mean=10**400), "too large"),
+        (lambda d: d["extra"].update(missing="?"), "'missing' of its description must be of type list"),
+        (lambda d: d["extra"].update(missing=[1]), "'missing' of its description must be different texts"),
     ],
 )
 def test_a_hostile_model(change, message, tmp_path):
@@ -140,6 +142,21 @@ def test_a_hostile_model(change, message, tmp_path):
     with pytest.raises(ModelFileError, match=message) as caught:
         Model.load(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_model_of_an_older_version(tmp_path):
+    trained = train(table(), "price", SMALL)
+    trained.model.save(tmp_path / "model")
+
+    def older(description):
+        extra = description["extra"]
+        for part in (extra["target"], *extra["table"]):
+            part.pop("notation", None)
+        del extra["missing"]
+
+    rewritten(tmp_path / "model", older)
+    outputs = Model.load(tmp_path / "model", backend="numpy").outputs(trained.held_out)
+    np.testing.assert_array_equal(outputs, trained.outputs)
 
 
 def test_a_net_alone_is_no_model(tmp_path):

@@ -46,7 +46,7 @@ def test_classes():
     np.testing.assert_allclose(answers["probability"], [1 / (1 + np.exp(-2)), 1, 1 / (1 + np.exp(-1))])
     assert classes.score(outputs, truth) == pytest.approx(2 / 3)
     assert classes.describe_score(outputs, truth) == "accuracy 0.6667 on 3 rows"
-    with pytest.raises(DataError, match="row 1, column 'y': 'c' was not seen in training; known are a, b"):
+    with pytest.raises(DataError, match="row 1, column 'y': 'c' was not seen in training; known are 'a', 'b'"):
         classes.encode(pandas.Series(["a", "c"]))
 
 

@@ -21,7 +21,7 @@ SHARED = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 
 def shape(sizes, names, loss, dtype="float32", *, bias=True, factors=True, input_grad=True):
     activations = [ACTIVATIONS[name]() for name in names]
-    loss = LOSSES.get(loss, loss)
+    loss = LOSSES[loss]().kernel if loss in LOSSES else loss
     texts = tuple(f.text for f in activations)
     return Shape(sizes, bias, dtype, texts, loss, factors, input_grad), activations
 

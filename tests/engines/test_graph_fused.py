@@ -145,6 +145,8 @@ def test_a_graph_that_is_a_chain_is_run_as_the_net_that_it_is():
 
 
 class Doubled(Operation):
+    scope = "sample"
+
     def forward(self, x):
         return 2 * x
 

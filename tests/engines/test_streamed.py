@@ -17,6 +17,8 @@ NET = ((5, 4, 3), ("tanh", "sigmoid"))
 class Cube(Activation):
     """In plain array code, so that only the layered engine runs it."""
 
+    scope = "sample"
+
     def __call__(self, x):
         return x**3
 
@@ -146,6 +148,22 @@ def test_a_batch_that_does_not_fit_is_computed_in_pieces_with_one_warning(limite
     assert len(caught) == 1
     for a, b in zip(expected, (loss.get(), *(w.grad.get() for w in net.weights))):
         np.testing.assert_allclose(b, a, rtol=1e-12)
+
+
+def test_a_batch_that_does_not_fit_and_is_needed_whole(limited):
+    class Centred(Activation):
+        def __call__(self, x):
+            return x - x.mean(axis=0)
+
+        def grad(self, x):
+            return x * 0 + 1
+
+    net = Net((5, 8, 4), (Centred(), "tanh"), rng=0, backend="cupy")
+    net.loss_and_grad(np.ones((40, 5)))
+    limited(800 << 10)
+    message = "no memory for this batch, and the activation Centred of layer 0 needs the whole batch .*: Out of memory"
+    with pytest.raises(MemoryError, match=message):
+        net.loss_and_grad(np.ones((4000, 5)))
 
 
 @pytest.mark.parametrize("on_device", [True, False])

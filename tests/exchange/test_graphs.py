@@ -139,7 +139,7 @@ HOSTILE = [
     (lambda d, a: node(d, "h")["operation"].update(features=-1), "must be an integer from 1 on"),
     (lambda d, a: node(d, "h")["operation"].update(name="eval"), "unknown operation 'eval'"),
     (lambda d, a: node(d, "y")["operation"].update(name="add"), "is not part of the net"),
-    (lambda d, a: node(d, "drop")["operation"].update(p=2), "probability of dropout"),
+    (lambda d, a: node(d, "drop")["operation"].update(p=2), "Dropout needs 0 <= p <= 1, got p=2.0"),
     (lambda d, a: node(d, "elu")["operation"].update(activation=None), "its activation must be a JSON object"),
     (lambda d, a: node(d, "k")["operation"].update(share="plain"), "can't share the weights"),
     (lambda d, a: d.update(seed="1"), "'seed' of its description must be of type int"),

@@ -46,7 +46,7 @@ def library(tmp_path_factory):
         )
     for name, loss in LOSSES.items():
         if issubclass(loss, ElementwiseLoss):
-            text.append(emit.struct(loss().kernel_formula, f"loss_{name}", ("z", "y"), loss.needs_target))
+            text.append(emit.struct(loss().kernel.formula, f"loss_{name}", ("z", "y"), loss.needs_target))
             text.append(
                 f'extern "C" void run_{name}(double z, double y, const double* p, double* out) {{\n'
                 f"  out[0] = loss_{name}::value(z, y, p); out[1] = loss_{name}::grad(z, y, p);\n"
@@ -109,7 +109,7 @@ def test_shared_parts_are_printed_once():
     text = emit.struct(formula, "F", ("t",))
     both = text.partition("static void both")[2]
     assert both.count("bpx::exp(") == 1
-    assert "static constexpr int params = 1;" in text
+    assert "static constexpr int params = 1, stride = 0;" in text
 
 
 def test_numbers_are_printed_in_full():

@@ -23,7 +23,11 @@ def all_kernels(dtype):
         for name, cls in ACTIVATIONS.items()
         for kind in ("forward", "backward")
     ]
-    losses = [*(cls for cls in LOSSES.values() if issubclass(cls, ElementwiseLoss)), "classes", "probabilities"]
+    losses = [
+        *(cls().kernel for cls in LOSSES.values() if issubclass(cls, ElementwiseLoss)),
+        "classes",
+        "probabilities",
+    ]
     entries += [
         device_layers.entry("loss", ACTIVATIONS[name]().formula, loss, dtype, f"loss{k}_{name}")
         for k, (loss, name) in enumerate(zip(losses, itertools.cycle(["identity", "gelu", "leaky_relu"])))

@@ -13,7 +13,7 @@ DEFAULT = (80, 90, 100)
 
 def source(sizes, names, loss, dtype="float32", *, variant="ReadingAhead", dense=True, **options):
     activations = [get_activation(name) for name in names]
-    kind = loss if loss in ("classes", "probabilities", None) else type(get_loss(loss))
+    kind = loss if loss in ("classes", "probabilities", None) else get_loss(loss).kernel
     texts = tuple(f.text for f in activations)
     shape = fused.Shape(sizes, options.pop("bias", False), dtype, texts, kind, **options)
     return fused_cuda.source(shape, activations, variant, dense)

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from backprop_xp import ACTIVATIONS, LOSSES, Net, Tanh
+from backprop_xp import ACTIVATIONS, LOSSES, Elementwise, Net, Tanh
 from backprop_xp.jit import compiler, prepared
 
 pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
@@ -215,3 +215,112 @@ def test_a_subclass_runs_its_own_code():
     for net in nets:
         net.loss_and_grad(np.ones((4, 3)))
     np.testing.assert_allclose(nets[0].weights[0].grad, 2 * nets[1].weights[0].grad, rtol=1e-14)
+
+
+class Number:
+    """Anything that float() takes, and that may change without becoming another object."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __float__(self):
+        return self.value
+
+
+def torch_number(value):
+    return pytest.importorskip("torch").tensor(value, dtype=pytest.importorskip("torch").float64)
+
+
+MUTABLE = {
+    "0-d array": (np.array, lambda box, value: box.__setitem__((), value)),
+    "array of one": (lambda value: np.array([value])[0:1].reshape(()), lambda box, value: box.fill(value)),
+    "user's": (Number, lambda box, value: setattr(box, "value", value)),
+    "torch": (torch_number, lambda box, value: box.fill_(value)),
+}
+
+
+@pytest.mark.parametrize("shape", [(), (5,)], ids=["sample", "batch"])
+@pytest.mark.parametrize("box, change", MUTABLE.values(), ids=MUTABLE)
+@pytest.mark.parametrize("of", ["activation", "formula", "loss"])
+def test_parameters_that_change_in_place_are_seen(of, box, change, shape):
+    bump = Elementwise("bump", value="exp(-width * t ** 2)", params={"width": 0.5})
+    nets = [
+        Net((3, 4, 2), ("leaky_relu", bump), "huber", rng=3, backend="numpy", engine=e) for e in ("auto", "layered")
+    ]
+    x, y = np.random.default_rng(0).normal(size=(2, *shape, 3))
+    owner, name = {
+        "activation": (nets[0].activations[0], "negative_slope"),
+        "formula": (bump, "width"),
+        "loss": (nets[0].loss, "delta"),
+    }[of]
+    setattr(owner, name, held := box(0.5))
+    nets[1].activations, nets[1].loss = nets[0].activations, nets[0].loss
+    for value in (0.5, 0.01, 0.7):
+        change(held, value)
+        losses = [net.loss_and_grad(x, y[..., :2]) for net in nets]
+        np.testing.assert_allclose(losses[0], losses[1], rtol=1e-13)
+        np.testing.assert_allclose(nets[0].forward(x), nets[1].forward(x), rtol=1e-13)
+        for a, b in zip(nets[0].parameters, nets[1].parameters):
+            np.testing.assert_allclose(a.grad, b.grad, rtol=1e-12, atol=1e-14)
+
+
+def resized(data):
+    data.resize((data.shape[0] + 4, *data.shape[1:]), refcheck=False)
+
+
+def resized_and_back(data):
+    rows = len(data)
+    data.resize((rows * 5000, *data.shape[1:]), refcheck=False)
+    data.resize((rows, *data.shape[1:]), refcheck=False)
+    data[...] = 2.0
+
+
+def reshaped(data):
+    data.shape = data.shape[::-1] if data.ndim == 2 else (1, *data.shape)
+
+
+def flattened(data):
+    data.shape = (data.size,)
+
+
+def retyped(data):
+    data.dtype = np.int64
+
+
+def reordered(data):
+    data.dtype = data.dtype.newbyteorder()
+
+
+def narrowed(data):
+    data.dtype = np.float32
+
+
+IN_PLACE = [resized, resized_and_back, reshaped, flattened, retyped, reordered, narrowed]
+
+
+@pytest.mark.parametrize("call", ["sample", "batch", "outputs"])
+@pytest.mark.parametrize("what", ["weights", "biases"])
+@pytest.mark.parametrize("change", IN_PLACE, ids=lambda change: change.__name__)
+def test_an_array_that_becomes_another_in_place_is_noticed(change, what, call):
+    if change is flattened and what == "biases":
+        pytest.skip("a bias is flat")
+    x = np.random.default_rng(0).normal(size=3 if call == "sample" else (5, 3))
+
+    def run(engine):
+        net = Net((3, 4, 2), ("tanh", "tanh"), bias=True, rng=3, backend="numpy", engine=engine)
+        for b in net.biases:
+            b.data = np.linspace(0, 1, b.data.size).copy()
+        step = net.forward if call == "outputs" else net.loss_and_grad
+        step(x)
+        for tensor in getattr(net, what):
+            change(tensor.data)
+        try:
+            return np.asarray(step(x))
+        except ValueError as error:
+            return str(error)
+
+    got, expected = run("auto"), run("layered")
+    if isinstance(expected, str):
+        assert got == expected and "must have shape" in expected
+    else:
+        np.testing.assert_allclose(got, expected, rtol=1e-12)

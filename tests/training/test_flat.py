@@ -93,5 +93,36 @@ class TestMessages:
         (p,) = tensors((2,))
         flat = Flat([p])
         p.data = np.zeros(3)
-        with pytest.raises(ValueError, match=r"p0 was float64\[2\] of numpy .* is now \[3\] of numpy: make a new opt"):
+        with pytest.raises(
+            ValueError, match=r"p0 was float64\[2\] of numpy .* is now float64\[3\] of numpy: make a new opt"
+        ):
+            flat.adopt()
+
+    @pytest.mark.parametrize("change", ["shape", "dtype"])
+    def test_parameters_that_become_another_shape_or_dtype_in_place(self, change):
+        (p,) = tensors((2, 3))
+        flat = Flat([p])
+        setattr(p.data, change, {"shape": (3, 2), "dtype": np.int64}[change])
+        with pytest.raises(ValueError, match=r"p0 was float64\[2, 3\] of numpy .*: make a new optimiser"):
+            flat.adopt()
+
+    @pytest.mark.parametrize("part", [slice(None), slice(None, None, -1), slice(1, None), slice(0, 1)])
+    def test_tensors_over_the_same_memory(self, part):
+        a, b = tensors((4,), (3,))
+        with pytest.raises(ValueError, match="p1 and a parameter are two tensors over the same memory: put one Tensor"):
+            Flat([a, b, Tensor(b.data[part])])
+
+    def test_neighbours_are_not_the_same_memory(self):
+        whole = np.zeros((4, 6))
+        parts = [whole[:, ::2], whole[:, 1::2]]
+        assert Flat([Tensor(part) for part in parts]).data.size == 24
+
+    def test_an_array_of_another_tensor_that_is_put_into_one_later(self):
+        a, b = tensors((3,), (3,))
+        flat = Flat([a, b])
+        b.data = b.data[::-1]
+        flat.adopt()
+        np.testing.assert_array_equal(b.data, [3, 2, 1])
+        b.data = a.data
+        with pytest.raises(ValueError, match="p0 and p1 are two tensors over the same memory"):
             flat.adopt()

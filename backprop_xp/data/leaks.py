@@ -1,0 +1,107 @@
+"""Columns that give the answer away instead of explaining it: copies of the target, and numbers of rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from .cells import NUMBER, TEXT, Cells
+from .kinds import MOST_CATEGORIES, Kind
+from .wording import option, quoted
+
+FEWEST_ROWS = 10  # fewer may well be in order by chance
+SORTED = "differs in each row and is sorted like the rows, as an index is"
+_NAMELESS = re.compile(r"Unnamed: \d+(_level_\d+)?")
+
+
+Features = Mapping[str, tuple[Cells, Kind]]
+
+
+def find(features: Features, target: tuple[Cells, Kind], kept: Collection[str]) -> tuple[list[str], list[str]]:
+    """The columns to leave out, and sentences about these and about others that are suspicious.
+
+    What isn't the target itself is used all the same if nothing else is left: a line of measurements has just that.
+
+    Args:
+        features, target: cells, and what they are.
+        kept: columns that the user wants in spite of it.
+    """
+    copies, others, notes = [], [], []
+    for name, (cells, kind) in features.items():
+        if name in kept:
+            continue
+        if _same(cells, kind, *target):
+            copies.append(name)
+            notes.append(f"column {quoted(name)} equals the target and is left out{_keep(name, cells, kind)}")
+        elif reason := _numbers_rows(name, cells, kind) or _stands_for_classes(cells, *target):
+            others.append((name, reason))
+        elif _in_proportion(cells, kind, *target):
+            notes.append(f"column {quoted(name)} gives the target exactly; {option('--ignore', name)} leaves it out")
+    if len(copies) + len(others) == len(features):
+        return copies, notes + [f"column {quoted(name)} {reason}" for name, reason in others]
+    notes += [
+        f"column {quoted(name)} {reason}, and is left out{_keep(name, *features[name])}" for name, reason in others
+    ]
+    return copies + [name for name, _ in others], notes
+
+
+def _keep(name: str, cells: Cells, kind: Kind) -> str:
+    possible = kind.kind != TEXT or len(cells.distinct) <= MOST_CATEGORIES
+    return f"; {option('--keep', name)} uses it" if possible else ""
+
+
+def _same(cells: Cells, kind: Kind, target: Cells, target_kind: Kind) -> bool:
+    """Whether a column is the target by another name: the same numbers, or the same texts."""
+    if kind.kind == target_kind.kind == NUMBER:
+        return bool(np.array_equal(kind.values(cells), target_kind.values(target)))
+    if target_kind.kind == NUMBER or cells.missing.any():
+        return False
+    ours, theirs = cells.labels(), target.labels()
+    return set(ours.distinct) == set(theirs.distinct) and _texts(ours) == _texts(theirs)
+
+
+def _texts(cells: Cells) -> list[str]:
+    return [cells.distinct[code] for code in cells.codes]
+
+
+def _numbers_rows(name: str, cells: Cells, kind: Kind) -> str | None:
+    """Why this column is taken for one that numbers the rows; None if it isn't."""
+    if kind.kind == TEXT:
+        texts = _texts(cells) if len(cells) == len(cells.distinct) >= FEWEST_ROWS else []
+        return SORTED if texts and texts in (sorted(texts), sorted(texts, reverse=True)) else None
+    if kind.kind != NUMBER or len(cells) < 2:
+        return None
+    values = kind.values(cells)
+    steps = np.diff(np.sort(values))
+    if np.isnan(values).any() or not steps.all():
+        return None
+    whole = bool((values == np.rint(values)).all())
+    if whole and _NAMELESS.fullmatch(name):
+        return "has no name, and a number of its own for each row"
+    if len(values) < FEWEST_ROWS:
+        return None
+    if (np.diff(values) > 0).all() or (np.diff(values) < 0).all():
+        return SORTED
+    return "numbers the rows in another order" if whole and (steps == 1).all() else None
+
+
+def _stands_for_classes(cells: Cells, target: Cells, target_kind: Kind) -> str | None:
+    """Why this column is taken for the classes in other words; two of them may fall together by nature."""
+    if target_kind.kind == NUMBER or cells.missing.any() or len(cells) < FEWEST_ROWS:
+        return None
+    theirs = target.labels()
+    pairs = len(np.unique(cells.codes * len(theirs.distinct) + theirs.codes))
+    one_to_one = pairs == len(cells.distinct) == len(np.unique(theirs.codes)) > 2
+    return "has a value of its own for each class" if one_to_one else None
+
+
+def _in_proportion(cells: Cells, kind: Kind, target: Cells, target_kind: Kind) -> bool:
+    """Whether the target is this number times a constant, plus another one: it may be the same in other units."""
+    if not kind.kind == target_kind.kind == NUMBER or len(cells) < FEWEST_ROWS:
+        return False
+    x, y = kind.values(cells), target_kind.values(target)
+    with np.errstate(all="ignore"):
+        x, y = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
+        return bool(abs((x * y).mean()) > 1 - 1e-12)

@@ -1,0 +1,173 @@
+"""What a net and its PyTorch module share: the memory of their parameters, whatever is done to either.
+
+Each parameter is there twice, as a Tensor of the net and as a Parameter of the module. Where one side has other memory
+than when they were linked (by ``fit``, ``net.to`` or ``.data = ...`` there; by ``load_state_dict(assign=True)``,
+``share_memory()``, ``.to(dtype)`` or in a copy here), the other takes it over, with its dtype and device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import inputs
+from .backend import DTYPES, NUMPY, Array, Backend, get_backend, owner_of
+from .net import Net
+from .tensor import Tensor
+from .watched import Watched
+
+AGAIN = "call as_torch(net) again"
+
+
+class Link:
+    """Where the parameters of a net and of its module were when they last shared memory."""
+
+    def __init__(self, net: Net, parameters: Sequence[torch.nn.Parameter] | None = None) -> None:
+        self._net = net
+        self._places: list[Any] = []
+        #: the same on the CPU in another form: tensor and parameter, the one's array, the other's address and strides
+        self._known: list[tuple[Tensor, Any, Watched, int, tuple[int, ...]]] = []
+        if parameters is not None:
+            self._take(parameters)
+
+    def make(self) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
+        """Parameters for the net's weights and its biases, one for each Tensor, wherever it stands."""
+        tensors = [*self._net.weights, *self._net.biases]
+        made = dict(zip(tensors, map(torch.nn.Parameter, self._arrays())))
+        self._places = [_place(tensor.data) for tensor in tensors]
+        return [made[w] for w in self._net.weights], [made[b] for b in self._net.biases]
+
+    def renew(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Let both sides share memory again, if they don't.
+
+        Raises:
+            RuntimeError: both sides have other memory than before, or they don't agree on what there is to share.
+            TypeError: there are no nets of the parameters' dtype or on their device.
+        """
+        if self._untouched(parameters):
+            return
+        tensors = [*self._net.weights, *self._net.biases]
+        if _pattern(tensors) != _pattern(parameters):
+            raise RuntimeError(f"the net's layers have other parameters, or share others, than its module's: {AGAIN}")
+        ours, theirs = [_place(t.data) for t in tensors], [_place(p) for p in parameters]
+        if ours == theirs:
+            self._places = ours
+            self._watch(parameters)
+        elif theirs == self._places:
+            self._give(parameters)
+        elif ours == self._places:
+            self._take(parameters)
+        else:
+            raise RuntimeError(f"both the net and its module were given other arrays since they shared them: {AGAIN}")
+
+    def _untouched(self, parameters: Sequence[torch.nn.Parameter]) -> bool:
+        """Whether it is plain that all is as it was: a microsecond for each parameter."""
+        tensors = (*self._net.weights, *self._net.biases)
+        if not len(tensors) == len(parameters) == len(self._known):
+            return False
+        for tensor, parameter, (known, theirs, ours, at, strides) in zip(tensors, parameters, self._known):
+            if tensor is not known or tensor.data is not ours.array or ours.changed:
+                return False
+            if parameter is not theirs or parameter.data_ptr() != at or parameter.stride() != strides:
+                return False
+        return True
+
+    def _watch(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        tensors = (*self._net.weights, *self._net.biases)
+        self._known = [
+            (tensor, parameter, Watched(tensor.data), parameter.data_ptr(), parameter.stride())
+            for tensor, parameter in zip(tensors, parameters)
+            if isinstance(tensor.data, np.ndarray)
+        ]
+
+    def _give(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """The module takes over the net's arrays."""
+        for parameter, memory in zip(parameters, self._arrays()):
+            if parameter.grad is not None and (parameter.grad.dtype, parameter.grad.device) != (
+                memory.dtype, memory.device,
+            ):  # fmt: skip
+                parameter.grad = None
+            parameter.data = memory
+            torch.autograd.graph.increment_version(parameter)  # a backward pass with the old memory is refused
+        self._places = [_place(parameter) for parameter in parameters]
+
+    def _take(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """The net takes over the module's memory, dtype and device."""
+        net, tensors = self._net, [*self._net.weights, *self._net.biases]
+        first = parameters[0]
+        backend = backend_of(first)
+        for parameter, shape in zip(parameters, _shapes(net)):
+            if (parameter.dtype, parameter.device) != (first.dtype, first.device) or tuple(parameter.shape) != shape:
+                raise RuntimeError(
+                    f"the module must have a parameter of shape {shape}, {first.dtype} on {first.device}, as its net; "
+                    f"it has {tuple(parameter.shape)}, {parameter.dtype} on {parameter.device}"
+                )
+        dtype = np.dtype(str(first.dtype).removeprefix("torch."))
+        if dtype != net.dtype or backend is not net.backend:
+            for tensor in tensors:
+                tensor.grad = None
+            net.dtype, net.backend = dtype, backend
+            net._keep(None, None)
+        for tensor, parameter in zip(tensors, parameters):
+            tensor.data = as_array(parameter, backend)
+        self._places = [_place(parameter) for parameter in parameters]
+
+    def _arrays(self) -> list[torch.Tensor]:
+        """The net's arrays as tensors of PyTorch, checked."""
+        net = self._net
+        if net.backend.on_gpu and not torch.cuda.is_available():
+            raise RuntimeError(
+                f"the net is on {net.backend.name!r} and this PyTorch sees no CUDA device: call net.to('numpy')"
+            )
+        layers = inputs.as_layers(net)
+        arrays = [*[layer.weight for layer in layers], *[b for _, b, _ in layers if b is not None]]
+        with net.backend.activate():
+            for tensor, array in zip((*net.weights, *net.biases), arrays, strict=True):
+                # what PyTorch can't share is replaced in the net, too: arrays that are read-only, or run backwards
+                tensor.data = array if net.backend.on_gpu else np.require(array, requirements=["C", "W"])
+        return [as_tensor(tensor.data, net.backend) for tensor in (*net.weights, *net.biases)]
+
+
+def backend_of(tensor: torch.Tensor) -> Backend:
+    """The backend for tensors of this dtype and on this device; a TypeError where there is none."""
+    if tensor.device.type not in ("cpu", "cuda"):
+        raise TypeError(f"a net computes on 'cpu' or 'cuda', got a tensor on {tensor.device}")
+    if str(tensor.dtype).removeprefix("torch.") not in DTYPES:
+        raise TypeError(f"a net computes in torch.float32 or torch.float64, got a tensor of {tensor.dtype}")
+    return NUMPY if tensor.device.type == "cpu" else get_backend(f"cupy:{tensor.device.index}")
+
+
+def as_array(tensor: torch.Tensor, backend: Backend) -> Array:
+    """The tensor's memory as an array."""
+    return backend.xp.from_dlpack(tensor.detach()) if backend.on_gpu else tensor.detach().numpy()
+
+
+def as_tensor(array: Array, backend: Backend) -> torch.Tensor:
+    """The array's memory as a tensor."""
+    return torch.from_dlpack(array) if backend.on_gpu else torch.from_numpy(array)
+
+
+def _place(data: Any) -> Any:
+    """Where an array or a tensor has its numbers, and how they lie there; the same for both over the same memory."""
+    if isinstance(data, torch.Tensor):
+        strides = tuple(step * data.element_size() for step in data.stride())
+        return data.data_ptr(), tuple(data.shape), strides, str(data.dtype).removeprefix("torch.")
+    owner = owner_of(data)
+    if owner == "numpy" and isinstance(data, np.ndarray):
+        return data.__array_interface__["data"][0], data.shape, data.strides, data.dtype.name
+    return (data.data.ptr, data.shape, data.strides, data.dtype.name) if owner == "cupy" else None
+
+
+def _pattern(things: Sequence[Any]) -> list[int]:
+    """For each thing the number of the first place at which it stands."""
+    first: dict[int, int] = {}
+    return [first.setdefault(id(thing), i) for i, thing in enumerate(things)]
+
+
+def _shapes(net: Net) -> list[tuple[int, ...]]:
+    """Of the weights, then of the biases."""
+    biases = [(n,) for n in net.sizes[1:]] if net.biases else []
+    return [*zip(net.sizes[1:], net.sizes[:-1]), *biases]

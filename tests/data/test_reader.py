@@ -1,0 +1,105 @@
+"""Text files: separators, names, and rows as an editor shows them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backprop_xp.data import DataError, read
+from backprop_xp.data.reader import NOTES, SEPARATORS
+
+
+def table(tmp_path, text, name="t.csv", **options):
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    return read(path, **options)
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+def test_separators_are_found(mark, tmp_path):
+    text = f'x{mark} z {mark}"y {mark}"\n1,5{mark} u{mark}3\n'.replace("1,5", "1.5" if mark == "," else "1,5")
+    frame = table(tmp_path, text)
+    assert list(frame.columns) == ["x", "z", f"y {mark}".strip()]
+    assert frame.iloc[0].tolist()[1:] == ["u", "3"]
+    assert frame.attrs[NOTES] == ([] if mark == "," else [f"{tmp_path}/t.csv: {mark!r} separates its columns"])
+    word = next(word for word, meant in SEPARATORS.items() if meant == mark)
+    for said in (mark, word):
+        assert table(tmp_path, text, separator=said).equals(frame)
+
+
+def test_other_separators(tmp_path):
+    assert list(table(tmp_path, "a b\n1 2\n", separator="space").columns) == ["a", "b"]
+    assert list(table(tmp_path, "a:b\n1:2\n", separator=":").columns) == ["a", "b"]
+    assert list(table(tmp_path, "sep=;\na;b\n1;2\n").columns) == ["a", "b"]
+    assert list(table(tmp_path, "a\tb,c\n1\t2\n", "t.tsv").columns) == ["a", "b,c"]
+    for wrong in ("", ",,", '"', "\n", "commas"):
+        if wrong:
+            with pytest.raises(ValueError, match="a separator must be one character, or comma, semicolon, tab"):
+                table(tmp_path, "a\n1\n", separator=wrong)
+    with pytest.raises(DataError, match="',', ';' may separate its columns; say which one does with --separator"):
+        table(tmp_path, "a,b;c\n1,2;3\n")
+    assert list(table(tmp_path, "a,b;c\n1,2;3\n", separator=";").columns) == ["a,b", "c"]
+
+
+def test_decimal_commas_do_not_separate(tmp_path):
+    assert table(tmp_path, "x;y\n1,5;2,5\n2,5;1,4\n").iloc[0].tolist() == ["1,5", "2,5"]
+
+
+def test_cells_are_the_texts_of_the_file(tmp_path):
+    frame = table(tmp_path, "k,v\n01,TRUE\n1.0,NA\n None ,\n9007199254740993,1e5\n")
+    assert frame["k"].tolist() == ["01", "1.0", "None", "9007199254740993"]
+    assert frame["v"].tolist()[:2] == ["TRUE", "NA"]
+    assert frame.isna().to_numpy().sum() == 1
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_rows_are_the_lines_where_they_begin(end, tmp_path):
+    text = '\na,b\n1,"two\nlines"\n\n2,x\n,\n"q\n\nr",y\n3,z'.replace("\n", end)
+    assert list(table(tmp_path, text).index) == [3, 6, 8, 11]
+    assert list(table(tmp_path, "sep=,\na,b\n1,2\n").index) == [3]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('a,b\n"x\ny",1\n1,2,3\n', "row 4: 3 columns where 2 columns were expected"),
+        ("a,b\n1\n", "row 2: 1 column where 2 columns were expected"),
+        ('a,b\n"x\n",1\n1,"2\n\n', "row 4: a quotation mark is opened and never closed"),
+        ('a,b\n1,"x"y\n', "row 2: ',' expected after '\"'"),
+        ("a,b, a \n1,2,3\n", "row 1: columns 1 and 3 have the same name, 'a'"),
+        ("title\n\na,b\n1,2\n", "row 3: 2 columns where 1 column was expected; .* --separator"),
+        (" ,\n", "is empty"),
+        ("sep=;\n", "is empty"),
+    ],
+)
+def test_what_is_no_table(text, message, tmp_path):
+    with pytest.raises(DataError, match=message) as caught:
+        table(tmp_path, text)
+    assert "t.csv" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_small_oddities(tmp_path):
+    frame = table(tmp_path, ",,y,\n1,2,3,\n4,5,6,,,\n")
+    assert list(frame.columns) == ["Unnamed: 0", "Unnamed: 1", "y", "Unnamed: 3"]
+    assert len(frame) == 2
+    assert "row 1, '1.5', '2', is taken for the names" in table(tmp_path, "1.5,2\n3,4\n").attrs[NOTES][0]
+
+
+def test_options_of_text_files_alone(tmp_path):
+    (tmp_path / "t.npz").write_bytes(b"")
+    for options in ({"separator": ","}, {"encoding": "utf-8"}):
+        with pytest.raises(ValueError, match="are of text files"):
+            read(tmp_path / "t.npz", **options)
+
+
+@given(st.lists(st.lists(st.text(alphabet='ab1,;|\t"\n.', max_size=4), min_size=2, max_size=2), min_size=1, max_size=5))
+def test_what_csv_writes_is_read(tmp_path_factory, rows):
+    import csv
+
+    path = tmp_path_factory.getbasetemp() / "written.csv"
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([["p", "q"], *rows])
+    expected = [[cell.strip() for cell in row] for row in rows if any(map(str.strip, row))]
+    if expected:
+        assert read(path, separator=",").fillna("").to_numpy().tolist() == expected

@@ -1,9 +1,9 @@
 #pragma once
-#include "wide.h"
+#include "panels.h"
 // Steps of a compiled pass over a graph, for one tile of samples: backprop_xp/jit/graph_source.py strings them
 // together.
 //
-// Values stand in panels as in wide.h. `features` counts real ones; element-wise steps also go over those that only
+// Values stand in panels as in panels.h. `features` counts real ones; element-wise steps also go over those that only
 // fill a panel, which nothing reads. `add` says whether a result is added to what is there.
 
 namespace bpx {

@@ -5,6 +5,9 @@
 
 namespace bpx {
 
+/// Stands for a number of outputs that is known only when the program runs; run() is then told it as `outputs`.
+constexpr int any_outputs = 1 << 30;
+
 /// What y holds.
 enum class Target { none, values, classes };
 
@@ -14,7 +17,9 @@ template <class F> struct ElementwiseLoss {
   static constexpr int params = F::params;
   static constexpr Target target = F::target ? Target::values : Target::none;
 
-  template <int OUT, int W, class T, class S> BPX_FN static T run(S* z, const S* y, const S* p, T factor, bool scaled) {
+  template <int OUT, int W, class T, class S>
+  BPX_FN static T run(S* z, const S* y, const S* p, T factor, bool scaled, int outputs = OUT) {
+    const int count = OUT == any_outputs ? outputs : OUT;
     T loss = c<T>(0.0f);
     auto step = [&](int k) __attribute__((always_inline)) {
       const T zk = load<T>(z + k * W);
@@ -30,9 +35,9 @@ template <class F> struct ElementwiseLoss {
     };
     if constexpr (OUT <= 16 || BPX_CUDA) {
       BPX_UNROLL
-      for (int k = 0; k < OUT; ++k) step(k);
+      for (int k = 0; k < count; ++k) step(k);
     } else {
-      for (int k = 0; k < OUT; ++k) step(k);
+      for (int k = 0; k < count; ++k) step(k);
     }
     return F::factor == 1.0f ? loss : loss * c<T>(F::factor);
   }
@@ -57,22 +62,24 @@ template <bool CLASSES> struct SoftmaxCrossEntropy {
     }
   }
 
-  template <int OUT, int W, class T, class S> BPX_FN static T run(S* z, const S* y, const S*, T factor, bool scaled) {
+  template <int OUT, int W, class T, class S>
+  BPX_FN static T run(S* z, const S* y, const S*, T factor, bool scaled, int outputs = OUT) {
+    const int count = OUT == any_outputs ? outputs : OUT;
     const T zero = c<T>(0.0f);
     T top = load<T>(z);
     BPX_UNROLL_OUTER
-    for (int k = 1; k < OUT; ++k) top = maximum(load<T>(z + k * W), top);
+    for (int k = 1; k < count; ++k) top = maximum(load<T>(z + k * W), top);
     T total = zero;
     BPX_UNROLL_OUTER
-    for (int k = 0; k < OUT; ++k) total = total + exp(load<T>(z + k * W) - top);
+    for (int k = 0; k < count; ++k) total = total + exp(load<T>(z + k * W) - top);
     const T log_total = log(total), inverse = c<T>(1.0f) / total;
     T loss = zero, mass = CLASSES ? c<T>(1.0f) : zero;
     if constexpr (!CLASSES) {
       BPX_UNROLL_OUTER
-      for (int k = 0; k < OUT; ++k) mass = mass + load<T>(y + k * W);
+      for (int k = 0; k < count; ++k) mass = mass + load<T>(y + k * W);
     }
     BPX_UNROLL_OUTER
-    for (int k = 0; k < OUT; ++k) {
+    for (int k = 0; k < count; ++k) {
       T grad;
       output(load<T>(z + k * W) - top, load<T>(y + (CLASSES ? 0 : k * W)), c<T>(S(k)), log_total, inverse, mass, loss, grad);
       store<T>(z + k * W, scaled ? grad * factor : grad);

@@ -1,7 +1,7 @@
 #pragma once
 #include "losses.h"
 #include "net.h"
-#include "small_cpu.h"
+#include "losses.h"
 #include "tiles_cpu.h"
 // The fused pass over a whole batch on the CPU: chunks of samples, handed out to any number of threads.
 //
@@ -127,36 +127,6 @@ template <class Net> void run_backprop(Args* args) {
   __builtin_free(memory);
 }
 
-template <class Net> constexpr i64 small_memory() { return sizeof(Workspace<Net>); }
-template <class S> void gather_parameters(const SmallNet& net) {
-  S* params = (S*)net.params;
-  for (i64 k = 0; k < net.count; params += net.sizes[k++])
-    __builtin_memcpy(params, net.parameters[k], net.sizes[k] * sizeof(S));
-}
-/// One chunk of at most Net::chunk samples.
-template <class Net> double run_small(const SmallNet& net, i64 n, const void* x, const void* y, double scale) {
-  using Work = Workspace<Net>;
-  using S = typename Net::S;
-  gather_parameters<S>(net);
-  double loss;
-  Args args{};
-  args.n = n;
-  args.x = x, args.x_row = Work::in, args.x_column = 1;
-  args.y = y, args.y_row = Net::Loss::target == Target::values ? Work::out : 1, args.y_column = 1;
-  args.params = net.params, args.scalars = net.scalars, args.scale = scale;
-  args.sums = (S*)net.out + 1, args.losses = &loss;
-  run_chunk<Net>(args, 0, *(Work*)net.memory);
-  return loss;
-}
-template <class Net> void run_small_forward(const SmallNet& net, i64 n, const void* x, void* output) {
-  gather_parameters<typename Net::S>(net);
-  Args args{};
-  args.n = n;
-  args.x = x, args.x_row = Workspace<Net>::in, args.x_column = 1;
-  args.params = net.params, args.scalars = net.scalars, args.output = output;
-  for (i64 chunk = 0; chunk * Net::chunk < n; ++chunk) run_forward<Net>(args, chunk);
-}
-
 constexpr int tree_levels = 41;  // enough for 2^40 chunks
 /// A sum of chunks, taken in order, in a tree like a binary counter: a level holds the sum of 2^level chunks.
 struct Tree {
@@ -215,9 +185,9 @@ template <class S> double tree_total(const Tree* tree, void* out) {
     bpx::tree_add<NET::S>(tree, sums, losses, chunks);                                                          \
   }                                                                                                             \
   BPX_ENTRY double bpx_tree_total(const bpx::Tree* tree, void* sums) { return bpx::tree_total<NET::S>(tree, sums); } \
-  BPX_SIZE_OF(Args) BPX_SIZE_OF(Tree) BPX_SMALL(NET)
+  BPX_SIZE_OF(Args) BPX_SIZE_OF(Tree)
 #define BPX_FORWARD(NET)                                                                                        \
   BPX_ENTRY void bpx_forward(bpx::Args* args) {                                                                 \
     bpx::for_chunks(args, [=](bpx::i64 chunk) { bpx::run_forward<NET>(*args, chunk); });                        \
   }                                                                                                             \
-  BPX_SIZE_OF(Args) BPX_SMALL_FORWARD(NET)
+  BPX_SIZE_OF(Args)

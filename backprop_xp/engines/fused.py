@@ -1,8 +1,9 @@
 """The fused engine: forward, loss and backward in one compiled pass; nothing but the gradients is written.
 
-A tile of samples goes through the whole net in registers and the first-level cache (kernels/net.h), or for wide
-layers in the second-level cache (engines/wide.py). The batch is cut into fixed logical chunks, whose sums are added
-in a fixed tree: the same bits for any number of threads.
+It has two forms. In the narrow one, for many samples of small nets, a tile of samples goes through the whole net in
+registers and the first-level cache (kernels/net.h); the batch is cut into fixed logical chunks, whose sums are added in
+a fixed tree. In the other, engines/matrices.py, threads share out blocks of whole matrices. Both give the same bits for
+any number of threads.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from .. import threads
 from ..backend import Array
 from ..jit import compiler, fused, structs
-from . import arguments, wide
+from . import arguments, matrices
 from .call import Call, Gradients, Signals
 
 #: Floating-point operations of a wave of chunks, and bytes of its partial sums, at most. Chosen, not measured: a wave
@@ -27,16 +28,14 @@ def refuses(call: Call) -> str:
     """It runs nets of formulas where there is a compiler."""
     if call.backend.on_gpu:
         return "it runs on the CPU"
-    if max(call.sizes) > fused.MOST_WIDTH:
-        return f"the net is wider than {fused.MOST_WIDTH}"
-    return fused.too_deep(len(call.layers)) or arguments.written_in_python(call) or compiler.missing()
+    return arguments.written_in_python(call) or compiler.missing()
 
 
 def intermediate_bytes(call: Call) -> int:
     """The sums of one wave of chunks and of each thread, and a tile's signals."""
     shape = arguments.shape(call, None)
-    if shape.wide:
-        return wide.intermediate_bytes(call)
+    if not shape.narrow(call.samples):
+        return matrices.intermediate_bytes(call)
     count = call.parameters
     registers = 64 * (count + 2 * 8 * sum(call.sizes))
     wave = _wave_chunks(call, shape.narrow_chunk) * count * call.dtype.itemsize
@@ -46,8 +45,8 @@ def intermediate_bytes(call: Call) -> int:
 def forward(call: Call) -> tuple[Array, Signals | None]:
     """The net's outputs."""
     shape = arguments.shape(call, None)
-    if shape.wide:
-        return wide.forward(call)
+    if not shape.narrow(call.samples):
+        return matrices.forward(call)
     program = fused.program(shape, [layer.activation for layer in call.layers])
     output = np.empty((call.samples, call.sizes[-1]), call.dtype)
     held: list[Any] = []
@@ -60,8 +59,8 @@ def forward(call: Call) -> tuple[Array, Signals | None]:
 def loss_and_grad(call: Call) -> Gradients:
     """The loss and the gradients of all parameters."""
     shape = arguments.shape(call, arguments.loss_key(call))
-    if shape.wide:
-        return wide.loss_and_grad(call)
+    if not shape.narrow(call.samples):
+        return matrices.loss_and_grad(call)
     program = fused.program(shape, [layer.activation for layer in call.layers])
     count, wave = call.parameters, _wave_chunks(call, shape.narrow_chunk)
     held: list[Any] = []

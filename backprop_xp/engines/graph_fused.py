@@ -19,10 +19,10 @@ from ..graph.passes import layers
 from ..jit import compiler, graph_source
 from ..jit import graph as jit
 from ..jit.elementwise import name_of
-from ..jit.fused import too_deep
 from ..jit.structs import GraphArgs
-from . import arguments, module, wide
+from . import arguments, module
 from .call import Call
+from .chunks import each_chunk
 from .tree import ChunkTree
 
 
@@ -67,7 +67,7 @@ def forward(call: GraphCall) -> tuple[Array, None]:
     def chunk(index: int, first: int, count: int, memory: int) -> None:
         program.run(ctypes.addressof(args), first, count, memory, None)
 
-    wide.each_chunk(call, args.wide, program.rows, program.memory, chunk)
+    each_chunk(call, args.wide, program.rows, program.memory, chunk)
     return output, None
 
 
@@ -91,7 +91,7 @@ def loss_and_grad(call: GraphCall) -> GraphGradients:
         sums.add(index, grads)
         losses.add(index, np.array([loss]))
 
-    wide.each_chunk(call, args.wide, program.rows, program.memory, chunk)
+    each_chunk(call, args.wide, program.rows, program.memory, chunk)
     packed, loss = sums.total(), losses.total()
     assert packed is not None and loss is not None
     own = program.packing.unpack(call.nodes, call.parameters, packed, program.panel, program.weight_rows)
@@ -105,8 +105,6 @@ def as_chain(call: GraphCall) -> Call | None:
     chain = layers(call.steps[0], call.parameters)
     owners = {linear.owner for linear, _ in call.steps[0].chain}
     if len(owners) != len(chain) or len({layer.bias is None for layer in chain}) != 1:
-        return None
-    if too_deep(len(chain)):
         return None
     (x,) = call.inputs.values()
     return Call(

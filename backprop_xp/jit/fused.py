@@ -15,22 +15,18 @@ from . import structs
 from .elementwise import NUMBERS
 from .structs import DOUBLE, INT, POINTER
 
-#: Parameters from which products blocked for the caches beat a tile in registers. Measured when the wide form was
-#: written, on a two-core machine with AVX-512; the figures were not kept.
+#: Parameters from which products blocked for the caches beat a tile in registers. Measured on a 2-core EPYC (Zen 4).
 WIDE_PARAMETERS = 3000
-#: Features of the widest layer. Calculated: the signals of a tile of 96 samples must fit a second-level cache.
-MOST_WIDTH = 4096
-#: Layers of a net that is compiled, at most. One compilation takes 0.1 s a layer of the wide form, 0.13 s a layer of
-#: the narrow one, measured on one processor of a 2-core EPYC (Zen 4): beyond, a user waits for 8 s and more.
+#: Samples from which on a net with fewer parameters is worth a pass of its own, which has to be compiled first: with
+#: gradients, and for outputs alone, of which there is seldom more than one call. Measured on a 2-core EPYC (Zen 4):
+#: with 1,024 samples the pass for any widths takes once to twice as long.
+NARROW_SAMPLES, NARROW_OUTPUTS = 2048, 1 << 17
+#: Layers of a net that is compiled, at most. One compilation takes 0.13 s a layer, measured on one processor of a
+#: 2-core EPYC (Zen 4): beyond, a user waits for 8 s and more.
 MOST_LAYERS = 64
 #: Samples in a chunk of the narrow form, and in one of a net of at most SMALL_NET parameters: adding a chunk's sums
 #: takes a small net long beside its samples, and a large one not. No figures were kept.
 CHUNK, SMALL_CHUNK, SMALL_NET = 1024, 4096, 256
-#: Samples in a chunk of the wide form, at least and at most; between them it is an eighth of the batch. A chunk costs
-#: memory traffic for each parameter, but threads need chunks to work on. No figures were kept.
-LEAST_WIDE_CHUNK, MOST_WIDE_CHUNK = 64, 2048
-#: Multiply-adds in a chunk for which waking a thread pays: some 50 microseconds of a core. No figures were kept.
-WORTH_A_THREAD = 6e6
 
 
 @dataclass(frozen=True)
@@ -62,10 +58,12 @@ class Shape:
         products = [a * b for a, b in zip(self.sizes, self.sizes[1:])]
         return 3 * sum(products) - (0 if self.input_grad else products[0])
 
-    @property
-    def wide(self) -> bool:
-        """Whether products are blocked for the caches (kernels/wide.h) or tiles stay in registers (net_cpu.h)."""
-        return self.parameters >= WIDE_PARAMETERS
+    def narrow(self, samples: int) -> bool:
+        """Whether a batch is worth a pass that is compiled for this net alone (kernels/net_cpu.h), in registers.
+
+        Others go through the pass for nets of any widths (kernels/matrices.h).
+        """
+        return samples >= narrow_from(self.loss is None) and not refuses_narrow(self.parameters, len(self.sizes) - 1)
 
     @property
     def narrow_chunk(self) -> int:
@@ -73,17 +71,9 @@ class Shape:
         return SMALL_CHUNK if self.parameters <= SMALL_NET else CHUNK
 
 
-def wide_chunk(multiply_adds: int, samples: int, rows: int) -> int:
-    """Samples in a logical chunk of the wide form: whole tiles of ``rows`` samples, where it holds more than one tile.
-
-    Args:
-        multiply_adds: of one sample.
-        samples: in the batch.
-        rows: samples in a tile.
-    """
-    least = max(int(WORTH_A_THREAD / max(1, multiply_adds)), LEAST_WIDE_CHUNK)
-    wanted = min(max(samples // 8, least), MOST_WIDE_CHUNK)
-    return wanted if wanted < rows else wanted // rows * rows
+def narrow_from(outputs_alone: bool) -> int:
+    """Samples from which on the narrow form is used."""
+    return NARROW_OUTPUTS if outputs_alone else NARROW_SAMPLES
 
 
 #: By a formula's text, the struct of kernels/activations.h that computes it faster.
@@ -92,20 +82,22 @@ WRITTEN_OUT = {cls.text: f"bpx::{cls.kernel}" for cls in ACTIVATIONS.values() if
 _programs: dict[Shape, Any] = {}
 
 
+def refuses_narrow(parameters: int, layers: int) -> str:
+    """Why a net has no narrow form, "" if it has one."""
+    return "it has many parameters" * (parameters >= WIDE_PARAMETERS) or too_deep(layers)
+
+
 def too_deep(layers: int) -> str:
-    """Why a net of so many layers isn't compiled, "" if it is."""
+    """Why a net of so many layers gets no pass of its own, "" if it gets one."""
     return f"it has {layers} layers, and compiling more than {MOST_LAYERS} takes too long" * (layers > MOST_LAYERS)
 
 
 def program(shape: Shape, activations: Sequence[Any]) -> Any:
-    """The library with the entry points of kernels/net_cpu.h or kernels/wide.h. Raises CompileError."""
+    """The library with the entry points of kernels/net_cpu.h. Raises CompileError."""
     if shape not in _programs:
         what = f"the net {'-'.join(map(str, shape.sizes))} in {shape.dtype}"
         library = kernel_cache.library(source(shape, activations), what)
-        if shape.wide:
-            structs.check(library, structs.WideArgs)
-            _declare_wide(library)
-        elif shape.loss is None:
+        if shape.loss is None:
             structs.check(library, structs.Args)
             library.bpx_forward.argtypes, library.bpx_forward.restype = (POINTER,), None
         else:
@@ -113,23 +105,14 @@ def program(shape: Shape, activations: Sequence[Any]) -> Any:
             library.bpx_backprop.argtypes, library.bpx_backprop.restype = (POINTER,), None
             library.bpx_tree_add.argtypes, library.bpx_tree_add.restype = (POINTER, POINTER, POINTER, INT), None
             library.bpx_tree_total.argtypes, library.bpx_tree_total.restype = (POINTER, POINTER), DOUBLE
-        if shape.loss is not None:
-            library.bpx_small.argtypes, library.bpx_small.restype = (POINTER, INT, POINTER, POINTER, DOUBLE), INT
-        else:
-            library.bpx_small_forward.argtypes = (POINTER, INT, POINTER, POINTER)
-            library.bpx_small_forward.restype = None
-        structs.check(library, structs.SmallNet)
-        library.bpx_small_memory.argtypes, library.bpx_small_memory.restype = (), INT
         _programs[shape] = library
     return _programs[shape]
 
 
 def source(shape: Shape, activations: Sequence[Any]) -> str:
     """The translation unit for this net."""
-    forms = ("FORWARD", "BACKPROP", "WIDE_FORWARD", "WIDE_BACKPROP")
-    entry = f"BPX_{forms[2 * shape.wide + (shape.loss is not None)]}(Net)\n"
-    header = kernel_source("wide.h" if shape.wide else "net_cpu.h")
-    return "\n".join([header, declarations(shape, activations, WRITTEN_OUT), entry])
+    entry = "BPX_FORWARD(Net)\n" if shape.loss is None else "BPX_BACKPROP(Net)\n"
+    return "\n".join([kernel_source("net_cpu.h"), declarations(shape, activations, WRITTEN_OUT), entry])
 
 
 def declarations(shape: Shape, activations: Sequence[Any], written_out: Mapping[Any, str], **facts: bool) -> str:
@@ -179,13 +162,3 @@ def loss_source(loss: Any) -> tuple[str, list[str]]:
     variables = ("z", "y") if loss.needs_target else ("z",)
     struct = emit.struct(loss.formula, "LossFormula", variables, loss.needs_target, loss.per_output)
     return "bpx::ElementwiseLoss<LossFormula>", [struct]
-
-
-def _declare_wide(library: Any) -> None:
-    library.bpx_wide.argtypes, library.bpx_wide.restype = (POINTER, INT, INT, POINTER, POINTER), DOUBLE
-    for name in ("bpx_wide_pack", "bpx_wide_unpack"):
-        function = getattr(library, name)
-        function.argtypes, function.restype = (POINTER, POINTER), None
-    for name in ("params", "grads", "memory", "rows"):
-        function = getattr(library, f"bpx_wide_{name}")
-        function.argtypes, function.restype = (), INT

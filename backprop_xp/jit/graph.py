@@ -27,7 +27,7 @@ class Program:
     Attributes:
         run: ``bpx_graph`` of kernels/graph.h.
         rows, memory: samples in a tile, and numbers that it takes.
-        packing: where parameters and gradients lie; panel, weight_rows: how, see kernels/wide.h.
+        packing: where parameters and gradients lie; panel, weight_rows: how, see kernels/panels.h.
     """
 
     run: Any

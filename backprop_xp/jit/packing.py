@@ -1,7 +1,7 @@
 """Where a compiled graph's parameters and their gradients lie, and packing and unpacking them.
 
 A linear node reads W^T in panels of outputs, W in panels of inputs, and writes its gradient in panels of inputs, see
-kernels/wide.h; where its input is a concatenation, each piece has panels of its own. Offsets hold for the widest
+kernels/panels.h; where its input is a concatenation, each piece has panels of its own. Offsets hold for the widest
 registers, whatever the machine has.
 """
 
@@ -17,7 +17,7 @@ from ..graph.operations import Linear
 
 #: Bytes of the widest vector register: AVX-512.
 REGISTER = 64
-#: Rows, the most that ``bpx::weight_rows`` of kernels/wide_products.h is.
+#: Rows, the most that ``bpx::weight_rows`` of kernels/panel_products.h is.
 MOST_WEIGHT_ROWS = 8
 
 Parameters = Mapping[str, Mapping[str, np.ndarray]]

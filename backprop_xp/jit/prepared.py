@@ -1,4 +1,4 @@
-"""Calls of one net with everything at hand: for one sample and for a small batch, where Python would take longest.
+"""Calls of one net with everything at hand: for one sample, and for a batch.
 
 Checks that cost a microsecond each are made once; what a user may change between calls (arrays, activations,
 parameters of activations) is compared with what it was when they were made, by identity where that suffices.
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..losses import SoftmaxCrossEntropy, compiles
 from ..watched import Watched
-from . import compiler, single, small
+from . import batch, compiler, single
 from .compiler import CompileError
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ class Prepared:
         self._functions = [(f, dict(vars(f))) for f in (*net.activations, net.loss)]
         self._lists = (net.weights, net.biases, net.activations, net.reduction)
         self._linear, self._nonlinear = [*net.linear_outputs], [*net.nonlinear_outputs]
-        of_loss, of_batch = refuses_loss(net), small.refuses(net)
+        of_loss = refuses_loss(net)
         #: One sample, the loss of batches, outputs of batches.
-        self._refused = [of_loss or single.refuses(net), of_loss or of_batch, of_batch]
+        self._refused = [of_loss or single.refuses(net), of_loss, ""]
         self._single: single.Single | None = None
-        self._small: dict[str, small.Small] = {}
-        self._forward: small.SmallForward | None = None
+        self._batch: dict[str, batch.Batch] = {}
+        self._forward: batch.Outputs | None = None
 
     def current(self, net: Net) -> bool:
         """Whether the net is still what it was."""
@@ -70,26 +70,26 @@ class Prepared:
             self._single = single.Single(net, self._tensors)
         return self._single if self._single.takes(x, y, keep_signals) else None
 
-    def for_batch(self, net: Net, x: np.ndarray, y: Any, keep_signals: bool | None) -> small.Small | None:
-        """The call for a small batch, None where there is none for it."""
+    def for_batch(self, net: Net, x: np.ndarray, y: Any, keep_signals: bool | None) -> batch.Batch | None:
+        """The call for a batch, None where there is none for it."""
         if self._refused[1] or keep_signals:
             return None
-        target = small.target(net, y)
-        call = self._small.get(target)
+        target = batch.target(net, y)
+        call = self._batch.get(target)
         if call is None:
-            call = self._small[target] = small.Small(net, self._tensors, target)
+            call = self._batch[target] = batch.Batch(net, self._tensors, target)
         return call if call.takes(x, y) else None
 
-    def for_outputs(self, net: Net, x: np.ndarray) -> small.SmallForward | None:
+    def for_outputs(self, net: Net, x: np.ndarray) -> batch.Outputs | None:
         """The call for the outputs of a small batch, None where there is none for it."""
         if self._refused[2]:
             return None
         if self._forward is None:
-            self._forward = small.SmallForward(net, self._tensors)
+            self._forward = batch.Outputs(net, self._tensors)
         return self._forward if self._forward.takes(x) else None
 
 
-def find(net: Net, x: Any, y: Any, keep_signals: bool | None) -> single.Single | small.Small | None:
+def find(net: Net, x: Any, y: Any, keep_signals: bool | None) -> single.Single | batch.Batch | None:
     """The prepared call for these arguments, None where they need more checks or an engine of another kind."""
     prepared = _prepared(net, x)
     if prepared is None:
@@ -103,7 +103,7 @@ def find(net: Net, x: Any, y: Any, keep_signals: bool | None) -> single.Single |
         return None
 
 
-def find_forward(net: Net, x: Any, keep_signals: bool | None) -> small.SmallForward | None:
+def find_forward(net: Net, x: Any, keep_signals: bool | None) -> batch.Outputs | None:
     """The compiled call that gives the outputs alone, None if there is none for ``x``."""
     prepared = _prepared(net, x)
     if prepared is None or x.ndim != 2 or keep_signals:

@@ -30,7 +30,7 @@ TREE_LEVELS = 41
 
 
 class WideArgs(ctypes.Structure):
-    """``bpx::WideArgs`` of kernels/wide.h."""
+    """``bpx::WideArgs`` of kernels/panels.h."""
 
     _fields_ = [
         ("x", POINTER), ("x_row", INT), ("x_column", INT), ("y", POINTER), ("y_row", INT), ("y_column", INT),
@@ -47,12 +47,28 @@ class GraphArgs(ctypes.Structure):
     ]  # fmt: skip
 
 
-class SmallNet(ctypes.Structure):
-    """``bpx::SmallNet`` of kernels/small_cpu.h."""
+class Function(ctypes.Structure):
+    """``bpx::Function`` of kernels/matrices.h: an activation; null for the identity."""
+
+    _fields_ = [("both", POINTER), ("value", POINTER), ("p", POINTER)]
+
+
+class MatrixLayer(ctypes.Structure):
+    """``bpx::MatrixLayer`` of kernels/matrices.h."""
 
     _fields_ = [
-        ("parameters", POINTER), ("sizes", POINTER), ("count", INT), ("params", POINTER), ("scalars", POINTER),
-        ("memory", POINTER), ("out", POINTER),
+        ("inputs", INT), ("outputs", INT), ("weight", POINTER), ("bias", POINTER), ("grad", INT), ("f", Function),
+    ]  # fmt: skip
+
+
+class Matrices(ctypes.Structure):
+    """``bpx::Matrices`` of kernels/matrices.h, which says what each field is."""
+
+    _fields_ = [
+        ("n", INT), ("depth", INT), ("layers", POINTER), ("x", POINTER), ("x_row", INT), ("x_column", INT),
+        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("weight", POINTER), ("weight_row", INT), ("scale", DOUBLE),
+        ("loss", POINTER), ("loss_p", POINTER), ("grads", POINTER), ("output", POINTER), ("x_grad", POINTER),
+        ("memory", POINTER), ("threads", INT), ("time", DOUBLE), ("next", INT), ("total", DOUBLE),
     ]  # fmt: skip
 
 

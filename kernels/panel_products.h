@@ -1,6 +1,6 @@
 #pragma once
 #include "net.h"
-// The matrix products of wide.h, blocked for registers and caches.
+// The matrix products of panels.h, blocked for registers and caches.
 
 namespace bpx {
 

@@ -1,0 +1,67 @@
+"""The fused pass for nets of any widths: kernels/matrices.h, the whole batch as matrices that threads share out.
+
+It is part of the fused engine, which chooses between it and the narrow form by the net and the batch's size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import threads, workspace
+from ..backend import Array
+from ..jit.matrices import Pass
+from ..workspace import recycled
+from . import arguments
+from .call import Call, Gradients, Signals
+
+
+def forward(call: Call) -> tuple[Array, Signals | None]:
+    """The net's outputs (n, out)."""
+    ready = Pass(_layers(call), None, None)
+    output = np.empty((call.samples, call.sizes[-1]), call.dtype)
+    held: list[Any] = [output]
+    ready.args.output = output.ctypes.data
+    _run(call, ready, held)
+    return output, None
+
+
+def loss_and_grad(call: Call) -> Gradients:
+    """The loss and the gradients of all parameters."""
+    ready = Pass(_layers(call), call.loss, arguments.loss_key(call))
+    args = ready.args
+    held: list[Any] = []
+    arguments.add_targets(args, call, held)
+    grads = np.empty(ready.parameters, call.dtype)
+    args.grads = arguments.address(grads, held)
+    grad_x = np.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
+    if grad_x is not None:
+        args.x_grad = arguments.address(grad_x, held)
+    _run(call, ready, held)
+    weights, biases = arguments.unpacked(call, grads)
+    return Gradients(weights, biases, grad_x, call.dtype.type(args.total * call.scale))
+
+
+def intermediate_bytes(call: Call) -> int:
+    """The signals of a chunk of samples, and a block of a matrix for each thread; without compiling anything."""
+    signals = call.sizes[0] + 2 * sum(call.sizes[1:])
+    return min(call.samples, 2048) * signals * call.dtype.itemsize + threads.count(call.threads) * (1 << 18)
+
+
+def _layers(call: Call) -> list[tuple[Array, Array | None, Any]]:
+    return [
+        (np.ascontiguousarray(weight), None if bias is None else np.ascontiguousarray(bias), activation)
+        for weight, bias, activation in call.layers
+    ]
+
+
+def _run(call: Call, ready: Pass, held: list[Any]) -> None:
+    args = ready.args
+    x = arguments.readable(call.x)
+    args.n, args.threads = call.samples, threads.count(call.threads)
+    args.x, args.x_row, args.x_column = arguments.address(x, held), arguments.stride(x, 0), arguments.stride(x, 1)
+    with recycled():
+        memory = workspace.empty((ready.numbers(),), call.dtype)
+        ready.use(memory)
+        ready.run()

@@ -1,0 +1,412 @@
+#pragma once
+#include "matrix_functions.h"
+#include "matrix_products.h"
+#include "pool_cpu.h"
+// The pass for nets of any widths, whose sizes are known when the program runs: compiled once, for all of them.
+//
+// The batch goes up and down the net as whole matrices, in steps: x, each layer's outputs, the loss, and each layer's
+// gradients. A step is cut into blocks of rows and columns which threads share out, so that every number is summed by one
+// thread in one order: the same bits for any number of threads. Activations and the loss are functions the caller gives,
+// applied to a block while it is in the cache.
+//
+// Signals stand in panels (View), but with few samples row by row. What a product reads of W is packed by the thread that
+// needs it, a block at a time; with few samples W is read as it lies.
+
+namespace bpx {
+
+/// z and f'(t) of n numbers t, or z alone; p points to the activation's parameters.
+struct Function {
+  void (*both)(i64 n, const void* t, void* z, void* slope, const void* p);
+  void (*value)(i64 n, const void* t, void* z, const void* p);
+  const void* p;
+};
+
+struct MatrixLayer {
+  i64 in, out;
+  const void* weight;  // (out, in)
+  const void* bias;    // (out), or null
+  i64 grad;            // where the weight's gradient (out, in) begins in Matrices::grads, which the bias's (out) follows
+  Function f;          // both null for the identity
+};
+
+/// One call. The loss is `scale` times the sum of all samples' losses times their weights.
+struct Matrices {
+  i64 n, depth;                    // samples, layers
+  const MatrixLayer* layers;
+  const void* x;
+  i64 x_row, x_column;
+  const void* y;
+  i64 y_row, y_column;
+  const void* weight;
+  i64 weight_row;
+  double scale;
+  void (*loss)(const LossBlock*, void* memory);  // null: outputs alone
+  const void* loss_p;
+  void* grads;                     // of all parameters
+  void* output;                    // (n, out): outputs alone
+  void* x_grad;                    // (n, in), or null
+  void* memory;                    // bpx_matrices_memory() numbers, 64-byte aligned
+  i64 threads;
+  double time;                     // seconds after which it returns to the caller, who calls again
+  i64 next;                        // the step to be done
+  double total;                    // of the losses, without `scale`
+};
+
+/// Samples up to which signals stand row by row.
+constexpr int few_samples = 24;
+/// Features of a packed block of W; and rows of W that few samples go through from end to end, one row after another.
+constexpr int slice = 256, few_slice = 32;
+/// Panels of a block of columns with few samples: so many that a row's piece is long.
+constexpr int few_panels = 64;
+/// Multiply-adds that are worth a thread, and that are worth being shared out as a block.
+constexpr double worth_a_thread = 60e3, worth_a_block = 30e3;
+/// Samples computed at once: so many bytes of signals, multiply-adds in a layer's step (after which an interrupt is
+/// seen), and samples at most. Sums of many samples are sums of such sums.
+constexpr i64 signal_bytes = 24 << 20, most_chunk = 2048;
+constexpr double step_multiply_adds = 6e9;
+
+BPX_FN double at_least(double a, double b) { return a < b ? b : a; }
+BPX_FN i64 filled(i64 n) { return (n + 15) / 16 * 16; }
+
+template <class S> struct MatrixCall {
+  static constexpr int V = panel<S>;
+  Matrices& m;
+  i64 chunk;            // samples computed at once
+  i64 first, count;     // the samples of this chunk
+  bool few;
+  int workers;
+  Barrier barrier;
+  i64 tasks[2], *task;  // the next block of a step; steps take turns
+  bool enough;          // the time is up
+  double since;
+
+  explicit MatrixCall(Matrices& m) : m(m), chunk(chunk_of(m)), few(m.n <= few_samples) {}
+
+  static i64 numbers_of_a_sample(const Matrices& m) {
+    i64 numbers = filled(m.layers[0].in);
+    for (i64 l = 0; l < m.depth; ++l) numbers += 2 * filled(m.layers[l].out);
+    return numbers + (2 * m.depth + 1) * 16;
+  }
+  static i64 chunk_of(const Matrices& m) {
+    double largest = 1;
+    for (i64 l = 0; l < m.depth; ++l) largest = at_least(largest, double(m.layers[l].in) * m.layers[l].out);
+    const double by_memory = double(signal_bytes) / (numbers_of_a_sample(m) * i64(sizeof(S))), by_time = step_multiply_adds / largest;
+    const i64 fit = i64(by_memory < by_time ? by_memory : by_time) / 96 * 96;
+    const i64 most = fit < 96 ? 96 : fit > most_chunk ? most_chunk : fit;
+    return m.n < most ? m.n : most;
+  }
+  static constexpr i64 packed_numbers = i64(slice) * product_panels * V;
+  i64 scratch_numbers() const {
+    const i64 product = packed_numbers + (few ? few_panels : product_panels) * filled(chunk) * V, loss = 2 * V * m.layers[m.depth - 1].out;
+    return filled(product > loss ? product : loss);
+  }
+  i64 signals() const { return numbers_of_a_sample(m) * filled(chunk); }
+  /// Numbers of S: for the signals, a scratch for each thread, and the losses.
+  i64 memory() const { return signals() + m.threads * scratch_numbers() + filled(chunk) * i64(sizeof(double) / sizeof(S)); }
+
+  // ---- where signals stand ----------------------------------------------------------------------------------------
+
+  View<S> view(i64 at, i64 features) const {
+    if (few) return {(S*)m.memory + at * filled(chunk), V, filled(features) + 16};
+    return {(S*)m.memory + at * filled(chunk), filled(chunk) * V, V};
+  }
+  /// z of layer l, x for -1; and f' of it, which becomes the gradient in t.
+  i64 offset(i64 l) const {
+    if (l < 0) return 0;
+    i64 at = filled(m.layers[0].in) + 16;
+    for (i64 k = 0; k < l; ++k) at += 2 * (filled(m.layers[k].out) + 16);
+    return at;
+  }
+  View<S> z(i64 l) const { return view(offset(l), l < 0 ? m.layers[0].in : m.layers[l].out); }
+  View<S> slope(i64 l) const { return view(offset(l) + filled(m.layers[l].out) + 16, m.layers[l].out); }
+  /// The gradient in t of layer l: for the last layer it stands in place of z.
+  View<S> grad(i64 l) const { return l == m.depth - 1 ? z(l) : slope(l); }
+  S* scratch(int worker) const {
+    return (S*)m.memory + signals() + worker * scratch_numbers();
+  }
+  double* losses() const { return (double*)((S*)m.memory + signals() + m.threads * scratch_numbers()); }
+
+  // ---- how a step is cut ------------------------------------------------------------------------------------------
+
+  /// Blocks of `columns` in groups of at most `most`, by blocks of rows: about as many as the threads can share out.
+  struct Cut {
+    i64 groups, group, row_blocks, rows, total, columns;
+    Cut(i64 columns, i64 most, i64 rows_in_all, i64 least_rows, i64 unit, double multiply_adds, i64 workers)
+        : columns(columns) {
+      groups = (columns + most - 1) / most;
+      const i64 by_work = i64(multiply_adds / worth_a_block) + 1, wanted = by_work < 4 * workers ? by_work : 4 * workers;
+      if (workers > 1 && wanted > groups && rows_in_all < 2 * least_rows) groups = wanted < columns ? wanted : columns;
+      group = (columns + groups - 1) / groups;
+      groups = (columns + group - 1) / group;
+      row_blocks = workers == 1 ? 1 : (wanted + groups - 1) / groups;
+      const i64 most_blocks = rows_in_all / least_rows;
+      if (row_blocks > most_blocks) row_blocks = most_blocks;
+      if (row_blocks < 1) row_blocks = 1;
+      rows = (rows_in_all + row_blocks - 1) / row_blocks;
+      rows = (rows + unit - 1) / unit * unit;
+      row_blocks = (rows_in_all + rows - 1) / rows;
+      total = groups * row_blocks;
+    }
+    i64 first_column(i64 t) const { return t % groups * group; }
+    i64 columns_of(i64 t) const { return group < columns - first_column(t) ? group : columns - first_column(t); }
+    i64 first_row(i64 t) const { return t / groups * rows; }
+  };
+  i64 rows_of(const Cut& cut, i64 t, i64 all) const {
+    const i64 rest = all - cut.first_row(t);
+    return cut.rows < rest ? cut.rows : rest;
+  }
+  Cut forward_cut(const MatrixLayer& l) const {
+    const double work = double(count) * l.in * l.out;
+    if (few) return Cut((l.out + 15) / 16, few_group(l.out), count, count, 1, work, workers);
+    return Cut(panels<S>(l.out), product_panels, count, 48, product_rows, work, workers);
+  }
+  /// Few samples: the sixteens of outputs in a block, some for each thread.
+  i64 few_group(i64 out) const {
+    const i64 sixteens = (out + 15) / 16, share = (sixteens + 4 * workers - 1) / (4 * workers);
+    return share < 1 ? 1 : share;
+  }
+  Cut backward_cut(const MatrixLayer& l) const {
+    const double work = double(count) * l.in * l.out;
+    if (few) return Cut(panels<S>(l.in), few_panels, count, count, 1, work, workers);
+    return Cut(panels<S>(l.in), product_panels, count, 48, product_rows, work, workers);
+  }
+  Cut weight_cut(const MatrixLayer& l) const {
+    return Cut(panels<S>(l.in), few ? few_panels : weight_panels, l.out, 16, weight_rows, double(count) * l.in * l.out, workers);
+  }
+
+  // ---- the blocks -------------------------------------------------------------------------------------------------
+
+  void take_x(i64 at, i64 rows) {
+    const i64 in = m.layers[0].in;
+    const View<S> to = z(-1);
+    for (i64 p = 0; p < panels<S>(in); ++p) {
+      const int most = in - p * V < V ? int(in - p * V) : V;
+      const S* const from = (const S*)m.x + (first + at) * m.x_row + p * V * m.x_column;
+      for (i64 s = 0; s < rows; ++s) {
+        S* const target = to.at(at + s, p);
+        if (m.x_column == 1) {
+          store<Pack<S, 1>>(target, load_part<S>(from + s * m.x_row, most));
+        } else {
+          for (int k = 0; k < V; ++k) target[k] = k < most ? from[s * m.x_row + k * m.x_column] : S(0);
+        }
+      }
+    }
+  }
+
+  void activate(i64 l, i64 s, i64 rows, i64 p0, i64 count_of_panels) {
+    const Function& f = m.layers[l].f;
+    if (!f.value) return;
+    const View<S> to = z(l), df = slope(l);
+    auto apply = [&](i64 n, S* t, S* d) {
+      if (m.loss) f.both(n, t, t, d, f.p);
+      else f.value(n, t, t, f.p);
+    };
+    if (few) {
+      const i64 from = p0 * V, end = (p0 + count_of_panels) * V, out = m.layers[l].out;
+      for (i64 r = 0; r < rows; ++r) apply((end < out ? end : out) - from, to.at(s + r, p0), df.at(s + r, p0));
+    } else {
+      for (i64 p = p0; p < p0 + count_of_panels; ++p) apply(rows * V, to.at(s, p), df.at(s, p));
+    }
+  }
+
+  void forward(i64 l, i64 t, int worker) {
+    const MatrixLayer& layer = m.layers[l];
+    const Cut cut = forward_cut(layer);
+    const S *const w = (const S*)layer.weight, *const bias = (const S*)layer.bias;
+    const View<S> from = z(l - 1), to = z(l);
+    if (few) {
+      const i64 o = cut.first_column(t) * 16, end = o + cut.columns_of(t) * 16;
+      const i64 outputs = (end < layer.out ? end : layer.out) - o;
+      dots<S>(count, outputs, layer.in, from.data, from.row, w + o * layer.in, bias ? bias + o : nullptr,
+              to.data + o, to.row);
+      return activate(l, 0, count, o / V, panels<S>(outputs));
+    }
+    const i64 p0 = cut.first_column(t), NB = cut.columns_of(t), s = cut.first_row(t), rows = rows_of(cut, t, count);
+    S* const packed = scratch(worker);
+    alignas(64) S start[product_panels * V] = {};
+    for (i64 k = 0; bias && k < NB * V && p0 * V + k < layer.out; ++k) start[k] = bias[p0 * V + k];
+    for (i64 k0 = 0; k0 < layer.in; k0 += slice) {
+      const i64 depth = layer.in - k0 < slice ? layer.in - k0 : slice;
+      for (i64 n = 0; n < NB; ++n) {
+        const i64 o = (p0 + n) * V, have = layer.out - o < V ? layer.out - o : V;
+        for (i64 k = 0; k < depth; k += V)
+          transpose_square(w + o * layer.in + k0 + k, layer.in, int(have), int(depth - k < V ? depth - k : V),
+                           packed + n * slice * V + k * V, V);
+      }
+      const View<const S> before = k0 ? View<const S>{to.at(s, p0), to.panel, to.row} : View<const S>{start, V, 0};
+      product<S>(rows, depth, int(NB), constant(from.from(s, k0 / V)), {packed, slice * V, V}, before, to.from(s, p0),
+                 nullptr);
+    }
+    activate(l, s, rows, p0, NB);
+  }
+  static View<const S> constant(View<S> v) { return {v.data, v.panel, v.row}; }
+
+  void loss(i64 at, i64 rows, int worker) {
+    const i64 last = m.depth - 1, out = m.layers[last].out;
+    const View<S> outputs = z(last);
+    const LossBlock block{first + at, rows, outputs.at(at, 0), outputs.panel, outputs.row, out, m.y, m.y_row, m.y_column,
+                          m.weight, m.weight_row, m.scale, m.loss_p, losses() + at};
+    m.loss(&block, scratch(worker));
+    if (!m.layers[last].f.value) return;
+    const View<S> df = slope(last);
+    for (i64 p = 0; p < panels<S>(out); ++p)
+      for (i64 s = at; s < at + rows; ++s)
+        store<Pack<S, 1>>(outputs.at(s, p), load<Pack<S, 1>>(outputs.at(s, p)) * load<Pack<S, 1>>(df.at(s, p)));
+  }
+
+  /// The gradient in what layer l takes, times f' of the layer below; or in x.
+  void backward(i64 l, i64 t, int worker) {
+    const MatrixLayer& layer = m.layers[l];
+    const Cut cut = backward_cut(layer);
+    const i64 p0 = cut.first_column(t), end = p0 + cut.columns_of(t), s = cut.first_row(t), rows = rows_of(cut, t, count);
+    const i64 depth = few ? few_slice : slice, stride = cut.group * V;
+    S *const packed = scratch(worker), *const memory = packed + packed_numbers;
+    // sums stand in panels, but with few samples row by row, for then a block has many columns
+    const View<S> sums = few ? View<S>{memory, V, stride} : View<S>{memory, filled(chunk) * V, V};
+    for (i64 o = 0; o < layer.out; o += depth)
+      for (i64 p = p0; p < end; p += product_panels) {
+        const i64 panels_here = end - p < product_panels ? end - p : product_panels;
+        const View<const S> w = packed_rows(layer, o, o + depth < layer.out ? o + depth : layer.out, p, panels_here, packed);
+        const View<S> all = sums.from(0, p - p0);
+        const bool last = o + depth >= layer.out, direct = last && l > 0;
+        const View<S> to = direct ? slope(l - 1).from(s, p) : all;
+        product<S>(rows, last ? layer.out - o : depth, int(panels_here), constant(grad(l).from(s, o / V)), w,
+                   o ? constant(all) : View<const S>{nullptr, 0, 0}, to,
+                   direct && m.layers[l - 1].f.value ? to.data : nullptr);
+      }
+    if (l == 0)
+      for (i64 r = 0; r < rows; ++r)
+        for (i64 p = p0; p < end; ++p)
+          store_part<S>((S*)m.x_grad + (first + s + r) * layer.in + p * V, load<Pack<S, 1>>(sums.at(r, p - p0)),
+                        layer.in - p * V < V ? int(layer.in - p * V) : V);
+  }
+  /// Rows of W in some panels of its columns: packed, or with few samples as they lie, where the last panel is full.
+  View<const S> packed_rows(const MatrixLayer& layer, i64 o, i64 end, i64 p, i64 count_of_panels, S* packed) {
+    const S* const w = (const S*)layer.weight + o * layer.in + p * V;
+    const i64 columns = layer.in - p * V;
+    if (few && columns >= count_of_panels * V) return {w, V, layer.in};
+    for (i64 n = 0; n < count_of_panels; ++n) {
+      const int have = columns - n * V < V ? int(columns - n * V) : V;
+      for (i64 k = 0; k < end - o; ++k)
+        store<Pack<S, 1>>(packed + (n * slice + k) * V, load_part<S>(w + k * layer.in + n * V, have));
+    }
+    return {packed, slice * V, V};
+  }
+
+  void weights(i64 l, i64 t) {
+    const MatrixLayer& layer = m.layers[l];
+    const Cut cut = weight_cut(layer);
+    const i64 o = cut.first_row(t), rows = rows_of(cut, t, layer.out), p0 = cut.first_column(t), end = p0 + cut.columns_of(t);
+    const View<S> g = grad(l), z_in = z(l - 1);
+    // few samples leave so little to do that memory wants whole rows
+    const i64 rows_at_once = few ? weight_rows : rows;
+    for (i64 r = 0; r < rows; r += rows_at_once)
+      for (i64 p = p0; p < end; p += weight_panels) {
+        const i64 panels_here = end - p < weight_panels ? end - p : weight_panels, i = (p + panels_here - 1) * V;
+        weight_product<S>(count, o + r, rows - r < rows_at_once ? rows - r : rows_at_once, int(panels_here), constant(g),
+                          constant(z_in.from(0, p)), (S*)m.grads + layer.grad + (o + r) * layer.in + p * V, layer.in,
+                          layer.in - i < V ? int(layer.in - i) : V, first > 0);
+      }
+    if (p0 == 0 && layer.bias) {
+      S* const sums = (S*)m.grads + layer.grad + layer.in * layer.out;
+      for (i64 k = o / V * V; k < o + rows; k += V) {
+        Pack<S, 1> total{};
+        for (i64 s = 0; s < count; ++s) total = total + load<Pack<S, 1>>(g.at(s, k / V));
+        S part[V];
+        store<Pack<S, 1>>(part, total);
+        for (i64 j = k < o ? o : k; j < k + V && j < o + rows; ++j) sums[j] = first > 0 ? sums[j] + part[j - k] : part[j - k];
+      }
+    }
+  }
+
+  // ---- the steps --------------------------------------------------------------------------------------------------
+
+  i64 steps() const { return m.loss ? 2 * m.depth + 2 : m.depth + 2; }
+
+  /// Threads call it together; they return when the work is done, or the time is up.
+  void work(int worker) {
+    const i64 all = (m.n + chunk - 1) / chunk * steps();
+    for (i64 step = m.next; step < all; ++step) {
+      first = step / steps() * chunk;
+      count = m.n - first < chunk ? m.n - first : chunk;
+      task = &tasks[step % 2];
+      one_step(step % steps(), worker);
+      if (worker == 0 && seconds() - since > m.time) enough = true;
+      barrier.wait();
+      if (worker == 0) finish(step);
+      if (enough) return;
+    }
+  }
+  void finish(i64 step) {
+    tasks[step % 2] = 0;  // nobody takes from it before the next step has ended
+    m.next = step + 1;
+    if (m.loss && step % steps() == m.depth + 1)
+      for (i64 s = 0; s < count; ++s) m.total += losses()[s];
+  }
+  void one_step(i64 step, int worker) {
+    const i64 up = m.depth;
+    if (step == 0) {
+      rows_of_step([&](i64 s, i64 rows) { take_x(s, rows); });
+    } else if (step <= up) {
+      const i64 total = forward_cut(m.layers[step - 1]).total;
+      for (i64 t; (t = next_task()) < total;) forward(step - 1, t, worker);
+    } else if (!m.loss) {
+      rows_of_step([&](i64 s, i64 rows) { give_outputs(s, rows); });
+    } else if (step == up + 1) {
+      rows_of_step([&](i64 s, i64 rows) { loss(s, rows, worker); });
+    } else {
+      const i64 l = 2 * m.depth + 1 - step;
+      const i64 down = l > 0 || m.x_grad ? backward_cut(m.layers[l]).total : 0;
+      const i64 total = down + weight_cut(m.layers[l]).total;
+      for (i64 t; (t = next_task()) < total;) t < down ? backward(l, t, worker) : weights(l, t - down);
+    }
+  }
+  i64 next_task() { return __atomic_fetch_add(task, 1, __ATOMIC_RELAXED); }
+  template <class Op> void rows_of_step(Op op) {
+    i64 rows = (count + 4 * workers - 1) / (4 * workers);
+    rows = workers == 1 ? count : (rows + V - 1) / V * V;
+    for (i64 t; (t = next_task()) * rows < count;) op(t * rows, count - t * rows < rows ? count - t * rows : rows);
+  }
+  void give_outputs(i64 at, i64 rows) {
+    const i64 out = m.layers[m.depth - 1].out;
+    const View<S> from = z(m.depth - 1);
+    for (i64 s = at; s < at + rows; ++s)
+      for (i64 p = 0; p < panels<S>(out); ++p)
+        store_part<S>((S*)m.output + (first + s) * out + p * V, load<Pack<S, 1>>(from.at(s, p)),
+                      out - p * V < V ? int(out - p * V) : V);
+  }
+
+  /// Whether it is done.
+  bool run() {
+    double multiply_adds = 0;
+    for (i64 l = 0; l < m.depth; ++l) multiply_adds += double(m.layers[l].in) * m.layers[l].out;
+    const i64 wanted = i64(multiply_adds * m.n / worth_a_thread) + 1;
+    Pool& pool = Pool::one();
+    workers = pool.enter(int(wanted < m.threads ? wanted : m.threads));
+    barrier = {workers, 0, 0};
+    enough = false;
+    tasks[0] = tasks[1] = 0;
+    since = seconds();
+    pool.run(workers, [](void* call, int worker) { ((MatrixCall*)call)->work(worker); }, this);
+    pool.leave(workers);
+    return !enough;
+  }
+};
+
+inline i64 wrong_class(const i64* y, i64 n, i64 classes) {
+  for (i64 s = 0; s < n; ++s)
+    if ((unsigned long long)y[s] >= (unsigned long long)classes) return s;
+  return -1;
+}
+
+}  // namespace bpx
+
+/// What Python calls, for S = float or double. run() gives 1 when the call is done, 0 if it must be called again;
+/// wrong_class() the number of the first sample whose class there is not, or -1.
+#define BPX_MATRICES(S)                                                                                                \
+  BPX_ENTRY bpx::i64 bpx_matrices_memory(bpx::Matrices* m) { return bpx::MatrixCall<S>(*m).memory(); }                 \
+  BPX_ENTRY bpx::i64 bpx_matrices_run(bpx::Matrices* m) { return bpx::MatrixCall<S>(*m).run(); }                       \
+  BPX_ENTRY bpx::i64 bpx_matrices_wrong_class(const bpx::i64* y, bpx::i64 n, bpx::i64 classes) {                       \
+    return bpx::wrong_class(y, n, classes);                                                                            \
+  }                                                                                                                    \
+  BPX_SIZE_OF(MatrixLayer) BPX_SIZE_OF(Matrices)

@@ -1,0 +1,91 @@
+#pragma once
+#include "activations.h"
+#include "losses.h"
+// What the pass of matrices.h is given for one net: activations and a loss, over blocks of signals.
+
+namespace bpx {
+
+/// The loss of a block of samples, and its gradients in place of the outputs.
+struct LossBlock {
+  i64 first, count;     // samples of the batch
+  void* z;              // output k of sample s at z[k / V * panel + s * row + k % V]
+  i64 panel, row, out;
+  const void* y;
+  i64 y_row, y_column;
+  const void* weight;   // (n) or null
+  i64 weight_row;
+  double scale;
+  const void* p;
+  double* losses;       // one a sample, times its weight
+};
+
+/// Calls op(i, count) for registers of numbers 0 to n, `count` of which are there.
+template <class T, class Op> BPX_FN void each_lane(i64 n, Op op) {
+  constexpr int width = Lane<T>::width;
+  i64 i = 0;
+  for (; i + width <= n; i += width) op(i, width);
+  if (i < n) op(i, int(n - i));
+}
+template <class T, class S> BPX_FN T load_some(const S* from, int count) {
+  if (count == Lane<T>::width) return load<T>(from);
+  S buffer[Lane<T>::width] = {};
+  for (int k = 0; k < count; ++k) buffer[k] = from[k];
+  return load<T>(buffer);
+}
+template <class T, class S> BPX_FN void store_some(S* to, T a, int count) {
+  if (count == Lane<T>::width) return store<T>(to, a);
+  S buffer[Lane<T>::width];
+  store<T>(buffer, a);
+  for (int k = 0; k < count; ++k) to[k] = buffer[k];
+}
+
+/// z = f(t) and f'(t) of n numbers, which may stand where t does; and z alone.
+template <class F, class S> void activation_both(i64 n, const S* t, S* z, S* slope, const S* p) {
+  using T = Pack<S, 2>;
+  each_lane<T>(n, [&](i64 i, int count) __attribute__((always_inline)) {
+    T value, derivative;
+    F::both(load_some<T>(t + i, count), p, value, derivative);
+    store_some<T>(z + i, value, count);
+    store_some<T>(slope + i, derivative, count);
+  });
+}
+template <class F, class S> void activation_value(i64 n, const S* t, S* z, const S* p) {
+  using T = Pack<S, 2>;
+  each_lane<T>(n, [&](i64 i, int count) __attribute__((always_inline)) {
+    store_some<T>(z + i, F::value(load_some<T>(t + i, count), p), count);
+  });
+}
+
+/// A register of samples at a time, output by output, as losses.h wants them; `memory` has room for 2 * out registers.
+template <class Loss, class S> void loss_block(const LossBlock& block, S* memory) {
+  using T = Pack<S, 1>;
+  constexpr int V = Lane<T>::width;
+  constexpr Target target = Loss::target;
+  const int out = int(block.out);
+  S *const outputs = memory, *const y = memory + i64(out) * V;
+  const bool scaled = block.weight || block.scale != 1.0;
+  for (i64 s0 = 0; s0 < block.count; s0 += V) {
+    const int count = block.count - s0 < V ? int(block.count - s0) : V;
+    const i64 at = block.first + s0;
+    alignas(64) S losses[V], weight[V], factor[V];
+    S* const z = (S*)block.z + s0 * block.row;
+    for (int k = 0; k < V; ++k) {
+      const int s = k < count ? k : 0;  // a sample that isn't there is like the first
+      weight[k] = block.weight ? ((const S*)block.weight)[(at + s) * block.weight_row] : S(1);
+      factor[k] = weight[k] * S(block.scale);
+      for (int o = 0; o < out; ++o) outputs[o * V + k] = z[o / V * block.panel + s * block.row + o % V];
+      if constexpr (target == Target::values) {
+        for (int o = 0; o < out; ++o) y[o * V + k] = ((const S*)block.y)[(at + s) * block.y_row + o * block.y_column];
+      } else if constexpr (target == Target::classes) {
+        y[k] = S(((const i64*)block.y)[(at + s) * block.y_row]);
+      }
+    }
+    store<T>(losses, Loss::template run<any_outputs, V>(outputs, y, (const S*)block.p, load<T>(factor), scaled, out));
+    for (int k = 0; k < count; ++k) {
+      block.losses[s0 + k] = double(block.weight ? losses[k] * weight[k] : losses[k]);
+      for (int o = 0; o < out; ++o) z[o / V * block.panel + k * block.row + o % V] = outputs[o * V + k];
+    }
+  }
+}
+
+}  // namespace bpx

@@ -1,0 +1,229 @@
+#pragma once
+#include "transpose_cpu.h"
+// Matrix products over blocks of registers, for matrices whose sizes are known when the program runs.
+
+namespace bpx {
+
+/// Numbers in a vector register; features stand in panels of so many.
+template <class S> constexpr int panel = BPX_VECTOR_BYTES / int(sizeof(S));
+template <class S> constexpr int panels(i64 features) { return int((features + panel<S> - 1) / panel<S>); }
+
+/// How many sums a product keeps in registers: rows by panels.
+#if BPX_VECTOR_BYTES == 64
+constexpr int product_rows = 6, product_panels = 4, weight_rows = 8, weight_panels = 3, dot_sums = 16;
+#elif BPX_VECTOR_BYTES == 32
+constexpr int product_rows = 3, product_panels = 4, weight_rows = 4, weight_panels = 2, dot_sums = 8;
+#else
+constexpr int product_rows = 3, product_panels = 4, weight_rows = 2, weight_panels = 2, dot_sums = 8;
+#endif
+#define BPX_UNROLL_SOME _Pragma("GCC unroll 4")
+#define BPX_BLOCK static __attribute__((noinline))
+
+/// A matrix of rows by features: feature i of row s is data[i / V * panel + s * row + i % V], V = bpx::panel<S>. With
+/// `panel` = V it lies row by row, with `row` = V in panels that a product reads from end to end.
+template <class S> struct View {
+  S* data;
+  i64 panel, row;
+  BPX_FN S* at(i64 s, i64 p) const { return data + p * panel + s * row; }
+  BPX_FN View from(i64 s, i64 p) const { return {at(s, p), panel, row}; }
+};
+
+/// The first `count` numbers of a register from memory, zeros after them; and to memory. Nothing else is touched.
+template <class S> BPX_FN Pack<S, 1> load_part(const S* from, int count) {
+  if (count >= panel<S>) return load<Pack<S, 1>>(from);
+#if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
+  return {load_first(from, count)};
+#else
+  S buffer[panel<S>] = {};
+  for (int k = 0; k < count; ++k) buffer[k] = from[k];
+  return load<Pack<S, 1>>(buffer);
+#endif
+}
+template <class S> BPX_FN void store_part(S* to, Pack<S, 1> a, int count) {
+  if (count >= panel<S>) return store<Pack<S, 1>>(to, a);
+#if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
+  store_first(to, a.v, count);
+#else
+  S buffer[panel<S>];
+  store<Pack<S, 1>>(buffer, a);
+  for (int k = 0; k < count; ++k) to[k] = buffer[k];
+#endif
+}
+
+/// Calls op(first, Index<count>) for blocks of MOST of n, then for what is left in blocks of halves of it.
+template <int MOST, class Op> BPX_FN void row_blocks(i64 n, Op op) {
+  i64 first = 0;
+  for (; n - first >= MOST; first += MOST) op(first, Index<MOST>());
+  if constexpr (MOST > 4) { for (; n - first >= 4; first += 4) op(first, Index<4>()); }
+  if constexpr (MOST > 2) { for (; n - first >= 2; first += 2) op(first, Index<2>()); }
+  for (; n - first >= 1; ++first) op(first, Index<1>());
+}
+/// Calls op(Index<n>) for n from 1 to MOST.
+template <int MOST, class Op> BPX_FN void with_count(int n, Op op) {
+  if constexpr (MOST > 1) {
+    if (n < MOST) return with_count<MOST - 1>(n, op);
+  }
+  op(Index<MOST>());
+}
+
+/// to = (start + a b) (* times) for MR rows and NB panels: a (rows, depth), b (depth, features).
+///
+/// `start.data` and `times` may be null; a `start` whose rows are 0 apart is a bias.
+template <int MR, int NB, class S>
+BPX_BLOCK void product_block(i64 depth, View<const S> a, View<const S> b, View<const S> start, View<S> to, const S* times) {
+  using T = Pack<S, 1>;
+  constexpr int V = panel<S>;
+  T sums[MR][NB];
+  for (int r = 0; r < MR; ++r)
+    for (int n = 0; n < NB; ++n) sums[r][n] = start.data ? load<T>(start.at(r, n)) : T{};
+  for (i64 k0 = 0; k0 < depth; k0 += V) {
+    const S* const rows = a.at(0, k0 / V);
+    const S* const columns = b.at(k0, 0);
+    const int most = depth - k0 < V ? int(depth - k0) : V;
+    BPX_UNROLL_SOME
+    for (int k = 0; k < most; ++k) {
+      T x[NB];
+      BPX_UNROLL
+      for (int n = 0; n < NB; ++n) x[n] = load<T>(columns + n * b.panel + k * b.row);
+      BPX_UNROLL
+      for (int r = 0; r < MR; ++r) {
+        const T y = c<T>(rows[r * a.row + k]);
+        BPX_UNROLL
+        for (int n = 0; n < NB; ++n) sums[r][n] = fma(y, x[n], sums[r][n]);
+      }
+    }
+  }
+  for (int r = 0; r < MR; ++r)
+    for (int n = 0; n < NB; ++n) {
+      T sum = sums[r][n];
+      if (times) sum = sum * load<T>(times + n * to.panel + r * to.row);
+      store<T>(to.at(r, n), sum);
+    }
+}
+/// The same for any number of rows; `times` lies as `to` does.
+template <class S>
+static void product(i64 rows, i64 depth, int count, View<const S> a, View<const S> b, View<const S> start, View<S> to,
+                    const S* times) {
+  with_count<product_panels>(count, [&](auto columns) __attribute__((always_inline)) {
+    constexpr int NB = decltype(columns)::value;
+    row_blocks<product_rows>(rows, [&](i64 s, auto size) __attribute__((always_inline)) {
+      constexpr int MR = decltype(size)::value;
+      product_block<MR, NB>(depth, a.from(s, 0), b, {start.data ? start.at(s, 0) : nullptr, start.panel, start.row},
+                            to.from(s, 0), times ? times + s * to.row : nullptr);
+    });
+  });
+}
+
+/// dw[o][i] (+)= sum over the samples of g[s][o] * z[s][i], for MR outputs and NB panels of inputs, the last of which has
+/// `last` of them. What is added to is read at the end: sums of many samples are sums of a few sums.
+template <int MR, int NB, class S>
+BPX_BLOCK void weight_block(i64 samples, const S* g, i64 g_row, View<const S> z, S* dw, i64 dw_row, int last, bool add) {
+  using T = Pack<S, 1>;
+  constexpr int V = panel<S>;
+  T sums[MR][NB];
+  for (int r = 0; r < MR; ++r)
+    for (int n = 0; n < NB; ++n) sums[r][n] = T{};
+  BPX_UNROLL_SOME
+  for (i64 s = 0; s < samples; ++s) {
+    T x[NB];
+    BPX_UNROLL
+    for (int n = 0; n < NB; ++n) x[n] = load<T>(z.at(s, n));
+    BPX_UNROLL
+    for (int r = 0; r < MR; ++r) {
+      const T y = c<T>(g[s * g_row + r]);
+      BPX_UNROLL
+      for (int n = 0; n < NB; ++n) sums[r][n] = fma(y, x[n], sums[r][n]);
+    }
+  }
+  for (int r = 0; r < MR; ++r)
+    for (int n = 0; n < NB; ++n) {
+      S* const to = dw + r * dw_row + n * V;
+      const int count = n + 1 < NB ? V : last;
+      store_part(to, add ? load_part<S>(to, count) + sums[r][n] : sums[r][n], count);
+    }
+}
+/// The same for outputs `first` to `first + rows` of all in g, a multiple of weight_rows in.
+template <class S>
+static void weight_product(i64 samples, i64 first, i64 rows, int count, View<const S> g, View<const S> z, S* dw, i64 dw_row,
+                           int last, bool add) {
+  constexpr int V = panel<S>;
+  with_count<weight_panels>(count, [&](auto columns) __attribute__((always_inline)) {
+    constexpr int NB = decltype(columns)::value;
+    row_blocks<weight_rows>(rows, [&](i64 o, auto size) __attribute__((always_inline)) {
+      constexpr int MR = decltype(size)::value;
+      weight_block<MR, NB>(samples, g.at(0, (first + o) / V) + (first + o) % V, g.row, z, dw + o * dw_row, dw_row, last, add);
+    });
+  });
+}
+
+/// sums[k] = the numbers of register k added up, in the same order for each.
+template <int COUNT, class S> BPX_FN void add_up(const Pack<S, 1> (&registers)[COUNT], S* sums) {
+  constexpr int V = panel<S>;
+  for (int k0 = 0; k0 < COUNT; k0 += V) {
+#if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
+    typename Register<S>::V rows[V];
+    BPX_UNROLL
+    for (int k = 0; k < V; ++k) rows[k] = registers[k0 + k < COUNT ? k0 + k : k0].v;
+    transpose<S>(rows);
+    BPX_UNROLL
+    for (int step = V / 2; step; step /= 2)
+      for (int k = 0; k < step; ++k) rows[k] += rows[k + step];
+    store_part<S>(sums + k0, {rows[0]}, COUNT - k0);
+#else
+    for (int k = k0; k < k0 + V && k < COUNT; ++k) {
+      S parts[V];
+      store<Pack<S, 1>>(parts, registers[k]);
+      for (int step = V / 2; step; step /= 2)
+        for (int j = 0; j < step; ++j) parts[j] += parts[j + step];
+      sums[k] = parts[0];
+    }
+#endif
+  }
+}
+/// to[s][o] = sum over k of z[s][k] * w[o][k] (+ bias[o]), for SB samples and OB outputs; z and w lie row by row.
+template <int SB, int OB, class S>
+BPX_BLOCK void dot_block(i64 depth, const S* z, i64 z_row, const S* w, i64 w_row, const S* bias, S* to, i64 to_row) {
+  using T = Pack<S, 1>;
+  constexpr int V = panel<S>;
+  T sums[OB * SB];
+  for (T& sum : sums) sum = T{};
+  auto step = [&](i64 k, auto load_at) __attribute__((always_inline)) {
+    T x[SB];
+    BPX_UNROLL
+    for (int s = 0; s < SB; ++s) x[s] = load_at(z + s * z_row + k);
+    BPX_UNROLL
+    for (int o = 0; o < OB; ++o) {
+      const T y = load_at(w + o * w_row + k);
+      BPX_UNROLL
+      for (int s = 0; s < SB; ++s) sums[o * SB + s] = fma(y, x[s], sums[o * SB + s]);
+    }
+  };
+  i64 k = 0;
+  for (; k + V <= depth; k += V) step(k, [](const S* from) __attribute__((always_inline)) { return load<T>(from); });
+  if (k < depth) step(k, [&](const S* from) __attribute__((always_inline)) { return load_part<S>(from, int(depth - k)); });
+  S totals[OB * SB];
+  add_up<OB * SB>(sums, totals);
+  for (int o = 0; o < OB; ++o)
+    for (int s = 0; s < SB; ++s) to[s * to_row + o] = bias ? totals[o * SB + s] + bias[o] : totals[o * SB + s];
+}
+/// Numbers of a row of which a processor reads only a few at once well.
+constexpr i64 long_row = 512;
+/// The same for any number of samples, in which a row of w is read once for each four of them.
+template <class S>
+static void dots(i64 samples, i64 outputs, i64 depth, const S* z, i64 z_row, const S* w, const S* bias, S* to, i64 to_row) {
+  constexpr int most = 4;
+  auto all = [&](auto at_once) __attribute__((always_inline)) {
+    constexpr int OB = decltype(at_once)::value;
+    row_blocks<OB>(outputs, [&](i64 o, auto rows) __attribute__((always_inline)) {
+      row_blocks<dot_sums / OB>(samples, [&](i64 s, auto count) __attribute__((always_inline)) {
+        dot_block<decltype(count)::value, decltype(rows)::value>(depth, z + s * z_row, z_row, w + o * depth, depth,
+                                                                 bias ? bias + o : nullptr, to + s * to_row + o, to_row);
+      });
+    });
+  };
+  if (samples < 2) depth < long_row ? all(Index<dot_sums>()) : all(Index<4>());  // few streams of long rows
+  else if (samples < 4) all(Index<dot_sums / 2>());
+  else all(Index<dot_sums / most>());
+}
+
+}  // namespace bpx

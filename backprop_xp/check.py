@@ -194,7 +194,7 @@ def torch_losses(loss: Any) -> Callable[[Any, Any], Any]:
 
 
 def _torch_arguments(loss: Any, z: Any) -> dict[str, Any]:
-    """Those of torch.nn.functional.cross_entropy for a softmax cross-entropy."""
+    """The keywords of torch.nn.functional.cross_entropy for a softmax cross-entropy."""
     weight = {} if loss.weight is None else {"weight": z.new_tensor(loss.weight)}
     return loss.settings | weight
 

@@ -29,11 +29,16 @@ class _Here(threading.local):
     stop: Stop | None = None
 
 
-class Stop(ctypes.Structure):
+class Stop(ctypes.c_int64):
     """A flag that ends work early, in memory that compiled passes look at: ``raised`` is then no longer 0."""
 
-    _fields_ = [("raised", ctypes.c_int64)]
-    raised: int
+    @property
+    def raised(self) -> int:
+        return self.value
+
+    @raised.setter
+    def raised(self, number: int) -> None:
+        self.value = number
 
 
 class Stopped(Exception):

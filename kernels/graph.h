@@ -207,7 +207,7 @@ template <class Graph> double graph_run(const GraphArgs& args, i64 first, i64 co
   using S = typename Graph::S;
   constexpr int R = Graph::rows;
   double loss = 0;
-  for (i64 at = 0; at < count && !args.wide.stopped(); at += R) {
+  for (i64 at = 0; at < count && !stopped(args.wide); at += R) {
     const int valid = count - at < R ? int(count - at) : R;
     const int used = (valid + product_rows - 1) / product_rows * product_rows;
     const WideTile<S> tile{&args.wide, (const S*)args.wide.scalars, first + at, valid, used, at > 0, &loss};

@@ -15,14 +15,18 @@
 namespace bpx {
 
 /// z and f'(t) of n numbers t, or z alone; p points to the activation's parameters.
+using Both = void(i64 n, const void* t, void* z, void* slope, const void* p);
+using Value = void(i64 n, const void* t, void* z, const void* p);
+using LossOfBlock = void(const LossBlock*, void* memory);
+
 struct Function {
-  void (*both)(i64 n, const void* t, void* z, void* slope, const void* p);
-  void (*value)(i64 n, const void* t, void* z, const void* p);
+  Both* both;
+  Value* value;
   const void* p;
 };
 
 struct MatrixLayer {
-  i64 in, out;
+  i64 inputs, outputs;
   const void* weight;  // (out, in)
   const void* bias;    // (out), or null
   i64 grad;            // where the weight's gradient (out, in) begins in Matrices::grads, which the bias's (out) follows
@@ -40,7 +44,7 @@ struct Matrices {
   const void* weight;
   i64 weight_row;
   double scale;
-  void (*loss)(const LossBlock*, void* memory);  // null: outputs alone
+  LossOfBlock* loss;               // null: outputs alone
   const void* loss_p;
   void* grads;                     // of all parameters
   void* output;                    // (n, out): outputs alone
@@ -83,21 +87,23 @@ template <class S> struct MatrixCall {
   explicit MatrixCall(Matrices& m) : m(m), chunk(chunk_of(m)), few(m.n <= few_samples) {}
 
   static i64 numbers_of_a_sample(const Matrices& m) {
-    i64 numbers = filled(m.layers[0].in);
-    for (i64 l = 0; l < m.depth; ++l) numbers += 2 * filled(m.layers[l].out);
+    i64 numbers = filled(m.layers[0].inputs);
+    for (i64 l = 0; l < m.depth; ++l) numbers += 2 * filled(m.layers[l].outputs);
     return numbers + (2 * m.depth + 1) * 16;
   }
   static i64 chunk_of(const Matrices& m) {
     double largest = 1;
-    for (i64 l = 0; l < m.depth; ++l) largest = at_least(largest, double(m.layers[l].in) * m.layers[l].out);
-    const double by_memory = double(signal_bytes) / (numbers_of_a_sample(m) * i64(sizeof(S))), by_time = step_multiply_adds / largest;
+    for (i64 l = 0; l < m.depth; ++l) largest = at_least(largest, double(m.layers[l].inputs) * m.layers[l].outputs);
+    const double by_memory = double(signal_bytes) / (numbers_of_a_sample(m) * i64(sizeof(S)));
+    const double by_time = step_multiply_adds / largest;
     const i64 fit = i64(by_memory < by_time ? by_memory : by_time) / 96 * 96;
     const i64 most = fit < 96 ? 96 : fit > most_chunk ? most_chunk : fit;
     return m.n < most ? m.n : most;
   }
   static constexpr i64 packed_numbers = i64(slice) * product_panels * V;
   i64 scratch_numbers() const {
-    const i64 product = packed_numbers + (few ? few_panels : product_panels) * filled(chunk) * V, loss = 2 * V * m.layers[m.depth - 1].out;
+    const i64 product = packed_numbers + (few ? few_panels : product_panels) * filled(chunk) * V;
+    const i64 loss = 2 * V * m.layers[m.depth - 1].outputs;
     return filled(product > loss ? product : loss);
   }
   i64 signals() const { return numbers_of_a_sample(m) * filled(chunk); }
@@ -113,12 +119,12 @@ template <class S> struct MatrixCall {
   /// z of layer l, x for -1; and f' of it, which becomes the gradient in t.
   i64 offset(i64 l) const {
     if (l < 0) return 0;
-    i64 at = filled(m.layers[0].in) + 16;
-    for (i64 k = 0; k < l; ++k) at += 2 * (filled(m.layers[k].out) + 16);
+    i64 at = filled(m.layers[0].inputs) + 16;
+    for (i64 k = 0; k < l; ++k) at += 2 * (filled(m.layers[k].outputs) + 16);
     return at;
   }
-  View<S> z(i64 l) const { return view(offset(l), l < 0 ? m.layers[0].in : m.layers[l].out); }
-  View<S> slope(i64 l) const { return view(offset(l) + filled(m.layers[l].out) + 16, m.layers[l].out); }
+  View<S> z(i64 l) const { return view(offset(l), l < 0 ? m.layers[0].inputs : m.layers[l].outputs); }
+  View<S> slope(i64 l) const { return view(offset(l) + filled(m.layers[l].outputs) + 16, m.layers[l].outputs); }
   /// The gradient in t of layer l: for the last layer it stands in place of z.
   View<S> grad(i64 l) const { return l == m.depth - 1 ? z(l) : slope(l); }
   S* scratch(int worker) const {
@@ -156,9 +162,9 @@ template <class S> struct MatrixCall {
     return cut.rows < rest ? cut.rows : rest;
   }
   Cut forward_cut(const MatrixLayer& l) const {
-    const double work = double(count) * l.in * l.out;
-    if (few) return Cut((l.out + 15) / 16, few_group(l.out), count, count, 1, work, workers);
-    return Cut(panels<S>(l.out), product_panels, count, 48, product_rows, work, workers);
+    const double work = double(count) * l.inputs * l.outputs;
+    if (few) return Cut((l.outputs + 15) / 16, few_group(l.outputs), count, count, 1, work, workers);
+    return Cut(panels<S>(l.outputs), product_panels, count, 48, product_rows, work, workers);
   }
   /// Few samples: the sixteens of outputs in a block, some for each thread.
   i64 few_group(i64 out) const {
@@ -166,18 +172,18 @@ template <class S> struct MatrixCall {
     return share < 1 ? 1 : share;
   }
   Cut backward_cut(const MatrixLayer& l) const {
-    const double work = double(count) * l.in * l.out;
-    if (few) return Cut(panels<S>(l.in), few_panels, count, count, 1, work, workers);
-    return Cut(panels<S>(l.in), product_panels, count, 48, product_rows, work, workers);
+    const double work = double(count) * l.inputs * l.outputs;
+    if (few) return Cut(panels<S>(l.inputs), few_panels, count, count, 1, work, workers);
+    return Cut(panels<S>(l.inputs), product_panels, count, 48, product_rows, work, workers);
   }
   Cut weight_cut(const MatrixLayer& l) const {
-    return Cut(panels<S>(l.in), few ? few_panels : weight_panels, l.out, 16, weight_rows, double(count) * l.in * l.out, workers);
+    return Cut(panels<S>(l.inputs), few ? few_panels : weight_panels, l.outputs, 16, weight_rows, double(count) * l.inputs * l.outputs, workers);
   }
 
   // ---- the blocks -------------------------------------------------------------------------------------------------
 
   void take_x(i64 at, i64 rows) {
-    const i64 in = m.layers[0].in;
+    const i64 in = m.layers[0].inputs;
     const View<S> to = z(-1);
     for (i64 p = 0; p < panels<S>(in); ++p) {
       const int most = in - p * V < V ? int(in - p * V) : V;
@@ -202,7 +208,7 @@ template <class S> struct MatrixCall {
       else f.value(n, t, t, f.p);
     };
     if (few) {
-      const i64 from = p0 * V, end = (p0 + count_of_panels) * V, out = m.layers[l].out;
+      const i64 from = p0 * V, end = (p0 + count_of_panels) * V, out = m.layers[l].outputs;
       for (i64 r = 0; r < rows; ++r) apply((end < out ? end : out) - from, to.at(s + r, p0), df.at(s + r, p0));
     } else {
       for (i64 p = p0; p < p0 + count_of_panels; ++p) apply(rows * V, to.at(s, p), df.at(s, p));
@@ -216,21 +222,21 @@ template <class S> struct MatrixCall {
     const View<S> from = z(l - 1), to = z(l);
     if (few) {
       const i64 o = cut.first_column(t) * 16, end = o + cut.columns_of(t) * 16;
-      const i64 outputs = (end < layer.out ? end : layer.out) - o;
-      dots<S>(count, outputs, layer.in, from.data, from.row, w + o * layer.in, bias ? bias + o : nullptr,
+      const i64 outputs = (end < layer.outputs ? end : layer.outputs) - o;
+      dots<S>(count, outputs, layer.inputs, from.data, from.row, w + o * layer.inputs, bias ? bias + o : nullptr,
               to.data + o, to.row);
       return activate(l, 0, count, o / V, panels<S>(outputs));
     }
     const i64 p0 = cut.first_column(t), NB = cut.columns_of(t), s = cut.first_row(t), rows = rows_of(cut, t, count);
     S* const packed = scratch(worker);
     alignas(64) S start[product_panels * V] = {};
-    for (i64 k = 0; bias && k < NB * V && p0 * V + k < layer.out; ++k) start[k] = bias[p0 * V + k];
-    for (i64 k0 = 0; k0 < layer.in; k0 += slice) {
-      const i64 depth = layer.in - k0 < slice ? layer.in - k0 : slice;
+    for (i64 k = 0; bias && k < NB * V && p0 * V + k < layer.outputs; ++k) start[k] = bias[p0 * V + k];
+    for (i64 k0 = 0; k0 < layer.inputs; k0 += slice) {
+      const i64 depth = layer.inputs - k0 < slice ? layer.inputs - k0 : slice;
       for (i64 n = 0; n < NB; ++n) {
-        const i64 o = (p0 + n) * V, have = layer.out - o < V ? layer.out - o : V;
+        const i64 o = (p0 + n) * V, have = layer.outputs - o < V ? layer.outputs - o : V;
         for (i64 k = 0; k < depth; k += V)
-          transpose_square(w + o * layer.in + k0 + k, layer.in, int(have), int(depth - k < V ? depth - k : V),
+          transpose_square(w + o * layer.inputs + k0 + k, layer.inputs, int(have), int(depth - k < V ? depth - k : V),
                            packed + n * slice * V + k * V, V);
       }
       const View<const S> before = k0 ? View<const S>{to.at(s, p0), to.panel, to.row} : View<const S>{start, V, 0};
@@ -242,7 +248,7 @@ template <class S> struct MatrixCall {
   static View<const S> constant(View<S> v) { return {v.data, v.panel, v.row}; }
 
   void loss(i64 at, i64 rows, int worker) {
-    const i64 last = m.depth - 1, out = m.layers[last].out;
+    const i64 last = m.depth - 1, out = m.layers[last].outputs;
     const View<S> outputs = z(last);
     const LossBlock block{first + at, rows, outputs.at(at, 0), outputs.panel, outputs.row, out, m.y, m.y_row, m.y_column,
                           m.weight, m.weight_row, m.scale, m.loss_p, losses() + at};
@@ -263,32 +269,32 @@ template <class S> struct MatrixCall {
     S *const packed = scratch(worker), *const memory = packed + packed_numbers;
     // sums stand in panels, but with few samples row by row, for then a block has many columns
     const View<S> sums = few ? View<S>{memory, V, stride} : View<S>{memory, filled(chunk) * V, V};
-    for (i64 o = 0; o < layer.out; o += depth)
+    for (i64 o = 0; o < layer.outputs; o += depth)
       for (i64 p = p0; p < end; p += product_panels) {
         const i64 panels_here = end - p < product_panels ? end - p : product_panels;
-        const View<const S> w = packed_rows(layer, o, o + depth < layer.out ? o + depth : layer.out, p, panels_here, packed);
+        const View<const S> w = packed_rows(layer, o, o + depth < layer.outputs ? o + depth : layer.outputs, p, panels_here, packed);
         const View<S> all = sums.from(0, p - p0);
-        const bool last = o + depth >= layer.out, direct = last && l > 0;
+        const bool last = o + depth >= layer.outputs, direct = last && l > 0;
         const View<S> to = direct ? slope(l - 1).from(s, p) : all;
-        product<S>(rows, last ? layer.out - o : depth, int(panels_here), constant(grad(l).from(s, o / V)), w,
+        product<S>(rows, last ? layer.outputs - o : depth, int(panels_here), constant(grad(l).from(s, o / V)), w,
                    o ? constant(all) : View<const S>{nullptr, 0, 0}, to,
                    direct && m.layers[l - 1].f.value ? to.data : nullptr);
       }
     if (l == 0)
       for (i64 r = 0; r < rows; ++r)
         for (i64 p = p0; p < end; ++p)
-          store_part<S>((S*)m.x_grad + (first + s + r) * layer.in + p * V, load<Pack<S, 1>>(sums.at(r, p - p0)),
-                        layer.in - p * V < V ? int(layer.in - p * V) : V);
+          store_part<S>((S*)m.x_grad + (first + s + r) * layer.inputs + p * V, load<Pack<S, 1>>(sums.at(r, p - p0)),
+                        layer.inputs - p * V < V ? int(layer.inputs - p * V) : V);
   }
   /// Rows of W in some panels of its columns: packed, or with few samples as they lie, where the last panel is full.
   View<const S> packed_rows(const MatrixLayer& layer, i64 o, i64 end, i64 p, i64 count_of_panels, S* packed) {
-    const S* const w = (const S*)layer.weight + o * layer.in + p * V;
-    const i64 columns = layer.in - p * V;
-    if (few && columns >= count_of_panels * V) return {w, V, layer.in};
+    const S* const w = (const S*)layer.weight + o * layer.inputs + p * V;
+    const i64 columns = layer.inputs - p * V;
+    if (few && columns >= count_of_panels * V) return {w, V, layer.inputs};
     for (i64 n = 0; n < count_of_panels; ++n) {
       const int have = columns - n * V < V ? int(columns - n * V) : V;
       for (i64 k = 0; k < end - o; ++k)
-        store<Pack<S, 1>>(packed + (n * slice + k) * V, load_part<S>(w + k * layer.in + n * V, have));
+        store<Pack<S, 1>>(packed + (n * slice + k) * V, load_part<S>(w + k * layer.inputs + n * V, have));
     }
     return {packed, slice * V, V};
   }
@@ -296,7 +302,7 @@ template <class S> struct MatrixCall {
   void weights(i64 l, i64 t) {
     const MatrixLayer& layer = m.layers[l];
     const Cut cut = weight_cut(layer);
-    const i64 o = cut.first_row(t), rows = rows_of(cut, t, layer.out), p0 = cut.first_column(t), end = p0 + cut.columns_of(t);
+    const i64 o = cut.first_row(t), rows = rows_of(cut, t, layer.outputs), p0 = cut.first_column(t), end = p0 + cut.columns_of(t);
     const View<S> g = grad(l), z_in = z(l - 1);
     // few samples leave so little to do that memory wants whole rows
     const i64 rows_at_once = few ? weight_rows : rows;
@@ -304,11 +310,11 @@ template <class S> struct MatrixCall {
       for (i64 p = p0; p < end; p += weight_panels) {
         const i64 panels_here = end - p < weight_panels ? end - p : weight_panels, i = (p + panels_here - 1) * V;
         weight_product<S>(count, o + r, rows - r < rows_at_once ? rows - r : rows_at_once, int(panels_here), constant(g),
-                          constant(z_in.from(0, p)), (S*)m.grads + layer.grad + (o + r) * layer.in + p * V, layer.in,
-                          layer.in - i < V ? int(layer.in - i) : V, first > 0);
+                          constant(z_in.from(0, p)), (S*)m.grads + layer.grad + (o + r) * layer.inputs + p * V, layer.inputs,
+                          layer.inputs - i < V ? int(layer.inputs - i) : V, first > 0);
       }
     if (p0 == 0 && layer.bias) {
-      S* const sums = (S*)m.grads + layer.grad + layer.in * layer.out;
+      S* const sums = (S*)m.grads + layer.grad + layer.inputs * layer.outputs;
       for (i64 k = o / V * V; k < o + rows; k += V) {
         Pack<S, 1> total{};
         for (i64 s = 0; s < count; ++s) total = total + load<Pack<S, 1>>(g.at(s, k / V));
@@ -368,7 +374,7 @@ template <class S> struct MatrixCall {
     for (i64 t; (t = next_task()) * rows < count;) op(t * rows, count - t * rows < rows ? count - t * rows : rows);
   }
   void give_outputs(i64 at, i64 rows) {
-    const i64 out = m.layers[m.depth - 1].out;
+    const i64 out = m.layers[m.depth - 1].outputs;
     const View<S> from = z(m.depth - 1);
     for (i64 s = at; s < at + rows; ++s)
       for (i64 p = 0; p < panels<S>(out); ++p)
@@ -379,7 +385,7 @@ template <class S> struct MatrixCall {
   /// Whether it is done.
   bool run() {
     double multiply_adds = 0;
-    for (i64 l = 0; l < m.depth; ++l) multiply_adds += double(m.layers[l].in) * m.layers[l].out;
+    for (i64 l = 0; l < m.depth; ++l) multiply_adds += double(m.layers[l].inputs) * m.layers[l].outputs;
     const i64 wanted = i64(multiply_adds * m.n / worth_a_thread) + 1;
     Pool& pool = Pool::one();
     workers = pool.enter(int(wanted < m.threads ? wanted : m.threads));

@@ -26,9 +26,8 @@ struct WideArgs {
   void* output;         // (n, out) contiguous: forward
   void* x_grad;         // (n, in) contiguous, if Net::input_grad
   const i64* stop;      // raised, and the pass returns soon, with any result; may be null
-
-  bool stopped() const { return stop && __atomic_load_n(stop, __ATOMIC_RELAXED); }
 };
+inline bool stopped(const WideArgs& args) { return args.stop && __atomic_load_n(args.stop, __ATOMIC_RELAXED); }
 
 // ---- one tile -----------------------------------------------------------------------------------------------------
 
@@ -41,7 +40,7 @@ template <class S> struct WideTile {
   bool add;    // to the gradients, which the first tile of a chunk writes
   double* loss;
 
-  bool stopped() const { return args->stopped(); }
+  bool stopped() const { return bpx::stopped(*args); }
 };
 
 /// Rows of a strided matrix into panels, and back.

@@ -127,7 +127,7 @@ class Formula:
         return index
 
     def add_parameter(self, name: str) -> int:
-        """The same of one more parameter."""
+        """The index of a node that reads one more parameter, which is added."""
         index = self.node("parameter", name=name)
         self._define(name, index)
         self.parameters += (name,)

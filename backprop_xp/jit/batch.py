@@ -67,7 +67,7 @@ class _Ready:
         return ready.run()
 
     def _grow(self, numbers: int) -> bool:
-        """Keep memory for so many numbers from now on; whether it is little enough, and there is room for it."""
+        """Keep memory for ``numbers`` from now on; whether it is little enough, and there is room for it."""
         size = numbers * self._dtype.itemsize
         if size > KEPT_BYTES:
             return False

@@ -19,7 +19,7 @@ from .compiler import CompileError
 if TYPE_CHECKING:
     from ..net import Net
 
-#: Types of attributes that change only by becoming another object.
+#: Types of attributes that change only by becoming another object; a formula's text is one too.
 FIXED = (float, int, bool, str, tuple, type(None), np.float64, np.float32, np.int64, np.int32)
 
 
@@ -141,7 +141,7 @@ def refuses(net: Net) -> str:
     formulas = [getattr(f, "is_formula", False) for f in net.activations]
     if not all(formulas) or not compiles(net.loss):
         return "an activation or the loss is no formula"
-    if any(type(value) not in FIXED for f in functions for value in vars(f).values()):
+    if any(type(value) not in FIXED for f in functions for name, value in vars(f).items() if name != "text"):
         return "a parameter of an activation or of the loss is no plain number, and may change in place"
     if net.reduction not in ("sum", "mean"):
         return "the reduction is unknown"

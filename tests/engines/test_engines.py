@@ -55,19 +55,24 @@ def test_a_failed_compilation_is_remembered_and_the_plan_says_what_runs(monkeypa
 
 @needs_compiler
 @pytest.mark.parametrize(("layers", "width"), [(200, 8), (200, 16), (1000, 4), (fused.MOST_LAYERS + 1, 1)])
-def test_a_deep_net_runs_without_a_long_compilation_and_the_plan_says_why(monkeypatch, layers, width):
+def test_a_deep_net_needs_no_compilation_of_its_own(monkeypatch, layers, width):
     compiled = []
     original = cache.library
     monkeypatch.setattr(cache, "library", lambda source, what: (compiled.append(what), original(source, what))[1])
-    net = Net((width,) * (layers + 1), ["tanh"] * layers, rng=0)
-    x = np.ones((20, width))
-    assert f"not fused: it has {layers} layers, and compiling more than" in net.plan(x).reason
-    assert np.isfinite(net.loss_and_grad(x))
-    assert np.isfinite(net.loss_and_grad(x[0]))
-    assert np.isfinite(net(x)).all()
-    assert not [what for what in compiled if "the net" in what]
-    with pytest.raises(ValueError, match=f"it has {layers} layers"):
-        Net(net.sizes, ["tanh"] * layers, rng=0, engine="fused").loss_and_grad(x)
+    nets = [
+        Net((width,) * (layers + 1), ["tanh"] * layers, rng=0, init="glorot_normal", engine=e)
+        for e in ("auto", "layered")
+    ]
+    for n in (1, 20, fused.NARROW_SAMPLES):
+        x = np.random.default_rng(0).normal(size=(n, width))
+        assert nets[0].plan(x).engine == "fused"
+        losses = [net.loss_and_grad(x) for net in nets]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-10)
+        for a, b in zip(*(net.parameters for net in nets), strict=True):
+            np.testing.assert_allclose(a.grad, b.grad, rtol=1e-8, atol=1e-10 * abs(b.grad).max())
+    assert np.isfinite(nets[0].loss_and_grad(x[0]))
+    assert np.isfinite(nets[0](x)).all()
+    assert not [what for what in compiled if what.startswith("the net")]
 
 
 @needs_compiler
@@ -77,7 +82,7 @@ def test_a_graph_of_many_nodes_runs_otherwise_and_the_plan_says_why():
 
 
 @needs_compiler
-def test_a_graph_that_is_a_deep_chain_is_compiled_as_a_graph(random):
+def test_a_graph_that_is_a_deep_chain_runs_as_one(random):
     g = Graph()
     h = g.input(2)
     for _ in range(fused.MOST_LAYERS + 1):

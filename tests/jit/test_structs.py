@@ -9,7 +9,7 @@ import pytest
 from backprop_xp.kernels import FOLDER
 
 from backprop_xp import Net
-from backprop_xp.jit import block, compiler, fused, fused_cuda, structs
+from backprop_xp.jit import block, compiler, fused, fused_cuda, matrices, structs
 
 HEADERS = "\n".join(path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.h")))
 KINDS = {"i64": structs.INT, "double": structs.DOUBLE}
@@ -60,14 +60,16 @@ def test_the_tree_has_as_many_levels_on_both_sides():
 
 
 @pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
-@pytest.mark.parametrize("sizes, name", [((3, 4, 2), "Args"), ((3, 4, 2), "Tree"), ((64, 64, 3), "WideArgs")])
+@pytest.mark.parametrize("sizes, name", [((3, 4, 2), "Args"), ((3, 4, 2), "Tree"), ((64, 64, 3), "Matrices")])
 def test_a_library_of_another_size_is_not_called(sizes, name, monkeypatch):
     longer = type(name, (ctypes.Structure,), {"_fields_": [*getattr(structs, name)._fields_, ("more", structs.INT)]})
     monkeypatch.setattr(structs, name, longer)
     monkeypatch.setattr(fused, "_programs", {})
+    monkeypatch.setattr(matrices, name, longer, raising=False)
+    matrices.core.cache_clear()
     net = Net(sizes, rng=0, backend="numpy", engine="fused")
     size = ctypes.sizeof(longer)
     with pytest.raises(
         RuntimeError, match=f"bpx::{name} is {size - 8} bytes in kernels/, and {size} in jit/structs.py"
     ):
-        net.loss_and_grad([[1.0] * sizes[0]] * 5)
+        net.loss_and_grad([[1.0] * sizes[0]] * fused.NARROW_SAMPLES)

@@ -14,6 +14,7 @@ from backprop_xp.bench import (
     busy,
     contenders,
     environment,
+    grid,
     limits,
     limits_gpu,
     report,
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
             chosen = (training.CASES, training.MANY_SEEDS) if arguments.full else (training.QUICK, training.SEEDS)
             trained = training.run(chosen[0], threads, chosen[1], progress.show)
             progress.write("\n" + training.table(trained))
-        families = {}
+        families: dict[str, list[report.Result]] = {}
         steps = []
         if arguments.full and not backend.on_gpu:
             for case in ablation.CASES:
@@ -80,11 +81,16 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
             quick = replace(settings, budget=1.0, memory=False)
             swept = [cases[0].with_samples(n) for n in PLOTTED_BATCHES]
             families = {"batch": [run_case(case, quick, progress.show, workers) for case in swept]}
+        if whole and settings.backend == "numpy" and contenders.available("torch"):
+            widths, batches = grid.WHOLE if arguments.full else grid.QUICK
+            families[grid.FAMILY] = grid.run(widths, batches, settings, progress.show, workers)
+            progress.write("\n" + grid.table(families[grid.FAMILY]))
         for swept_results in families.values():
             watch.after(swept_results)
     ended = Run(watch, about, results, families, steps, trained)
     for family, swept_results in families.items():
-        print(f"\nover {family}\n" + report.table(swept_results, watch.limits))
+        if family != grid.FAMILY:
+            print(f"\nover {family}\n" + report.table(swept_results, watch.limits))
     print("\n" + "\n".join(ended.closing))
     ended.write(arguments)
     return 1 if any(result.refused for result in ended.everything) else 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from backprop_xp.bench import plot, report, standing, training
+from backprop_xp.bench import grid, plot, report, standing, training
 from backprop_xp.bench.ablation import Step
 from backprop_xp.bench.busy import Watch
 from backprop_xp.bench.report import Result
@@ -87,4 +87,5 @@ class Run:
             print(f"\nwritten: {named}.json and .md")
         if arguments.plot is not None:
             date = self._environment["date"].partition("T")[0]
-            plot.throughput(arguments.plot, self._families, f"{machine.partition(chr(10))[0]}, {date}")
+            drawn = {family: swept for family, swept in self._families.items() if family != grid.FAMILY}
+            plot.throughput(arguments.plot, drawn, f"{machine.partition(chr(10))[0]}, {date}")

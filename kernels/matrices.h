@@ -81,7 +81,7 @@ template <class S> struct MatrixCall {
   int workers;
   Barrier barrier;
   i64 tasks[2], *task;  // the next block of a step; steps take turns
-  bool enough;          // the time is up
+  i64 last;             // the step after which the time is up
   double since;
 
   explicit MatrixCall(Matrices& m) : m(m), chunk(chunk_of(m)), few(m.n <= few_samples) {}
@@ -337,10 +337,10 @@ template <class S> struct MatrixCall {
       count = m.n - first < chunk ? m.n - first : chunk;
       task = &tasks[step % 2];
       one_step(step % steps(), worker);
-      if (worker == 0 && seconds() - since > m.time) enough = true;
+      if (worker == 0 && seconds() - since > m.time) last = step;  // others may yet have to leave the step before
       barrier.wait();
       if (worker == 0) finish(step);
-      if (enough) return;
+      if (step == last) return;
     }
   }
   void finish(i64 step) {
@@ -389,13 +389,13 @@ template <class S> struct MatrixCall {
     const i64 wanted = i64(multiply_adds * m.n / worth_a_thread) + 1;
     Pool& pool = Pool::one();
     workers = pool.enter(int(wanted < m.threads ? wanted : m.threads));
-    barrier = {workers, 0, 0};
-    enough = false;
+    barrier.count = workers;
+    last = -1;
     tasks[0] = tasks[1] = 0;
     since = seconds();
     pool.run(workers, [](void* call, int worker) { ((MatrixCall*)call)->work(worker); }, this);
     pool.leave(workers);
-    return !enough;
+    return last < 0;
   }
 };
 
@@ -408,11 +408,12 @@ inline i64 wrong_class(const i64* y, i64 n, i64 classes) {
 }  // namespace bpx
 
 /// What Python calls, for S = float or double. run() gives 1 when the call is done, 0 if it must be called again;
-/// wrong_class() the number of the first sample whose class there is not, or -1.
+/// wrong_class() the number of the first sample whose class there is not, or -1. Other passes share the threads.
 #define BPX_MATRICES(S)                                                                                                \
   BPX_ENTRY bpx::i64 bpx_matrices_memory(bpx::Matrices* m) { return bpx::MatrixCall<S>(*m).memory(); }                 \
   BPX_ENTRY bpx::i64 bpx_matrices_run(bpx::Matrices* m) { return bpx::MatrixCall<S>(*m).run(); }                       \
   BPX_ENTRY bpx::i64 bpx_matrices_wrong_class(const bpx::i64* y, bpx::i64 n, bpx::i64 classes) {                       \
     return bpx::wrong_class(y, n, classes);                                                                            \
   }                                                                                                                    \
+  BPX_ENTRY void bpx_share_out(void (*work)(void*), void* what, bpx::i64 threads) { bpx::share_out(work, what, threads); } \
   BPX_SIZE_OF(MatrixLayer) BPX_SIZE_OF(Matrices)

@@ -1,13 +1,12 @@
 #pragma once
 #include <pthread.h>
-#include <sched.h>
 #include <time.h>
 #include "lane.h"
 // Threads that share out the work of one call, and wait for one another between its steps.
 //
 // A thread that has nothing to do looks for work for some microseconds, for the next call often comes at once, and then
-// sleeps. One caller at a time has the threads; others, a forked child (which has none of them) before it starts its own,
-// and processes that may start none, do their work on the calling thread.
+// sleeps; so does one that waits for others. One caller at a time has the threads; others, and processes that may start
+// none, do their work on the calling thread. A forked child has none of its parent's, and starts its own.
 
 namespace bpx {
 
@@ -22,62 +21,70 @@ static double seconds() {
   clock_gettime(CLOCK_MONOTONIC, &now);
   return double(now.tv_sec) + 1e-9 * double(now.tv_nsec);
 }
-/// Turns of a waiting loop before a thread lets others have the processor.
+/// Turns of a waiting loop, some 50 microseconds, before a thread sleeps: others may need its processor.
 constexpr int patience = 4000;
 
-/// Where `count` threads wait until all of them are there.
-struct Barrier {
-  int count, arrived, round;
-  void wait() {
-    if (count == 1) return;
-    const int mine = __atomic_load_n(&round, __ATOMIC_ACQUIRE);
-    if (__atomic_add_fetch(&arrived, 1, __ATOMIC_ACQ_REL) == count) {
-      __atomic_store_n(&arrived, 0, __ATOMIC_RELAXED);
-      __atomic_store_n(&round, mine + 1, __ATOMIC_RELEASE);
-      return;
+/// Waits until `*number` is no longer `old`: a little by looking, then asleep. Who changes it calls change().
+struct Gate {
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+  int sleeping = 0;
+  void wait(const int* number, int old) {
+    for (int turn = 0; turn < patience; ++turn) {
+      if (__atomic_load_n(number, __ATOMIC_ACQUIRE) != old) return;
+      pause_a_little();
     }
-    for (int turn = 0; __atomic_load_n(&round, __ATOMIC_ACQUIRE) == mine; ++turn)
-      turn < patience ? pause_a_little() : (void)sched_yield();
+    pthread_mutex_lock(&mutex);
+    ++sleeping;
+    while (__atomic_load_n(number, __ATOMIC_ACQUIRE) == old) pthread_cond_wait(&changed, &mutex);
+    --sleeping;
+    pthread_mutex_unlock(&mutex);
+  }
+  void change(int* number, int to) {
+    pthread_mutex_lock(&mutex);
+    __atomic_store_n(number, to, __ATOMIC_RELEASE);
+    if (sleeping) pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&mutex);
   }
 };
 
-/// The process's threads. Plain data: nothing is destroyed at exit, when they may still wait.
+/// Where `count` threads wait until all of them are there.
+struct Barrier {
+  int count = 1, arrived = 0, round = 0;
+  Gate gate;
+  void wait() {
+    if (count == 1) return;
+    const int mine = __atomic_load_n(&round, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&arrived, 1, __ATOMIC_ACQ_REL) < count) return gate.wait(&round, mine);
+    __atomic_store_n(&arrived, 0, __ATOMIC_RELAXED);
+    gate.change(&round, mine + 1);
+  }
+};
+
+/// The process's threads. Nothing is destroyed at exit, when they may still wait.
 struct Pool {
   static constexpr int most = 1023;
-  static constexpr double idle_seconds = 100e-6;  // before a thread without work sleeps
-  pthread_mutex_t user, sleep;
-  pthread_cond_t wake;
-  int threads, wanted, round, running, sleeping;
+  pthread_mutex_t user;  // of whoever has the threads
+  Gate start, end;
+  int threads, wanted, round, running, ended;
   void (*work)(void*, int);
   void* what;
 
   static Pool& one() {
-    static Pool pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER};
+    static Pool pool = {PTHREAD_MUTEX_INITIALIZER};
     return pool;
   }
-  static void forget() {
-    Pool& pool = one();
-    pool = Pool{PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER};
-  }
+  static void forget() { one() = Pool{PTHREAD_MUTEX_INITIALIZER}; }
 
   /// What a thread does; `born` holds its number, and the round before its first.
   static void* loop(void* born) {
     Pool& pool = one();
     const int mine = int((i64)born & most);
     for (int seen = int((i64)born >> 10);;) {
-      const double since = seconds();
-      while (__atomic_load_n(&pool.round, __ATOMIC_ACQUIRE) == seen) {
-        for (int turn = 0; turn < 50; ++turn) pause_a_little();
-        if (seconds() - since < idle_seconds) continue;
-        pthread_mutex_lock(&pool.sleep);
-        ++pool.sleeping;
-        while (__atomic_load_n(&pool.round, __ATOMIC_ACQUIRE) == seen) pthread_cond_wait(&pool.wake, &pool.sleep);
-        --pool.sleeping;
-        pthread_mutex_unlock(&pool.sleep);
-      }
+      pool.start.wait(&pool.round, seen);
       seen = __atomic_load_n(&pool.round, __ATOMIC_ACQUIRE);
       if (mine <= pool.wanted) pool.work(pool.what, mine);
-      __atomic_sub_fetch(&pool.running, 1, __ATOMIC_ACQ_REL);
+      if (__atomic_sub_fetch(&pool.running, 1, __ATOMIC_ACQ_REL) == 0) pool.end.change(&pool.ended, seen);
     }
     return nullptr;
   }
@@ -85,7 +92,7 @@ struct Pool {
   /// The number of threads a call gets, itself included, which then must call run() and leave(); 1 if others have them.
   int enter(int count) {
     if (count <= 1 || pthread_mutex_trylock(&user) != 0) return 1;
-    static bool registered = pthread_atfork(nullptr, nullptr, forget) == 0;
+    static const bool registered = pthread_atfork(nullptr, nullptr, forget) == 0;
     (void)registered;
     while (threads < count - 1 && threads < most) {
       pthread_t thread;
@@ -102,18 +109,24 @@ struct Pool {
   void run(int count, void (*some_work)(void*, int), void* some_thing) {
     if (count == 1) return some_work(some_thing, 0);
     work = some_work, what = some_thing, wanted = count - 1;
+    const int before = ended;
     __atomic_store_n(&running, threads, __ATOMIC_RELAXED);
-    pthread_mutex_lock(&sleep);
-    __atomic_add_fetch(&round, 1, __ATOMIC_RELEASE);
-    if (sleeping) pthread_cond_broadcast(&wake);
-    pthread_mutex_unlock(&sleep);
+    start.change(&round, round + 1);
     some_work(some_thing, 0);
-    for (int turn = 0; __atomic_load_n(&running, __ATOMIC_ACQUIRE) > 0; ++turn)
-      turn < patience ? pause_a_little() : (void)sched_yield();
+    end.wait(&ended, before);
   }
   void leave(int count) {
     if (count > 1) pthread_mutex_unlock(&user);
   }
 };
+
+/// work(what) on at most so many threads at once, this one among them; returns when all have returned.
+inline void share_out(void (*work)(void*), void* what, i64 threads) {
+  struct Shared { void (*work)(void*); void* what; } shared{work, what};
+  Pool& pool = Pool::one();
+  const int count = pool.enter(int(threads));
+  pool.run(count, [](void* all, int) { ((Shared*)all)->work(((Shared*)all)->what); }, &shared);
+  pool.leave(count);
+}
 
 }  // namespace bpx

@@ -12,8 +12,6 @@ from ..jit.elementwise import name_of
 from ..losses import compiles, kernel_of
 from .call import Call
 
-#: What an activation and its derivative cost, within a factor of three.
-ACTIVATION_FLOPS = 20
 #: Of the 4 KiB that all arguments of a CUDA kernel may take, half for float64.
 MOST_SCALARS = 256
 
@@ -59,21 +57,20 @@ def scalars(call: Call) -> list[float]:
     return [*numbers, *getattr(call.loss, "parameters", ())]
 
 
-def add_batch(args: Any, call: Call, held: list[Any]) -> None:
-    """Fill in x and the scalars of a struct.
+def add_x(args: Any, call: Call, held: list[Any]) -> None:
+    """Fill in x of a struct.
 
     ``held`` collects the arrays whose addresses go into ``args``: keep it until the call of C returns, or their memory
     is freed under the kernel.
     """
     x = readable(call.x)
     args.x, args.x_row, args.x_column = address(x, held), stride(x, 0), stride(x, 1)
-    args.scalars = address(np.array(scalars(call) or [0.0], call.dtype), held)
 
 
 def flops(call: Any) -> int:
     """Operations for one sample, about: those of the matrix products, and some for each activation."""
     units = call.widths.values() if call.is_graph else call.sizes
-    return 2 * call.multiply_adds + ACTIVATION_FLOPS * sum(units)
+    return 2 * call.multiply_adds + fused.ACTIVATION_FLOPS * sum(units)
 
 
 def parameters(call: Call) -> list[np.ndarray]:
@@ -82,7 +79,7 @@ def parameters(call: Call) -> list[np.ndarray]:
 
 
 def add_targets(args: Any, call: Any, held: list[Any]) -> None:
-    """Fill in the targets, the sample weights and the scale of a struct; ``held`` as for :func:`add_batch`."""
+    """Fill in the targets, the sample weights and the scale of a struct; ``held`` as for :func:`add_x`."""
     if call.y is not None:
         y = readable(call.y)
         args.y, args.y_row = address(y, held), stride(y, 0)

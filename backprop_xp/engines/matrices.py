@@ -58,9 +58,8 @@ def _layers(call: Call) -> list[tuple[Array, Array | None, Any]]:
 
 def _run(call: Call, ready: Pass, held: list[Any]) -> None:
     args = ready.args
-    x = arguments.readable(call.x)
+    arguments.add_x(args, call, held)
     args.n, args.threads = call.samples, threads.count(call.threads)
-    args.x, args.x_row, args.x_column = arguments.address(x, held), arguments.stride(x, 0), arguments.stride(x, 1)
     with recycled():
         memory = workspace.empty((ready.numbers(),), call.dtype)
         ready.use(memory)

@@ -1,4 +1,4 @@
-"""A batch through the pass for nets of any widths, with everything at hand but the batch itself."""
+"""A batch through a compiled pass, with everything at hand but the batch itself."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..tensor import Tensor
 from ..workspace import recycled
 from . import fused
 from .matrices import Pass
+from .narrow import Narrow
 
 if TYPE_CHECKING:
     from ..net import Net
@@ -34,7 +35,7 @@ def target(net: Net, y: Any) -> str:
 
 
 class _Ready:
-    """The pass of a net, and the memory that it works in."""
+    """The pass for nets of any widths, and the memory that it works in."""
 
     def __init__(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]], loss: Any, loss_key: Any) -> None:
         self._lock = forks.lock()  # the arguments and the memory are shared by all threads
@@ -45,12 +46,13 @@ class _Ready:
         self._filled = [tensor for layer in layers for tensor, _ in layer]
         arrays = [[data for _, data in layer] for layer in layers]
         self._pass = Pass([(a[0], a[1] if a[1:] else None, f) for a, f in zip(arrays, net.activations)], loss, loss_key)
-        narrow = self._pass.parameters < fused.WIDE_PARAMETERS
-        self._most = fused.narrow_from(loss is None) - 1 if narrow else sys.maxsize
+        self._arrays = [data for layer in arrays for data in layer]
+        refused = fused.refuses_narrow(self._pass.parameters, depth)
+        self._narrow_from = sys.maxsize if refused else fused.narrow_from(loss is None)
         self._memory, self._room = np.empty(0, self._dtype), workspace.Room(0)
 
     def _fits(self, x: np.ndarray) -> bool:
-        if not 0 < len(x) <= self._most or x.dtype != self._dtype or x.shape[1] != self._features:
+        if len(x) == 0 or x.dtype != self._dtype or x.shape[1] != self._features:
             return False
         return x.flags.c_contiguous and x.flags.aligned
 
@@ -97,11 +99,18 @@ class Batch(_Ready):
         mean = net.reduction == "mean"
         self._parts = (self._outputs if net.loss.mean_over == "elements" else 1) if mean else 0
         self._gradients: list[np.ndarray] = []
+        texts = tuple(f.text for f in net.activations)
+        self._shape = fused.Shape(net.sizes, bool(net.biases), self._dtype.name, texts, key, factors=mean)
+        self._functions = [*net.activations, net.loss]
+        self._narrow: Narrow | None = None
 
     def takes(self, x: np.ndarray, y: Any) -> bool:
-        """Whether this is a call that needs no more checks."""
+        """Whether this is a call that needs no more checks. Raises CompileError."""
         if not self._wanted or not self._fits(x):
             return False
+        if self._narrow is None and len(x) >= self._narrow_from:
+            scalars = [number for f in self._functions for number in getattr(f, "parameters", ())]
+            self._narrow = Narrow(self._shape, self._functions[:-1], self._arrays, scalars)
         if self._target == "none":
             return True
         if type(y) is not np.ndarray or not y.flags.c_contiguous or not y.flags.aligned:
@@ -123,13 +132,23 @@ class Batch(_Ready):
                     if wrong >= 0:
                         raise ValueError(f"class indices must be from 0 to {self._outputs - 1}, got {y[wrong]}")
             gradients = self._unused()
-            args.grads = gradients.__array_interface__["data"][0]
-            self._run(net, x)
-            loss = self._dtype.type(args.total * args.scale)
+            if self._narrow is not None and n >= self._narrow_from:
+                total = self._run_narrow(self._narrow, net, x, gradients)
+            else:
+                args.grads = gradients.__array_interface__["data"][0]
+                self._run(net, x)
+                total = args.total
+            loss = self._dtype.type(total * args.scale)
         for tensor, (at, shape) in zip(self._filled, self._pass.slices):
             tensor._later = (gradients, None, at, shape)
         _drop_signals(net)
         return loss
+
+    def _run_narrow(self, narrow: Narrow, net: Net, x: np.ndarray, gradients: np.ndarray) -> float:
+        known, args = self._pass.args, narrow.args
+        args.n, args.x, args.x_row, args.x_column = len(x), x.__array_interface__["data"][0], self._features, 1
+        args.y, args.y_row, args.y_column, args.scale = known.y, known.y_row, known.y_column, known.scale
+        return narrow.loss_and_grad(threads.count(net.threads), gradients)
 
     def _unused(self) -> np.ndarray:
         """An array for all gradients that nobody else holds: what was handed out is never overwritten."""
@@ -149,7 +168,7 @@ class Outputs(_Ready):
 
     def takes(self, x: np.ndarray) -> bool:
         """Whether this is a call that needs no more checks."""
-        return self._fits(x)
+        return len(x) < self._narrow_from and self._fits(x)
 
     def forward(self, net: Net, x: np.ndarray) -> np.ndarray:
         """The outputs (n, out)."""

@@ -29,6 +29,10 @@ MOST_LAYERS = 64
 CHUNK, SMALL_CHUNK, SMALL_NET = 1024, 4096, 256
 
 
+#: Operations that an activation and its derivative cost, within a factor of three.
+ACTIVATION_FLOPS = 20
+
+
 @dataclass(frozen=True)
 class Shape:
     """All that is known about a net, and about a kind of call of it, when it is compiled.
@@ -57,6 +61,11 @@ class Shape:
         """Multiply-adds of one sample's matrix products, for the loss and all gradients that are wanted."""
         products = [a * b for a, b in zip(self.sizes, self.sizes[1:])]
         return 3 * sum(products) - (0 if self.input_grad else products[0])
+
+    @property
+    def flops(self) -> int:
+        """Operations for one sample, about: those of the matrix products, and some for each activation."""
+        return 2 * self.multiply_adds + ACTIVATION_FLOPS * sum(self.sizes)
 
     def narrow(self, samples: int) -> bool:
         """Whether a batch is worth a pass that is compiled for this net alone (kernels/net_cpu.h), in registers.

@@ -97,6 +97,7 @@ def core(dtype: str) -> Any:
         function = getattr(library, f"bpx_matrices_{name}")
         function.argtypes, function.restype = (POINTER,), INT
     library.bpx_matrices_wrong_class.argtypes, library.bpx_matrices_wrong_class.restype = (POINTER, INT, INT), INT
+    library.bpx_share_out.argtypes, library.bpx_share_out.restype = (POINTER, POINTER, INT), None
     return library
 
 

@@ -66,7 +66,8 @@ struct Pool {
   static constexpr int most = 1023;
   pthread_mutex_t user;  // of whoever has the threads
   Gate start, end;
-  int threads, wanted, round, running, ended;
+  int threads, running, ended;
+  int round;             // calls so far, and in its last ten bits how many threads the last one wants
   void (*work)(void*, int);
   void* what;
 
@@ -83,7 +84,8 @@ struct Pool {
     for (int seen = int((i64)born >> 10);;) {
       pool.start.wait(&pool.round, seen);
       seen = __atomic_load_n(&pool.round, __ATOMIC_ACQUIRE);
-      if (mine <= pool.wanted) pool.work(pool.what, mine);
+      if (mine > (seen & most)) continue;  // nobody waits for this thread, which may be late
+      pool.work(pool.what, mine);
       if (__atomic_sub_fetch(&pool.running, 1, __ATOMIC_ACQ_REL) == 0) pool.end.change(&pool.ended, seen);
     }
     return nullptr;
@@ -108,10 +110,10 @@ struct Pool {
   /// work(what, 0) here and work(what, k) on count - 1 others; returns when all have returned.
   void run(int count, void (*some_work)(void*, int), void* some_thing) {
     if (count == 1) return some_work(some_thing, 0);
-    work = some_work, what = some_thing, wanted = count - 1;
+    work = some_work, what = some_thing;
     const int before = ended;
-    __atomic_store_n(&running, threads, __ATOMIC_RELAXED);
-    start.change(&round, round + 1);
+    __atomic_store_n(&running, count - 1, __ATOMIC_RELAXED);
+    start.change(&round, int((unsigned(round) >> 10) + 1) << 10 | (count - 1));
     some_work(some_thing, 0);
     end.wait(&ended, before);
   }

@@ -113,7 +113,7 @@ struct Pool {
     work = some_work, what = some_thing;
     const int before = ended;
     __atomic_store_n(&running, count - 1, __ATOMIC_RELAXED);
-    start.change(&round, int((unsigned(round) >> 10) + 1) << 10 | (count - 1));
+    start.change(&round, int(((unsigned(round) >> 10) + 1) << 10 | unsigned(count - 1)));
     some_work(some_thing, 0);
     end.wait(&ended, before);
   }

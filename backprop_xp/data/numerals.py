@@ -148,7 +148,8 @@ class Survey:
         marks: the decimal marks that occur, ".", "," or both.
         example: a text in which a mark occurs, else any.
         grouped: how many different numbers have one of these marks.
-        below_thousand: whether there are numbers without a mark, not only 0, all of three digits at most.
+        below_thousand: whether there are numbers without a mark, all of three digits at most.
+        only_zero: whether these are all 0.
         everywhere: whether every number has a mark.
         units: different currencies or units, for which there is no common notation.
         padded: a number that begins with a needless 0, as codes do.
@@ -160,6 +161,7 @@ class Survey:
     example: str = ""
     grouped: int = 0
     below_thousand: bool = False
+    only_zero: bool = False
     everywhere: bool = False
     units: tuple[str, ...] = ()
     padded: str | None = None
@@ -182,7 +184,7 @@ class Survey:
         if said or not self.marks:
             return self.readings[said or found or "."]
         thousands = self.below_thousand and self.grouped >= FEWEST_GROUPED
-        if self.marks == "." and thousands and found != ",":
+        if self.marks == "." and thousands and not self.only_zero and found != ",":
             return None
         if self.marks == ".":
             return (
@@ -252,7 +254,8 @@ def _survey(counts: Mapping[str, int]) -> Survey:
         marks,
         next(iter(marked or alike)),
         grouped=len(marked),
-        below_thousand=any(shape != "0" for shape in plain) and all(len(shape) <= 3 for shape in plain),
+        below_thousand=bool(plain) and all(len(shape) <= 3 for shape in plain),
+        only_zero=set(plain) == {"0"},
         everywhere=not plain,
         padded=next((text for text, parts in alike.items() if _PADDED.match(parts.body)), None),
     )

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import functools
 import numbers
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from .wording import option, quoted
 Series = Any  # pandas.Series
 _NAMES = (str, numbers.Number, np.bool_, datetime.date, datetime.time, decimal.Decimal)
 TEXT, NUMBER, MOMENT = "text", "number", "moment"
+LARGEST_EXACT = 2.0**53  # up to which float64 has every whole number
+_WHOLE = re.compile("[+-]?[0-9]{1,308}")
 
 #: Texts that mean "not known" in a column of numbers or dates; in a column of names they are names.
 NOT_KNOWN = {"NaN", "nan", "-NaN", "-nan", "NA", "<NA>", "N/A", "n/a", "NULL", "null", "None", "NaT"}
@@ -90,6 +93,15 @@ class Cells:
         texts, places = np.unique(np.array([*map(label, distinct)], object), return_inverse=True)
         codes = np.where(self.missing, -1, np.append(places, -1)[codes])
         return Cells(self.name, self.series, TEXT, texts.tolist(), codes, self.named)
+
+    def merged(self, values: np.ndarray) -> tuple[str, ...]:
+        """Two whole numbers that are one among the cells' values, (n,) float64; empty if there are none."""
+        found: dict[float, int] = {}
+        if (np.abs(values) >= LARGEST_EXACT).any():
+            for text in self.labels().distinct:
+                if _WHOLE.fullmatch(text) and found.setdefault(_float(whole := int(text)), whole) != whole:
+                    return str(found[float(whole)]), str(whole)
+        return ()
 
     def show(self, where: np.ndarray) -> str:
         """The first of the cells at which this (n,) bool is true, for a message: row, column and content."""

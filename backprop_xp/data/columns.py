@@ -18,7 +18,8 @@ from .kinds import MOST_CATEGORIES, Kind
 from .numerals import DECIMALS, GROUPS, PLAIN, Notation
 from .wording import listed, option, quoted
 
-MANY_CATEGORIES = 20  # from which on a name of its own in nearly every row is refused, or noted
+MANY_CATEGORIES = 20  # from which on a name of its own in nearly every row is refused
+SOME_CATEGORIES = 5  # from which on names that few rows have are noted
 NEARLY_ALL = 0.9
 
 
@@ -176,7 +177,13 @@ def _objects(saved: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _learn_number(cells: Cells, kind: Kind, rows: np.ndarray) -> tuple[Number | None, list[str]]:
-    mean, scale = spread(kind.values(cells)[rows], cells.name)
+    values = kind.values(cells)
+    if merged := cells.merged(values):
+        raise DataError(
+            f"column {quoted(cells.name)}: {listed(merged)} are one number in float64; take them as names with "
+            f"{option('--categories', cells.name)}, or leave them out with {option('--ignore', cells.name)}"
+        )
+    mean, scale = spread(values[rows], cells.name)
     if scale == 0:
         return None, []
     notes = _with_colon(kind.notes)
@@ -215,7 +222,7 @@ def _learn_category(cells: Cells, kind: Kind, rows: np.ndarray) -> tuple[Categor
     if len(labels) > MANY_CATEGORIES and len(labels) >= NEARLY_ALL * present and not cells.named:
         every = "every row" if len(labels) == present else f"nearly every row ({len(labels)} in {present})"
         raise DataError(f"column {quoted(cells.name)} has a different text in {every}: {advice}")
-    if len(labels) > MANY_CATEGORIES and 2 * len(labels) > present:
+    if len(labels) > SOME_CATEGORIES and 2 * len(labels) > present:
         notes.append(f"has {len(labels)} different texts in {present} rows: few rows show what each one means")
     if missing:
         notes.append(f": {_missing(cells, cells.missing)} are a category of their own")

@@ -35,7 +35,7 @@ FORMS: dict[str, re.Pattern[str]] = {
         "year month day": rf"(?P<Y>\d{{4}})[-/. ]{_NAME}[-/. ](?P<d>\d{{1,2}})",
         "ym": r"(?P<Y>\d{4})[-/](?P<m>\d{2})",
         "my": r"(?P<m>\d{1,2})[-/](?P<Y>\d{4})",
-        "month year": rf"{_NAME}[-/. ,]*(?P<Y>\d{{4}})",
+        "month year": rf"{_NAME}[-/. ,'\u2019]*(?P<Y>\d{{4}}|(?<=[-'\u2019])\d{{2}})",
         "digits": r"(?P<Y>(?:19|20)\d{2})(?P<m>\d{2})(?P<d>\d{2})",
     }.items()
 }

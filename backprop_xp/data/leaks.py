@@ -70,7 +70,10 @@ def _numbers_rows(name: str, cells: Cells, kind: Kind) -> str | None:
     """Why this column is taken for one that numbers the rows; None if it isn't."""
     if kind.kind == TEXT:
         texts = _texts(cells) if len(cells) == len(cells.distinct) >= FEWEST_ROWS else []
-        return SORTED if texts and texts in (sorted(texts), sorted(texts, reverse=True)) else None
+        for order in (str, _by_numbers):
+            if texts and texts in (sorted(texts, key=order), sorted(texts, key=order, reverse=True)):
+                return SORTED
+        return None
     if kind.kind != NUMBER or len(cells) < 2:
         return None
     values = kind.values(cells)
@@ -85,6 +88,11 @@ def _numbers_rows(name: str, cells: Cells, kind: Kind) -> str | None:
     if (np.diff(values) > 0).all() or (np.diff(values) < 0).all():
         return SORTED
     return "numbers the rows in another order" if whole and (steps == 1).all() else None
+
+
+def _by_numbers(text: str) -> str:
+    """What sorts A2 before A10."""
+    return re.sub("[0-9]+", lambda digits: digits[0].zfill(20), text)
 
 
 def _stands_for_classes(cells: Cells, target: Cells, target_kind: Kind) -> str | None:

@@ -19,7 +19,26 @@ import numpy as np
 
 TRUTH = {"true": 1.0, "false": 0.0}
 MULTIPLES = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9}
-SHARES = ("%", "‰")  # 12 and 12 % are different numbers; 12 and $12 aren't
+#: What all numbers of a column must have or none: 12 and 12 %, or 12 million, are different; 12 and $12 aren't.
+SHARES = {
+    "%",
+    "‰",
+    "k",
+    "m",
+    "mn",
+    "mln",
+    "mio",
+    "mrd",
+    "b",
+    "bn",
+    "bln",
+    "tn",
+    "tsd",
+    "thousand",
+    "thousands",
+    "million",
+}
+SHARES |= {"millions", "billion", "billions", "trillion", "trillions", "lakh", "lakhs", "lac", "crore", "crores", "cr"}
 BLANKS = " \u00a0\u2007\u2009\u202f"  # plain, no-break, figure, thin, narrow no-break
 #: What separates thousands: the mark that a notation keeps, and all that count as it.
 GROUPS = {",": ",", ".": ".", " ": BLANKS, "'": "'\u2019", "_": "_"}
@@ -32,9 +51,12 @@ _CURRENCY = (
     r"INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|RON|RUB|BRL|MXN|ZAR|KRW|TRY|SGD|HKD|ILS|Rs\.?|kr\.?|zł|Kč|Fr\.?"
 )
 _CELL = re.compile(
-    rf"""(?P<open>\()?\s*(?P<sign>[+{_MINUS}])?\s*(?P<front>{_CURRENCY})?\s*(?P<inner>[+{_MINUS}])?\s*
+    rf"""(?:(?P<outer>{_CURRENCY})(?=\s*\())?\s*(?P<open>\()?\s*
+    (?P<sign>[+{_MINUS}])?\s*(?P<front>{_CURRENCY})?\s*(?P<inner>[+{_MINUS}])?\s*
     (?P<body>[0-9](?:[0-9.,_'\u2019{BLANKS}]*[0-9.,])?|[.,][0-9]+)(?P<exponent>[eE][+-]?[0-9]+)?
-    \s*(?P<back>(?:{_CURRENCY}|[%‰°]|[^\W\d_])[^\d()+{_MINUS}]{{0,20}}?)?\s*(?P<trailing>[{_MINUS}])?\s*(?P<close>\))?
+    (?P<cents>[.,][{_MINUS}\u2014]{{1,2}})?\s*
+    (?P<back>(?:{_CURRENCY}|[%‰°]|[^\W\d_])[^\d()+{_MINUS}]{{0,20}}?)?\s*
+    (?P<trailing>(?<![.,{_MINUS}\u2014])[{_MINUS}])?\s*(?P<close>\))?
     """,
     re.VERBOSE,
 )
@@ -59,7 +81,7 @@ class Notation:
     Attributes:
         decimal: the mark before decimals, "." or ",".
         thousands: a key of :data:`GROUPS`, or "" if digits aren't grouped.
-        front, back: a currency or a unit that numbers may have; a share, such as %, is one that they must have.
+        front, back: a currency or a unit that numbers may have; one of :data:`SHARES` they must have.
         multiples: whether K, M and B behind a number multiply it.
         truth: whether true and false, in any case, are 1 and 0.
     """
@@ -83,7 +105,7 @@ class Notation:
 
     def plain(self, texts: Sequence[str]) -> np.ndarray | None:
         """The values if all texts are digits, decimal marks and exponents, else None: the usual case, and fast."""
-        if self.back in SHARES:
+        if _is_share(self.back):
             return None
         joined = "\n".join(texts)
         if _NOT_PLAIN[self.decimal].search(joined) or joined.count("\n") != max(len(texts) - 1, 0):
@@ -102,7 +124,7 @@ class Notation:
         if parts is None or parts.front not in ("", self.front):
             return np.nan
         factor = MULTIPLES.get(parts.back) if self.multiples else None
-        if factor is None and parts.back != self.back and (parts.back or self.back in SHARES):
+        if factor is None and parts.back != self.back and (parts.back or _is_share(self.back)):
             return np.nan
         if not _fits(parts.body, bool(parts.exponent), self.thousands, self.decimal):
             return np.nan
@@ -127,6 +149,7 @@ class Survey:
         example: a text in which a mark occurs, else any.
         grouped: how many different numbers have one of these marks.
         below_thousand: whether there are numbers without a mark, all of three digits at most.
+        only_zero: whether these are all 0.
         everywhere: whether every number has a mark.
         units: different currencies or units, for which there is no common notation.
         padded: a number that begins with a needless 0, as codes do.
@@ -138,6 +161,7 @@ class Survey:
     example: str = ""
     grouped: int = 0
     below_thousand: bool = False
+    only_zero: bool = False
     everywhere: bool = False
     units: tuple[str, ...] = ()
     padded: str | None = None
@@ -159,13 +183,17 @@ class Survey:
             return next(iter(self.readings.values()))
         if said or not self.marks:
             return self.readings[said or found or "."]
+        thousands = self.below_thousand and self.grouped >= FEWEST_GROUPED
+        if self.marks == "." and thousands and not self.only_zero and found != ",":
+            return None
         if self.marks == ".":
-            return self.readings["."] if found != "," else None if scale_matters else self.readings[","]
+            return (
+                self.readings["."] if found != "," else None if scale_matters and not thousands else self.readings[","]
+            )
         if self.marks != ",":
             return None if scale_matters or not found else self.readings[found]
         if found == ",":
             return self.readings[","]
-        thousands = self.below_thousand and self.grouped >= FEWEST_GROUPED
         in_proportion = self.everywhere and found == "." and not scale_matters
         if thousands or in_proportion or "$" in self.readings["."].front:
             return self.readings["."]
@@ -199,7 +227,7 @@ def _survey(counts: Mapping[str, int]) -> Survey:
         text: parts
         for text, parts in parsed.items()
         if parts.front in ("", front)
-        and (parts.back == back or (not parts.back and back not in SHARES) or (multiples and parts.back in MULTIPLES))
+        and (parts.back == back or (not parts.back and not _is_share(back)) or (multiples and parts.back in MULTIPLES))
     }
     shapes: Counter[tuple[str, bool]] = Counter()
     for text, parts in alike.items():
@@ -227,6 +255,7 @@ def _survey(counts: Mapping[str, int]) -> Survey:
         next(iter(marked or alike)),
         grouped=len(marked),
         below_thousand=bool(plain) and all(len(shape) <= 3 for shape in plain),
+        only_zero=set(plain) == {"0"},
         everywhere=not plain,
         padded=next((text for text, parts in alike.items() if _PADDED.match(parts.body)), None),
     )
@@ -238,11 +267,12 @@ def parse(text: str) -> Parts | None:
     found = _CELL.fullmatch(text.strip())
     if not found:
         return None
-    open_, sign, front, inner, body, exponent, back, trailing, close = (part or "" for part in found.groups())
-    signs = open_ + sign + inner + trailing
-    if len(signs) > 1 or bool(open_) != bool(close):
+    part = {name: text or "" for name, text in found.groupdict().items()}
+    signs = part["open"] + part["sign"] + part["inner"] + part["trailing"]
+    if len(signs) > 1 or bool(part["open"]) != bool(part["close"]) or (part["outer"] and part["front"]):
         return None
-    return Parts(signs not in ("", "+"), front, body, exponent, back)
+    front = part["outer"] + part["front"]
+    return Parts(signs not in ("", "+"), front, part["body"], part["exponent"], part["back"])
 
 
 def _units(parsed: Mapping[str, Parts], counts: Mapping[str, int]) -> tuple[str, str, bool, tuple[str, ...]]:
@@ -259,12 +289,19 @@ def _units(parsed: Mapping[str, Parts], counts: Mapping[str, int]) -> tuple[str,
     front_kinds = [name for name in fronts if name] if 2 * (total - fronts[""]) > total else []
     back_kinds = [name for name in backs if name] if 2 * (total - backs[""]) > total else []
     scales = [name for name in backs if name in MULTIPLES]
-    if scales and set(backs) <= {"", *MULTIPLES} and (front_kinds or len(scales) > 1):
+    mixed = len(scales) > 1 or (2 * (total - backs[""]) > total and backs[""])
+    if scales and set(backs) <= {"", *MULTIPLES} and (front_kinds or mixed):
         return (front_kinds or [""])[0], "", True, tuple(front_kinds) if len(front_kinds) > 1 else ()
     for kinds in (front_kinds, back_kinds):
         if len(kinds) > 1:
             return "", "", False, tuple(kinds)
     return (front_kinds or [""])[0], (back_kinds or [""])[0], False, ()
+
+
+@functools.lru_cache
+def _is_share(unit: str) -> bool:
+    """Whether a number with this unit differs from the same without it."""
+    return any(word in SHARES for word in unit.lower().replace(".", " ").split())
 
 
 def _shape(body: str) -> str:

@@ -50,7 +50,7 @@ def read(path: Path, separator: str | None = None, encoding: str | None = None) 
         names = frames.unique(header)
     except DataError as error:
         raise DataError(f"{path}, row {line}: {error}") from None
-    if all(_is_number(name) for name in header) and any(map(str.strip, header)):
+    if 2 * sum(map(_is_number, header)) > len(header) - header.count(""):
         notes.append(f"{path}: row {line}, {listed(names, 5)}, is taken for the names of the columns")
     frame = _frame(path, names, records)
     frame.attrs[NOTES] = notes
@@ -142,5 +142,5 @@ def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
-        return not text.strip()
+        return False
     return True

@@ -168,7 +168,13 @@ def learn(frame: Frame, column: str, rows: np.ndarray, task: str = "auto", kind:
                 f"the target {quoted(column)} is {labels[0]!r} in every row that has one: there is nothing to learn"
             )
         return Classes(column, tuple(labels))
-    values = kind.values(truth)[rows]
+    values = kind.values(truth)
+    if merged := truth.merged(values):
+        raise DataError(
+            f"the target {quoted(column)}: {listed(merged)} are one number in float64; --task classification takes "
+            "each of them as a class"
+        )
+    values = values[rows]
     mean, scale = float(values.mean()), float(values.std())
     if not (np.isfinite(scale) and scale > 0):
         raise DataError(f"the target {quoted(column)} is constant or too large: there is nothing to learn")

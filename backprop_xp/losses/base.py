@@ -63,6 +63,10 @@ class Loss:
         """The loss and its target for outputs of this shape as engines compute them."""
         return Resolved(self, y)
 
+    def counts(self, y: Array, dtype: np.dtype) -> Array | None:
+        """What each sample of these targets counts for in a mean, (n,), or () for one sample; None: 1."""
+        return None
+
 
 def weighted(loss: Any, z: Array, y: Array | None, weight: Array | None, scale: float) -> tuple[Array, Array]:
     """:meth:`Loss.weighted`, also of an object that is no Loss and has just ``__call__`` and ``grad``."""

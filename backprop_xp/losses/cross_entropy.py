@@ -113,17 +113,29 @@ class SoftmaxCrossEntropy(Loss):
             if self.ignore_index is not None:
                 raise ValueError("ignore_index needs class indices as targets, got probabilities")
             return Resolved(plain, self._smoothed(y, weight, dtype))
-        known, inside = xp.ones(y.shape, dtype), y
-        if self.ignore_index is not None:
-            known = (y != self.ignore_index).astype(dtype)
-            inside = xp.where(y == self.ignore_index, 0, y)
-        counts = known if weight is None else known * weight[xp.clip(inside, 0, output_shape[-1] - 1)]
+        known, inside = self._known(y, dtype)
+        counts = self.counts(y, dtype)
         if not self.label_smoothing:
             return Resolved(plain, inside, counts, counts)
         hit = inside[..., None] == xp.arange(output_shape[-1])
         # a class that there isn't is known at once on the host; here it gives NaN, as in kernels
         there = xp.where(hit.any(axis=-1, keepdims=True), dtype.type(1), dtype.type(np.nan))
         return Resolved(plain, self._smoothed(hit * there, weight, dtype), known, counts)
+
+    def counts(self, y: Array, dtype: np.dtype) -> Array | None:
+        if y.dtype.kind not in "biu":  # probabilities
+            return None
+        known, inside = self._known(y, dtype)
+        if self.weight is None:
+            return known
+        return known * backend.module_of(y).asarray(self.weight, dtype)[inside.clip(0, len(self.weight) - 1)]
+
+    def _known(self, y: Array, dtype: np.dtype) -> tuple[Array, Array]:
+        """1 for class indices that aren't ignored and 0 for others, and the indices, with 0 in the place of others."""
+        xp = backend.module_of(y)
+        if self.ignore_index is None:
+            return xp.ones(y.shape, dtype), y
+        return (y != self.ignore_index).astype(dtype), xp.where(y == self.ignore_index, 0, y)
 
     def _smoothed(self, y: Array, weight: Array | None, dtype: np.dtype) -> Array:
         """Probabilities, (n, classes), with what is spread over all classes, times the classes' weights."""

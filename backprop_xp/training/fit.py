@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import inputs
-from ..losses import get_loss, resolved
+from ..losses import Loss, get_loss
 from ..numbers import flag, is_number, whole
 from .batches import Rows, as_batches
 from .checkpoints import Folder
@@ -214,13 +214,16 @@ def _as_stopping(early_stopping: Any) -> EarlyStopping | None:
 
 def _average_loss(net: Any, rows: Rows) -> float:
     loss, total, counted = get_loss(net.loss), 0.0, 0.0
+    averages = getattr(net, "reduction", "sum") == "mean"
     for batch in rows.epoch(0, 0):
         z = net.forward(batch.x)
         with net.backend.activate():
             target = inputs.as_target(batch.y, loss, z.shape, net.backend, net.dtype)
             value = loss(z) if target is None else loss(z, target)
             total += float(value) / _divisor(net, loss, z)
-            counts = resolved(loss, target, z.shape, net.dtype).counts
+            counts = (
+                loss.counts(target, net.dtype) if averages and isinstance(loss, Loss) and target is not None else None
+            )
             counted += len(z) if counts is None else float(counts.sum())
     return total / counted if counted else 0.0
 

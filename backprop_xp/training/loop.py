@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..losses import SoftmaxCrossEntropy, get_loss
+from ..losses.base import product
 from ..numbers import flag, whole
 from .batches import Batches, as_batches
 from .nan import diverged
@@ -25,7 +27,8 @@ class Step(NamedTuple):
         loss: of its batch, before the step; on CuPy without ``stop_on_nan`` a 0-d array, so that nothing waits for it.
         samples: in its batch.
         last: whether it was the epoch's last.
-        weight: the sum of its samples' weights, their number without weights; of the same kind as the loss.
+        weight: what its samples count for in a mean, all together: their number, unless samples or classes have
+            weights; of the same kind as the loss.
     """
 
     number: int
@@ -88,7 +91,7 @@ class Loop:
                 if last:
                     self.epoch, self.position = epoch, 0
                 samples = _samples(x)
-                total = samples if weight is None else _total(net, weight, waits)
+                total = _total(net, y, weight, samples, waits)
                 yield Step(self.number, epoch, loss, samples, last, total)
 
 
@@ -137,7 +140,14 @@ def _samples(x: Any) -> int:
     return first.shape[0] if hasattr(first, "shape") else len(first)
 
 
-def _total(net: Any, weight: Any, waits: bool) -> Any:
+def _total(net: Any, y: Any, weight: Any, samples: int, waits: bool) -> Any:
+    loss = get_loss(net.loss)
+    counted = isinstance(loss, SoftmaxCrossEntropy) and loss.settings and y is not None
+    if weight is None and not counted:
+        return samples
     with net.backend.activate():
-        total = net.backend.asarray(weight, None, "sample_weight").sum(dtype=np.float64)
+        weight = None if weight is None else net.backend.asarray(weight, None, "sample_weight")
+        counts = loss.counts(net.backend.asarray(y, None, "y"), net.dtype) if counted else None
+        both = product(weight, counts)
+        total = samples if both is None else both.sum(dtype=np.float64)
     return float(total) if waits else total

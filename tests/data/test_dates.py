@@ -32,7 +32,7 @@ def test_a_form_is_found_and_read(way):
 
 def test_months_and_times():
     assert (dates.values("ym", ["1970-03"]) == dates.values("my", ["3/1970"])).all()
-    assert dates.values("month year", ["Mar 1970"]).tolist() == [59 * 86400]
+    assert dates.values("month year", ["Mar 1970", "Mar-70", "March'70"]).tolist() == [59 * 86400] * 3
     assert dates.values("clock", ["0:01", "1:00 pm", "12:00 AM", "25:00:30"]).tolist() == [60, 46800, 0, 90030]
 
 
@@ -69,6 +69,8 @@ def test_two_digits_of_a_year():
         "3.14",
         "20201301",
         "may",
+        "May 15",
+        "15-May",
     ],
 )
 def test_no_date_in_any_form(text):

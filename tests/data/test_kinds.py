@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas
 import pytest
@@ -54,7 +56,7 @@ def test_names_are_the_texts_of_the_file_however_few_of_them_there_are(texts, tm
     for text in texts:
         rows = [i for i, name in enumerate(names) if name == text]
         alone = write(tmp_path / "some.csv", {"a": A[rows], "k": [text] * len(rows)})
-        np.testing.assert_allclose(model.outputs(alone), whole[rows], rtol=1e-6)
+        np.testing.assert_allclose(model.outputs(alone), whole[rows], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -242,3 +244,24 @@ def test_numbers_with_different_units(tmp_path):
 def test_padded_numbers_are_said(tmp_path):
     _, notes = learnt(tmp_path, [f"{v:05d}" for v in RANDOM.integers(100, 99999, N)])
     assert "--categories c takes them as names" in notes[0]
+
+
+BEYOND = [str(2**60 + i) for i in range(40)]
+
+
+@pytest.mark.parametrize("dtype", ["text", "int64", "UInt64", "object"])
+def test_whole_numbers_beyond_float64_are_refused_as_numbers_and_taken_as_names(dtype):
+    frame = pandas.DataFrame({"a": A[:40], "k": [BEYOND[i % 3] for i in range(40)], "y": A[:40] + 1})
+    if dtype != "text":
+        frame["k"] = pandas.Series([*map(int, frame["k"])], dtype=dtype)
+    with pytest.raises(DataError, match=r"'1152921504606846976', '115.*' are one number in float64.*--categories k"):
+        train(frame, "y", QUICK)
+    model = train(frame, "y", replace(QUICK, categories=("k",))).model
+    assert model.table.columns[1].labels == tuple(BEYOND[:3])
+
+
+def test_a_target_of_whole_numbers_beyond_float64_is_refused_as_an_amount_and_taken_as_classes():
+    frame = pandas.DataFrame({"a": np.tile(A[:40], 3), "y": BEYOND * 3})
+    with pytest.raises(DataError, match="are one number in float64; --task classification"):
+        train(frame, "y", replace(QUICK, task="regression"))
+    assert train(frame, "y", replace(QUICK, task="classification")).model.target.labels == tuple(BEYOND)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas
 import pytest
 
-from backprop_xp.data import DataError, Recipe, read
+from backprop_xp.data import DataError, Recipe, read, train
 from backprop_xp.data.recipe import prepare
 
 N = 60
@@ -99,3 +99,14 @@ def test_an_index_left_out_may_be_absent_later(tmp_path):
 
     model = train(written(AMOUNTS, tmp_path / "t.csv"), "y", Recipe(hidden=(2,), epochs=1, backend="numpy")).model
     assert len(model.predict(AMOUNTS[["a"]])) == N
+
+
+@pytest.mark.parametrize("names", [[f"A{i}" for i in range(15)], [f"row {i} of 120" for i in range(120, 0, -1)]])
+def test_names_in_the_order_of_their_numbers_number_the_rows(names):
+    n = len(names)
+    frame = pandas.DataFrame(
+        {"id": names, "x": np.random.default_rng(0).normal(size=n), "y": list("ab") * (n // 2) + ["a"] * (n % 2)}
+    )
+    trained = train(frame, "y", Recipe(hidden=(4,), epochs=1, backend="numpy"))
+    assert [column.name for column in trained.model.table.columns] == ["x"]
+    assert any("'id'" in note and "sorted like the rows" in note for note in trained.notes)

@@ -62,6 +62,38 @@ def test_multiples_beside_a_currency():
 
 
 @pytest.mark.parametrize(
+    "texts, values",
+    [
+        (["1.2k", "345", "9.1k"], [1200, 345, 9100]),
+        (["5M", "700", "2M"], [5e6, 700, 2e6]),
+        (["3 Mio. €", "5 Mio. €", "2"], [3, 5, None]),
+        (["1.2 million", "3 million", "345"], [1.2, 3, None]),
+        (["$1.2bn", "$3.4bn", "$345"], [1.2, 3.4, None]),
+    ],
+)
+def test_a_multiple_is_never_taken_for_a_plain_number(texts, values):
+    notation = survey(Counter(texts)).decide(None, None, True)
+    assert [None if np.isnan(v) else v for v in notation.values(texts)] == values
+
+
+def test_a_column_of_thousands_without_exception_takes_no_plain_number_later_on():
+    notation = survey(Counter(["1.2k", "3.4k"])).decide(None, None, True)
+    assert notation.values(["1.2k"]) == [1.2]
+    assert np.isnan(notation.values(["1"])).all()
+
+
+@pytest.mark.parametrize("text", ["CHF 1073.-", "1073,-", "1073.\u2013", "1073,\u2014", "1073,-- €", "€ 1073.--"])
+def test_a_dash_in_the_place_of_cents_is_no_sign(text):
+    assert survey(Counter([text])).decide(None, None, True).values([text]) == [1073]
+    assert survey(Counter(["-" + text])).decide(None, None, True).values(["-" + text]) == [-1073]
+
+
+@pytest.mark.parametrize("text", ["$(1,243.90)", "$ (1,243.90)", "($1,243.90)", "$ (1243.9)"])
+def test_an_accountant_s_parentheses_stand_on_either_side_of_the_currency(text):
+    assert survey(Counter([text])).decide(None, None, True).values([text]) == [-1243.9]
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",
@@ -81,6 +113,9 @@ def test_multiples_beside_a_currency():
         "1e",
         "$",
         "5-6",
+        "$($5)",
+        "$(-5)",
+        "5.---",
         "٣",
     ],
 )
@@ -135,6 +170,18 @@ def test_three_decimals_behind_a_point_stay_decimals_but_in_a_table_of_decimal_c
     assert found.decide(None, None, True).values(["1.234"]) == [1.234]
     assert found.decide(None, ",", False).values(["1.234"]) == [1234]
     assert found.decide(None, ",", True) is None
+
+
+def test_points_that_begin_at_a_thousand_are_asked_about():
+    texts = [f"{v:,}".replace(",", ".") for v in range(100, 20_000, 700)]
+    found = survey(Counter(texts))
+    assert found.decide(None, None, False) is found.decide(None, ".", False) is None
+    for decided in (found.decide(",", None, True), found.decide(None, ",", True)):
+        assert decided.values(texts).tolist() == list(range(100, 20_000, 700))
+    above = [text for text in texts if "." in text]
+    assert survey(Counter(["0", *above])).decide(None, None, True).values(["1.500"]) == [1.5]  # as sensors have it
+    commas = ["0", *(text.replace(".", ",") for text in above)]
+    assert survey(Counter(commas)).decide(None, None, True).values(["1,500"]) == [1500]
 
 
 @pytest.mark.parametrize("texts", [["$5", "€6"], ["5 kg", "6 lb"], ["1st", "2nd", "3rd"]])

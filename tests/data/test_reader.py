@@ -84,6 +84,8 @@ def test_small_oddities(tmp_path):
     assert list(frame.columns) == ["Unnamed: 0", "Unnamed: 1", "y", "Unnamed: 3"]
     assert len(frame) == 2
     assert "row 1, '1.5', '2', is taken for the names" in table(tmp_path, "1.5,2\n3,4\n").attrs[NOTES][0]
+    assert "row 1, '1.5', '2', 'a', is taken" in table(tmp_path, "1.5,2,a\n3,4,b\n").attrs[NOTES][0]
+    assert not table(tmp_path, "place,2019,\nu,3,4\n").attrs[NOTES]
 
 
 def test_options_of_text_files_alone(tmp_path):

@@ -33,7 +33,7 @@ def test_puts_back_the_best(data):
 
 def test_by_training_loss_and_least_improvement(data):
     # nothing changes, so that no epoch is better than the first
-    history = net().fit(*data, epochs=9, optimiser=SGD(lr=0.0), early_stopping=EarlyStopping(2))
+    history = net().fit(*data, epochs=9, optimiser=SGD(lr=0.0), early_stopping=EarlyStopping(2, 1e-9))
     assert (len(history.epochs), history.best) == (3, 1)
     history = net().fit(*data, epochs=9, early_stopping=EarlyStopping(2, min_delta=1e9))
     assert (len(history.epochs), history.best) == (3, 1)

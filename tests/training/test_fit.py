@@ -10,6 +10,7 @@ import pytest
 from fitting import assert_same, net, parameters
 
 from backprop_xp import Net
+from backprop_xp.losses import SoftmaxCrossEntropy
 from backprop_xp.training import SGD, Adam, evaluate, fit, steps
 
 
@@ -65,6 +66,29 @@ def test_losses_are_averages_over_samples(data, random, reduction, loss, target)
     expected = float(made.loss_and_grad(x, y)) / (60 if reduction == "sum" else 1)
     assert history.epochs[0].loss == pytest.approx(expected, rel=1e-12)
     assert history.epochs[0].validation_loss == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        SoftmaxCrossEntropy(weight=(1.0, 0.25)),
+        SoftmaxCrossEntropy(ignore_index=-1),
+        SoftmaxCrossEntropy(weight=(3.0, 0.5), ignore_index=-1, label_smoothing=0.1),
+    ],
+    ids=str,
+)
+def test_weights_of_classes_count_in_the_averages_of_an_epoch(data, random, reduction, weighted, loss):
+    x, _ = data
+    y = random.integers(-1 if loss.ignore_index else 0, 2, 60)
+    y[:16] = -1 if loss.ignore_index else 0
+    weight = random.random(60) if weighted and reduction == "mean" else None
+    made = net(loss=loss, reduction=reduction)
+    epoch = made.fit(x, y, batch_size=16, optimiser=SGD(lr=0.0), sample_weight=weight, validation=(x, y)).epochs[0]
+    samples = 60 if reduction == "sum" else 1
+    assert epoch.loss == pytest.approx(float(made.loss_and_grad(x, y, sample_weight=weight)) / samples, rel=1e-12)
+    assert epoch.validation_loss == pytest.approx(float(made.loss_and_grad(x, y)) / samples, rel=1e-12)
 
 
 def test_validation_without_a_target(data):

@@ -39,7 +39,7 @@ class Variable(Generic[T]):
     parse: Callable[[str], T]
 
     def read(self) -> T:
-        """Its value now."""
+        """The variable's value now."""
         return _parsed(self, os.environ.get(self.name, ""))
 
 

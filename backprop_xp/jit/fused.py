@@ -88,7 +88,7 @@ def refuses_narrow(parameters: int, layers: int) -> str:
 
 
 def too_deep(layers: int) -> str:
-    """Why a net of so many layers gets no pass of its own, "" if it gets one."""
+    """Why a net of this depth gets no pass of its own, "" if it gets one."""
     return f"it has {layers} layers, and compiling more than {MOST_LAYERS} takes too long" * (layers > MOST_LAYERS)
 
 

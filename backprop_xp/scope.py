@@ -47,18 +47,18 @@ def first_that_does(named: Iterable[tuple[str, Any]]) -> str:
 
 
 def of_chain(activations: Iterable[Any], loss: Any) -> str:
-    """The same for the parts of a chain; ``loss`` may be None."""
+    """A clause about the first part of a chain that needs the whole batch, "" if none does; ``loss`` may be None."""
     named = [(f"the activation {_called(f)} of layer {i}", f) for i, f in enumerate(activations)]
     return first_that_does(named) or of_loss(loss)
 
 
 def of_graph(nodes: Iterable[Any], loss: Any) -> str:
-    """The same for the nodes of a graph."""
+    """A clause about the first part of a graph that needs the whole batch, "" if none does; ``loss`` may be None."""
     return first_that_does((f"node {node.name!r}", node.operation) for node in nodes) or of_loss(loss)
 
 
 def of_loss(loss: Any) -> str:
-    """The same for a loss, or None."""
+    """A clause about a loss that needs the whole batch, "" if it doesn't or is None."""
     return "" if loss is None else first_that_does([(f"the loss {_called(loss)}", loss)])
 
 

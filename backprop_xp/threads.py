@@ -65,7 +65,7 @@ def check() -> None:
 
 
 def run(work: Callable[[], None], threads: int, stop: Stop, long: bool = False) -> None:
-    """Call ``work`` on so many threads at once, and return when each of them has returned.
+    """Call ``work`` on this number of threads at once, and return when each of them has returned.
 
     ``work`` takes parts of the whole until none is left, so that a single thread could do all. This thread is one of
     them, unless it is the main one and the work is ``long``: signals are handled on the main thread and between two

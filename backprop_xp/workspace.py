@@ -112,7 +112,7 @@ def _take(size: int) -> np.ndarray | None:
 
 
 def _trim(most: int) -> None:
-    """Let go of the oldest buffers until all take at most so many bytes."""
+    """Let go of the oldest buffers until all take at most ``most`` bytes."""
     total = sum(buffer.nbytes for buffer, _ in list(_free.values()))
     for key in list(_free):
         if total <= most:

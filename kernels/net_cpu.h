@@ -1,7 +1,6 @@
 #pragma once
 #include "losses.h"
 #include "net.h"
-#include "losses.h"
 #include "tiles_cpu.h"
 // The fused pass over a whole batch on the CPU: chunks of samples, handed out to any number of threads.
 //

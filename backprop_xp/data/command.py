@@ -85,7 +85,7 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--separator", metavar="MARK", help=f"of a text file's columns: a mark, or {', '.join(SEPARATORS)}"
     )
-    command.add_argument("--decimal", choices=DECIMALS, help="the mark before decimals (default: found out)")
+    command.add_argument("--decimal", choices=DECIMALS, metavar="MARK", help="before decimals: . or , (or found out)")
     command.add_argument("--encoding", metavar="NAME", help="of a text file (default: UTF-8, UTF-16 or Latin-1)")
     command.add_argument(
         "--missing", default="", metavar="TEXT,...", help="texts that mean a missing value, besides an empty cell"

@@ -1,4 +1,4 @@
-"""The fused engine: forward, loss and backward in one compiled pass; nothing but the gradients is written.
+"""The fused engine: forward, loss and backward in one compiled pass that keeps no signals.
 
 It has two forms. In the narrow one, for many samples of small nets, a tile of samples goes through the whole net in
 registers and the first-level cache (kernels/net.h); the batch is cut into fixed logical chunks, whose sums are added in

@@ -21,7 +21,7 @@ from .packing import Packing
 #: Bytes of a tile's buffers, about: a second-level cache holds one to two megabytes. Calculated.
 TILE_BYTES = 1 << 20
 #: Samples in a tile, at least and at most, multiples of ROWS, which is whole blocks of the products for every register
-#: width (kernels/wide_products.h). The bounds are those of ``bpx::tile_rows`` of kernels/wide.h; chosen, not measured.
+#: width (kernels/panel_products.h). The bounds are chosen, not measured.
 FEWEST_ROWS, MOST_ROWS, ROWS = 96, 480, 48
 
 

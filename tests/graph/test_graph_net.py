@@ -200,5 +200,5 @@ def test_plan_and_repr_say_what_is_there():
 
 def test_an_engine_of_chains_alone_is_refused():
     net = two(engine="cooperative")
-    with pytest.raises(ValueError, match="unknown engine of graphs 'cooperative'; known are auto, fused, tiled, layered"):
+    with pytest.raises(ValueError, match="unknown engine of graphs 'cooperative'; known are auto, fused"):
         net.forward(arrays(net, 3)[0])

@@ -175,8 +175,6 @@ def torch_losses(loss: Any) -> Callable[[Any, Any], Any]:
     """PyTorch's loss of every element (of every sample for softmax cross-entropy), of (outputs, target)."""
     from torch.nn import functional
 
-    if not any(isinstance(loss, kind) for kind in LOSSES.values()):
-        raise TypeError(f"PyTorch has no counterpart of the loss {type(loss).__name__}")
     table: dict[str, Callable[[Any, Any], Any]] = {
         "half_sum_sq": lambda z, y: 0.5 * z**2,
         "half_squared_error": lambda z, y: 0.5 * (z - y) ** 2,
@@ -190,6 +188,8 @@ def torch_losses(loss: Any) -> Callable[[Any, Any], Any]:
             z, y, reduction="none", **_torch_arguments(loss, z)
         ),
     }
+    if not any(isinstance(loss, kind) for kind in LOSSES.values()) or loss.name not in table:
+        raise TypeError(f"PyTorch has no counterpart of the loss {type(loss).__name__}")
     return table[loss.name]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from backprop_xp.engines import OF_GRAPHS
 from backprop_xp.jit import compiler
 
 settings.register_profile("here", deadline=None, max_examples=40, derandomize=True)
@@ -43,3 +44,10 @@ def engine(request):
     if request.param == "fused" and compiler.missing():
         pytest.skip("no C++ compiler on this machine")
     return request.param
+
+
+@pytest.fixture
+def graph_engine(engine):
+    if engine not in OF_GRAPHS:
+        pytest.skip("this engine runs no graphs")
+    return engine

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from backprop_xp import ACTIVATIONS, LOSSES, Elementwise, Net, Tanh, check, cli
+from backprop_xp import ACTIVATIONS, LOSSES, MSE, Elementwise, Net, Tanh, check, cli
 from backprop_xp.exchange import pytorch
 
 
@@ -184,6 +184,12 @@ def test_what_pytorch_has_not_is_refused_in_a_sentence():
         check.check_against_torch(Net((3, 2), (Elementwise("tanh", "t * t"),)), x)
     with pytest.raises(TypeError, match="PyTorch has no counterpart of the loss Plain"):
         check.check_against_torch(Net((3, 2), loss=Plain()), x)
+
+    class Halved(MSE):
+        name = "halved"
+
+    with pytest.raises(TypeError, match="PyTorch has no counterpart of the loss Halved"):
+        check.check_against_torch(Net((3, 2), loss=Halved()), x, x[:, :2])
 
 
 def test_without_pytorch(monkeypatch, capsys):

@@ -135,7 +135,7 @@ def _choose(name: str, call: Any) -> tuple[str, str]:
         return "layered", what
     known = ("auto", *(OF_GRAPHS if call.is_graph else ENGINES))
     if name not in known:
-        raise ValueError(unknown("engine", str(name), known))
+        raise ValueError(unknown("engine of graphs" if call.is_graph else "engine", str(name), known))
     reasons: list[str] = []
     preferred = OF_GRAPHS if call.is_graph else ON_GPU if call.backend.on_gpu else ON_CPU
     for engine in preferred if name == "auto" else (name,):

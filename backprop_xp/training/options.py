@@ -14,12 +14,15 @@ T = TypeVar("T")
 
 #: Accepted, but documented nowhere else.
 OTHER_SPELLINGS = {"optimizer": "optimiser"}
+#: What a run is often given though its optimiser takes it.
+OF_OPTIMISERS = ("lr", "learning_rate", "momentum", "weight_decay", "betas")
 
 
 def known_options(function: Callable[P, T]) -> Callable[P, T]:
     """The function, with a TypeError for an unknown option that names the nearest known one."""
     what = function.__qualname__.removesuffix(".__init__")
     names = [name for name in inspect.signature(function).parameters if name != "self"]
+    of_optimiser = OF_OPTIMISERS if "optimiser" in names else ()
 
     @wraps(function)
     def checked(*args: P.args, **options: P.kwargs) -> T:
@@ -29,6 +32,8 @@ def known_options(function: Callable[P, T]) -> Callable[P, T]:
                     raise TypeError(f"{name} and {other} are one option of {what}: give one of them")
                 options[name] = options.pop(other)
         for name in options:
+            if name in of_optimiser:
+                raise TypeError(f"{name} is no option of {what} but of its optimiser, as in optimiser=SGD(lr=0.1)")
             if name not in names:
                 raise TypeError(unknown(f"option of {what}", name, names))
         return function(*args, **options)

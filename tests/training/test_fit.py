@@ -244,6 +244,8 @@ class TestOptions:
             call(*data, epoch=3)
         with pytest.raises(TypeError, match=r"unknown option of (fit|steps) 'zzz'; known are .*batch_size"):
             call(*data, zzz=3)
+        with pytest.raises(TypeError, match=r"lr is no option of (fit|steps) but of its optimiser"):
+            call(*data, lr=0.1)
         call(*data, optimizer="sgd")
         with pytest.raises(TypeError, match=r"optimiser and optimizer are one option of (fit|steps): give one of them"):
             call(*data, optimizer="sgd", optimiser="sgd")

@@ -1,0 +1,92 @@
+"""The pass for nets of any widths, at the borders of its regions: few samples, panels, slices of features, chunks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from backprop_xp import Net
+from backprop_xp.jit import compiler, fused, matrices
+
+pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+
+#: Around a register's numbers, a slice of features, and groups of panels.
+SIZES = [(1, 1), (15, 17, 3), (33, 64, 16), (65, 257, 4), (300, 48, 49, 10), (513, 129)]
+#: Few samples, blocks of rows, a chunk.
+BATCHES = [1, 3, 4, 24, 25, 47, 97, 2047, 2049, 4500]
+
+
+@pytest.fixture(autouse=True)
+def no_narrow_pass(monkeypatch):
+    monkeypatch.setattr(fused, "NARROW_SAMPLES", 1 << 40)
+
+
+def make(sizes, dtype, **options):
+    hidden = ("gelu", "tanh", "relu")[: len(sizes) - 2]
+    return Net(
+        sizes, (*hidden, "sigmoid"), "bce_with_logits", True, dtype, 3, "numpy", "glorot_normal", "mean", **options
+    )
+
+
+def everything(net, x, y, **options):
+    result = net.loss_and_grad(x, y, **options)
+    parts = result if isinstance(result, tuple) else (result,)
+    return [np.array(part) for part in (*parts, *(p.grad for p in net.parameters))]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", BATCHES)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_it_agrees_with_the_loops_and_has_the_same_bits_for_any_number_of_threads(sizes, n, dtype, random):
+    x, y = random.normal(size=(n, sizes[0])).astype(dtype), random.uniform(size=(n, sizes[-1])).astype(dtype)
+    weight = random.uniform(size=n).astype(dtype)
+    expected = everything(make(sizes, "float64", engine="layered"), x, y, sample_weight=weight, input_grad=True)
+    found = [everything(make(sizes, dtype, threads=t), x, y, sample_weight=weight, input_grad=True) for t in (1, 2, 5)]
+    eps = np.finfo(dtype).eps
+    for a, b, c, d in zip(expected, *found, strict=True):
+        np.testing.assert_allclose(b, a, rtol=200 * eps, atol=60 * eps * abs(a).max())
+        assert b.tobytes() == c.tobytes() == d.tobytes()
+    z = make(sizes, "float64", engine="layered")(x)
+    outputs = [make(sizes, dtype, threads=t)(x) for t in (1, 2, 5)]
+    np.testing.assert_allclose(outputs[0], z, rtol=200 * eps, atol=60 * eps * abs(z).max())
+    assert outputs[0].tobytes() == outputs[1].tobytes() == outputs[2].tobytes()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("n", [5, 300, 4500])
+def test_it_goes_on_where_it_came_back_to_python(n, threads, monkeypatch, random):
+    sizes = (40, 30, 20, 3)
+    x, y = random.normal(size=(n, 40)), random.uniform(size=(n, 3))
+    whole = everything(make(sizes, "float64", threads=threads), x, y)
+    monkeypatch.setattr(matrices, "SECONDS", 0.0)  # after every step
+    for _ in range(20):
+        for a, b in zip(whole, everything(make(sizes, "float64", threads=threads), x, y), strict=True):
+            assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("n", [3, 60, 2500])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_sample_that_is_not_finite_stays_alone(n, value, random):
+    x, y = random.normal(size=(n, 20)), random.uniform(size=(n, 3))
+    x[1, 7] = value
+    net = Net((20, 33, 3), ("tanh", "identity"), "mse", True, rng=0, backend="numpy")
+    _, grad_x = net.loss_and_grad(x, y, input_grad=True)
+    others = np.arange(n) != 1
+    assert np.isfinite(grad_x[others]).all() and np.isfinite(net(x)[others]).all()
+    layered = Net((20, 33, 3), ("tanh", "identity"), "mse", True, rng=0, backend="numpy", engine="layered")
+    _, expected = layered.loss_and_grad(x, y, input_grad=True)
+    np.testing.assert_allclose(grad_x, expected, rtol=1e-9, atol=1e-9)
+    for p, q in zip(net.parameters, layered.parameters):
+        np.testing.assert_array_equal(np.isnan(p.grad), np.isnan(q.grad))
+
+
+@pytest.mark.parametrize("n", [6, 100])
+def test_batches_in_any_layout(n, random):
+    sizes = (37, 20, 5)
+    x, y = random.normal(size=(n, 37)), random.uniform(size=(n, 5))
+    spread = np.zeros((2 * n, 74))
+    spread[::2, ::2] = x
+    whole = everything(make(sizes, "float64"), x, y, input_grad=True)
+    for same in (np.asfortranarray(x), spread[::2, ::2], x[::-1].copy()[::-1], x[:, ::-1].copy()[:, ::-1]):
+        for a, b in zip(whole, everything(make(sizes, "float64"), same, y, input_grad=True), strict=True):
+            assert a.tobytes() == b.tobytes()

@@ -81,7 +81,7 @@ template <class S> struct MatrixCall {
   int workers;
   Barrier barrier;
   i64 tasks[2], *task;  // the next block of a step; steps take turns
-  bool enough;          // the time is up
+  i64 ending;           // the step with which the time was up, -1 before
   double since;
 
   explicit MatrixCall(Matrices& m) : m(m), chunk(chunk_of(m)), few(m.n <= few_samples) {}
@@ -337,10 +337,11 @@ template <class S> struct MatrixCall {
       count = m.n - first < chunk ? m.n - first : chunk;
       task = &tasks[step % 2];
       one_step(step % steps(), worker);
-      if (worker == 0 && seconds() - since > m.time) enough = true;
+      // named by its number, for a thread may leave this step's barrier when the first one is at the next already
+      if (worker == 0 && seconds() - since > m.time) __atomic_store_n(&ending, step, __ATOMIC_RELAXED);
       barrier.wait();
       if (worker == 0) finish(step);
-      if (enough) return;
+      if (__atomic_load_n(&ending, __ATOMIC_RELAXED) == step) return;
     }
   }
   void finish(i64 step) {
@@ -390,12 +391,12 @@ template <class S> struct MatrixCall {
     Pool& pool = Pool::one();
     workers = pool.enter(int(wanted < m.threads ? wanted : m.threads));
     barrier = {workers, 0, 0};
-    enough = false;
+    ending = -1;
     tasks[0] = tasks[1] = 0;
     since = seconds();
     pool.run(workers, [](void* call, int worker) { ((MatrixCall*)call)->work(worker); }, this);
     pool.leave(workers);
-    return !enough;
+    return ending < 0;
   }
 };
 

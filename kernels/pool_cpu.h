@@ -42,41 +42,49 @@ struct Barrier {
 };
 
 /// The process's threads. Plain data: nothing is destroyed at exit, when they may still wait.
+///
+/// A call wakes and waits for as many as it wants, however many an earlier call had.
 struct Pool {
   static constexpr int most = 1023;
   static constexpr double idle_seconds = 100e-6;  // before a thread without work sleeps
   pthread_mutex_t user, sleep;
-  pthread_cond_t wake;
-  int threads, wanted, round, running, sleeping;
+  int threads, running;
+  i64 round;                           // calls so far, and in its last ten bits how many threads the last one wants
+  pthread_cond_t* asleep[most + 1];    // by thread, where it sleeps; null where it doesn't
   void (*work)(void*, int);
   void* what;
 
   static Pool& one() {
-    static Pool pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER};
+    static Pool pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER};
     return pool;
   }
   static void forget() {
     Pool& pool = one();
-    pool = Pool{PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER};
+    pool = Pool{PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER};
   }
 
+  /// Whether there is a call for this thread that it hasn't `seen`. It can't miss one: the call waits for it.
+  bool calls(int mine, i64 seen, i64& now) const {
+    now = __atomic_load_n(&round, __ATOMIC_ACQUIRE);
+    return now != seen && mine <= (now & most);
+  }
   /// What a thread does; `born` holds its number, and the round before its first.
   static void* loop(void* born) {
     Pool& pool = one();
     const int mine = int((i64)born & most);
-    for (int seen = int((i64)born >> 10);;) {
+    pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+    for (i64 seen = (i64)born >> 10, now;; seen = now) {
       const double since = seconds();
-      while (__atomic_load_n(&pool.round, __ATOMIC_ACQUIRE) == seen) {
+      while (!pool.calls(mine, seen, now)) {
         for (int turn = 0; turn < 50; ++turn) pause_a_little();
         if (seconds() - since < idle_seconds) continue;
         pthread_mutex_lock(&pool.sleep);
-        ++pool.sleeping;
-        while (__atomic_load_n(&pool.round, __ATOMIC_ACQUIRE) == seen) pthread_cond_wait(&pool.wake, &pool.sleep);
-        --pool.sleeping;
+        pool.asleep[mine] = &wake;
+        while (!pool.calls(mine, seen, now)) pthread_cond_wait(&wake, &pool.sleep);
+        pool.asleep[mine] = nullptr;
         pthread_mutex_unlock(&pool.sleep);
       }
-      seen = __atomic_load_n(&pool.round, __ATOMIC_ACQUIRE);
-      if (mine <= pool.wanted) pool.work(pool.what, mine);
+      pool.work(pool.what, mine);
       __atomic_sub_fetch(&pool.running, 1, __ATOMIC_ACQ_REL);
     }
     return nullptr;
@@ -89,7 +97,7 @@ struct Pool {
     (void)registered;
     while (threads < count - 1 && threads < most) {
       pthread_t thread;
-      if (pthread_create(&thread, nullptr, loop, (void*)(i64(round) << 10 | (threads + 1))) != 0) break;
+      if (pthread_create(&thread, nullptr, loop, (void*)(round << 10 | (threads + 1))) != 0) break;
       pthread_detach(thread);
       ++threads;
     }
@@ -101,11 +109,12 @@ struct Pool {
   /// work(what, 0) here and work(what, k) on count - 1 others; returns when all have returned.
   void run(int count, void (*some_work)(void*, int), void* some_thing) {
     if (count == 1) return some_work(some_thing, 0);
-    work = some_work, what = some_thing, wanted = count - 1;
-    __atomic_store_n(&running, threads, __ATOMIC_RELAXED);
+    work = some_work, what = some_thing;
+    __atomic_store_n(&running, count - 1, __ATOMIC_RELAXED);
     pthread_mutex_lock(&sleep);
-    __atomic_add_fetch(&round, 1, __ATOMIC_RELEASE);
-    if (sleeping) pthread_cond_broadcast(&wake);
+    __atomic_store_n(&round, ((round >> 10) + 1) << 10 | (count - 1), __ATOMIC_RELEASE);
+    for (int k = 1; k < count; ++k)
+      if (asleep[k]) pthread_cond_signal(asleep[k]);
     pthread_mutex_unlock(&sleep);
     some_work(some_thing, 0);
     for (int turn = 0; __atomic_load_n(&running, __ATOMIC_ACQUIRE) > 0; ++turn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,11 +34,19 @@ def target(net: Net, y: Any) -> str:
     return "classes" if takes_classes else "values"
 
 
+def _references(arrays: list[np.ndarray], i: int) -> int:
+    """How many hold an array of a list; what Python itself adds to it differs between its versions."""
+    return sys.getrefcount(arrays[i])
+
+
+_ONLY_THE_LIST = _references([np.empty(0)], 0)
+
+
 class _Ready:
     """The pass of a net, and the memory that it works in."""
 
     def __init__(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]], loss: Any, loss_key: Any) -> None:
-        self._lock = forks.lock()  # the arguments and the memory are shared by all threads
+        self._lock = forks.lock(threading.RLock)  # the arguments and the memory are shared by all threads
         self._dtype, self._features, self._outputs = net.dtype, net.sizes[0], net.sizes[-1]
         depth = len(net.weights)
         biases = tensors[depth:]
@@ -50,6 +59,8 @@ class _Ready:
         self._memory, self._room = np.empty(0, self._dtype), workspace.Room(0)
 
     def _fits(self, x: np.ndarray) -> bool:
+        if self._lock._is_owned():  # a signal's handler, or a finaliser, calls the net in the middle of a call
+            return False
         if not 0 < len(x) <= self._most or x.dtype != self._dtype or x.shape[1] != self._features:
             return False
         return x.flags.c_contiguous and x.flags.aligned
@@ -133,9 +144,9 @@ class Batch(_Ready):
 
     def _unused(self) -> np.ndarray:
         """An array for all gradients that nobody else holds: what was handed out is never overwritten."""
-        for array in self._gradients:
-            if sys.getrefcount(array) == 3:  # the list's reference, this loop's, and the count's own
-                return array
+        for i in range(len(self._gradients)):
+            if _references(self._gradients, i) == _ONLY_THE_LIST:
+                return self._gradients[i]
         array = np.empty(self._pass.parameters, self._dtype)
         self._gradients = [*self._gradients[1 - KEPT_GRADIENTS :], array]
         return array

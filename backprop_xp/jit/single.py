@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class Single:
     """The compiled form of a net as a snapshot shows it. Raises CompileError."""
 
     def __init__(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]]) -> None:
-        self._lock = forks.lock()
+        self._lock = forks.lock(threading.RLock)
         self._layout(net, tensors)
         self._room = workspace.Room(self._out.nbytes)
         text = source(net)
@@ -55,6 +56,8 @@ class Single:
 
     def takes(self, x: np.ndarray, y: Any, keep_signals: bool | None) -> bool:
         """Whether this is a call that needs no more checks."""
+        if self._lock._is_owned():  # a signal's handler, or a finaliser, calls the net in the middle of a call
+            return False
         if x.shape != self._x.shape or x.dtype.kind != "f" or keep_signals is False:
             return False
         if self._y is None:

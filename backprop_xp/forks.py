@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -20,6 +21,22 @@ def lock(kind: Callable[[], Any] = threading.Lock) -> Any:
     made = kind()
     _locks.add(made)
     return made
+
+
+def never_open(lock: Any) -> bool:
+    """Whether this thread can't have this RLock for itself, however long it waits.
+
+    It has it already where a signal's handler or a finaliser interrupted its call; and when the interpreter ends, a
+    daemon thread that runs no more may have it.
+    """
+    if lock._is_owned():
+        return True
+    if not sys.is_finalizing():
+        return False
+    is_open = lock.acquire(blocking=False)
+    if is_open:
+        lock.release()
+    return not is_open
 
 
 def in_child(forget: Callable[[], None]) -> None:

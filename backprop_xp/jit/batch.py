@@ -59,7 +59,7 @@ class _Ready:
         self._memory, self._room = np.empty(0, self._dtype), workspace.Room(0)
 
     def _fits(self, x: np.ndarray) -> bool:
-        if self._lock._is_owned():  # a signal's handler, or a finaliser, calls the net in the middle of a call
+        if forks.never_open(self._lock):
             return False
         if not 0 < len(x) <= self._most or x.dtype != self._dtype or x.shape[1] != self._features:
             return False

@@ -229,6 +229,7 @@ def test_a_signals_handler_may_call_the_net_that_was_interrupted(shape, monkeypa
     net, x = Net(sizes, rng=0, backend="numpy", init="glorot_normal"), np.random.default_rng(0).normal(size=shape)
     loss, handler = net.loss_and_grad(x), Inside(net, x[:1] if x.ndim == 2 else x)
     grad = net.weights[0].grad
+    Net(sizes, rng=0, engine="layered").loss_and_grad(x)  # for its import, which isn't to be interrupted
     before = signal.signal(signal.SIGALRM, handler)
     end = time.monotonic() + 20
     try:
@@ -243,6 +244,44 @@ def test_a_signals_handler_may_call_the_net_that_was_interrupted(shape, monkeypa
     assert len(handler.losses) == 1
     net.loss_and_grad(x)
     np.testing.assert_array_equal(net.weights[0].grad, grad)
+
+
+@pytest.mark.parametrize("daemons", [0, 3])
+@pytest.mark.parametrize("sizes", [(5, 10, 4), (64, 256, 10)], ids=["sample and batch", "several threads"])
+def test_finalisers_at_the_end_wait_for_no_daemon_thread(sizes, daemons):
+    """One that was in a call has its locks for good."""
+    program = textwrap.dedent(f"""
+        import gc
+        import sys
+        import threading
+        import time
+        import numpy as np
+        from backprop_xp import Net
+        gc.disable()
+        net, x = Net({sizes}, rng=0, backend="numpy", threads=3), np.ones((600, {sizes[0]}))
+        class Last:
+            def __del__(self):
+                print(bool(np.isfinite(net.loss_and_grad(x) + net.loss_and_grad(x[0]))))
+        def work():
+            while True:
+                net.loss_and_grad(x)
+                net.loss_and_grad(x[0])
+                net.forward(x)
+        net.loss_and_grad(x)
+        net.loss_and_grad(x[0])
+        last = [Last()]
+        last.append(last)  # so that it is collected when the interpreter ends
+        del last
+        sys.setswitchinterval(1e-5)
+        for _ in range({daemons}):
+            threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.2)
+    """)
+    for _ in range(3 if daemons else 1):
+        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+        assert result.returncode == 0
+        # where a daemon has a lock, another way is tried, for whose imports it may be too late
+        assert result.stdout == "True\n" or (daemons and "Python is likely shutting down" in result.stderr)
 
 
 def test_copies_and_pickles_have_their_own():

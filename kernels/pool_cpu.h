@@ -24,12 +24,12 @@ static double seconds() {
 /// Turns of a waiting loop, some 50 microseconds, before a thread sleeps: others may need its processor.
 constexpr int patience = 4000;
 
-/// Waits until `*number` is no longer `old`: a little by looking, then asleep. Who changes it calls change().
+/// Waits until `*number` is no longer `old`: a little by looking, then asleep. Who has changed it calls wake().
 struct Gate {
   pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
   int sleeping = 0;
-  void wait(const int* number, int old) {
+  void wait(const i64* number, i64 old) {
     for (int turn = 0; turn < patience; ++turn) {
       if (__atomic_load_n(number, __ATOMIC_ACQUIRE) != old) return;
       pause_a_little();
@@ -40,9 +40,8 @@ struct Gate {
     --sleeping;
     pthread_mutex_unlock(&mutex);
   }
-  void change(int* number, int to) {
+  void wake() {
     pthread_mutex_lock(&mutex);
-    __atomic_store_n(number, to, __ATOMIC_RELEASE);
     if (sleeping) pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&mutex);
   }
@@ -50,14 +49,16 @@ struct Gate {
 
 /// Where `count` threads wait until all of them are there.
 struct Barrier {
-  int count = 1, arrived = 0, round = 0;
+  int count = 1, arrived = 0;
+  i64 round = 0;
   Gate gate;
   void wait() {
     if (count == 1) return;
-    const int mine = __atomic_load_n(&round, __ATOMIC_ACQUIRE);
+    const i64 mine = __atomic_load_n(&round, __ATOMIC_ACQUIRE);
     if (__atomic_add_fetch(&arrived, 1, __ATOMIC_ACQ_REL) < count) return gate.wait(&round, mine);
     __atomic_store_n(&arrived, 0, __ATOMIC_RELAXED);
-    gate.change(&round, mine + 1);
+    __atomic_store_n(&round, mine + 1, __ATOMIC_RELEASE);
+    gate.wake();
   }
 };
 
@@ -65,9 +66,9 @@ struct Barrier {
 struct Pool {
   static constexpr int most = 1023;
   pthread_mutex_t user;  // of whoever has the threads
-  Gate start, end;
-  int threads, running, ended;
-  int round;             // calls so far, and in its last ten bits how many threads the last one wants
+  Gate start[most + 1], end;  // a gate for each thread: a call wakes those that it wants
+  int threads, running;
+  i64 round, ended;      // calls so far, and in its last ten bits how many threads the last one wants; the last to end
   void (*work)(void*, int);
   void* what;
 
@@ -81,12 +82,14 @@ struct Pool {
   static void* loop(void* born) {
     Pool& pool = one();
     const int mine = int((i64)born & most);
-    for (int seen = int((i64)born >> 10);;) {
-      pool.start.wait(&pool.round, seen);
+    for (i64 seen = (i64)born >> 10;;) {
+      pool.start[mine].wait(&pool.round, seen);
       seen = __atomic_load_n(&pool.round, __ATOMIC_ACQUIRE);
       if (mine > (seen & most)) continue;  // nobody waits for this thread, which may be late
       pool.work(pool.what, mine);
-      if (__atomic_sub_fetch(&pool.running, 1, __ATOMIC_ACQ_REL) == 0) pool.end.change(&pool.ended, seen);
+      if (__atomic_sub_fetch(&pool.running, 1, __ATOMIC_ACQ_REL) > 0) continue;
+      __atomic_store_n(&pool.ended, seen, __ATOMIC_RELEASE);
+      pool.end.wake();
     }
     return nullptr;
   }
@@ -98,7 +101,7 @@ struct Pool {
     (void)registered;
     while (threads < count - 1 && threads < most) {
       pthread_t thread;
-      if (pthread_create(&thread, nullptr, loop, (void*)(i64(round) << 10 | (threads + 1))) != 0) break;
+      if (pthread_create(&thread, nullptr, loop, (void*)(round << 10 | (threads + 1))) != 0) break;
       pthread_detach(thread);
       ++threads;
     }
@@ -111,9 +114,10 @@ struct Pool {
   void run(int count, void (*some_work)(void*, int), void* some_thing) {
     if (count == 1) return some_work(some_thing, 0);
     work = some_work, what = some_thing;
-    const int before = ended;
+    const i64 before = ended;
     __atomic_store_n(&running, count - 1, __ATOMIC_RELAXED);
-    start.change(&round, int(((unsigned(round) >> 10) + 1) << 10 | unsigned(count - 1)));
+    __atomic_store_n(&round, ((round >> 10) + 1) << 10 | (count - 1), __ATOMIC_RELEASE);
+    for (int k = 1; k < count; ++k) start[k].wake();
     some_work(some_thing, 0);
     end.wait(&ended, before);
   }

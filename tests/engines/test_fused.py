@@ -204,6 +204,13 @@ for n in (1, 7, 481, 1500):
     wide.loss_and_grad(x, y, sample_weight=np.ones(n), input_grad=True)
     wide.loss_and_grad(x[::-1, ::-1], y, sample_weight=np.ones(n), input_grad=True)
     wide(x)
+# rows longer than few samples read at once, several blocks of W, several chunks, several threads
+deep = Net((515, 130, 3), ("gelu", "identity"), "mse", True, "float32", rng=0, init="glorot_normal", engine="fused")
+for n, deep.threads in ((1, 1), (3, 3), (24, 3), (25, 3), (2100, 3)):
+    x, y = random.normal(size=(n, 515)).astype(np.float32), random.normal(size=(n, 3)).astype(np.float32)
+    deep.loss_and_grad(x, y)
+    deep.loss_and_grad(x[:, ::-1], y, input_grad=True)
+    deep(x)
 single = Net((7, 9, 5), ("tanh", "identity"), "mse", True, rng=0)
 single.loss_and_grad(np.ones(7), np.ones(5))
 print("clean")

@@ -29,16 +29,14 @@ class _Here(threading.local):
     stop: Stop | None = None
 
 
-class Stop(ctypes.c_int64):
-    """A flag that ends work early, in memory that compiled passes look at: ``raised`` is then no longer 0."""
+class Stop(ctypes.Structure):
+    """A flag that ends work early, in memory that compiled passes look at: ``raised`` is then no longer 0.
 
-    @property
-    def raised(self) -> int:
-        return self.value
+    Setting a field is one step of C: a signal's handler can't come between.
+    """
 
-    @raised.setter
-    def raised(self, number: int) -> None:
-        self.value = number
+    _fields_ = [("raised", ctypes.c_int64)]
+    raised: int
 
 
 class Stopped(Exception):

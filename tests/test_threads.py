@@ -194,9 +194,8 @@ def test_a_storm_of_signals_never_leaves_a_thread_behind(long):
             try:
                 threads.run(work, 3, stop, {long})
             except TimeoutError:
+                armed = False  # before a call, after which the next signal would be handled
                 seen = len(working)
-                armed = False
-            armed = False
             left += seen
             ended += 1
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 from backprop_xp.engines import OF_GRAPHS
-from backprop_xp.jit import compiler
+from backprop_xp.jit import compiler, matrices
 
 settings.register_profile("here", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("here")
@@ -51,3 +51,16 @@ def graph_engine(engine):
     if engine not in OF_GRAPHS:
         pytest.skip("this engine runs no graphs")
     return engine
+
+
+@pytest.fixture
+def new_functions():
+    """Nothing of the pass for any widths is known yet, nor stays known, for a test that compiles otherwise."""
+
+    def forget():
+        for known in (matrices._core, matrices._activation, matrices._loss_function):
+            known.cache_clear()
+
+    forget()
+    yield
+    forget()

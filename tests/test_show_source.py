@@ -36,7 +36,7 @@ def afresh(monkeypatch):
     monkeypatch.setattr(cache, "_loaded", {})
     monkeypatch.setattr(fused, "_programs", {})
     monkeypatch.setattr(graph, "_programs", {})
-    for function in (matrices.core, matrices._activation, matrices.loss_function):
+    for function in (matrices._core, matrices._activation, matrices._loss_function):
         function.cache_clear()
 
 

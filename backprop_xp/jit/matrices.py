@@ -17,7 +17,8 @@ from ..activations import Identity
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from . import cache as kernel_cache
-from . import structs
+from . import compiler, structs
+from .compiler import CompileError
 from .elementwise import NUMBERS
 from .fused import WRITTEN_OUT, loss_source
 from .structs import INT, POINTER, Function, Matrices, MatrixLayer
@@ -87,12 +88,18 @@ class Pass:
         self.parameters += array.size
 
 
-@cache
 def core(dtype: str) -> Any:
     """The library with the pass. Raises CompileError."""
+    return _core(dtype, compiler.find())
+
+
+# What is kept is kept by compiler: one of other flags may give code for other registers, and libraries work together.
+@cache
+def _core(dtype: str, cxx: compiler.Compiler) -> Any:
     text = kernel_source("matrices.h") + f"BPX_MATRICES({NUMBERS[dtype]})\n"
     library = kernel_cache.library(text, f"the pass for nets of any widths in {dtype}")
     structs.check(library, MatrixLayer, Matrices)
+    library.bpx_vector_bytes.restype = INT
     for name in ("memory", "run"):
         function = getattr(library, f"bpx_matrices_{name}")
         function.argtypes, function.restype = (POINTER,), INT
@@ -105,11 +112,11 @@ def activation(f: Any, dtype: str) -> tuple[int | None, int | None]:
     """The addresses of an activation's ``both`` and ``value``; None for the identity. Raises CompileError."""
     if f.text == Identity.text:
         return None, None
-    return _activation(f.text, f.formula, dtype)
+    return _activation(f.text, f.formula, dtype, compiler.find())
 
 
 @cache
-def _activation(text: Any, formula: Any, dtype: str) -> tuple[int, int]:
+def _activation(text: Any, formula: Any, dtype: str, cxx: compiler.Compiler) -> tuple[int, int]:
     name, code = WRITTEN_OUT.get(text), ""
     if name is None:
         name, code = "Activation", emit.struct(formula, "Activation", ("t",))
@@ -120,20 +127,32 @@ def _activation(text: Any, formula: Any, dtype: str) -> tuple[int, int]:
         f"BPX_ENTRY void bpx_value(bpx::i64 n, const {number}* t, {number}* z, const {number}* p) {{\n"
         f"  bpx::activation_value<{name}>(n, t, z, p);\n}}\n"
     )
-    library = kernel_cache.library(kernel_source("matrix_functions.h") + code + entries, f"an activation in {dtype}")
+    library = _functions(code + entries, f"an activation in {dtype}", dtype)
     return _address(library.bpx_both), _address(library.bpx_value)
 
 
-@cache
 def loss_function(key: Any, dtype: str) -> int:
     """The address of a loss's function. Raises CompileError."""
+    return _loss_function(key, dtype, compiler.find())
+
+
+@cache
+def _loss_function(key: Any, dtype: str, cxx: compiler.Compiler) -> int:
     name, structs = loss_source(key)
     entry = (
         "BPX_ENTRY void bpx_loss(const bpx::LossBlock* block, void* memory) {\n"
         f"  bpx::loss_block<{name}>(*block, ({NUMBERS[dtype]}*)memory);\n}}\n"
     )
-    text = kernel_source("matrix_functions.h") + "\n".join(structs) + entry
-    return _address(kernel_cache.library(text, f"a loss in {dtype}").bpx_loss)
+    return _address(_functions("\n".join(structs) + entry, f"a loss in {dtype}", dtype).bpx_loss)
+
+
+def _functions(code: str, what: str, dtype: str) -> Any:
+    """A library around kernels/matrix_functions.h, for registers as wide as those of the pass: blocks depend on it."""
+    library = kernel_cache.library(kernel_source("matrix_functions.h") + code, what)
+    library.bpx_vector_bytes.restype = INT
+    if library.bpx_vector_bytes() != core(dtype).bpx_vector_bytes():
+        raise CompileError(f"{what} and the pass are compiled for registers of different widths")
+    return library
 
 
 def _address(function: Any) -> int:

@@ -16,7 +16,7 @@ import pytest
 
 from backprop_xp import Activation, Net
 from backprop_xp.engines import _warn
-from backprop_xp.jit import cache, compiler, fused, matrices
+from backprop_xp.jit import cache, compiler, fused
 
 needs_compiler = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
 pytestmark = needs_compiler
@@ -161,7 +161,7 @@ def test_a_net_it_cannot_run_is_refused_by_name_and_run_otherwise_by_auto(random
 
 
 @pytest.fixture
-def broken_compiler(tmp_path, monkeypatch):
+def broken_compiler(tmp_path, monkeypatch, new_functions):
     """A compiler that answers to --version and then prints an error."""
     script = tmp_path / "broken"
     script.write_text(
@@ -172,8 +172,7 @@ def broken_compiler(tmp_path, monkeypatch):
     monkeypatch.setenv("BACKPROP_XP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "_loaded", {})
     monkeypatch.setattr(fused, "_programs", {})
-    for known in (matrices.core, matrices._activation, matrices.loss_function, _warn):
-        known.cache_clear()
+    _warn.cache_clear()
 
 
 def test_a_failing_compiler_is_one_warning_and_another_engine(broken_compiler, random):

@@ -170,7 +170,7 @@ def test_what_it_refuses_runs_on_tiles():
 
 @pytest.mark.parametrize("width", [16, 32])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_on_processors_with_narrower_registers(width, dtype, monkeypatch):
+def test_on_processors_with_narrower_registers(width, dtype, monkeypatch, new_functions):
     monkeypatch.setenv("CXX", f"{' '.join(compiler.find().command)} -DBPX_VECTOR_BYTES={width}")
     for module, name in ((cache, "_loaded"), (graph, "_programs"), (fused, "_programs")):
         monkeypatch.setattr(module, name, {})  # what was compiled for the registers of this one

@@ -66,7 +66,7 @@ def test_a_library_of_another_size_is_not_called(sizes, name, monkeypatch):
     monkeypatch.setattr(structs, name, longer)
     monkeypatch.setattr(fused, "_programs", {})
     monkeypatch.setattr(matrices, name, longer, raising=False)
-    matrices.core.cache_clear()
+    matrices._core.cache_clear()
     net = Net(sizes, rng=0, backend="numpy", engine="fused")
     size = ctypes.sizeof(longer)
     with pytest.raises(

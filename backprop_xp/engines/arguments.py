@@ -68,9 +68,8 @@ def add_x(args: Any, call: Call, held: list[Any]) -> None:
 
 
 def flops(call: Any) -> int:
-    """Operations for one sample, about: those of the matrix products, and some for each activation."""
-    units = call.widths.values() if call.is_graph else call.sizes
-    return 2 * call.multiply_adds + fused.ACTIVATION_FLOPS * sum(units)
+    """Operations of a graph for one sample, about: those of the matrix products, and some for each activation."""
+    return 2 * call.multiply_adds + fused.ACTIVATION_FLOPS * sum(call.widths.values())
 
 
 def parameters(call: Call) -> list[np.ndarray]:

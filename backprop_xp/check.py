@@ -247,8 +247,8 @@ def _differences(array: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
 
 def _unit(net: Net, x: Any, y: Any, sample_weight: Any) -> float:
     """What one sample of the batch counts for in the loss, at most: 1 for a plain sum, 1 / n for a mean."""
-    call = net._call(x, None)
-    net._aim(call, y, sample_weight, (*call.x.shape[:-1], net.sizes[-1]))
+    call = net._call(x, None, False)
+    net._aim(call, y, sample_weight)
     return call.scale * (1.0 if call.weight is None else float(np.abs(_host(call.weight)).max(initial=0)))
 
 

@@ -72,7 +72,7 @@ class Shape:
 
         Others go through the pass for nets of any widths (kernels/matrices.h).
         """
-        return samples >= narrow_from(self.loss is None) and not refuses_narrow(self.parameters, len(self.sizes) - 1)
+        return samples >= narrow_from(self.loss is None) and not why_not_narrow(self.parameters, len(self.sizes) - 1)
 
     @property
     def narrow_chunk(self) -> int:
@@ -91,7 +91,7 @@ WRITTEN_OUT = {cls.text: f"bpx::{cls.kernel}" for cls in ACTIVATIONS.values() if
 _programs: dict[Shape, Any] = {}
 
 
-def refuses_narrow(parameters: int, layers: int) -> str:
+def why_not_narrow(parameters: int, layers: int) -> str:
     """Why a net has no narrow form, "" if it has one."""
     return "it has many parameters" * (parameters >= WIDE_PARAMETERS) or too_deep(layers)
 

@@ -15,12 +15,13 @@ import numpy as np
 
 from .activations import ACTIVATIONS, BuiltIn
 from .backend import NUMPY
+from .dtypes import DTYPES
 from .losses import LOSSES
 from .net import Net
 from .passes.article import Layer, forward_pass
 from .tensor import Tensor
 
-EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
+EPS = {name: float(np.finfo(name).eps) for name in DTYPES}
 #: The step of central differences, times max(1, |w|): it balances truncation h^2 f''' / 6 and rounding eps |f| / h.
 STEP = EPS["float64"] ** (1 / 3)
 #: A larger error is never allowed: where rounding alone may exceed it, nothing would be proved.

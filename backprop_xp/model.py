@@ -6,13 +6,13 @@ of writing one down. Each says what its plan is, and which Tensors hold its para
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from os import PathLike
 from typing import Any, Self
 
 from . import engines, inputs, scope, workspace
 from .backend import Array, Backend, get_backend
+from .dtypes import as_dtype
 from .engines import Choice, layered
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .passes import steps
@@ -41,7 +41,7 @@ class Model:
         threads: int | None,
     ) -> None:
         self.loss = get_loss(loss)
-        self.dtype = inputs.as_dtype(dtype)
+        self.dtype = as_dtype(dtype)
         self.reduction = inputs.one_of("reduction", reduction, REDUCTIONS)
         self.engine = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
         self.threads = threads if threads is None else count(threads)
@@ -56,6 +56,9 @@ class Model:
         return list(dict.fromkeys(self._places()))
 
     fit = fit
+    #: :func:`backprop_xp.exchange.save` and ``load``; the package's __init__ puts them here.
+    save: Callable[..., None]
+    load: Callable[..., Any]
 
     def loss_and_grad(
         self,
@@ -168,19 +171,6 @@ class Model:
         self.backend = target
         self._keep(None, None)
         return self
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the net to a file, see :func:`backprop_xp.exchange.save`."""
-        from .exchange import save  # it imports the classes of nets
-
-        save(self, path)
-
-    @staticmethod
-    def load(path: str | PathLike[str], *, custom: Mapping[str, Any] | None = None, backend: Any = None) -> Any:
-        """The net in a file, see :func:`backprop_xp.exchange.load`."""
-        from .exchange import load
-
-        return load(path, custom=custom, backend=backend)
 
     def __del__(self) -> None:
         workspace.clear()

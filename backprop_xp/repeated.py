@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .backend import Array, owner_of
 from .losses import resolved
-
-if TYPE_CHECKING:
-    from .model import Model
+from .plan.net import AnyNet
 
 #: Engines on the GPU that launch nothing but kernels of ours; cuBLAS, which layered needs, can't be captured.
 CAPTURED = ("fused", "cooperative")
@@ -36,7 +34,7 @@ class Repeated:
         graph: the CUDA graph, None where there is none.
     """
 
-    def __init__(self, net: Model, x: Any, y: Any = None, sample_weight: Any = None) -> None:
+    def __init__(self, net: AnyNet, x: Any, y: Any = None, sample_weight: Any = None) -> None:
         self._net, self._backend = net, net.backend
         self._arrays = {"x": x, "y": y, "sample_weight": sample_weight}
         self._on_device = net.backend.on_gpu and all(self._wrap(name) for name in self._arrays)
@@ -96,13 +94,13 @@ class Repeated:
         self._results = [loss, *(tensor.grad for tensor in net.parameters)]
 
 
-def _settles_on_host(net: Model) -> bool:
+def _settles_on_host(net: AnyNet) -> bool:
     """Whether the loss makes arrays from host data in every call, such as the weights of classes."""
     loss = net.loss
     return resolved(loss, None, (), net.dtype).loss is not loss
 
 
-def _state(net: Model) -> Any:
+def _state(net: AnyNet) -> Any:
     """What a captured call depends on, beside the numbers in its arrays."""
     parameters = [array for own in net._arrays().values() for array in own.values()]
     activations: list[Any] = [getattr(node.operation, "activation", None) for node in net._plan().nodes]
@@ -114,7 +112,7 @@ def _state(net: Model) -> Any:
         getattr(net.loss, "settings", None),
         getattr(net.loss, "is_formula", False),
         getattr(net.loss, "parameters", ()),
-        net._places(),
+        [tensor for own in net._tensors().values() for tensor in own.values()],
         [(array.data.ptr, array.shape, array.strides, array.dtype) for array in parameters],
         [(f.text, f.parameters) if getattr(f, "is_formula", False) else f for f in activations],
     )

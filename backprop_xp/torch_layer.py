@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from .activations import get_activation
-from .backend import NOTHING, Backend, apart
+from .arrays import apart
+from .backend import NOTHING, Backend
 from .net import Net
 from .passes.article import Layer, Signals, backward_pass, forward_pass
 from .programs.device_layers import summed_together

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backend import NOTHING, Array, apart, matmul
+from ..arrays import apart, matmul
+from ..backend import NOTHING, Array
 from ..graph.operations import Activate, is_built_in
 from ..losses import compiles, weighted
 from ..passes import article, steps

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..activations import activate, layer_gradients
-from ..backend import Array, matmul, module_of
+from ..arrays import matmul
+from ..backend import Array, module_of
 
 
 class Layer(NamedTuple):

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array
+from ..dtypes import name_of
 from ..losses import compiles, kernel_of
 from ..plan.call import Call, Result
 from . import fused
-from .elementwise import name_of
 
 #: Of the 4 KiB that all arguments of a CUDA kernel may take, half for float64.
 MOST_SCALARS = 256

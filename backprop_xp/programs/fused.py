@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..activations import ACTIVATIONS, Identity
+from ..dtypes import C_NAMES
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from ..losses import KernelLoss
 from ..toolchain import cache as kernel_cache
 from . import structs
-from .elementwise import NUMBERS
 from .structs import DOUBLE, INT, POINTER
 
 #: Parameters from which products blocked for the caches beat a tile in registers. Measured on a 2-core EPYC (Zen 4).
@@ -143,7 +143,7 @@ def declarations(shape: Shape, activations: Sequence[Any], written_out: Mapping[
     flags = ", ".join(f"{name} = {str(fact).lower()}" for name, fact in facts.items())
     code += [
         "struct Net {",
-        f"  using S = {NUMBERS[shape.dtype]};",
+        f"  using S = {C_NAMES[shape.dtype]};",
         f"  using Layers = bpx::Layers<{layers}>;",
         f"  using Loss = {loss};",
         f"  static constexpr bool {flags};",

@@ -10,11 +10,12 @@ import numpy as np
 
 from .. import forks, threads, workspace
 from ..losses import SoftmaxCrossEntropy
+from ..plan.net import AnyNet
 from ..programs import fused
 from ..programs.matrices import Pass
 from ..programs.narrow import Narrow
 from ..workspace import recycled
-from .chain import Chain, Holder
+from .chain import Chain
 
 #: Bytes that are kept from call to call by themselves; more comes from the workspace, which takes longer.
 KEPT_BYTES = 1 << 20
@@ -24,7 +25,7 @@ WORTH_ASKING = 50_000
 KEPT_GRADIENTS = 2
 
 
-def target(net: Holder, y: Any) -> str:
+def target(net: AnyNet, y: Any) -> str:
     """What kind of target this is: "none", "values" or "classes"."""
     if y is None:
         return "none"
@@ -43,7 +44,7 @@ _ONLY_THE_LIST = _references([np.empty(0)], 0)
 class _Ready:
     """The pass for nets of any widths, and the memory that it works in."""
 
-    def __init__(self, net: Holder, chain: Chain, loss: Any, loss_key: Any) -> None:
+    def __init__(self, net: AnyNet, chain: Chain, loss: Any, loss_key: Any) -> None:
         self._lock = forks.lock(threading.RLock)  # the arguments and the memory are shared by all threads
         self._dtype, self._features, self._outputs = net.dtype, chain.sizes[0], chain.sizes[-1]
         self._signal = chain.linear[0]
@@ -66,7 +67,7 @@ class _Ready:
             return False
         return x.flags.c_contiguous and x.flags.aligned
 
-    def _run(self, net: Holder, x: np.ndarray) -> None:
+    def _run(self, net: AnyNet, x: np.ndarray) -> None:
         ready, args, n = self._pass, self._pass.args, len(x)
         args.n, args.x, args.x_row, args.x_column = n, x.__array_interface__["data"][0], self._features, 1
         args.threads = threads.count(net.threads) if n * ready.parameters > WORTH_ASKING else 1
@@ -78,7 +79,7 @@ class _Ready:
         ready.use(self._memory)
         return ready.run()
 
-    def _drop_signals(self, net: Holder) -> None:
+    def _drop_signals(self, net: AnyNet) -> None:
         """Forget the signals that an earlier call kept."""
         if net._kept is not None or self._signal.data is not None:
             net._keep(None, None)
@@ -99,7 +100,7 @@ class _Ready:
 class Batch(_Ready):
     """The loss and all gradients of batches with one kind of target. Raises CompileError."""
 
-    def __init__(self, net: Holder, chain: Chain, target: str) -> None:
+    def __init__(self, net: AnyNet, chain: Chain, target: str) -> None:
         self._target = target
         self._wanted = target == "none" if not net.loss.needs_target else target != "none"
         if not self._wanted:
@@ -134,7 +135,7 @@ class Batch(_Ready):
             return y.dtype == np.int64 and y.shape == (len(x),)
         return y.dtype == self._dtype and y.shape == (len(x), self._outputs)
 
-    def loss_and_grad(self, net: Holder, x: np.ndarray, y: np.ndarray | None) -> Any:
+    def loss_and_grad(self, net: AnyNet, x: np.ndarray, y: np.ndarray | None) -> Any:
         """Fill every gradient of the net, and return the loss."""
         n = len(x)
         with self._lock:
@@ -159,7 +160,7 @@ class Batch(_Ready):
         self._drop_signals(net)
         return loss
 
-    def _run_narrow(self, narrow: Narrow, net: Holder, x: np.ndarray, gradients: np.ndarray) -> float:
+    def _run_narrow(self, narrow: Narrow, net: AnyNet, x: np.ndarray, gradients: np.ndarray) -> float:
         known, args = self._pass.args, narrow.args
         args.n, args.x, args.x_row, args.x_column = len(x), x.__array_interface__["data"][0], self._features, 1
         args.y, args.y_row, args.y_column, args.scale = known.y, known.y_row, known.y_column, known.scale
@@ -178,14 +179,14 @@ class Batch(_Ready):
 class Outputs(_Ready):
     """The outputs of batches. Raises CompileError."""
 
-    def __init__(self, net: Holder, chain: Chain) -> None:
+    def __init__(self, net: AnyNet, chain: Chain) -> None:
         super().__init__(net, chain, None, None)
 
     def takes(self, x: np.ndarray) -> bool:
         """Whether this is a call that needs no more checks."""
         return len(x) < self._narrow_from and self._fits(x)
 
-    def forward(self, net: Holder, x: np.ndarray) -> np.ndarray:
+    def forward(self, net: AnyNet, x: np.ndarray) -> np.ndarray:
         """The outputs (n, out)."""
         output = np.empty((len(x), self._outputs), self._dtype)
         with self._lock:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..losses import SoftmaxCrossEntropy, compiles
+from ..plan.net import AnyNet
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from ..watched import Watched
 from . import batch, sample
-from .chain import Chain, Holder
+from .chain import Chain
 
 #: Types of attributes that change only by becoming another object; a formula's text is one too.
 FIXED = (float, int, bool, str, tuple, type(None), np.float64, np.float32, np.int64, np.int32)
@@ -25,7 +26,7 @@ FIXED = (float, int, bool, str, tuple, type(None), np.float64, np.float32, np.in
 class Prepared:
     """The compiled calls of a net as it is now."""
 
-    def __init__(self, net: Holder) -> None:
+    def __init__(self, net: AnyNet) -> None:
         self._chain = Chain.of(net)
         watched = [(tensor, Watched(data)) for tensor, data in self._chain.tensors]
         self._arrays = [(tensor, w.array, w.shape, w.head, w.raw) for tensor, w in watched]
@@ -38,7 +39,7 @@ class Prepared:
         self._batch: dict[str, batch.Batch] = {}
         self._forward: batch.Outputs | None = None
 
-    def current(self, net: Holder) -> bool:
+    def current(self, net: AnyNet) -> bool:
         """Whether the net is still what it was."""
         parameters, signals, functions, reduction = net._now()
         if parameters != self._parameters or signals != self._signals or reduction != self._reduction:
@@ -57,7 +58,7 @@ class Prepared:
         """Don't try again what failed for a kind of call: the engine that runs instead says so once."""
         self._refused[kind] = str(error)
 
-    def for_sample(self, net: Holder, x: np.ndarray, y: Any, keep_signals: bool | None) -> sample.Single | None:
+    def for_sample(self, net: AnyNet, x: np.ndarray, y: Any, keep_signals: bool | None) -> sample.Single | None:
         """The call for one sample, None where there is none for it."""
         if self._refused[0]:
             return None
@@ -65,7 +66,7 @@ class Prepared:
             self._single = sample.Single(net, self._chain)
         return self._single if self._single.takes(x, y, keep_signals) else None
 
-    def for_batch(self, net: Holder, x: np.ndarray, y: Any, keep_signals: bool | None) -> batch.Batch | None:
+    def for_batch(self, net: AnyNet, x: np.ndarray, y: Any, keep_signals: bool | None) -> batch.Batch | None:
         """The call for a batch, None where there is none for it."""
         if self._refused[1] or keep_signals:
             return None
@@ -75,7 +76,7 @@ class Prepared:
             call = self._batch[target] = batch.Batch(net, self._chain, target)
         return call if call.takes(x, y) else None
 
-    def for_outputs(self, net: Holder, x: np.ndarray) -> batch.Outputs | None:
+    def for_outputs(self, net: AnyNet, x: np.ndarray) -> batch.Outputs | None:
         """The call for the outputs of a small batch, None where there is none for it."""
         if self._refused[2]:
             return None
@@ -84,7 +85,7 @@ class Prepared:
         return self._forward if self._forward.takes(x) else None
 
 
-def find(net: Holder, x: Any, y: Any, keep_signals: bool | None) -> sample.Single | batch.Batch | None:
+def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None) -> sample.Single | batch.Batch | None:
     """The prepared call for these arguments, None where they need more checks or an engine of another kind."""
     prepared = _prepared(net, x)
     if prepared is None:
@@ -98,7 +99,7 @@ def find(net: Holder, x: Any, y: Any, keep_signals: bool | None) -> sample.Singl
         return None
 
 
-def find_forward(net: Holder, x: Any, keep_signals: bool | None) -> batch.Outputs | None:
+def find_forward(net: AnyNet, x: Any, keep_signals: bool | None) -> batch.Outputs | None:
     """The compiled call that gives the outputs alone, None if there is none for ``x``."""
     prepared = _prepared(net, x)
     if prepared is None or x.ndim != 2 or keep_signals:
@@ -110,7 +111,7 @@ def find_forward(net: Holder, x: Any, keep_signals: bool | None) -> batch.Output
         return None
 
 
-def _prepared(net: Holder, x: Any) -> Prepared | None:
+def _prepared(net: AnyNet, x: Any) -> Prepared | None:
     if type(x) is not np.ndarray or net.engine not in ("auto", "fused"):
         return None
     prepared = net._prepared
@@ -121,14 +122,14 @@ def _prepared(net: Holder, x: Any) -> Prepared | None:
     return prepared
 
 
-def why_not_loss(net: Holder) -> str:
+def why_not_loss(net: AnyNet) -> str:
     """Why the loss needs more than its outputs and targets, or a check; "" if it doesn't."""
     if getattr(net.loss, "outputs", None) not in (None, net._plan().output.width):
         return "the loss has parameters for another number of outputs"
     return "the loss changes its targets" if isinstance(net.loss, SoftmaxCrossEntropy) and net.loss.settings else ""
 
 
-def why_not(net: Holder) -> str:
+def why_not(net: AnyNet) -> str:
     """Why nothing can be prepared for this net, "" if it can."""
     if net.backend.on_gpu:
         return "it runs on the CPU"

@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from ..backend import Array, Backend
-from ..plan.call import Call, Values
-from ..plan.plan import Plan
+from ..plan.net import AnyNet
 from ..tensor import Tensor
-
-
-class Holder(Protocol):
-    """A net, whose Tensors a ready call fills; :class:`backprop_xp.model.Model` says what each of these is."""
-
-    backend: Backend
-    dtype: np.dtype
-    engine: str
-    loss: Any
-    reduction: str
-    threads: int | None
-    _kept: tuple[Call, Values | Array] | None
-    _prepared: Any
-
-    def _plan(self) -> Plan: ...
-    def _tensors(self) -> Mapping[str, Mapping[str, Tensor]]: ...
-    def _signals(self) -> Mapping[str, Tensor]: ...
-    def _now(self) -> tuple[list[Any], list[Any], list[Any], str]: ...
-    def _call(self, x: Any, keep_signals: bool | None, training: bool) -> Call: ...
-    def _keep(self, call: Call | None, values: Values | None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -54,7 +31,7 @@ class Chain:
     nonlinear: list[Tensor | None]
 
     @classmethod
-    def of(cls, net: Holder) -> Chain:
+    def of(cls, net: AnyNet) -> Chain:
         """The layers of a net whose plan is a chain."""
         plan, own, signals = net._plan(), net._tensors(), net._signals()
         assert plan.chain is not None

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from .. import forks, workspace
+from ..dtypes import C_NAMES
 from ..formulas import emit
 from ..kernels import source as kernel_source
+from ..plan.net import AnyNet
 from ..programs import fused
-from ..programs.elementwise import NUMBERS
 from ..tensor import Tensor
 from ..toolchain import cache
-from .chain import Chain, Holder
+from .chain import Chain
 
 #: Weights: beyond it, BLAS is faster than these loops. No figures were kept.
 MOST_PARAMETERS = 4096
@@ -25,7 +26,7 @@ MOST_PARAMETERS = 4096
 class Single:
     """The compiled form of a net as it is now. Raises CompileError."""
 
-    def __init__(self, net: Holder, chain: Chain) -> None:
+    def __init__(self, net: AnyNet, chain: Chain) -> None:
         self._lock = forks.lock(threading.RLock)
         self._layout(net, chain)
         self._room = workspace.Room(self._out.nbytes)
@@ -62,7 +63,7 @@ class Single:
             return y is None
         return type(y) is np.ndarray and y.shape == self._y.shape and y.dtype.kind == "f"
 
-    def loss_and_grad(self, net: Holder, x: np.ndarray, y: np.ndarray | None) -> Any:
+    def loss_and_grad(self, net: AnyNet, x: np.ndarray, y: np.ndarray | None) -> Any:
         """Fill every gradient and signal of the net, and return the loss."""
         with self._lock:  # the buffers are shared by all threads
             self._x[:] = x
@@ -78,7 +79,7 @@ class Single:
         net._kept = (self._kept, kept)
         return buffer[0]
 
-    def _layout(self, net: Holder, chain: Chain) -> None:
+    def _layout(self, net: AnyNet, chain: Chain) -> None:
         """Where in the output buffer each tensor's data and gradient lie."""
         self._input = chain.input
         self._filled: list[Tensor] = []
@@ -100,7 +101,7 @@ class Single:
         self._x = self._out[self._x_at]
 
 
-def why_not(net: Holder) -> str:
+def why_not(net: AnyNet) -> str:
     """Why this net, which has a compiled form, has none for one sample; "" if it has one."""
     sizes = net._plan().sizes
     if sum(a * b for a, b in pairwise(sizes)) > MOST_PARAMETERS:
@@ -110,9 +111,9 @@ def why_not(net: Holder) -> str:
     return "" if net.loss.is_formula else "the loss is no formula"
 
 
-def source(net: Holder, chain: Chain) -> str:
+def source(net: AnyNet, chain: Chain) -> str:
     """C++ source of ``single(x, y, parameters, numbers, scale, out)`` for this net."""
-    number, sizes, depth = NUMBERS[net.dtype.name], chain.sizes, len(chain.sizes) - 1
+    number, sizes, depth = C_NAMES[net.dtype.name], chain.sizes, len(chain.sizes) - 1
     null = f"({number}*)nullptr"
     places, total = [], 1  # of each layer's t; z, grad_t and grad_z follow it
     for n in sizes[1:]:

@@ -16,7 +16,7 @@ import numpy as np
 from .activations import ACTIVATIONS, BuiltIn
 from .backend import NUMPY
 from .dtypes import DTYPES
-from .losses import LOSSES
+from .losses import LOSSES, terms
 from .net import Net
 from .passes.article import Layer, forward_pass
 from .tensor import Tensor
@@ -310,7 +310,7 @@ def _torch_loss(net: Net, z: Any, y: Any, sample_weight: Any) -> Any:
         ignored = target == (-100 if loss.ignore_index is None else loss.ignore_index)
         classes = torch.ones(z.shape[-1]) if loss.weight is None else z.new_tensor(loss.weight)
         weight = weight * classes[target.masked_fill(ignored, 0)] * ~ignored
-    return total / weight.sum() / (z.shape[-1] if loss.mean_over == "elements" else 1)
+    return total / weight.sum() / terms(loss, z.shape[-1])
 
 
 def _host(array: Any, dtype: Any = np.float64) -> np.ndarray:

@@ -15,7 +15,7 @@ from ..plan.plan import Plan
 from ..tensor import Tensor
 from . import dropout
 from .description import as_nodes
-from .operations import Activate, Dropout, Linear
+from .operations import Activate, Dropout, Input, Linear
 
 
 class GraphNet(Model):
@@ -79,6 +79,9 @@ class GraphNet(Model):
                 self.tensors[full], self._shapes[full] = Tensor(array, full), array.shape
                 self._names.setdefault(node.name, {})[name] = full
         self._activations = [node.operation for node in self.nodes if isinstance(node.operation, Activate)]
+        self._settings = [
+            node.operation for node in self.nodes if type(node.operation) not in (Input, Linear, Activate)
+        ]
         self._dropouts = [node for node in self.nodes if isinstance(node.operation, Dropout)]
         self.seed = int(random.uniform() * 2**53) if self._dropouts else 0
         self.draws = 0
@@ -105,8 +108,8 @@ class GraphNet(Model):
         return self.signals
 
     def _now(self) -> tuple[list[Any], list[Any], list[Any], str]:
-        functions = [operation.activation for operation in self._activations]
-        return [*self.tensors.values()], [*self.signals.values()], [*functions, self.loss], self.reduction
+        functions = [*(operation.activation for operation in self._activations), *self._settings, self.loss]
+        return [*self.tensors.values()], [*self.signals.values()], functions, self.reduction
 
     def _keys(self) -> dict[str, int]:
         keys = {node.name: dropout.key(self.seed, self.draws, i) for i, node in enumerate(self._dropouts)}

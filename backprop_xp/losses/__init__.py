@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..messages import unknown
-from .base import Array, Loss, averaged, check_outputs, product, resolved, weighted
+from .base import Array, Loss, averaged, check_outputs, product, resolved, terms, weighted
 from .built_in import MAE, MSE, BCEWithLogits, HalfSquaredError, HalfSumSq, Huber
 from .cross_entropy import SoftmaxCrossEntropy
 from .elementwise import BuiltInLoss, ElementwiseLoss, KernelLoss
@@ -21,7 +21,7 @@ from .elementwise import BuiltInLoss, ElementwiseLoss, KernelLoss
 __all__ = [
     "LOSSES", "MAE", "MSE", "BCEWithLogits", "ElementwiseLoss", "HalfSquaredError", "HalfSumSq", "Huber", "KernelLoss",
     "Loss", "SoftmaxCrossEntropy", "averaged", "check_outputs", "compiles", "get_loss", "kernel_of", "product",
-    "resolved", "weighted",
+    "resolved", "terms", "weighted",
 ]  # fmt: skip
 
 _BUILT_IN: list[type[Loss]] = [*BuiltInLoss.__subclasses__(), SoftmaxCrossEntropy]

@@ -13,6 +13,7 @@ from .. import forks, workspace
 from ..dtypes import C_NAMES
 from ..formulas import emit
 from ..kernels import source as kernel_source
+from ..losses import terms
 from ..plan.net import AnyNet
 from ..programs import fused
 from ..tensor import Tensor
@@ -38,9 +39,7 @@ class Single:
         arrays = [data for _, data in chain.tensors]
         pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
         self._y = np.empty(chain.sizes[-1], net.dtype) if net.loss.needs_target else None
-        scale = 1.0
-        if net.reduction == "mean" and net.loss.mean_over == "elements":
-            scale = 1.0 / chain.sizes[-1]
+        scale = 1.0 / terms(net.loss, chain.sizes[-1]) if net.reduction == "mean" else 1.0
         self._scale = np.array([scale], net.dtype)
         self._held = (pointers, arrays)
         self._kept = net._call(self._x, True, False)  # what a backward pass starts from, but for the sample
@@ -103,6 +102,8 @@ class Single:
 
 def why_not(net: AnyNet) -> str:
     """Why this net, which has a compiled form, has none for one sample; "" if it has one."""
+    if not net._plan().chain:
+        return "the graph is no chain"
     sizes = net._plan().sizes
     if sum(a * b for a, b in pairwise(sizes)) > MOST_PARAMETERS:
         return f"it has more than {MOST_PARAMETERS} weights"

@@ -7,8 +7,8 @@ import pytest
 
 from backprop_xp import ACTIVATIONS, LOSSES, Elementwise, Graph, Net, ranges
 from backprop_xp.activations import CELU, HardTanh, Softplus
-from backprop_xp.graph.operations import Dropout, LayerNorm
 from backprop_xp.losses import BCEWithLogits, Huber, SoftmaxCrossEntropy
+from backprop_xp.operations import Dropout, LayerNorm
 
 torch = pytest.importorskip("torch")
 NAN, INF = float("nan"), float("inf")

@@ -20,7 +20,7 @@ from backprop_xp import (
     scope,
 )
 from backprop_xp.graph import LayerNorm
-from backprop_xp.graph.operations import BUILT_IN, Activate
+from backprop_xp.operations import BUILT_IN, Activate
 from backprop_xp.training.fit import evaluate
 
 N = 9000  # several tiles, and several pieces of an evaluation

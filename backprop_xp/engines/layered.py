@@ -10,8 +10,8 @@ import numpy as np
 
 from ..arrays import apart, matmul
 from ..backend import NOTHING, Array
-from ..graph.operations import Activate, is_built_in
 from ..losses import compiles, weighted
+from ..operations import Activate, is_built_in
 from ..passes import article, steps
 from ..plan.call import Call, Result, Values
 from ..programs.device_layers import fused_loss, summed_together

@@ -15,10 +15,10 @@ from ..activations import ACTIVATIONS, get_activation
 from ..dtypes import as_dtype
 from ..graph import GraphNet
 from ..graph.description import Node, as_nodes
-from ..graph.operations import BUILT_IN, OPERATIONS, Activate, Dropout, Input, LayerNorm, Linear, Operation
 from ..losses import LOSSES, get_loss
 from ..messages import unknown
 from ..model import REDUCTIONS
+from ..operations import BUILT_IN, OPERATIONS, Activate, Dropout, Input, LayerNorm, Linear, Operation
 from .container import ModelFileError, field, number, short_text
 from .objects import Arrays, Custom, build_object, check_arrays, describe_object, distinct, supplied
 from .sharing import expanded, host_arrays, same_tensors, shared_names

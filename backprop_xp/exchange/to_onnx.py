@@ -20,8 +20,8 @@ from ..backend import NUMPY
 from ..files import replacing
 from ..formulas import Formula, special
 from ..graph import GraphNet
-from ..graph.operations import Activate, Add, Concatenate, Dropout, Input, LayerNorm, Linear, Multiply, is_built_in
 from ..net import Net
+from ..operations import Activate, Add, Concatenate, Dropout, Input, LayerNorm, Linear, Multiply, is_built_in
 from ..tensor import Tensor
 
 OPSET, IR_VERSION = 20, 9  # the first with Gelu; its release's format

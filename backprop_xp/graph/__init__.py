@@ -1,8 +1,6 @@
 """Nets that are no chains: directed acyclic graphs of named nodes."""
 
-from .builder import Graph, Handle
-from .net import GraphNet
-from .operations import (
+from ..operations import (
     Activate,
     Add,
     Chain,
@@ -15,6 +13,8 @@ from .operations import (
     Operation,
     Residual,
 )
+from .builder import Graph, Handle
+from .net import GraphNet
 
 __all__ = [
     "Activate",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..operations import Chain, Dropout, Input, LayerNorm, Linear, Operation, as_operation
 from .net import GraphNet
-from .operations import Chain, Dropout, Input, LayerNorm, Linear, Operation, as_operation
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from ..messages import unknown
+from ..operations import Chain, Linear, Operation, Residual, as_operation
 from ..plan.plan import Node
-from .operations import Chain, Linear, Operation, Residual, as_operation
 
 
 def as_nodes(description: Mapping[str, Any], output: str | None = None) -> tuple[Node, ...]:

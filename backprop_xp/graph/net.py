@@ -10,12 +10,11 @@ from ..backend import Array, Backend
 from ..initialisers import Draw, as_random, get_initialiser
 from ..losses import Loss
 from ..model import Model
+from ..operations import Activate, Dropout, Input, Linear, draws
 from ..plan.call import Parameters
 from ..plan.plan import Plan
 from ..tensor import Tensor
-from . import dropout
 from .description import as_nodes
-from .operations import Activate, Dropout, Input, Linear
 
 
 class GraphNet(Model):
@@ -31,7 +30,7 @@ class GraphNet(Model):
 
     Args:
         description: the name of every node -> (operation, name of an input, ...), in any order; see
-            :mod:`backprop_xp.graph.operations`. An activation, or the name of one, is an operation.
+            :mod:`backprop_xp.operations`. An activation, or the name of one, is an operation.
         output: the node whose value is the net's; by default the only one that no other uses.
         loss, dtype, rng, backend, init, reduction, engine, threads: as in :class:`backprop_xp.Net`.
 
@@ -112,7 +111,7 @@ class GraphNet(Model):
         return [*self.tensors.values()], [*self.signals.values()], functions, self.reduction
 
     def _keys(self) -> dict[str, int]:
-        keys = {node.name: dropout.key(self.seed, self.draws, i) for i, node in enumerate(self._dropouts)}
+        keys = {node.name: draws.key(self.seed, self.draws, i) for i, node in enumerate(self._dropouts)}
         self.draws += bool(keys)
         return keys
 

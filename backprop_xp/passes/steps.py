@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..backend import Array
-from ..graph import dropout
-from ..graph.operations import Dropout
+from ..operations import Dropout, draws
 from ..plan.call import Call, Values, as_layers
 from ..plan.plan import Node, Step
 from . import article
@@ -104,7 +103,7 @@ def _extra(call: Call, node: Node, kept: dict[str, Array]) -> Mapping[str, Array
     if node.name not in kept:
         shape = (call.samples, node.width)
         key, factor = call.keys[node.name], operation.factor
-        kept[node.name] = dropout.kept(call.backend.xp, key, operation.p, factor, call.first, shape, call.dtype)
+        kept[node.name] = draws.kept(call.backend.xp, key, operation.p, factor, call.first, shape, call.dtype)
     return {"kept": kept[node.name]}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import scope
 from ..backend import Array, Backend
-from ..graph.operations import Concatenate, Input, Linear
+from ..operations import Concatenate, Input, Linear
 from ..passes.article import Layer, Signals
 from .plan import IDENTITY, Pair, Plan
 
@@ -31,7 +31,7 @@ class Call:
         parameters: (out, in), (out,) and so on, of every node that has its own.
         inputs: (n, features) for each input; or (features,), one sample for a chain as the article writes it.
         single: whether it is one sample; it may be a batch of one.
-        keys: of the dropout nodes in training, see :mod:`backprop_xp.graph.dropout`.
+        keys: of the dropout nodes in training, see :mod:`backprop_xp.operations.draws`.
         first: the number of the first row in the whole batch.
     """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from xml.sax.saxutils import escape
 
-from ..graph.operations import Linear
+from ..operations import Linear
 from .layout import Layout, Point
 from .plan import Node
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from ..activations import Identity
-from ..graph.operations import Activate, Input, Linear, Operation
+from ..operations import Activate, Input, Linear, Operation
 
 IDENTITY = Identity()
 

@@ -10,10 +10,9 @@ import numpy as np
 
 from ..activations import Identity
 from ..dtypes import C_NAMES
-from ..graph import dropout
-from ..graph.description import Node
-from ..graph.operations import Activate, Add, Concatenate, Dropout, Input, LayerNorm, Linear, Multiply
 from ..kernels import source as kernel_source
+from ..operations import Activate, Add, Concatenate, Dropout, Input, LayerNorm, Linear, Multiply, draws
+from ..plan.plan import Node
 from .buffers import Tape
 from .fused import WRITTEN_OUT, activation_source, loss_source
 from .packing import Packing
@@ -189,7 +188,7 @@ class Writer:
     def _drop(self, node: Node, source: int, to: int, add: bool) -> None:
         operation: Any = node.operation
         key = f"args.keys[{self.dropouts.index(node.name)}]"
-        call = f"{node.width}, tile.first, {key}, {dropout.threshold(operation.p)}, S({operation.factor!r}), b{source}"
+        call = f"{node.width}, tile.first, {key}, {draws.threshold(operation.p)}, S({operation.factor!r}), b{source}"
         reads = [source, to] if add else [source]
         self._emit(f"bpx::graph_drop<R, S>({call}, b{to}, tile.used, {_flag(add)})", reads, [to], {to: (source,)})
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..graph.description import Node
-from ..graph.operations import Linear
+from ..operations import Linear
+from ..plan.plan import Node
 
 #: Bytes of the widest vector register: AVX-512.
 REGISTER = 64

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.operations import Operation
 from ..losses import SoftmaxCrossEntropy, compiles
+from ..operations import Operation
 from ..plan.net import AnyNet
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError

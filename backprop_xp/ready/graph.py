@@ -15,7 +15,7 @@ import numpy as np
 from .. import forks, threads, workspace
 from ..dtypes import name_of
 from ..engines.fused import graph as engine
-from ..graph.operations import Activate, Add, Concatenate, Input, LayerNorm, Linear, Multiply, is_built_in
+from ..operations import Activate, Add, Concatenate, Input, LayerNorm, Linear, Multiply, is_built_in
 from ..plan.call import Parameters
 from ..plan.net import AnyNet
 from ..programs import graph as programs

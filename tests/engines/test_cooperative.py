@@ -202,7 +202,8 @@ def in_pieces(cupy, net, x, pieces):
         at += samples
     total, loss = sums.total()
     gradients = arguments.result(call, total, None, loss).parameters
-    return [host(a) for a in (loss, *gradients)]
+    weights, biases = (gradients[::2], gradients[1::2]) if net.biases else (gradients, [])
+    return [host(a) for a in (loss, *weights, *biases)]
 
 
 @pytest.mark.gpu

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from backprop_xp import Elementwise, Graph
 from backprop_xp.exchange import ModelFileError, graphs, load, save, to_onnx
 from backprop_xp.graph import GraphNet, operations
-from backprop_xp.graph.operations import (
+from backprop_xp.operations import (
     Activate,
     Add,
     Concatenate,

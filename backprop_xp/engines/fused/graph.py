@@ -13,7 +13,7 @@ import numpy as np
 from ... import threads
 from ...backend import Array
 from ...dtypes import name_of
-from ...graph.operations import Activate, is_built_in
+from ...operations import Activate, is_built_in
 from ...plan.call import Call, Result
 from ...programs import arguments, graph_source
 from ...programs import graph as programs

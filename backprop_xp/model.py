@@ -18,7 +18,6 @@ from .dtypes import as_dtype
 from .engines import Choice, layered
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .passes import steps
-from .passes.article import Gradients
 from .plan.call import Call, Parameters, Values, as_layers
 from .plan.drawing import Drawing, draw
 from .plan.plan import Plan
@@ -177,8 +176,8 @@ class Model:
             An array, or where several are wanted a dictionary of arrays by what they are called in ``wanted``.
 
         Raises:
-            ValueError: an unknown name, shapes that don't fit, or a graph that is no chain.
-            TypeError: an activation that is no formula.
+            ValueError: an unknown name, shapes that don't fit, or a net that is no chain. TypeError: an activation that
+                is no formula.
         """
         return of_outputs.derivatives(self._chain(), x, wanted, inputs, outputs, direction, cotangent)
 
@@ -273,7 +272,7 @@ class Model:
     def _aim(self, call: Call, y: Any, sample_weight: Any) -> None:
         """Give a call the loss and the targets."""
         shape = call.output_shape[-1:] if call.single else call.output_shape
-        loss = get_loss(self.loss) if call.loss is None else call.loss
+        loss = call.loss
         check_outputs(loss, shape[-1])
         y = inputs.as_target(y, loss, shape, self.backend, self.dtype, call.whole)
         weight = inputs.as_sample_weight(sample_weight, shape[:-1], self.backend, self.dtype)
@@ -283,6 +282,13 @@ class Model:
             if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
                 call.scale, call.weight = averaged(call.loss, shape, call.weight, counts)
         call.y, call.weight = (None if a is None else _as_batch(call, a) for a in (call.y, call.weight))
+
+    def _chain(self) -> Chain:
+        """The layers, with arrays that are checked."""
+        chain = self._plan().chain
+        if chain is None:
+            raise ValueError("derivatives in x are those of a chain of layers, and this graph is none")
+        return Chain(as_layers(chain, self._arrays()), self.backend, self.dtype)
 
     def _equation(
         self,
@@ -296,21 +302,13 @@ class Model:
     ) -> Any:
         if keep_signals:
             raise ValueError("an equation keeps no signals: it pushes derivatives beside them")
-        loss, weights, biases, grad_x = equation.loss_and_grad(
+        loss, gradients, grad_x = equation.loss_and_grad(
             self._chain(), x, y, sample_weight, self.reduction == "mean", input_grad
         )
         with self.backend.activate():
-            self._store(Gradients(weights, biases).parameters, accumulate)
+            self._store(gradients, accumulate)
         self._keep(None, None)
         return (loss, grad_x) if input_grad else loss
-
-    def _chain(self) -> Chain:
-        plan = self._plan()
-        if not plan.chain:
-            raise ValueError(
-                "derivatives of outputs in inputs are those of a chain of layers, and the graph is no chain"
-            )
-        return Chain(as_layers(plan.chain, self._arrays()), self.backend, self.dtype)
 
     def _placed(self, weights: Array | None) -> Array | None:
         """Weights of targets that may have stayed on the host."""

@@ -181,5 +181,5 @@ def test_a_graph_has_the_derivatives_of_the_net_that_it_is():
     for a, b in zip(graph.parameters, (net.weights[0], net.biases[0], net.weights[1], net.biases[1])):
         np.testing.assert_array_equal(a.grad, b.grad)
     residual = GraphNet({"x": Input(2), "y": (Residual(Linear(2), "tanh"), "x")}, rng=0, backend="numpy")
-    with pytest.raises(ValueError, match="the graph is no chain"):
+    with pytest.raises(ValueError, match="this graph is none"):
         residual.derivatives(x, "jacobian")

@@ -44,6 +44,9 @@ class Model:
         """The tensor of every place that has one, in the order of engines' gradients."""
         raise NotImplementedError
 
+    #: Arrays that are kept and moved with the net but not trained, by name; a chain has none.
+    buffers: Mapping[str, Tensor] = {}
+
     fit = fit
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -91,9 +94,9 @@ class Model:
             tensor.grad = tensor.grad + grad if accumulate and tensor.grad is not None else grad
 
     def _move(self, backend: str | Backend) -> None:
-        """All parameters, and their gradients, to this backend."""
+        """All parameters, their gradients, and buffers, to this backend."""
         target = get_backend(backend)
-        for tensor in self.parameters:
+        for tensor in (*self.parameters, *self.buffers.values()):
             tensor.data = target.take(tensor.data)
             tensor.grad = target.take(tensor.grad)
         self.backend = target

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import threads
+from .. import scope, threads
 from ..backend import Array
 from ..graph.call import GraphCall, GraphGradients
-from ..graph.operations import Activate, is_built_in
 from ..graph.passes import layers
+from ..operations import is_built_in
 from ..programs import arguments, graph_source
 from ..programs import graph as programs
 from ..programs.elementwise import name_of
@@ -39,11 +39,12 @@ def refuses(call: GraphCall) -> str:
     if len(call.nodes) > programs.MOST_NODES:
         return f"it has {len(call.nodes)} nodes, and compiling more than {programs.MOST_NODES} takes too long"
     for node in call.nodes:
-        if type(node.operation) not in graph_source.COMPILED or not is_built_in(node.operation):
+        if not (is_built_in(node.operation) and node.form.is_compiled):
             return f"node {node.name!r} is written in Python"
-        if isinstance(node.operation, Activate) and not getattr(node.operation.activation, "is_formula", False):
+        if not all(getattr(function, "is_formula", False) for function in node.form.functions):
             return f"the activation of node {node.name!r} is written in Python"
-    return arguments.loss_in_python(call.loss) or compiler.missing()
+    whole = scope.of_graph(call.nodes, None, call.training)
+    return whole or arguments.loss_in_python(call.loss) or compiler.missing()
 
 
 def intermediate_bytes(call: GraphCall) -> int:
@@ -130,10 +131,11 @@ def _program(call: GraphCall, loss: Any) -> programs.Program:
 def _arguments(call: GraphCall, program: programs.Program, held: list[Any]) -> Any:
     args = GraphArgs()
     args.held = held  # the work holds args
-    packed = program.packing.pack(call.nodes, call.parameters, call.dtype, program.panel)
+    own = {node: {**arrays, **call.buffers.get(node, {})} for node, arrays in call.parameters.items()}
+    packed = program.packing.pack(call.nodes, own, call.dtype, program.panel)
     args.wide.params = arguments.address(packed, held)
-    activations: list[Any] = [node.operation.activation for node in call.nodes if isinstance(node.operation, Activate)]
-    scalars = [number for activation in activations for number in activation.parameters]
+    functions = [function for node in call.nodes for function in node.form.functions]
+    scalars = [number for function in functions for number in function.parameters]
     scalars += getattr(call.loss, "parameters", ())
     args.wide.scalars = arguments.address(np.array(scalars or [0.0], call.dtype), held)
     inputs = [arguments.readable(x) for x in call.inputs.values()]

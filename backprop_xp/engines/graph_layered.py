@@ -6,9 +6,9 @@ import numpy as np
 
 from ..backend import Array, apart
 from ..graph.call import GraphCall, GraphGradients
-from ..graph.operations import Activate, is_built_in
 from ..graph.passes import Values, backward_pass, forward_pass
 from ..losses import compiles, weighted
+from ..operations import is_built_in
 from ..workspace import recycled
 
 
@@ -52,9 +52,8 @@ def backward(call: GraphCall, values: Values, grad_output: Array) -> GraphGradie
 
 def may_recycle(call: GraphCall) -> bool:
     """Whether nobody holds on to intermediate arrays: they are not kept, and no code of the user's sees them."""
-    operations = [node.operation for node in call.nodes]
-    activations = [operation.activation for operation in operations if isinstance(operation, Activate)]
-    user_code = not all(map(is_built_in, operations))
-    user_code |= not all(getattr(activation, "is_formula", False) for activation in activations)
+    functions = [function for node in call.nodes for function in node.form.functions]
+    user_code = not all(is_built_in(node.operation) for node in call.nodes)
+    user_code |= not all(getattr(function, "is_formula", False) for function in functions)
     user_code |= call.loss is not None and not compiles(call.loss)
     return not (user_code or call.keep_signals or call.input_grad)

@@ -15,7 +15,7 @@ from . import graph_layered, tiled
 
 def refuses(call: GraphCall) -> str:
     """It runs batches on the CPU, of operations that work sample by sample."""
-    return "it runs on the CPU" if call.backend.on_gpu else scope.of_graph(call.nodes, call.loss)
+    return "it runs on the CPU" if call.backend.on_gpu else scope.of_graph(call.nodes, call.loss, call.training)
 
 
 def intermediate_bytes(call: GraphCall) -> int:

@@ -11,7 +11,6 @@ import numpy as np
 
 from ..backend import Array, Backend
 from .description import Node
-from .operations import Concatenate, Input, Linear
 
 if TYPE_CHECKING:
     from .passes import Step
@@ -25,7 +24,10 @@ class GraphCall:
         nodes, steps: in topological order, the output last.
         parameters: of every node that has its own: their names and arrays.
         inputs: (n, features) for each input node; one sample is a batch of one.
-        keys: of the dropout nodes in training, see :mod:`backprop_xp.graph.dropout`.
+        training: whether dropout drops, and batch normalisation looks at the batch.
+        buffers: of every node that has some: their names and arrays.
+        new_buffers: what takes their place after the call; layered fills it in training.
+        keys: of the nodes that draw, in training, see :mod:`backprop_xp.operations.draws`.
         first: the number of the first row in the whole batch.
         single: whether it is one sample.
         loss, y, weight, scale, input_grad, keep_signals, threads: as in :class:`backprop_xp.engines.Call`.
@@ -37,6 +39,9 @@ class GraphCall:
     steps: tuple[Step, ...]
     parameters: Mapping[str, Mapping[str, Array]]
     inputs: Mapping[str, Array]
+    training: bool = False
+    buffers: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    new_buffers: dict[str, Mapping[str, Array]] = field(default_factory=dict)
     keys: Mapping[str, int] = field(default_factory=dict)
     first: int = 0
     single: bool = False
@@ -76,11 +81,9 @@ class GraphCall:
         wanted: dict[str, int] = {}  # how many features of a value need gradients
         for node in self.nodes:
             below = sum(wanted[name] for name in node.inputs)
-            if isinstance(node.operation, Linear):
-                total += node.width * (2 * self.widths[node.inputs[0]] + below)
-            asked = isinstance(node.operation, Input) and self.input_grad
-            whole = asked or node.owner in self.parameters or (below and not isinstance(node.operation, Concatenate))
-            wanted[node.name] = node.width if whole else below
+            total += node.form.multiply_adds(sum(self.widths[name] for name in node.inputs), below)
+            whole = (node.form.is_input and self.input_grad) or node.owner in self.parameters
+            wanted[node.name] = node.width if whole else node.form.wanted(node.width, below)
         return total
 
     def rows(self, rows: slice) -> GraphCall:

@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
+from ..operations import Input, Linear
 from ..tensor import Tensor
 from .description import Node, as_nodes
 from .layout import Layout, Point
-from .operations import Input, Linear
 
 if TYPE_CHECKING:
     from ..net import Net
@@ -114,4 +114,4 @@ def _curve(path: Sequence[Point], x: Mapping[Point, float], top: Mapping[Point, 
 
 def _called(node: Node) -> str:
     name = node.operation.name or type(node.operation).__name__
-    return f"{name}, shared" if isinstance(node.operation, Linear) and node.owner != node.name else name
+    return f"{name}, shared" if node.owner != node.name else name

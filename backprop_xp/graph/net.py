@@ -10,12 +10,11 @@ from ..backend import Array, Backend
 from ..initialisers import Draw, as_random, get_initialiser
 from ..losses import Loss, get_loss, resolved
 from ..model import Model
+from ..operations import Linear, draws
 from ..tensor import Tensor
-from . import dropout
 from .call import GraphCall
 from .description import as_nodes
 from .drawing import Drawing, draw
-from .operations import Dropout, Input, Linear
 from .passes import Values, as_steps
 
 
@@ -32,7 +31,7 @@ class GraphNet(Model):
 
     Args:
         description: the name of every node -> (operation, name of an input, ...), in any order; see
-            :mod:`backprop_xp.graph.operations`. An activation, or the name of one, is an operation.
+            :mod:`backprop_xp.operations`. An activation, or the name of one, is an operation.
         output: the node whose value is the net's; by default the only one that no other uses.
         loss, dtype, rng, backend, init, reduction, engine, threads: as in :class:`backprop_xp.Net`.
 
@@ -41,6 +40,7 @@ class GraphNet(Model):
         tensors: parameters by name, "h.weight", "h.bias"; those of nodes made with ``share`` are there once. Two names
             of one shape may also be given the same Tensor.
         parameters: all of them, each Tensor once.
+        buffers: arrays that are kept and moved with the net but not trained, by name: "n.running_mean".
         signals: a Tensor for each node, of the last call that kept its signals.
         seed, draws: what dropout draws depend on; ``draws`` counts the calls in training.
     """
@@ -61,9 +61,11 @@ class GraphNet(Model):
         super().__init__(loss, dtype, backend, reduction, engine, threads)
         self.nodes = as_nodes(description, output)
         self._steps = as_steps(self.nodes)
-        self.inputs = {node.name: node.width for node in self.nodes if isinstance(node.operation, Input)}
+        self.inputs = {node.name: node.width for node in self.nodes if node.form.is_input}
         self.tensors: dict[str, Tensor] = {}
+        self.buffers: dict[str, Tensor] = {}
         self._names: dict[str, dict[str, str]] = {}  # node -> its parameter -> name of the tensor
+        self._buffer_names: dict[str, dict[str, str]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         random, draw = as_random(rng), get_initialiser(init)
         widths = {node.name: node.width for node in self.nodes}
@@ -79,8 +81,15 @@ class GraphNet(Model):
                     raise ValueError(f"the initialiser must return shape {(node.width, *own)}, got {array.shape}")
                 self.tensors[full], self._shapes[full] = Tensor(array, full), array.shape
                 self._names.setdefault(node.name, {})[name] = full
-        self._dropouts = [node for node in self.nodes if isinstance(node.operation, Dropout)]
-        self.seed = int(random.uniform() * 2**53) if self._dropouts else 0
+            for name, data in node.operation.initial_buffers(own).items():
+                full = f"{node.name}.{name}"
+                if full in self.tensors:
+                    raise ValueError(f"node {node.name!r} has a parameter and a buffer called {name!r}")
+                array = self.backend.asarray(data, self.dtype, f"the initial {full}")
+                self.buffers[full], self._shapes[full] = Tensor(array, full), array.shape
+                self._buffer_names.setdefault(node.name, {})[name] = full
+        self._drawing = [node for node in self.nodes if node.operation.needs_key]
+        self.seed = int(random.uniform() * 2**53) if self._drawing else 0
         self.draws = 0
         self.signals = {node.name: Tensor(None, node.name) for node in self.nodes}
         self._kept: tuple[GraphCall, Values] | None = None
@@ -104,7 +113,8 @@ class GraphNet(Model):
         Args:
             x: (n, features) or (features,); for several inputs a mapping of their names to such arrays.
             input_grad: also compute the gradient in the input, and return (loss, gradient); of several by name.
-            training: whether dropout drops anything. Each such call draws anew.
+            training: whether dropout drops anything, and batch normalisation takes the batch's mean and variance and
+                moves the running ones. Each such call draws anew.
             y, sample_weight, accumulate, keep_signals: as in :meth:`backprop_xp.Net.loss_and_grad`.
         """
         call = self._call(x, keep_signals, training)
@@ -116,6 +126,7 @@ class GraphNet(Model):
         with self.backend.activate():
             gradients: Any = engines.loss_and_grad(self.engine, call)
             self._store(gradients.parameters, accumulate)
+        self._change_buffers(call)
         self._keep(call, gradients.values)
         return (gradients.loss, self._answer(call, gradients.inputs)) if input_grad else gradients.loss
 
@@ -124,6 +135,7 @@ class GraphNet(Model):
         call = self._call(x, keep_signals, training)
         with self.backend.activate():
             output, values = engines.forward(self.engine, call)
+        self._change_buffers(call)
         self._keep(call, values)
         return output[0] if call.single else output
 
@@ -155,8 +167,15 @@ class GraphNet(Model):
     def plan(self, x: Any) -> engines.Plan:
         """Which engine ``loss_and_grad(x)`` would run on, why, and its estimated flop and bytes."""
         call = self._call(x, None, training=False)
+        call.training = True  # and nothing is drawn
         call.loss = resolved(get_loss(self.loss), None, (), self.dtype).loss
         return engines.plan(self.engine, call)
+
+    def tensors_of(self, node: str) -> dict[str, Tensor]:
+        """Parameters and buffers of a node, its own or shared, by their names there: "weight", "running_mean"."""
+        owner = next(each.owner for each in self.nodes if each.name == node)
+        own = {name: self.tensors[full] for name, full in self._names.get(owner, {}).items()}
+        return own | {name: self.buffers[full] for name, full in self._buffer_names.get(owner, {}).items()}
 
     def draw(self) -> Drawing:
         """The graph as text, for ``print``, and as SVG, ``.svg``."""
@@ -174,7 +193,7 @@ class GraphNet(Model):
         return self
 
     def _needs_whole_batch(self) -> str:
-        return scope.of_graph(self.nodes, get_loss(self.loss))
+        return scope.of_graph(self.nodes, get_loss(self.loss), training=False)
 
     def _call(self, x: Any, keep_signals: bool | None, training: bool) -> GraphCall:
         arrays, single = self._inputs(x)
@@ -182,23 +201,34 @@ class GraphNet(Model):
         if keep:  # until a backward pass, when the caller's may hold other numbers
             with self.backend.activate():
                 arrays = {name: array.copy() for name, array in arrays.items()}
-        parameters = {
-            node: {
-                name: inputs.as_parameter(
-                    self.tensors[full].data, self._shapes[full], self.backend, self.dtype, f"tensors[{full!r}].data"
-                )
-                for name, full in names.items()
-            }
-            for node, names in self._names.items()
-        }
         keys: dict[str, int] = {}
-        if training and self._dropouts:
-            keys = {node.name: dropout.key(self.seed, self.draws, i) for i, node in enumerate(self._dropouts)}
+        if training and self._drawing:
+            keys = {node.name: draws.key(self.seed, self.draws, i) for i, node in enumerate(self._drawing)}
             self.draws += 1
         return GraphCall(
-            self.backend, self.dtype, self.nodes, self._steps, parameters, arrays, keys, single=single,
+            self.backend, self.dtype, self.nodes, self._steps, self._checked("tensors", self._names), arrays,
+            training, self._checked("buffers", self._buffer_names), keys=keys, single=single,
             keep_signals=keep, threads=self.threads,
         )  # fmt: skip
+
+    def _checked(self, kind: str, names: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Array]]:
+        """Every node's parameters, or its buffers, as arrays of the net's dtype and backend."""
+        tensors: Mapping[str, Tensor] = getattr(self, kind)
+        return {
+            node: {
+                name: inputs.as_parameter(
+                    tensors[full].data, self._shapes[full], self.backend, self.dtype, f"{kind}[{full!r}].data"
+                )
+                for name, full in own.items()
+            }
+            for node, own in names.items()
+        }
+
+    def _change_buffers(self, call: GraphCall) -> None:
+        """Take over what a call in training made of the buffers: new arrays, as gradients are."""
+        for node, arrays in call.new_buffers.items():
+            for name, array in arrays.items():
+                self.buffers[self._buffer_names[node][name]].data = array
 
     def _inputs(self, x: Any) -> tuple[dict[str, Array], bool]:
         """Every input as a batch, and whether it is one sample."""

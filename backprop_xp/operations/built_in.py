@@ -1,0 +1,104 @@
+"""What graphs, files and compiled code ask of an operation, besides its arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .base import Operation
+
+if TYPE_CHECKING:
+    from ..graph.description import Node
+    from ..programs.graph_source import Writer
+
+
+class BuiltInOperation(Operation):
+    """An operation that is in files, in ONNX and in compiled code.
+
+    A user's own is asked these questions as well: :data:`PLAIN` answers for it.
+    """
+
+    #: Whether its values are handed to the net.
+    is_input: ClassVar[bool] = False
+    #: The name of the node whose parameters it takes.
+    share: str | None = None
+
+    def may_share(self, other: Operation) -> bool:
+        """Whether it can take this operation's parameters if they have the right shapes."""
+        return False
+
+    def multiply_adds(self, features: int, below: int) -> int:
+        """Of one sample's matrix products, for an input of ``features`` of which ``below`` need gradients."""
+        return 0
+
+    def wanted(self, width: int, below: int) -> int:
+        """Features of its value that need gradients where ``below`` features of its inputs do."""
+        return width if below else 0
+
+    # ---- in files and in ONNX -------------------------------------------------------
+
+    #: The arguments that say what it is, and their types; a ``str | None`` may be left out.
+    settings: ClassVar[Mapping[str, Any]] = {}
+
+    def shapes(self, widths: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Of the parameters and buffers, by name."""
+        return {name: (self.width(*widths),) for name in (*self.vectors, *self.constants)}
+
+    def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str | None:
+        """The name of its value in an ONNX graph, None if it has no form there.
+
+        Args:
+            writer: adds nodes, see :mod:`backprop_xp.exchange.to_onnx`.
+            inputs: names of the inputs' values.
+            own: names of its parameters and buffers in the ONNX graph, by their names here.
+        """
+        return None
+
+    # ---- as compiled code, see programs/graph_source.py ------------------------------
+
+    #: Parameters, and buffers, of one number a feature, in the order in which compiled code packs them.
+    vectors: Sequence[str] = ()
+    constants: Sequence[str] = ()
+    #: Whether it joins its inputs, and whether it reads the pieces of a value that was joined.
+    joins: ClassVar[bool] = False
+    reads_pieces: ClassVar[bool] = False
+
+    @property
+    def functions(self) -> Sequence[Any]:
+        """Activations that it computes; the numbers of each are scalars of the compiled code."""
+        return ()
+
+    @property
+    def has_parameters(self) -> bool:
+        """Whether there is something to train."""
+        return bool(self.vectors)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether there is compiled code for it: that its functions are formulas is another question."""
+        return type(self).write is not BuiltInOperation.write
+
+    def facts(self) -> tuple[Any, ...]:
+        """What its code depends on besides widths, for the key of a compiled program."""
+        return (type(self),)
+
+    def passes_on(self, inputs: int, dropping: bool) -> bool:
+        """Whether the value of this many inputs is the first of them; ``dropping`` where dropout drops."""
+        return False
+
+    def write(self, writer: Writer, node: Node, inputs: Sequence[str], to: int) -> None:
+        """Write the forward pass over a tile: from the values of ``inputs``, names of nodes, to buffer ``to``."""
+        raise NotImplementedError
+
+    def write_below(self, writer: Writer, node: Node, inputs: Sequence[str], grad: int) -> None:
+        """Write the backward pass over a tile: from buffer ``grad`` to the gradients of ``inputs`` and parameters."""
+        raise NotImplementedError
+
+
+#: What stands for an operation of the user's where one of these questions is asked.
+PLAIN = BuiltInOperation()
+
+
+def flag(value: bool) -> str:
+    """As C++ has it."""
+    return str(value).lower()

@@ -88,6 +88,8 @@ class GraphNet(Model):
                 array = self.backend.asarray(data, self.dtype, f"the initial {full}")
                 self.buffers[full], self._shapes[full] = Tensor(array, full), array.shape
                 self._buffer_names.setdefault(node.name, {})[name] = full
+        #: Samples that a batch in training must have, unless it is empty.
+        self.fewest_samples = max(node.form.fewest_samples for node in self.nodes)
         self._drawing = [node for node in self.nodes if node.operation.needs_key]
         self.seed = int(random.uniform() * 2**53) if self._drawing else 0
         self.draws = 0

@@ -32,6 +32,7 @@ class BatchNorm(BuiltInOperation):
     eps = Ranged("0 <= eps < inf")
     momentum = Ranged("0 <= momentum <= 1")
     scope = "batch in training"
+    fewest_samples = 2  # the variance of one is divided by 0
     settings = {"eps": float, "momentum": float}
     vectors, constants = ("gain", "bias"), ("running_mean", "running_var")
 
@@ -105,7 +106,7 @@ class BatchNorm(BuiltInOperation):
 
 def _statistics(z: Array, context: Context) -> tuple[Array, Array]:
     """Mean and variance of every feature over the samples."""
-    if len(z) == 1:
+    if 0 < len(z) < BatchNorm.fewest_samples:
         raise ValueError(
             f"node {context.node!r} (batch_norm) needs at least 2 samples in training, got 1; "
             "with training=False it takes its running mean and variance"

@@ -20,6 +20,8 @@ class BuiltInOperation(Operation):
 
     #: Whether its values are handed to the net.
     is_input: ClassVar[bool] = False
+    #: Samples that a batch in training must have, unless it is empty.
+    fewest_samples: ClassVar[int] = 1
     #: The name of the node whose parameters it takes.
     share: str | None = None
 
@@ -35,7 +37,7 @@ class BuiltInOperation(Operation):
         """Features of its value that need gradients where ``below`` features of its inputs do."""
         return width if below else 0
 
-    # ---- in files and in ONNX -------------------------------------------------------
+    # ---- in files and in ONNX ---------------------------------------------------------------------------------------
 
     #: The arguments that say what it is, and their types; a ``str | None`` may be left out.
     settings: ClassVar[Mapping[str, Any]] = {}
@@ -54,7 +56,7 @@ class BuiltInOperation(Operation):
         """
         return None
 
-    # ---- as compiled code, see programs/graph_source.py ------------------------------
+    # ---- as compiled code, see programs/graph_source.py -------------------------------------------------------------
 
     #: Parameters, and buffers, of one number a feature, in the order in which compiled code packs them.
     vectors: Sequence[str] = ()

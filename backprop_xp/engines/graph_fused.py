@@ -39,12 +39,15 @@ def refuses(call: GraphCall) -> str:
     if len(call.nodes) > programs.MOST_NODES:
         return f"it has {len(call.nodes)} nodes, and compiling more than {programs.MOST_NODES} takes too long"
     for node in call.nodes:
-        if not (is_built_in(node.operation) and node.form.is_compiled):
+        form = node.form
+        if not (form.is_compiled and is_built_in(form)):
             return f"node {node.name!r} is written in Python"
-        if not all(getattr(function, "is_formula", False) for function in node.form.functions):
-            return f"the activation of node {node.name!r} is written in Python"
-    whole = scope.of_graph(call.nodes, None, call.training)
-    return whole or arguments.loss_in_python(call.loss) or compiler.missing()
+        for function in form.functions:
+            if not getattr(function, "is_formula", False):
+                return f"the activation of node {node.name!r} is written in Python"
+        if call.training and form.constants and form.changes_buffers:
+            return scope.of_graph([node], None, call.training)
+    return arguments.loss_in_python(call.loss) or compiler.missing()
 
 
 def intermediate_bytes(call: GraphCall) -> int:
@@ -131,8 +134,8 @@ def _program(call: GraphCall, loss: Any) -> programs.Program:
 def _arguments(call: GraphCall, program: programs.Program, held: list[Any]) -> Any:
     args = GraphArgs()
     args.held = held  # the work holds args
-    own = {node: {**arrays, **call.buffers.get(node, {})} for node, arrays in call.parameters.items()}
-    packed = program.packing.pack(call.nodes, own, call.dtype, program.panel)
+    own = {node: {**call.parameters[node], **arrays} for node, arrays in call.buffers.items()}
+    packed = program.packing.pack(call.nodes, {**call.parameters, **own}, call.dtype, program.panel)
     args.wide.params = arguments.address(packed, held)
     functions = [function for node in call.nodes for function in node.form.functions]
     scalars = [number for function in functions for number in function.parameters]

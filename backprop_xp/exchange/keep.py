@@ -29,7 +29,7 @@ FORMAT = 1
 def save(net: Any, path: str | os.PathLike[str], extra: Mapping[str, Any] | None = None) -> None:
     """Write a net to a safetensors file; an older file of that name is replaced when the new one is complete.
 
-    Sizes, activations, loss, reduction and parameters are kept, and which of these are the same Tensor; gradients,
+    Sizes, activations, loss, reduction, parameters and buffers are kept, and which of these are the same Tensor; gradients,
     signals, engine, threads and backend are not. Activations and losses of your own are kept by name: give them to
     :func:`load`.
 

@@ -74,16 +74,17 @@ class GraphCall:
         """Features of every node's value."""
         return {node.name: node.width for node in self.nodes}
 
-    @property
+    @cached_property
     def multiply_adds(self) -> int:
         """Of one sample's matrix products."""
         total = 0
         wanted: dict[str, int] = {}  # how many features of a value need gradients
         for node in self.nodes:
-            below = sum(wanted[name] for name in node.inputs)
-            total += node.form.multiply_adds(sum(self.widths[name] for name in node.inputs), below)
-            whole = (node.form.is_input and self.input_grad) or node.owner in self.parameters
-            wanted[node.name] = node.width if whole else node.form.wanted(node.width, below)
+            form, below = node.form, sum([wanted[name] for name in node.inputs])
+            if node.inputs:
+                total += form.multiply_adds(self.widths[node.inputs[0]], below)
+            whole = node.owner in self.parameters or (form.is_input and self.input_grad) or (below and not form.joins)
+            wanted[node.name] = node.width if whole else below
         return total
 
     def rows(self, rows: slice) -> GraphCall:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -29,7 +30,7 @@ class Node:
     width: int
     owner: str
 
-    @property
+    @cached_property
     def form(self) -> BuiltInOperation:
         """The operation, for questions that are asked of those built in; one of the user's has nothing special."""
         return self.operation if isinstance(self.operation, BuiltInOperation) else PLAIN

@@ -30,12 +30,8 @@ class BuiltInOperation(Operation):
         return False
 
     def multiply_adds(self, features: int, below: int) -> int:
-        """Of one sample's matrix products, for an input of ``features`` of which ``below`` need gradients."""
+        """Of one sample's matrix products, for a first input of ``features`` where ``below`` need gradients."""
         return 0
-
-    def wanted(self, width: int, below: int) -> int:
-        """Features of its value that need gradients where ``below`` features of its inputs do."""
-        return width if below else 0
 
     # ---- in files and in ONNX ---------------------------------------------------------------------------------------
 
@@ -61,9 +57,15 @@ class BuiltInOperation(Operation):
     #: Parameters, and buffers, of one number a feature, in the order in which compiled code packs them.
     vectors: Sequence[str] = ()
     constants: Sequence[str] = ()
-    #: Whether it joins its inputs, and whether it reads the pieces of a value that was joined.
+    #: Whether it puts its inputs side by side, and whether it reads the pieces of such a value.
     joins: ClassVar[bool] = False
     reads_pieces: ClassVar[bool] = False
+    #: Whether there is compiled code for it: that its functions are formulas is another question.
+    is_compiled: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.is_compiled = cls.write is not BuiltInOperation.write
 
     @property
     def functions(self) -> Sequence[Any]:
@@ -74,11 +76,6 @@ class BuiltInOperation(Operation):
     def has_parameters(self) -> bool:
         """Whether there is something to train."""
         return bool(self.vectors)
-
-    @property
-    def is_compiled(self) -> bool:
-        """Whether there is compiled code for it: that its functions are formulas is another question."""
-        return type(self).write is not BuiltInOperation.write
 
     def facts(self) -> tuple[Any, ...]:
         """What its code depends on besides widths, for the key of a compiled program."""

@@ -34,9 +34,6 @@ class Concatenate(BuiltInOperation):
             at += array.shape[1]
         return tuple(gradients)
 
-    def wanted(self, width: int, below: int) -> int:
-        return below
-
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
         return writer.add("Concat", *inputs, axis=1)
 

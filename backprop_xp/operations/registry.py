@@ -24,14 +24,20 @@ BUILT_IN: dict[str, type[BuiltInOperation]] = {
 }
 
 
+#: The others by name.
+OTHERS: dict[str, type[BuiltInOperation]] = {"input": Input, "linear": Linear, "activation": Activate}
+
+
 def kinds() -> dict[str, type[BuiltInOperation]]:
     """All built-in operations, by the names that they have in files."""
-    return {"input": Input, "linear": Linear, "activation": Activate, **BUILT_IN}
+    return OTHERS | BUILT_IN
 
 
 def is_built_in(operation: Operation) -> bool:
     """Whether its class says all there is: false where a subclass or an object overrides a method."""
-    return type(operation) in kinds().values() and not ARITHMETIC & vars(operation).keys()
+    cls = type(operation)
+    known = cls in OTHERS.values() or BUILT_IN.get(cls.name) is cls
+    return known and ARITHMETIC.isdisjoint(vars(operation))
 
 
 def as_operation(operation: Any, where: str = "") -> Operation:

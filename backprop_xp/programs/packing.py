@@ -90,8 +90,9 @@ class Packing:
             for piece in place.pieces:
                 _to_panels(own["weight"][:, column : column + piece.width], packed[piece.weight :], panel)
                 column += piece.width
-            vectors = {name: at for name, (at, _) in place.vectors.items()}
-            for name, at in (vectors | place.constants).items():
+            for name, (at, _) in place.vectors.items():
+                packed[at : at + own[name].size] = own[name]
+            for name, at in place.constants.items():
                 packed[at : at + own[name].size] = own[name]
         return packed
 

@@ -63,15 +63,13 @@ def first_that_does(named: Iterable[tuple[str, Any]], training: bool = True) -> 
     return ""
 
 
-def of_chain(activations: Iterable[Any], loss: Any) -> str:
-    """A clause about the first part of a chain that needs the whole batch, "" if none does; ``loss`` may be None."""
-    named = [(f"the activation {_called(f)} of layer {i}", f) for i, f in enumerate(activations)]
-    return first_that_does(named) or of_loss(loss)
-
-
-def of_graph(nodes: Iterable[Any], loss: Any, training: bool) -> str:
-    """A clause about the first part of a graph that needs the whole batch, "" if none does; ``loss`` may be None."""
-    return first_that_does(((f"node {node.name!r}", node.operation) for node in nodes), training) or of_loss(loss)
+def of_plan(plan: Any, loss: Any, training: bool) -> str:
+    """A clause about the first part of a net that needs the whole batch, "" if none does; ``loss`` may be None."""
+    if plan.layered:
+        named = [(f"the activation {_called(f)} of layer {i}", f) for i, f in enumerate(plan.activations)]
+    else:
+        named = [(f"node {node.name!r}", node.operation) for node in plan.nodes]
+    return first_that_does(named, training) or of_loss(loss)
 
 
 def of_loss(loss: Any) -> str:

@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from ..messages import unknown
 from ..operations import Operation, as_operation
-from ..operations.built_in import PLAIN, BuiltInOperation
 from ..operations.chain import expanded
-
-
-@dataclass(frozen=True)
-class Node:
-    """One node of a checked graph.
-
-    Attributes:
-        inputs: names of the nodes it computes from.
-        width: features of its value.
-        owner: the name of the node whose parameters it uses, its own unless they are shared.
-    """
-
-    name: str
-    operation: Operation
-    inputs: tuple[str, ...]
-    width: int
-    owner: str
-
-    @cached_property
-    def form(self) -> BuiltInOperation:
-        """The operation, for questions that are asked of those built in; one of the user's has nothing special."""
-        return self.operation if isinstance(self.operation, BuiltInOperation) else PLAIN
+from ..plan.plan import Node
 
 
 def as_nodes(description: Mapping[str, Any], output: str | None = None) -> tuple[Node, ...]:

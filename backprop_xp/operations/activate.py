@@ -11,7 +11,7 @@ from ..scope import needs_whole_batch
 from .built_in import BuiltInOperation
 
 if TYPE_CHECKING:
-    from ..graph.description import Node
+    from ..plan.plan import Node
     from ..programs.graph_source import Writer
 
 

@@ -10,7 +10,7 @@ from .built_in import BuiltInOperation
 from .folding import fold, onnx_fold, same
 
 if TYPE_CHECKING:
-    from ..graph.description import Node
+    from ..plan.plan import Node
     from ..programs.graph_source import Writer
 
 

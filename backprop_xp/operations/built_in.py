@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from .base import Operation
 
 if TYPE_CHECKING:
-    from ..graph.description import Node
+    from ..plan.plan import Node
     from ..programs.graph_source import Writer
 
 

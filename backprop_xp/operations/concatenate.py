@@ -9,7 +9,7 @@ from ..backend import Array, module_of
 from .built_in import BuiltInOperation, flag
 
 if TYPE_CHECKING:
-    from ..graph.description import Node
+    from ..plan.plan import Node
     from ..programs.graph_source import Writer
 
 

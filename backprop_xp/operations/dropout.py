@@ -17,7 +17,7 @@ from .built_in import BuiltInOperation, flag
 from .draws import numbers
 
 if TYPE_CHECKING:
-    from ..graph.description import Node
+    from ..plan.plan import Node
     from ..programs.graph_source import Writer
 
 DRAW_BITS = 24

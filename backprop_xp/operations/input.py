@@ -9,7 +9,7 @@ from ..numbers import whole
 from .built_in import BuiltInOperation
 
 if TYPE_CHECKING:
-    from ..graph.description import Node
+    from ..plan.plan import Node
     from ..programs.graph_source import Writer
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backend import Array, column_sums, module_of
+from ..arrays import column_sums
+from ..backend import Array, module_of
 from ..ranges import Ranged
 from .base import Draw
 from .built_in import BuiltInOperation, flag
 
 if TYPE_CHECKING:
-    from ..graph.description import Node
+    from ..plan.plan import Node
     from ..programs.graph_source import Writer
 
 

@@ -12,7 +12,7 @@ from .base import Draw, Operation
 from .built_in import BuiltInOperation, flag
 
 if TYPE_CHECKING:
-    from ..graph.description import Node
+    from ..plan.plan import Node
     from ..programs.graph_source import Writer
 
 

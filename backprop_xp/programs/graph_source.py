@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.description import Node
+from ..dtypes import C_NAMES
 from ..kernels import source as kernel_source
 from ..operations.built_in import flag
+from ..plan.plan import Node
 from .buffers import Tape
-from .elementwise import NUMBERS
 from .fused import WRITTEN_OUT, activation_source, loss_source
 from .packing import Packing, Place
 
@@ -69,7 +69,7 @@ class Writer:
 
     def __init__(self, shape: Shape, nodes: Sequence[Node]) -> None:
         self.shape, self.nodes = shape, nodes
-        self.number = NUMBERS[shape.dtype]
+        self.number = C_NAMES[shape.dtype]
         self.packing = Packing(np.dtype(shape.dtype).itemsize)
         self.tape = Tape(self.packing.padded)
         self.named = {node.name: node for node in nodes}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..graph.description import Node
+from ..plan.plan import Node
 
 #: Bytes of the widest vector register: AVX-512.
 REGISTER = 64

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..activations import Activation, Identity, activate, backpropagate, get_activation
 from ..backend import Array
 from ..scope import needs_whole_batch
 from .built_in import BuiltInOperation
-
-if TYPE_CHECKING:
-    from ..plan.plan import Node
-    from ..programs.graph_source import Writer
+from .writing import Node, Writer
 
 
 class Activate(BuiltInOperation):

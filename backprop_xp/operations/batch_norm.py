@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +12,7 @@ from ..backend import Array
 from ..ranges import Ranged
 from .base import Context, Draw
 from .built_in import BuiltInOperation, flag
-
-if TYPE_CHECKING:
-    from ..plan.plan import Node
-    from ..programs.graph_source import Writer
+from .writing import Node, Writer
 
 
 class BatchNorm(BuiltInOperation):
@@ -95,7 +92,7 @@ class BatchNorm(BuiltInOperation):
         writer.emit(f"bpx::graph_standardise<R, S>({call})", [source], [normal, to], {normal: (source,)})
 
     def write_below(self, writer: Writer, node: Node, inputs: Sequence[str], grad: int) -> None:
-        place, width, (normal,) = writer.packing.places[node.name], node.width, writer.kept[node.name]
+        place, width, (normal,) = writer.placed(node), node.width, writer.kept[node.name]
         writer.column_sums(width, grad, normal, place.vectors["gain"][1])
         writer.column_sums(width, grad, None, place.vectors["bias"][1])
         if inputs[0] in writer.wanted:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from .base import Operation
-
-if TYPE_CHECKING:
-    from ..plan.plan import Node
-    from ..programs.graph_source import Writer
+from .writing import Node, Writer
 
 
 class BuiltInOperation(Operation):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..backend import Array, module_of
 from .built_in import BuiltInOperation, flag
-
-if TYPE_CHECKING:
-    from ..plan.plan import Node
-    from ..programs.graph_source import Writer
+from .writing import Node, Writer
 
 
 class Concatenate(BuiltInOperation):
@@ -40,14 +37,14 @@ class Concatenate(BuiltInOperation):
     def write(self, writer: Writer, node: Node, inputs: Sequence[str], to: int) -> None:
         at = 0
         for piece in inputs:
-            source, width = writer.values[piece], writer.named[piece].width
+            source, width = writer.values[piece], writer.width(piece)
             writer.emit(f"bpx::graph_join<R>({width}, b{source}, {at}, b{to}, tile.used)", [source, to], [to])
             at += width
 
     def write_below(self, writer: Writer, node: Node, inputs: Sequence[str], grad: int) -> None:
         at = 0
         for piece in inputs:
-            width = writer.named[piece].width
+            width = writer.width(piece)
             if piece in writer.wanted:
                 to, add = writer.target(piece)
                 call = f"{width}, b{grad}, {at}, b{to}, tile.used, {flag(add)}"

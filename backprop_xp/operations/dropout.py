@@ -6,7 +6,7 @@ Every engine and backend, in any order and on any tile, drops the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +15,7 @@ from ..ranges import Ranged
 from .base import Context
 from .built_in import BuiltInOperation, flag
 from .draws import numbers
-
-if TYPE_CHECKING:
-    from ..plan.plan import Node
-    from ..programs.graph_source import Writer
+from .writing import Node, Writer
 
 DRAW_BITS = 24
 

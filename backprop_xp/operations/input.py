@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ..numbers import whole
 from .built_in import BuiltInOperation
-
-if TYPE_CHECKING:
-    from ..plan.plan import Node
-    from ..programs.graph_source import Writer
+from .writing import Node, Writer
 
 
 class Input(BuiltInOperation):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +12,7 @@ from ..backend import Array, module_of
 from ..ranges import Ranged
 from .base import Draw
 from .built_in import BuiltInOperation, flag
-
-if TYPE_CHECKING:
-    from ..plan.plan import Node
-    from ..programs.graph_source import Writer
+from .writing import Node, Writer
 
 
 class LayerNorm(BuiltInOperation):
@@ -66,7 +63,7 @@ class LayerNorm(BuiltInOperation):
         writer.emit(f"bpx::graph_normalise<R, S>({call})", [source], [normal, scale, to], {normal: (source,)})
 
     def write_below(self, writer: Writer, node: Node, inputs: Sequence[str], grad: int) -> None:
-        vectors, width = writer.packing.places[node.name].vectors, node.width
+        vectors, width = writer.placed(node).vectors, node.width
         normal, scale = writer.kept[node.name]
         writer.column_sums(width, grad, normal, vectors["gain"][1])
         writer.column_sums(width, grad, None, vectors["bias"][1])

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..numbers import whole
 from .base import Draw, Operation
 from .built_in import BuiltInOperation, flag
-
-if TYPE_CHECKING:
-    from ..plan.plan import Node
-    from ..programs.graph_source import Writer
+from .writing import Node, Writer
 
 
 class Linear(BuiltInOperation):
@@ -61,7 +58,7 @@ class Linear(BuiltInOperation):
         return Linear, self.bias
 
     def write(self, writer: Writer, node: Node, inputs: Sequence[str], to: int) -> None:
-        place = writer.place(node, [writer.named[piece].width for piece in inputs])
+        place = writer.place(node, [writer.width(piece) for piece in inputs])
         bias = f"params + {place.vectors['bias'][0]}" if "bias" in place.vectors else "(const S*)nullptr"
         at, size = 0, sum(piece.width for piece in place.pieces)
         for name, piece in zip(inputs, place.pieces):
@@ -72,7 +69,7 @@ class Linear(BuiltInOperation):
             at += piece.width
 
     def write_below(self, writer: Writer, node: Node, inputs: Sequence[str], grad: int) -> None:
-        place, out = writer.packing.places[node.name], node.width
+        place, out = writer.placed(node), node.width
         if "bias" in place.vectors:
             writer.column_sums(out, grad, None, place.vectors["bias"][1])
         for name, piece in zip(inputs, place.pieces):

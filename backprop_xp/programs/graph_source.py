@@ -96,8 +96,7 @@ class Writer:
             self._loss(out)
             for node in reversed(self.nodes):
                 if self.pieces[node.name] == (node.name,) and node.name in self.wanted:
-                    grad = self.gradients[node.name]
-                    node.form.write_below(self, node, self._sources(node), grad)
+                    node.form.write_below(self, node, self._sources(node), self.gradients[node.name])
                     self.holders[self.gradients[node.name]].discard(node.name)
         else:
             last = self.nodes[-1].width
@@ -157,6 +156,14 @@ class Writer:
         """Room for a node's parameters and buffers; a linear node's input consists of pieces of these widths."""
         return self.packing.add(node, self.nodes.index(node), pieces)
 
+    def placed(self, node: Node) -> Place:
+        """Where these are, once there is room for them."""
+        return self.packing.places[node.name]
+
+    def width(self, piece: str) -> int:
+        """Features of a node's value, by its name."""
+        return self.named[piece].width
+
     def keep(self, node: Node, features: int) -> int:
         """A new buffer that the node's forward pass leaves to its backward pass."""
         self.kept.setdefault(node.name, []).append(self.tape.buffer(features))
@@ -171,15 +178,15 @@ class Writer:
     def target(self, piece: str) -> tuple[int, bool]:
         """The buffer for a gradient in ``piece``, and whether it holds one to add to."""
         if piece not in self.gradients:
-            buffer = self.gradients[piece] = self.tape.buffer(self.named[piece].width)
+            buffer = self.gradients[piece] = self.tape.buffer(self.width(piece))
             self.holders[buffer] = {piece}
             return buffer, False
         shared = self.gradients[piece]
         if self.holders[shared] != {piece}:
             self.holders[shared].discard(piece)
-            buffer = self.gradients[piece] = self.tape.buffer(self.named[piece].width)
+            buffer = self.gradients[piece] = self.tape.buffer(self.width(piece))
             self.holders[buffer] = {piece}
-            text = f"bpx::graph_copy<R, S>({self.named[piece].width}, b{shared}, b{buffer}, tile.used)"
+            text = f"bpx::graph_copy<R, S>({self.width(piece)}, b{shared}, b{buffer}, tile.used)"
             self.emit(text, [shared], [buffer])
         return self.gradients[piece], True
 
@@ -192,13 +199,13 @@ class Writer:
             self.holders[grad].add(piece)
             return
         to, _ = self.target(piece)
-        self.emit(self._sum(self.named[piece].width, to, grad, to), [to, grad], [to])
+        self.emit(self._sum(self.width(piece), to, grad, to), [to, grad], [to])
 
     def add_product(self, piece: str, grad: int, factors: Sequence[int]) -> None:
         """A gradient times buffers, for the gradient in ``piece``."""
         if piece in self.wanted:
             to, add = self.target(piece)
-            self.product(self.named[piece].width, [grad, *factors], to, add)
+            self.product(self.width(piece), [grad, *factors], to, add)
 
     def sum(self, width: int, sources: Sequence[int], to: int) -> None:
         """The sum of buffers, from left to right, in ``to``."""

@@ -6,17 +6,19 @@ of writing one down. Each says what its plan is, and which Tensors hold its para
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
 from . import engines, inputs, scope, workspace
 from .backend import Array, Backend, get_backend
+from .derivatives import Equation, of_outputs
+from .derivatives.loops import Chain
 from .dtypes import as_dtype
 from .engines import Choice, layered
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .passes import steps
-from .plan.call import Call, Parameters, Values
+from .plan.call import Call, Parameters, Values, as_layers
 from .plan.drawing import Drawing, draw
 from .plan.plan import Plan
 from .ready import calls
@@ -73,6 +75,7 @@ class Model:
         accumulate: bool = False,
         keep_signals: bool | None = None,
         training: bool = True,
+        loss: str | Loss | Equation | None = None,
     ) -> Any:
         """The loss of one sample or a batch; fills ``.grad`` of every parameter.
 
@@ -88,15 +91,19 @@ class Model:
             keep_signals: keep ``data`` and ``grad`` of every signal; by default for one sample only.
             training: whether dropout drops anything, and batch normalisation takes the batch's mean and variance and
                 moves the running ones. Each such call draws anew.
+            loss: instead of the net's own; one that contains derivatives of a chain's outputs in x is an
+                :class:`backprop_xp.Equation`. "mean" divides that by the number of samples.
 
         Returns:
             The loss, a scalar of the net's dtype (on CuPy a 0-d array); with ``input_grad`` also the gradient.
         """
-        if not (input_grad or accumulate) and sample_weight is None:
+        if isinstance(loss, Equation):
+            return self._equation(loss, x, y, sample_weight, input_grad, accumulate, keep_signals)
+        if not (input_grad or accumulate) and sample_weight is None and loss is None:
             compiled = calls.find(self, x, y, keep_signals)
             if compiled is not None:
                 return compiled.loss_and_grad(self, x, y)
-        call = self._call(x, keep_signals, training, get_loss(self.loss))
+        call = self._call(x, keep_signals, training, get_loss(self.loss if loss is None else loss))
         self._aim(call, y, sample_weight)
         call.input_grad = input_grad
         with self.backend.activate():
@@ -145,6 +152,40 @@ class Model:
             self._store(result.parameters, accumulate)
         self._keep(call, result.values)
         return self._answer(call, result.inputs) if input_grad else None
+
+    def derivatives(
+        self,
+        x: Any,
+        *wanted: str,
+        inputs: str | Sequence[str] | None = None,
+        outputs: str | Sequence[str] | None = None,
+        direction: Any = None,
+        cotangent: Any = None,
+    ) -> Any:
+        """Derivatives of a chain's outputs in ``x``, for one sample or a batch.
+
+        ``net.derivatives(x, "jacobian")``, ``net.derivatives(x, "u_xx", "u_t", inputs="x t")``. They are pushed forward
+        through the net together with its signals, see :mod:`backprop_xp.derivatives.loops`; parameters keep their
+        gradients. Where an activation has a kink, its derivatives of higher order are those of the piece to the right.
+
+        Args:
+            x: (n, in), or (in,) for one sample, of which the results have no n.
+            wanted: "value" (n, out), "jacobian" (n, out, in), "hessian" (n, out, in, in), "hessian_diagonal"
+                (n, out, in), "laplacian" (n, out), "directional" (n, out), the derivative along ``direction``; "hvp"
+                (n, out, in), the Hessian times ``direction``; "vjp" (n, in), ``cotangent`` times the Jacobian; or the
+                name of one output's derivative, such as "u_xxt" (n,).
+            inputs, outputs: names in order, "x y t"; by default x0 x1 ... and u0 u1 ..., or x and u where there is one.
+            direction: (in,), or (n, in).
+            cotangent: (out,), or (n, out).
+
+        Returns:
+            An array, or where several are wanted a dictionary of arrays by what they are called in ``wanted``.
+
+        Raises:
+            ValueError: an unknown name, shapes that don't fit, or a net that is no chain. TypeError: an activation that
+                is no formula.
+        """
+        return of_outputs.derivatives(self._chain(), x, wanted, inputs, outputs, direction, cotangent)
 
     def repeated(self, x: Any, y: Any = None, *, sample_weight: Any = None) -> Repeated:
         """A function that computes :meth:`loss_and_grad` of these very arrays, which may be overwritten between calls.
@@ -245,7 +286,7 @@ class Model:
     def _aim(self, call: Call, y: Any, sample_weight: Any) -> None:
         """Give a call the loss and the targets."""
         shape = call.output_shape[-1:] if call.single else call.output_shape
-        loss = get_loss(self.loss)
+        loss = call.loss
         check_outputs(loss, shape[-1])
         y = inputs.as_target(y, loss, shape, self.backend, self.dtype, call.whole)
         weight = inputs.as_sample_weight(sample_weight, shape[:-1], self.backend, self.dtype)
@@ -255,6 +296,33 @@ class Model:
             if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
                 call.scale, call.weight = averaged(call.loss, shape, call.weight, counts)
         call.y, call.weight = (None if a is None else _as_batch(call, a) for a in (call.y, call.weight))
+
+    def _chain(self) -> Chain:
+        """The layers, with arrays that are checked."""
+        chain = self._plan().chain
+        if chain is None:
+            raise ValueError("derivatives in x are those of a chain of layers, and this graph is none")
+        return Chain(as_layers(chain, self._arrays()), self.backend, self.dtype)
+
+    def _equation(
+        self,
+        equation: Equation,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        input_grad: bool,
+        accumulate: bool,
+        keep_signals: bool | None,
+    ) -> Any:
+        if keep_signals:
+            raise ValueError("an equation keeps no signals: it pushes derivatives beside them")
+        loss, gradients, grad_x = equation.loss_and_grad(
+            self._chain(), x, y, sample_weight, self.reduction == "mean", input_grad
+        )
+        with self.backend.activate():
+            self._store(gradients, accumulate)
+        self._keep(None, None)
+        return (loss, grad_x) if input_grad else loss
 
     def _placed(self, weights: Array | None) -> Array | None:
         """Weights of targets that may have stayed on the host."""

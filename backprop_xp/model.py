@@ -57,6 +57,9 @@ class Model:
         """All tensors that are trained, each once, wherever it stands in the net."""
         return list(dict.fromkeys(self._places()))
 
+    #: Arrays that are kept and moved with the net but not trained, by name; a chain of layers has none.
+    buffers: Mapping[str, Tensor] = {}
+
     fit = fit
     #: :func:`backprop_xp.exchange.save` and ``load``; the package's __init__ puts them here.
     save: Callable[..., None]
@@ -86,7 +89,8 @@ class Model:
             input_grad: also compute the gradient in ``x``, and return (loss, gradient); of several inputs by name.
             accumulate: add to the parameters' gradients instead of replacing them.
             keep_signals: keep ``data`` and ``grad`` of every signal; by default for one sample only.
-            training: whether dropout drops anything. Each such call draws anew.
+            training: whether dropout drops anything, and batch normalisation takes the batch's mean and variance and
+                moves the running ones. Each such call draws anew.
             loss: instead of the net's own; one that contains derivatives of a chain's outputs in x is an
                 :class:`backprop_xp.Equation`. "mean" divides that by the number of samples.
 
@@ -105,6 +109,7 @@ class Model:
         with self.backend.activate():
             result = engines.loss_and_grad(self.engine, call)
             self._store(result.parameters, accumulate)
+        self._change_buffers(call)
         self._keep(call, result.values)
         return (result.loss, self._answer(call, result.inputs)) if input_grad else result.loss
 
@@ -116,6 +121,7 @@ class Model:
         call = self._call(x, keep_signals, training)
         with self.backend.activate():
             output, values = engines.forward(self.engine, call)
+        self._change_buffers(call)
         self._keep(call, values)
         return _as_sample(call, output)
 
@@ -191,6 +197,7 @@ class Model:
     def plan(self, x: Any) -> Choice:
         """Which engine ``loss_and_grad(x)`` would run on, why, and its estimated flop and bytes."""
         call = self._call(x, None, False, get_loss(self.loss))
+        call.training = True  # and nothing is drawn
         call.loss = resolved(call.loss, None, (), self.dtype).loss
         return engines.choice(self.engine, call)
 
@@ -204,9 +211,9 @@ class Model:
         return draw(self._plan().nodes, counts)
 
     def to(self, backend: str | Backend) -> Self:
-        """Move all parameters, and their gradients, to this backend; returns the net itself."""
+        """Move all parameters, their gradients, and buffers, to this backend; returns the net itself."""
         target = get_backend(backend)
-        for tensor in self.parameters:
+        for tensor in (*self.parameters, *self.buffers.values()):
             tensor.data = target.take(tensor.data)
             tensor.grad = target.take(tensor.grad)
         self.backend = target
@@ -246,8 +253,15 @@ class Model:
         raise NotImplementedError
 
     def _keys(self) -> dict[str, int]:
-        """The next keys of dropout nodes."""
+        """The next keys of nodes that draw."""
         return {}
+
+    def _buffers(self) -> Parameters:
+        """The arrays of buffers by the node that has them and their name there, checked."""
+        return {}
+
+    def _change_buffers(self, call: Call) -> None:
+        """Take over what a call in training made of the buffers: new arrays, as gradients are."""
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
@@ -257,7 +271,7 @@ class Model:
 
     def _call(self, x: Any, keep_signals: bool | None, training: bool, loss: Any = None) -> Call:
         plan, parameters = self._plan(), self._arrays()
-        whole = keep_signals or not self.backend.on_gpu or bool(scope.of_plan(plan, loss))
+        whole = keep_signals or not self.backend.on_gpu or bool(scope.of_plan(plan, loss, training))
         arrays, single = self._inputs(x, whole)
         keep = single if keep_signals is None else keep_signals
         if keep:  # until a backward pass, when the caller's may hold other numbers
@@ -266,7 +280,7 @@ class Model:
         keys = self._keys() if training else {}
         return Call(
             self.backend, self.dtype, plan, parameters, arrays, loss, keep_signals=keep, threads=self.threads,
-            single=single, keys=keys,
+            single=single, training=training, buffers=self._buffers(), keys=keys,
         )  # fmt: skip
 
     def _aim(self, call: Call, y: Any, sample_weight: Any) -> None:
@@ -316,7 +330,7 @@ class Model:
 
     def _needs_whole_batch(self) -> str:
         """A clause about what needs the whole batch at once, "" if nothing does; see :mod:`backprop_xp.scope`."""
-        return scope.of_plan(self._plan(), get_loss(self.loss))
+        return scope.of_plan(self._plan(), get_loss(self.loss), training=False)
 
     def _store(self, gradients: Iterable[Array], accumulate: bool) -> None:
         total: dict[Tensor, Array] = {}

@@ -11,7 +11,7 @@ import numpy as np
 from ..arrays import apart, matmul
 from ..backend import NOTHING, Array
 from ..losses import compiles, weighted
-from ..operations import Activate, is_built_in
+from ..operations import is_built_in
 from ..passes import article, steps
 from ..plan.call import Call, Result, Values
 from ..programs.device_layers import fused_loss, summed_together
@@ -102,9 +102,8 @@ def may_fuse(call: Call) -> bool:
 
 def may_recycle(call: Call) -> bool:
     """Whether nobody holds on to intermediate arrays: they are not kept, and no code of the user's sees them."""
-    operations = [node.operation for node in call.plan.nodes]
-    activations = [operation.activation for operation in operations if isinstance(operation, Activate)]
-    user_code = not all(map(is_built_in, operations))
-    user_code |= not all(getattr(activation, "is_formula", False) for activation in activations)
+    functions = [function for node in call.plan.nodes for function in node.form.functions]
+    user_code = not all(is_built_in(node.operation) for node in call.plan.nodes)
+    user_code |= not all(getattr(function, "is_formula", False) for function in functions)
     user_code |= call.loss is not None and not compiles(call.loss)
     return not (user_code or call.keep_signals or call.input_grad)

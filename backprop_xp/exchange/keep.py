@@ -30,9 +30,9 @@ FORMAT = 1
 def save(net: Any, path: str | os.PathLike[str], extra: Mapping[str, Any] | None = None) -> None:
     """Write a net to a safetensors file; an older file of that name is replaced when the new one is complete.
 
-    Sizes, activations, loss, reduction and parameters are kept, and which of these are the same Tensor; gradients,
-    signals, engine, threads and backend are not. Activations and losses of your own are kept by name: give them to
-    :func:`load`.
+    Sizes, activations, loss, reduction, parameters and buffers are kept, and which of these are the same Tensor;
+    gradients, signals, engine, threads and backend are not. Activations and losses of your own are kept by name: give
+    them to :func:`load`.
 
     Args:
         net: a net, on any backend.

@@ -3,6 +3,7 @@
 from ..operations import (
     Activate,
     Add,
+    BatchNorm,
     Chain,
     Concatenate,
     Dropout,
@@ -19,6 +20,7 @@ from .net import GraphNet
 __all__ = [
     "Activate",
     "Add",
+    "BatchNorm",
     "Chain",
     "Concatenate",
     "Dropout",

@@ -10,8 +10,8 @@ from ..backend import Array, Backend
 from ..initialisers import Draw, as_random, get_initialiser
 from ..losses import Loss
 from ..model import Model
-from ..operations import Activate, Dropout, Input, Linear, draws
-from ..plan.call import Parameters
+from ..operations import Input, Linear, draws
+from ..plan.call import Call, Parameters
 from ..plan.plan import Plan
 from ..tensor import Tensor
 from .description import as_nodes
@@ -39,6 +39,7 @@ class GraphNet(Model):
         tensors: parameters by name, "h.weight", "h.bias"; those of nodes made with ``share`` are there once. Two names
             of one shape may also be given the same Tensor.
         parameters: all of them, each Tensor once.
+        buffers: arrays that are kept and moved with the net but not trained, by name: "n.running_mean".
         signals: a Tensor for each node, of the last call that kept its signals.
         seed, draws: what dropout draws depend on; ``draws`` counts the calls in training.
     """
@@ -61,7 +62,9 @@ class GraphNet(Model):
         self._planned = Plan(self.nodes)
         self.inputs = self._planned.inputs
         self.tensors: dict[str, Tensor] = {}
+        self.buffers: dict[str, Tensor] = {}
         self._names: dict[str, dict[str, str]] = {}  # node -> its parameter -> name of the tensor
+        self._buffer_names: dict[str, dict[str, str]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         random, draw = as_random(rng), get_initialiser(init)
         widths = self._planned.widths
@@ -77,12 +80,20 @@ class GraphNet(Model):
                     raise ValueError(f"the initialiser must return shape {(node.width, *own)}, got {array.shape}")
                 self.tensors[full], self._shapes[full] = Tensor(array, full), array.shape
                 self._names.setdefault(node.name, {})[name] = full
-        self._activations = [node.operation for node in self.nodes if isinstance(node.operation, Activate)]
-        self._settings = [
-            node.operation for node in self.nodes if type(node.operation) not in (Input, Linear, Activate)
-        ]
-        self._dropouts = [node for node in self.nodes if isinstance(node.operation, Dropout)]
-        self.seed = int(random.uniform() * 2**53) if self._dropouts else 0
+            for name, data in node.operation.initial_buffers(own).items():
+                full = f"{node.name}.{name}"
+                if full in self.tensors:
+                    raise ValueError(f"node {node.name!r} has a parameter and a buffer called {name!r}")
+                array = self.backend.asarray(data, self.dtype, f"the initial {full}")
+                self.buffers[full], self._shapes[full] = Tensor(array, full), array.shape
+                self._buffer_names.setdefault(node.name, {})[name] = full
+        #: Samples that a batch in training must have, unless it is empty.
+        self.fewest_samples = max(node.form.fewest_samples for node in self.nodes)
+        self._activated = [node.form for node in self.nodes if node.form.functions]
+        others = [node.operation for node in self.nodes if not node.form.functions]
+        self._settings = [operation for operation in others if not isinstance(operation, (Input, Linear))]
+        self._drawing = [node for node in self.nodes if node.operation.needs_key]
+        self.seed = int(random.uniform() * 2**53) if self._drawing else 0
         self.draws = 0
         self.signals = {node.name: Tensor(None, node.name) for node in self.nodes}
 
@@ -92,26 +103,45 @@ class GraphNet(Model):
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
         return {node: {name: self.tensors[full] for name, full in names.items()} for node, names in self._names.items()}
 
+    def tensors_of(self, node: str) -> dict[str, Tensor]:
+        """Parameters and buffers of a node, its own or shared, by their names there: "weight", "running_mean"."""
+        owner = next(each.owner for each in self.nodes if each.name == node)
+        own = {name: self.tensors[full] for name, full in self._names.get(owner, {}).items()}
+        return own | {name: self.buffers[full] for name, full in self._buffer_names.get(owner, {}).items()}
+
     def _arrays(self) -> Parameters:
+        return self._checked("tensors", self._names)
+
+    def _buffers(self) -> Parameters:
+        return self._checked("buffers", self._buffer_names)
+
+    def _checked(self, kind: str, names: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Array]]:
+        """Every node's parameters, or its buffers, as arrays of the net's dtype and backend."""
+        tensors: Mapping[str, Tensor] = getattr(self, kind)
         return {
             node: {
                 name: inputs.as_parameter(
-                    self.tensors[full].data, self._shapes[full], self.backend, self.dtype, f"tensors[{full!r}].data"
+                    tensors[full].data, self._shapes[full], self.backend, self.dtype, f"{kind}[{full!r}].data"
                 )
-                for name, full in names.items()
+                for name, full in own.items()
             }
-            for node, names in self._names.items()
+            for node, own in names.items()
         }
+
+    def _change_buffers(self, call: Call) -> None:
+        for node, arrays in call.new_buffers.items():
+            for name, array in arrays.items():
+                self.buffers[self._buffer_names[node][name]].data = array
 
     def _signals(self) -> dict[str, Tensor]:
         return self.signals
 
     def _now(self) -> tuple[list[Any], list[Any], list[Any], str]:
-        functions = [*(operation.activation for operation in self._activations), *self._settings, self.loss]
+        functions = [*(function for form in self._activated for function in form.functions), *self._settings, self.loss]
         return [*self.tensors.values()], [*self.signals.values()], functions, self.reduction
 
     def _keys(self) -> dict[str, int]:
-        keys = {node.name: draws.key(self.seed, self.draws, i) for i, node in enumerate(self._dropouts)}
+        keys = {node.name: draws.key(self.seed, self.draws, i) for i, node in enumerate(self._drawing)}
         self.draws += bool(keys)
         return keys
 

@@ -1,7 +1,6 @@
-"""Which numbers dropout keeps: a pure function of a seed and of where the number stands.
+"""Random numbers that are a pure function of a key and of where they stand.
 
-The generator is SplitMix64 (Steele, Lea and Flood, 2014), whose k-th number can be computed without those before it:
-every engine and backend, in any order and on any tile, draws the same.
+The generator is SplitMix64 (Steele, Lea and Flood, 2014), whose k-th number can be computed without those before it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 
 STEP, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-DRAW_BITS = 24
 MASK = (1 << 64) - 1
 
 
@@ -24,13 +22,8 @@ def key(*numbers: int) -> int:
     return state
 
 
-def threshold(p: float) -> int:
-    """A number is dropped if its draw of DRAW_BITS bits is below this."""
-    return round(p * (1 << DRAW_BITS))
-
-
-def kept(xp: Any, key: int, p: float, factor: float, first: int, shape: tuple[int, int], dtype: np.dtype) -> Any:
-    """0 for numbers that are dropped, ``factor`` for others, for a batch of this shape whose first row is ``first``."""
+def numbers(xp: Any, key: int, first: int, shape: tuple[int, int]) -> Any:
+    """64 random bits for every number of a batch of this shape whose first row is ``first``, as uint64."""
     with np.errstate(over="ignore"):
         start = (key + first * shape[1] * STEP) & MASK
         z = xp.arange(shape[0] * shape[1], dtype=np.uint64)
@@ -40,8 +33,7 @@ def kept(xp: Any, key: int, p: float, factor: float, first: int, shape: tuple[in
             z ^= z >> np.uint64(shift)
             z *= np.uint64(factor_bits)
         z ^= z >> np.uint64(31)
-    stays = (z >> np.uint64(64 - DRAW_BITS)) >= np.uint64(threshold(p))
-    return (stays.astype(dtype) * dtype.type(factor)).reshape(shape)
+    return z.reshape(shape)
 
 
 def _mixed(z: int) -> int:

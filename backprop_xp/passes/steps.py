@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..backend import Array
-from ..operations import Dropout, draws
+from ..operations import Context
 from ..plan.call import Call, Values, as_layers
 from ..plan.plan import Node, Step
 from . import article
@@ -25,8 +25,13 @@ def forward_pass(call: Call) -> Values:
             add(values, step, article.forward_pass(as_layers(step.chain, call.parameters), inputs[0]))
         else:
             node, shape = step.node, (call.samples, step.node.width)
-            result = node.operation.forward(*inputs, **_extra(call, node, values.kept))
+            context = _context(call, node)
+            given = values.given[node.name] = node.operation.from_context(context, *inputs)
+            result = node.operation.forward(*inputs, **call.parameters.get(node.owner, {}), **given)
             values.data[step.output] = _checked(node, "returned", result, shape, call.dtype)
+            if call.training and node.operation.changes_buffers:
+                changed = node.operation.new_buffers(context, *inputs, **given)
+                call.new_buffers[node.name] = _checked_buffers(call, node, changed)
     return values
 
 
@@ -52,7 +57,8 @@ def backward_pass(call: Call, values: Values, grad_output: Array) -> list[Array]
                 _accumulate(parameters, (linear.owner, "bias"), bias)
         else:
             node = step.node
-            result = node.operation.backward(grad, *inputs, **_extra(call, node, values.kept))
+            given = {**call.parameters.get(node.owner, {}), **values.given[node.name]}
+            result = node.operation.backward(grad, *inputs, **given)
             gradients, own = _split(node, result, inputs, call)
             for name, gradient in own.items():
                 _accumulate(parameters, (node.owner, name), gradient)
@@ -93,24 +99,27 @@ def _named(step: Step, linear: list[Array], nonlinear: list[Array]) -> dict[str,
     return named
 
 
-def _extra(call: Call, node: Node, kept: dict[str, Array]) -> Mapping[str, Array]:
-    """What the node's operation takes besides its inputs: its parameters, or what dropout multiplies by."""
-    operation = node.operation
-    if not isinstance(operation, Dropout):
-        return call.parameters.get(node.owner, {})
-    if node.name not in call.keys:
-        return {}
-    if node.name not in kept:
-        shape = (call.samples, node.width)
-        key, factor = call.keys[node.name], operation.factor
-        kept[node.name] = draws.kept(call.backend.xp, key, operation.p, factor, call.first, shape, call.dtype)
-    return {"kept": kept[node.name]}
+def _context(call: Call, node: Node) -> Context:
+    shape, buffers = (call.samples, node.width), call.buffers.get(node.name, {})
+    key = call.keys.get(node.name)
+    return Context(node.name, call.backend.xp, call.dtype, shape, call.training, buffers, key, call.first)
+
+
+def _checked_buffers(call: Call, node: Node, changed: Mapping[str, Array]) -> dict[str, Array]:
+    """What an operation's buffers are to become, checked."""
+    own = call.buffers.get(node.name, {})
+    if odd := sorted(changed.keys() - own.keys()):
+        raise ValueError(f"node {node.name!r} returned a buffer {odd[0]!r} that it doesn't have")
+    return {
+        name: _checked(node, f"returned as buffer {name!r}", array, own[name].shape, call.dtype)
+        for name, array in changed.items()
+    }
 
 
 def _split(node: Node, result: Any, inputs: list[Array], call: Call) -> tuple[tuple[Array, ...], dict[str, Array]]:
     """What an operation's backward returned, checked: gradients in the inputs, and in its parameters by name."""
     results = result if isinstance(result, (tuple, list)) else (result,)
-    own = {} if isinstance(node.operation, Dropout) else call.parameters.get(node.owner, {})
+    own = call.parameters.get(node.owner, {})
     if len(results) != len(inputs) + len(own):
         expected = f"{len(inputs)} input(s)" + (f" and {len(own)} parameter(s)" if own else "")
         raise ValueError(f"node {node.name!r} returned {len(results)} gradient(s) for its {expected}")

@@ -11,7 +11,6 @@ import numpy as np
 
 from .. import scope
 from ..backend import Array, Backend
-from ..operations import Concatenate, Input, Linear
 from ..passes.article import Layer, Signals
 from .plan import IDENTITY, Pair, Plan
 
@@ -31,7 +30,10 @@ class Call:
         parameters: (out, in), (out,) and so on, of every node that has its own.
         inputs: (n, features) for each input; or (features,), one sample for a chain as the article writes it.
         single: whether it is one sample; it may be a batch of one.
-        keys: of the dropout nodes in training, see :mod:`backprop_xp.operations.draws`.
+        training: whether dropout drops, and batch normalisation looks at the batch.
+        buffers: of every node that has some: their names and arrays.
+        new_buffers: what takes their place after the call; layered fills it in training.
+        keys: of the nodes that draw, in training, see :mod:`backprop_xp.operations.draws`.
         first: the number of the first row in the whole batch.
     """
 
@@ -48,6 +50,9 @@ class Call:
     keep_signals: bool = False
     threads: int | None = None
     single: bool = False
+    training: bool = False
+    buffers: Parameters = field(default_factory=dict)
+    new_buffers: dict[str, Mapping[str, Array]] = field(default_factory=dict)
     keys: Mapping[str, int] = field(default_factory=dict)
     first: int = 0
 
@@ -69,19 +74,18 @@ class Call:
     @property
     def needs_whole_batch(self) -> str:
         """A clause about what needs the whole batch at once, "" if nothing does; see :mod:`backprop_xp.scope`."""
-        return scope.of_plan(self.plan, self.loss)
+        return scope.of_plan(self.plan, self.loss, self.training)
 
-    @property
+    @cached_property
     def multiply_adds(self) -> int:
         """Multiply-adds of one sample's matrix products, for the loss and all gradients that are wanted."""
         total = 0
         wanted: dict[str, int] = {}  # how many features of a value need gradients
         for node in self.plan.nodes:
-            below = sum(wanted[name] for name in node.inputs)
-            if isinstance(node.operation, Linear):
-                total += node.width * (2 * self.plan.widths[node.inputs[0]] + below)
-            asked = isinstance(node.operation, Input) and self.input_grad
-            whole = asked or node.owner in self.parameters or (below and not isinstance(node.operation, Concatenate))
+            form, below = node.form, sum([wanted[name] for name in node.inputs])
+            if node.inputs:
+                total += form.multiply_adds(self.plan.widths[node.inputs[0]], below)
+            whole = node.owner in self.parameters or (form.is_input and self.input_grad) or (below and not form.joins)
             wanted[node.name] = node.width if whole else below
         return total
 
@@ -128,11 +132,14 @@ def as_layers(chain: tuple[Pair, ...], parameters: Parameters) -> list[Layer]:
 
 @dataclass(slots=True)
 class Values:
-    """The value of every node by its name, the signals of the chains, and gradients after a backward pass."""
+    """The value of every node by its name, the signals of the chains, and gradients after a backward pass.
+
+    ``given`` is what operations take besides inputs and parameters, from the forward pass for the backward one.
+    """
 
     data: dict[str, Array]
     signals: dict[str, Signals] = field(default_factory=dict)
-    kept: dict[str, Array] = field(default_factory=dict)  # what dropout multiplied by
+    given: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     grads: dict[str, Array] = field(default_factory=dict)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from xml.sax.saxutils import escape
 
-from ..operations import Linear
 from .layout import Layout, Point
 from .plan import Node
 
@@ -95,4 +94,4 @@ def _curve(path: Sequence[Point], x: Mapping[Point, float], top: Mapping[Point, 
 
 def _called(node: Node) -> str:
     name = node.operation.name or type(node.operation).__name__
-    return f"{name}, shared" if isinstance(node.operation, Linear) and node.owner != node.name else name
+    return f"{name}, shared" if node.owner != node.name else name

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..activations import Identity
 from ..operations import Activate, Input, Linear, Operation
+from ..operations.built_in import PLAIN, BuiltInOperation
 
 IDENTITY = Identity()
 
@@ -28,6 +29,11 @@ class Node:
     inputs: tuple[str, ...]
     width: int
     owner: str
+
+    @cached_property
+    def form(self) -> BuiltInOperation:
+        """The operation, for questions that are asked of those built in; one of the user's has nothing special."""
+        return self.operation if isinstance(self.operation, BuiltInOperation) else PLAIN
 
 
 #: A linear node, and the activation that follows it or None.
@@ -71,7 +77,7 @@ class Plan:
     @cached_property
     def inputs(self) -> dict[str, int]:
         """The features of every input, by its name."""
-        return {node.name: node.width for node in self.nodes if isinstance(node.operation, Input)}
+        return {node.name: node.width for node in self.nodes if node.form.is_input}
 
     @cached_property
     def widths(self) -> dict[str, int]:
@@ -127,7 +133,7 @@ def _steps(nodes: Sequence[Node]) -> tuple[Step, ...]:
 
     steps, done = [], set()
     for node in nodes:
-        if node.name in done or isinstance(node.operation, Input):
+        if node.name in done or node.form.is_input:
             continue
         if not _is_plain(node.operation, Linear):
             steps.append(Step(node.inputs, node.name, node))

@@ -15,7 +15,6 @@ import numpy as np
 from .. import forks, threads, workspace
 from ..dtypes import name_of
 from ..engines.fused import graph as engine
-from ..operations import Activate, Add, Concatenate, Input, LayerNorm, Linear, Multiply, is_built_in
 from ..plan.call import Parameters
 from ..plan.net import AnyNet
 from ..programs import graph as programs
@@ -25,9 +24,6 @@ from ..sums.chunks import chunk_samples
 from ..workspace import recycled
 from .batch import kernel, parts
 
-#: Operations that do the same in every call, in training and in prediction, and draw nothing.
-STEADY = frozenset([Input, Linear, Activate, Add, Multiply, Concatenate, LayerNorm])
-
 
 def why_not(net: AnyNet) -> str:
     """Why there are no ready calls of this graph, "" if there are."""
@@ -35,8 +31,8 @@ def why_not(net: AnyNet) -> str:
     if len(plan.inputs) != 1:
         return "it has several inputs"
     for node in plan.nodes:
-        if type(node.operation) not in STEADY or not is_built_in(node.operation):
-            return f"node {node.name!r} is not one that always does the same"
+        if node.operation.needs_key or node.form.constants:
+            return f"node {node.name!r} doesn't do the same in every call"
         if node.owner != node.name:
             return f"node {node.name!r} shares weights"
     (features,) = plan.inputs.values()
@@ -76,7 +72,7 @@ class _Ready:
         if key is not None:
             self._to = self._gradient_places(plan.nodes, numbered)
 
-        functions = [node.operation.activation for node in plan.nodes if isinstance(node.operation, Activate)]
+        functions = [function for node in plan.nodes for function in node.form.functions]
         scalars = [number for f in (*functions, loss) for number in getattr(f, "parameters", ())]
         self._stop, self._args = threads.Stop(), GraphArgs()
         self._x, self._strides = np.zeros(1, np.int64), np.array([self._features, 1], np.int64)

@@ -7,7 +7,7 @@ import pytest
 
 from backprop_xp import GraphNet
 from backprop_xp.graph import Dropout, Input, Linear
-from backprop_xp.operations import draws
+from backprop_xp.operations import draws, dropout
 
 
 def net_of(p=0.4, **options):
@@ -24,7 +24,7 @@ def splitmix(state):
 
 
 def test_the_numbers_are_splitmix64s():
-    got = draws.kept(np, 12345, 0.25, 4 / 3, 7, (5, 3), np.dtype("float64"))
+    got = dropout.kept(np, 12345, 0.25, 4 / 3, 7, (5, 3), np.dtype("float64"))
     states = [12345 + k * 0x9E3779B97F4A7C15 for k in range(21, 36)]
     expected = [0.0 if (splitmix(s) >> 40) / 2**24 < 0.25 else 4 / 3 for s in states]
     np.testing.assert_array_equal(got.ravel(), expected)
@@ -33,7 +33,7 @@ def test_the_numbers_are_splitmix64s():
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_as_many_are_dropped_as_were_asked_for(p):
     key = draws.key(1, 2, 3)
-    kept = draws.kept(np, key, p, 1.0, 0, (1000, 100), np.dtype("float32"))
+    kept = dropout.kept(np, key, p, 1.0, 0, (1000, 100), np.dtype("float32"))
     assert abs((kept == 0).mean() - p) < 5 * np.sqrt(p * (1 - p) / kept.size)
     for a, b in ((kept[1:], kept[:-1]), (kept[:, 1:], kept[:, :-1])):  # neighbours know nothing of each other
         assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5 / np.sqrt(kept.size)

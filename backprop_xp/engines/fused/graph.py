@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ... import threads
+from ... import scope, threads
 from ...backend import Array
 from ...dtypes import name_of
-from ...operations import Activate, is_built_in
+from ...operations import is_built_in
 from ...plan.call import Call, Result
 from ...programs import arguments, graph_source
 from ...programs import graph as programs
@@ -30,10 +30,14 @@ def why_not(call: Call) -> str:
     if len(plan.nodes) > programs.MOST_NODES:
         return f"it has {len(plan.nodes)} nodes, and compiling more than {programs.MOST_NODES} takes too long"
     for node in plan.nodes:
-        if type(node.operation) not in graph_source.COMPILED or not is_built_in(node.operation):
+        form = node.form
+        if not (form.is_compiled and is_built_in(form)):
             return f"node {node.name!r} is written in Python"
-        if isinstance(node.operation, Activate) and not getattr(node.operation.activation, "is_formula", False):
-            return f"the activation of node {node.name!r} is written in Python"
+        for function in form.functions:
+            if not getattr(function, "is_formula", False):
+                return f"the activation of node {node.name!r} is written in Python"
+        if call.training and form.constants and form.changes_buffers:
+            return scope.first_that_does([(f"node {node.name!r}", form)])
     return arguments.loss_in_python(call.loss)
 
 
@@ -93,10 +97,11 @@ def _arguments(call: Call, program: programs.Program, held: list[Any]) -> Any:
     args = GraphArgs()
     args.held = held  # the work holds args
     nodes = call.plan.nodes
-    packed = program.packing.pack(nodes, call.parameters, call.dtype, program.panel)
+    buffers = {node: {**call.parameters[node], **arrays} for node, arrays in call.buffers.items()}
+    packed = program.packing.pack(nodes, {**call.parameters, **buffers}, call.dtype, program.panel)
     args.wide.params = arguments.address(packed, held)
-    activations: list[Any] = [node.operation.activation for node in nodes if isinstance(node.operation, Activate)]
-    scalars = [number for activation in activations for number in activation.parameters]
+    functions = [function for node in nodes for function in node.form.functions]
+    scalars = [number for function in functions for number in function.parameters]
     scalars += getattr(call.loss, "parameters", ())
     args.wide.scalars = arguments.address(np.array(scalars or [0.0], call.dtype), held)
     inputs = [arguments.readable(x) for x in call.inputs.values()]

@@ -31,7 +31,7 @@ def as_numbers(data: Any, what: str) -> Any:
     """
     if isinstance(data, np.ndarray):
         return _of_objects(data, what) if data.dtype == object else data
-    if callable(getattr(data, "toarray", None)) and hasattr(data, "nnz"):
+    if is_sparse(data):
         return _dense(data, what)
     if _is(data, "pandas", "Index"):
         data = data.to_series()
@@ -44,6 +44,11 @@ def as_numbers(data: Any, what: str) -> Any:
             return np.asarray(data)  # as it lies in memory
         return _beside_each_other(data, what)
     return data
+
+
+def is_sparse(data: Any) -> bool:
+    """Whether it is a sparse matrix or array of SciPy, or of a library like it."""
+    return callable(getattr(data, "toarray", None)) and hasattr(data, "nnz")
 
 
 def _is(data: Any, module: str, name: str) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 
 from . import environment, frames, threads, workspace
 from .formulas import Formula, blocked
-from .jit import elementwise as jit
+from .programs import elementwise as compiled
 
 Array = Any
 
@@ -282,7 +282,7 @@ def elementwise(
         array = np.asarray(array, dtype)
         ready[name] = np.ravel(array) if flat else array  # contiguous
     outs = [workspace.empty(ready[next(iter(ready))].shape, dtype) for _ in outputs]
-    if not (flat and jit.run(formula, outputs, ready, parameters, outs)):
+    if not (flat and compiled.run(formula, outputs, ready, parameters, outs)):
         blocked.tape(formula, outputs).run(ready, parameters, outs)
     return [out.reshape(shape)[()] for out in outs]
 
@@ -295,11 +295,11 @@ def apart(array: Array, *others: Array) -> Array:
 
 def fused_launches(array: Array) -> Any:
     """The module of the layered engine's launches, for a CuPy array that they take; else None."""
-    if owner_of(array) == "numpy" or jit.name_of(array.dtype) not in DTYPES:
+    if owner_of(array) == "numpy" or compiled.name_of(array.dtype) not in DTYPES:
         return None
     if array.ndim not in (1, 2) or not array.flags.c_contiguous:
         return None
-    from .jit import device_layers
+    from .programs import device_layers
 
     return device_layers
 
@@ -357,6 +357,6 @@ def _floating(arrays: Any) -> np.dtype:
     dtype = np.result_type(*(getattr(a, "dtype", None) or np.asarray(a).dtype for a in arrays))
     if dtype.kind in "biu":
         return np.dtype(np.float64)
-    if jit.name_of(dtype) not in DTYPES:
+    if compiled.name_of(dtype) not in DTYPES:
         raise TypeError(f"expected float32 or float64 numbers, got dtype {dtype}")
     return dtype

@@ -15,9 +15,9 @@ import numpy as np
 
 from .activations import ACTIVATIONS, BuiltIn
 from .backend import NUMPY
-from .engines import Layer
 from .losses import LOSSES
-from .net import Net, forward_pass
+from .net import Net
+from .passes.article import Layer, forward_pass
 from .tensor import Tensor
 
 EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}

@@ -149,7 +149,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _cache(arguments: argparse.Namespace) -> int:
-    from .jit import cache
+    from .toolchain import cache
 
     if arguments.action == "clear":
         print(f"{cache.clear()} compiled kernels deleted from {cache.folder()}")

@@ -11,8 +11,8 @@ import threadpoolctl
 
 from . import __version__, environment, threads
 from .backend import get_backend
-from .jit import cache, compiler
-from .jit.compiler import CompileError
+from .toolchain import cache, compiler
+from .toolchain.compiler import CompileError
 
 PACKAGES = ("numpy", "cupy-cuda13x", "cupy-cuda12x", "torch", "jax", "threadpoolctl")
 

@@ -9,9 +9,9 @@ import numpy as np
 from .activations import get_activation
 from .backend import DTYPES, Array, Backend, owner_of
 from .engines import streamed
-from .engines.call import Layer
 from .messages import unknown
 from .numbers import whole
+from .passes.article import Layer
 
 if TYPE_CHECKING:
     from .net import Net

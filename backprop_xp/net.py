@@ -4,8 +4,7 @@ Layer i takes z_{i-1}, the outputs of the layer before it (z_{-1} is the input x
 
     t_i = W_i z_{i-1} + b_i        z_i = f_i(t_i)        l = loss(z_last)
 
-:func:`forward_pass` and :func:`backward_pass` are that, in plain array code; every faster engine is checked
-against them. :class:`Net` holds the parameters and checks what it is given.
+:class:`Net` holds the parameters and checks what it is given; the loops over the layers stand in passes/article.py.
 """
 
 from __future__ import annotations
@@ -14,59 +13,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import engines, inputs, scope
-from .activations import Activation, activate, get_activation, layer_gradients
-from .backend import Array, Backend, matmul, module_of
-from .engines import Call, Gradients, Layer, Signals
+from .activations import Activation, get_activation
+from .backend import Array, Backend
+from .engines import Call, layered
 from .initialisers import Draw, as_random, get_initialiser
-from .jit import prepared
 from .losses import Loss, get_loss, resolved
 from .model import Model
+from .passes.article import Layer, Signals
+from .ready import calls
 from .repeated import Repeated
 from .tensor import Tensor
-
-
-def forward_pass(layers: Sequence[Layer], x: Array) -> Signals:
-    """Every t_i and z_i for one sample (features,) or a batch (n, features), a sample a row."""
-    signals = Signals(linear=[], nonlinear=[])
-    z = x
-    for weight, bias, activation in layers:
-        t = matmul(z, weight.T)
-        z = activate(activation, t, bias)  # t += b, z = f(t)
-        signals.linear.append(t)
-        signals.nonlinear.append(z)
-    return signals
-
-
-def backward_pass(
-    layers: Sequence[Layer], x: Array, signals: Signals, grad_output: Array, input_grad: bool = False
-) -> Gradients:
-    """The gradients of everything, from the gradient of the loss in the outputs z_last down.
-
-    For a batch the parameters' gradients are sums over the samples. The signals' gradients are added to
-    ``signals``; the gradient in x is computed only if ``input_grad``.
-    """
-    weights: list[Array] = []
-    biases: list[Array | None] = []
-    grad_z = grad_output
-    for i in reversed(range(len(layers))):
-        weight, bias, activation = layers[i]
-        previous = signals.nonlinear[i - 1] if i > 0 else x
-
-        grad_t, grad_b = layer_gradients(activation, signals.linear[i], grad_z, bias)  # grad_z * f'(t), and its sum
-        weights.append(outer(grad_t, previous))
-        biases.append(grad_b)
-        signals.grad_nonlinear.append(grad_z)
-        signals.grad_linear.append(grad_t)
-        grad_z = matmul(grad_t, weight) if i > 0 or input_grad else None
-
-    for gradients in (weights, biases, signals.grad_nonlinear, signals.grad_linear):
-        gradients.reverse()
-    return Gradients(weights, biases, x=grad_z, signals=signals)
-
-
-def outer(grad_t: Array, z: Array) -> Array:
-    """The outer product of grad_t and z, summed over the samples of a batch."""
-    return grad_t.T @ z if z.ndim == 2 else module_of(z).outer(grad_t, z)
 
 
 class Net(Model):
@@ -131,7 +87,7 @@ class Net(Model):
         self.nonlinear_outputs = [Tensor(self._zeros(n), f"z{i}") for i, n in enumerate(self.sizes[1:])]
         #: the layers and x of the call whose signals linear_outputs and nonlinear_outputs hold
         self._kept: tuple[list[Layer], Array] | None = None
-        self._prepared: prepared.Prepared | None = None
+        self._prepared: calls.Prepared | None = None
 
     def _places(self) -> list[Tensor]:
         return [*self.weights, *self.biases]
@@ -163,7 +119,7 @@ class Net(Model):
             The loss, a scalar of the net's dtype (on CuPy a 0-d array); with ``input_grad`` also the gradient.
         """
         if not (input_grad or accumulate) and sample_weight is None:
-            compiled = prepared.find(self, x, y, keep_signals)
+            compiled = calls.find(self, x, y, keep_signals)
             if compiled is not None:
                 return compiled.loss_and_grad(self, x, y)
         call = self._call(x, keep_signals, get_loss(self.loss))
@@ -184,7 +140,7 @@ class Net(Model):
 
     def forward(self, x: Any, *, keep_signals: bool | None = None) -> Array:
         """The outputs, (n, out) or (out,), without gradients. Kept signals are what :meth:`backward` starts from."""
-        compiled = prepared.find_forward(self, x, keep_signals)
+        compiled = calls.find_forward(self, x, keep_signals)
         if compiled is not None:
             return compiled.forward(self, x)
         call = self._call(x, keep_signals)
@@ -215,8 +171,6 @@ class Net(Model):
         grad_output = self.backend.asarray(grad_output, self.dtype, "grad_output")
         if grad_output.shape != shape:
             raise ValueError(f"grad_output must have the shape {shape} of the outputs, got {grad_output.shape}")
-        from .engines import layered  # it imports the loops above
-
         signals = Signals([t.data for t in self.linear_outputs], [z.data for z in self.nonlinear_outputs])
         with self.backend.activate():
             gradients = layered.backward(call, signals, grad_output)

@@ -14,8 +14,9 @@ import torch
 
 from .activations import get_activation
 from .backend import Backend
-from .engines import Call, Layer, Signals, layered
+from .engines import Call, layered
 from .net import Net
+from .passes.article import Layer, Signals
 from .torch_link import Link, as_array, as_tensor, backend_of
 
 

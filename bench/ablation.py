@@ -17,8 +17,8 @@ from backprop_xp.bench import allocator
 from backprop_xp.bench.cases import ARTICLE, NARROW, Case
 
 from backprop_xp import environment
-from backprop_xp.jit import compiler
-from backprop_xp.jit.compiler import CompileError
+from backprop_xp.toolchain import compiler
+from backprop_xp.toolchain.compiler import CompileError
 
 CASES = (ARTICLE, NARROW)
 

@@ -15,8 +15,8 @@ from backprop_xp.bench import contenders, limits_gpu
 from backprop_xp.bench.settings import Settings
 
 from backprop_xp import __version__, get_backend
-from backprop_xp.jit import compiler
-from backprop_xp.jit.compiler import CompileError
+from backprop_xp.toolchain import compiler
+from backprop_xp.toolchain.compiler import CompileError
 
 PACKAGES = ("numpy", "torch", "jax", "jaxlib", "cupy-cuda12x", "cupy-cuda13x", "scikit-learn")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from backprop_xp.jit import compiler
-from backprop_xp.jit.compiler import CompileError
+from backprop_xp.toolchain import compiler
+from backprop_xp.toolchain.compiler import CompileError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backprop_xp.jit import cuda
+from backprop_xp.toolchain import cuda
 
 #: What an instruction is, by its name up to the first dot. What isn't named is other arithmetic.
 KINDS = {

@@ -17,8 +17,8 @@ from backprop_xp.bench.report import Result
 
 from backprop_xp.activations import get_activation
 from backprop_xp.backend import Backend
-from backprop_xp.jit import fused, fused_cuda
 from backprop_xp.losses import get_loss, kernel_of
+from backprop_xp.programs import fused, fused_cuda
 
 ARCHITECTURES = (80, 90, 100)
 ROWS = (

@@ -294,7 +294,7 @@ template <class Net> BPX_FN void run_block(const BlockArgs<typename Net::S>& arg
   using S = typename Net::S;
   using Layers = typename Net::Layers;
   constexpr int shared = Net::threads + Net::slice * stride<Net> + block_numbers<Net>(Layers());
-  static_assert(Net::shared == shared && Net::packed == packed_numbers<Net, true>(Layers()), "see backprop_xp/jit/block.py");
+  static_assert(Net::shared == shared && Net::packed == packed_numbers<Net, true>(Layers()), "see backprop_xp/programs/block.py");
   S *const parts = memory, *const x = parts + Net::threads, *const signals = x + Net::slice * stride<Net>;
   const i64 begin = blockIdx.x * args.chunk, end = begin + args.chunk < args.n ? begin + args.chunk : args.n;
   S loss = S(0);

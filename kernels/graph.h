@@ -1,6 +1,6 @@
 #pragma once
 #include "panels.h"
-// Steps of a compiled pass over a graph, for one tile of samples: backprop_xp/jit/graph_source.py strings them
+// Steps of a compiled pass over a graph, for one tile of samples: backprop_xp/programs/graph_source.py strings them
 // together.
 //
 // Values stand in panels as in panels.h. `features` counts real ones; element-wise steps also go over those that only

@@ -16,7 +16,7 @@
 #define BPX_CUDA 0
 #define BPX_FN inline __attribute__((always_inline))
 #define BPX_ENTRY extern "C" __attribute__((visibility("default")))
-/// For the caller, which mirrors the struct (backprop_xp/jit/structs.py), to compare its size.
+/// For the caller, which mirrors the struct (backprop_xp/programs/structs.py), to compare its size.
 #define BPX_SIZE_OF(STRUCT) BPX_ENTRY bpx::i64 bpx_sizeof_##STRUCT() { return sizeof(bpx::STRUCT); }
 #ifndef BPX_VECTOR_BYTES
 #if defined(__AVX512F__) && defined(__AVX512DQ__)

@@ -20,7 +20,7 @@ struct WideArgs {
   i64 y_row, y_column;
   const void* weight;
   i64 weight_row;
-  const void* params;   // packed by backprop_xp/jit/packing.py
+  const void* params;   // packed by backprop_xp/programs/packing.py
   const void* scalars;
   double scale;
   void* output;         // (n, out) contiguous: forward

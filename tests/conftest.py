@@ -7,7 +7,8 @@ import pytest
 from hypothesis import settings
 
 from backprop_xp.engines import OF_GRAPHS
-from backprop_xp.jit import compiler, matrices
+from backprop_xp.programs import matrices
+from backprop_xp.toolchain import compiler
 
 settings.register_profile("here", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("here")

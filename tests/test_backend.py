@@ -180,9 +180,9 @@ for found in pkgutil.walk_packages(backprop_xp.__path__, "backprop_xp."):
 
 def test_nothing_heavy_is_imported_and_nothing_is_compiled_by_any_module(tmp_path):
     program = EVERY_MODULE + (
-        "assert 'backprop_xp.jit.device_layers' in sys.modules\n"
+        "assert 'backprop_xp.programs.device_layers' in sys.modules\n"
         "assert not {'cupy', 'torch', 'jax'} & sys.modules.keys()\n"
-        "assert not backprop_xp.jit.cache.folder().exists()"
+        "assert not backprop_xp.toolchain.cache.folder().exists()"
     )
     environment = {"BACKPROP_XP_CACHE": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"}
     assert subprocess.run([sys.executable, "-c", program], env=environment).returncode == 0

@@ -12,7 +12,7 @@ import pytest
 from backprop_xp.bench import contenders, limits
 
 from backprop_xp import ACTIVATIONS, LOSSES, __version__, check, cli, environment
-from backprop_xp.jit import cache
+from backprop_xp.toolchain import cache
 
 
 def run(*arguments):
@@ -30,12 +30,12 @@ def test_demo_ends_with_pytorchs_verdict(capsys):
 
 def test_demo_says_when_pytorch_is_wrong(capsys, monkeypatch):
     pytest.importorskip("torch")
-    from backprop_xp import net
-    from backprop_xp.jit import prepared
+    from backprop_xp.passes import article
+    from backprop_xp.ready import calls
 
-    right = net.outer
-    monkeypatch.setattr(net, "outer", lambda grad_t, z: 2 * right(grad_t, z))
-    monkeypatch.setattr(prepared, "find", lambda *arguments: None)
+    right = article.outer
+    monkeypatch.setattr(article, "outer", lambda grad_t, z: 2 * right(grad_t, z))
+    monkeypatch.setattr(calls, "find", lambda *arguments: None)
     assert run("demo") == 1
     assert "gradients match? False" in capsys.readouterr().out
 

@@ -41,7 +41,7 @@ def test_links_within_the_repository_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_named_files_exist(page):
-    """`jit/cache.py` is some file of that name, `engines/` some folder; NAME stands for a name."""
+    """`toolchain/cache.py` is some file of that name, `engines/` some folder; NAME stands for a name."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for name in re.findall(r"`([\w./-]+(?:\.(?:py|h|md|toml|cpp|json|yml|yaml|cff)|/))`", text):
         if re.search(r"NAME|/results/<", name) or name.startswith("bench/results"):
@@ -111,7 +111,9 @@ def docstrings(tree):
             yield getattr(node, "name", "module"), text
 
 
-@pytest.mark.parametrize("folder", ["", "engines", "exchange", "formulas", "graph", "jit"])
+@pytest.mark.parametrize(
+    "folder", ["", "engines", "exchange", "formulas", "graph", "passes", "programs", "ready", "sums", "toolchain"]
+)
 def test_a_docstring_needs_no_other_docstring(folder):
     """It names its noun, and numbers by the name of the argument."""
     unclear = re.compile(r"^(The same\b(?! \w+ as)|Those\b|Its\b|And back)|\bso many\b(?! \w+ that)")

@@ -11,7 +11,8 @@ from backprop_xp.kernels import source
 
 from backprop_xp import ACTIVATIONS
 from backprop_xp.formulas import Formula, blocked
-from backprop_xp.jit import cache, compiler, elementwise
+from backprop_xp.programs import elementwise
+from backprop_xp.toolchain import cache, compiler
 
 pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
 DTYPES = ["float32", "float64"]

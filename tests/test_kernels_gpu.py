@@ -9,9 +9,9 @@ from backprop_xp.kernels import source
 
 from backprop_xp import ACTIVATIONS, Net
 from backprop_xp.formulas import emit
-from backprop_xp.jit import compiler, cuda
-from backprop_xp.jit.elementwise import NUMBERS
-from backprop_xp.jit.fused_cuda import WRITTEN_OUT
+from backprop_xp.programs.elementwise import NUMBERS
+from backprop_xp.programs.fused_cuda import WRITTEN_OUT
+from backprop_xp.toolchain import compiler, cuda
 
 pytestmark = pytest.mark.gpu
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from backprop_xp import Activation, GraphNet, Input, Linear, Net, Tensor
-from backprop_xp.jit import compiler, prepared
+from backprop_xp.ready import calls
+from backprop_xp.toolchain import compiler
 
 ENGINES = ["auto", "layered", "tiled", pytest.param("fused", marks=pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler"))]  # fmt: skip
 WIDTHS = {"narrow": 4, "wide": 48}
@@ -97,7 +98,7 @@ def test_ties_made_and_undone_between_calls_are_seen():
     x, y = batch(net, (5,))
     own.loss_and_grad(x, y)
     if not compiler.missing():
-        assert prepared.find(own, x, y, None) is not None
+        assert calls.find(own, x, y, None) is not None
     own.weights[2:] = own.weights[1], own.weights[1]
     own.biases[2] = own.biases[0]
     net.loss_and_grad(x, y)

@@ -26,7 +26,8 @@ from backprop_xp import (
     get_backend,
 )
 from backprop_xp.initialisers import INITIALISERS
-from backprop_xp.jit import compiler, prepared
+from backprop_xp.ready import calls
+from backprop_xp.toolchain import compiler
 
 SIZES, FUNCTIONS = (3, 4, 2), ("tanh", "identity")
 
@@ -435,7 +436,7 @@ def test_the_engine_may_be_changed_between_calls():
     net.loss_and_grad(x)
     for engine in ("layered", "tiled"):
         net.engine = engine
-        assert prepared.find(net, x, None, None) is None
+        assert calls.find(net, x, None, None) is None
         assert net.loss_and_grad(x) == pytest.approx(Net((3, 2), rng=0, engine=engine).loss_and_grad(x), rel=1e-14)
     net.engine = "warp"
     with pytest.raises(ValueError, match="unknown engine 'warp'"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import backprop_xp
-from backprop_xp.jit import compiler
+from backprop_xp.toolchain import compiler
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("backprop_xp", "kernels") for path in (ROOT / folder).rglob("*.py"))

@@ -9,7 +9,8 @@ import pytest
 from backprop_xp.kernels import FOLDER, source, without_headers
 
 from backprop_xp import Elementwise, Graph, Net, show_source
-from backprop_xp.jit import cache, compiler, fused, graph, matrices
+from backprop_xp.programs import fused, graph, matrices
+from backprop_xp.toolchain import cache, compiler
 
 
 def chain():

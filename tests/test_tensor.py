@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from backprop_xp import Net, Tensor
-from backprop_xp.jit import compiler
+from backprop_xp.toolchain import compiler
 
 
 def left(number, signal=False):

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from backprop_xp import Net, environment, threads
-from backprop_xp.jit import compiler, matrices
+from backprop_xp.programs import matrices
+from backprop_xp.toolchain import compiler
 
 
 def test_count_prefers_the_argument_then_the_environment(monkeypatch):

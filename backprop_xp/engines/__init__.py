@@ -25,12 +25,12 @@ from functools import cache
 from typing import Any
 
 from ..backend import owner_of
-from ..jit import compiler
-from ..jit.compiler import CompileError
 from ..messages import unknown
-from .call import Array, Call, Gradients, Layer, Signals
+from ..toolchain import compiler
+from ..toolchain.compiler import CompileError
+from .call import Array, Call
 
-__all__ = ["ENGINES", "Call", "Gradients", "Layer", "Plan", "Signals", "forward", "loss_and_grad", "plan"]
+__all__ = ["ENGINES", "Call", "Plan", "forward", "loss_and_grad", "plan"]
 
 #: Every engine by name.
 ENGINES = ("fused", "cooperative", "tiled", "layered")

@@ -1,23 +1,16 @@
-"""What an engine is asked, and what it answers."""
+"""What an engine is asked."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .. import scope
 from ..backend import Array, Backend
-
-
-class Layer(NamedTuple):
-    """t = W z + b, then z = f(t)."""
-
-    weight: Array  # (out, in)
-    bias: Array | None  # (out,)
-    activation: Any
+from ..passes.article import Layer
 
 
 @dataclass
@@ -77,35 +70,3 @@ class Call:
     def parameters(self) -> int:
         """How many numbers the weights and biases hold."""
         return sum([layer.weight.size + (0 if layer.bias is None else layer.bias.size) for layer in self.layers])
-
-
-@dataclass(slots=True)
-class Signals:
-    """Every t_i and z_i of a call (z_{-1} = x not among them), and their gradients after a backward pass."""
-
-    linear: list[Array]
-    nonlinear: list[Array]
-    grad_linear: list[Array] = field(default_factory=list)
-    grad_nonlinear: list[Array] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Gradients:
-    """The loss and its gradients; ``biases`` holds None for layers without one."""
-
-    weights: list[Array]
-    biases: list[Array | None]
-    x: Array | None = None
-    loss: Any = None
-    signals: Signals | None = None  # where they are kept
-
-    @classmethod
-    def of(cls, call: Call, parameters: list[Array], x: Array | None, loss: Any) -> Gradients:
-        """From the gradients of the weights and then of the biases."""
-        depth = len(call.layers)
-        return cls(parameters[:depth], list(parameters[depth:]) or [None] * depth, x, loss)
-
-    @property
-    def parameters(self) -> list[Array]:
-        """Gradients of the weights, then of the biases that exist, layer by layer."""
-        return [*self.weights, *(b for b in self.biases if b is not None)]

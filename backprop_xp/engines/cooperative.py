@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array
-from ..jit import block
-from ..jit.fused import Shape
-from . import arguments, cost
-from .call import Call, Gradients, Signals
-from .chunk_sums import ROWS, ChunkSums
+from ..passes.article import Gradients, Signals
+from ..programs import arguments, block
+from ..programs.fused import Shape
+from ..sums.chunk_sums import ROWS, ChunkSums
+from . import cost
+from .call import Call
 
 #: Bytes of the partial sums of one wave of chunks, about; a wave is whole groups of the tree. Chosen, not measured.
 WAVE_BYTES = 256 << 20

@@ -14,10 +14,12 @@ import numpy as np
 
 from .. import threads
 from ..backend import Array
-from ..jit import compiler, structs
-from ..jit.narrow import Narrow, wave_chunks
-from . import arguments, matrices
-from .call import Call, Gradients, Signals
+from ..passes.article import Gradients, Signals
+from ..programs import arguments, structs
+from ..programs.narrow import Narrow, wave_chunks
+from ..toolchain import compiler
+from . import matrices
+from .call import Call
 
 
 def refuses(call: Call) -> str:

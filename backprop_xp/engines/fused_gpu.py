@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array
-from ..jit import cuda, fused_cuda
-from . import arguments
-from .call import Call, Gradients, Signals
-from .chunk_sums import ChunkSums
+from ..passes.article import Gradients, Signals
+from ..programs import arguments, fused_cuda
+from ..sums.chunk_sums import ChunkSums
+from ..toolchain import cuda
+from .call import Call
 
 #: Threads of a block: ``bpx::threads`` of kernels/net_cuda.h.
 THREADS = 128
@@ -23,7 +24,7 @@ THREADS = 128
 #: to four are at work on each of the 132 multiprocessors of an H100.
 FEWEST_SAMPLES, MOST_SAMPLES, ENOUGH_CHUNKS = 256, 4096, 512
 #: Registers of 4 bytes, of a thread's 255, that signals and sums may take beside weights, addresses and temporary
-#: results. Calculated; what really fits is found by compiling (jit/cuda.py).
+#: results. Calculated; what really fits is found by compiling (toolchain/cuda.py).
 MOST_REGISTERS = 150
 #: Bytes of shared memory that a block has without an opt-in: CUDA's limit.
 MOST_SHARED_BYTES = 48 << 10

@@ -16,14 +16,15 @@ from ..backend import Array
 from ..graph.call import GraphCall, GraphGradients
 from ..graph.operations import Activate, is_built_in
 from ..graph.passes import layers
-from ..jit import compiler, graph_source
-from ..jit import graph as jit
-from ..jit.elementwise import name_of
-from ..jit.structs import GraphArgs
-from . import arguments, module
+from ..programs import arguments, graph_source
+from ..programs import graph as programs
+from ..programs.elementwise import name_of
+from ..programs.structs import GraphArgs
+from ..sums.chunks import each_chunk
+from ..sums.tree import ChunkTree
+from ..toolchain import compiler
+from . import module
 from .call import Call
-from .chunks import each_chunk
-from .tree import ChunkTree
 
 
 def refuses(call: GraphCall) -> str:
@@ -33,10 +34,10 @@ def refuses(call: GraphCall) -> str:
         return module("fused", chain).refuses(chain)
     if call.backend.on_gpu:
         return "it runs on the CPU"
-    if sum(call.widths.values()) > jit.MOST_WIDTH:
-        return f"the nodes are together wider than {jit.MOST_WIDTH}"
-    if len(call.nodes) > jit.MOST_NODES:
-        return f"it has {len(call.nodes)} nodes, and compiling more than {jit.MOST_NODES} takes too long"
+    if sum(call.widths.values()) > programs.MOST_WIDTH:
+        return f"the nodes are together wider than {programs.MOST_WIDTH}"
+    if len(call.nodes) > programs.MOST_NODES:
+        return f"it has {len(call.nodes)} nodes, and compiling more than {programs.MOST_NODES} takes too long"
     for node in call.nodes:
         if type(node.operation) not in graph_source.COMPILED or not is_built_in(node.operation):
             return f"node {node.name!r} is written in Python"
@@ -119,14 +120,14 @@ def _of_chain(call: GraphCall, chain: Call) -> GraphGradients:
     return GraphGradients(own, dict.fromkeys(call.inputs, found.x) if call.input_grad else {}, found.loss)
 
 
-def _program(call: GraphCall, loss: Any) -> jit.Program:
+def _program(call: GraphCall, loss: Any) -> programs.Program:
     factors = loss is not None and (call.weight is not None or call.scale != 1.0)
     input_grad = loss is not None and call.input_grad
     shape = graph_source.shape_of(call.nodes, name_of(call.dtype), loss, factors, input_grad, bool(call.keys))
-    return jit.program(shape, call.nodes)
+    return programs.program(shape, call.nodes)
 
 
-def _arguments(call: GraphCall, program: jit.Program, held: list[Any]) -> Any:
+def _arguments(call: GraphCall, program: programs.Program, held: list[Any]) -> Any:
     args = GraphArgs()
     args.held = held  # the work holds args
     packed = program.packing.pack(call.nodes, call.parameters, call.dtype, program.panel)

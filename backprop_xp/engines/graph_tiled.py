@@ -7,10 +7,10 @@ import numpy as np
 from .. import scope, threads
 from ..backend import Array
 from ..graph.call import GraphCall, GraphGradients
-from ..jit.elementwise import compiled
+from ..programs.elementwise import compiled
+from ..sums.tree import ChunkTree
 from ..workspace import recycled
 from . import graph_layered, tiled
-from .tree import ChunkTree
 
 
 def refuses(call: GraphCall) -> str:

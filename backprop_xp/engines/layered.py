@@ -1,4 +1,4 @@
-"""The layered engine: the loop of net.py over the whole batch, one pass over memory per activation.
+"""The layered engine: the loops of passes/article.py over the whole batch, one pass over memory per activation.
 
 It runs every net on every backend, and is the reference for the other engines. Whole matrices go to BLAS, so
 its results are reproducible for a fixed number of BLAS threads only.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..backend import NOTHING, Array, apart, matmul
-from ..jit.device_layers import fused_loss, summed_together
 from ..losses import compiles, weighted
-from ..net import backward_pass, forward_pass, outer
+from ..passes.article import Gradients, Signals, backward_pass, forward_pass, outer
+from ..programs.device_layers import fused_loss, summed_together
 from ..workspace import recycled
-from .call import Call, Gradients, Signals
+from .call import Call
 
 
 def refuses(call: Call) -> str:
@@ -58,7 +58,7 @@ def backward(call: Call, signals: Signals, grad_output: Array) -> Gradients:
 def _few_launches(call: Call) -> Gradients:
     """The loss and all gradients on a GPU: one launch from the last matrix product to the gradient in its layer's t.
 
-    The loops do the other layers, with one launch of jit/device_layers.py between two products.
+    The loops do the other layers, with one launch of programs/device_layers.py between two products.
     """
     *below, (weight, bias, activation) = call.layers
     with summed_together():

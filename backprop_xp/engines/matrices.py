@@ -11,10 +11,11 @@ import numpy as np
 
 from .. import threads, workspace
 from ..backend import Array
-from ..jit.matrices import Pass
+from ..passes.article import Gradients, Signals
+from ..programs import arguments
+from ..programs.matrices import Pass
 from ..workspace import recycled
-from . import arguments
-from .call import Call, Gradients, Signals
+from .call import Call
 
 
 def forward(call: Call) -> tuple[Array, Signals | None]:

@@ -28,10 +28,11 @@ import numpy as np
 
 from .. import threads
 from ..backend import Array, owner_of
-from . import arguments
-from .call import Call, Gradients, Signals
-from .chunk_sums import ChunkSums
-from .tree import ChunkTree, Partial
+from ..passes.article import Gradients, Signals
+from ..programs import arguments
+from ..sums.chunk_sums import ChunkSums
+from ..sums.tree import ChunkTree, Partial
+from .call import Call
 
 #: Bytes from which an array stays on the host, and of the inputs and targets of a piece, about. Chosen, not measured.
 HOST_BYTES, PIECE_BYTES = 64 << 20, 32 << 20
@@ -126,7 +127,7 @@ def _loss_and_grad(engine: Any, call: Call, rows: int, grad_x: Array | None) -> 
         tree.add(index, Partial(gradients.loss, gradients.parameters))
     whole = tree.total()
     assert whole is not None
-    return Gradients.of(call, whole.arrays, grad_x, whole.loss)
+    return Gradients.of(len(call.layers), whole.arrays, grad_x, whole.loss)
 
 
 def _pieces(call: Call, rows: int) -> Iterator[tuple[Call, slice]]:

@@ -1,4 +1,4 @@
-"""The tiled engine: the loop of net.py over tiles of the batch that stay in the cache, on worker threads.
+"""The tiled engine: the loops of passes/article.py over tiles of the batch that stay in the cache, on worker threads.
 
 Each worker has one BLAS thread and its own arrays, which it reuses from tile to tile. A tile is a fixed logical
 chunk of samples with its own partial sums, which are added in a fixed tree: the same bits for any number of
@@ -17,11 +17,12 @@ import threadpoolctl
 
 from .. import threads
 from ..backend import Array
-from ..jit.elementwise import compiled
+from ..passes.article import Gradients, Signals
+from ..programs.elementwise import compiled
+from ..sums.tree import ChunkTree, Partial
 from ..workspace import recycled
 from . import layered
-from .call import Call, Gradients, Signals
-from .tree import ChunkTree, Partial
+from .call import Call
 
 #: Bytes of a tile's signals, at most, and samples in a tile, at least and at most. Small tiles would fit a smaller
 #: cache, but then the threads wait for the interpreter more than they compute. No figures were kept.
@@ -78,7 +79,7 @@ def loss_and_grad(call: Call) -> Gradients:
     each_tile(len(call.x), tile_rows(call.sizes, call.dtype.itemsize), call.threads, tile)
     total = tree.total()
     assert total is not None
-    return Gradients.of(call, total.arrays, grad_x, call.dtype.type(total.loss))
+    return Gradients.of(len(call.layers), total.arrays, grad_x, call.dtype.type(total.loss))
 
 
 def each_tile(n: int, rows: int, wanted: int | None, work: Any) -> None:

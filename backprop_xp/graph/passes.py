@@ -1,6 +1,7 @@
 """The two loops over a graph: forward in topological order, backward in reverse.
 
-Chains of linear nodes and activations within the graph are steps of their own, and run by the very loops of net.py.
+Chains of linear nodes and activations within the graph are steps of their own, and run by the very loops of
+passes/article.py.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from typing import Any
 
 from ..activations import Identity
 from ..backend import Array
-from ..engines.call import Layer, Signals
-from ..net import backward_pass as chain_backward
-from ..net import forward_pass as chain_forward
+from ..passes.article import Layer, Signals
+from ..passes.article import backward_pass as chain_backward
+from ..passes.article import forward_pass as chain_forward
 from . import dropout
 from .call import GraphCall
 from .description import Node

@@ -12,8 +12,9 @@ import numpy as np
 from .. import threads
 from ..backend import module_of, owner_of
 from ..formulas import Formula, blocked
-from ..jit import cache, elementwise
-from ..jit.compiler import CompileError
+from ..programs import elementwise
+from ..toolchain import cache
+from ..toolchain.compiler import CompileError
 
 #: Elements from which the interpreter is let go and threads share the work, each a multiple of SPAN.
 LARGE, SPAN = 1 << 16, 1 << 12

@@ -8,7 +8,8 @@ from arrays import target
 
 from backprop_xp import ACTIVATIONS, LOSSES, Elementwise, Net
 from backprop_xp.engines import tiled
-from backprop_xp.jit import compiler, fused
+from backprop_xp.programs import fused
+from backprop_xp.toolchain import compiler
 
 FAST = [
     "tiled",

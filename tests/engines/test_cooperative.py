@@ -9,11 +9,12 @@ import pytest
 from arrays import host
 
 from backprop_xp import ACTIVATIONS, Activation, Elementwise, Net
-from backprop_xp.engines import arguments, cooperative
-from backprop_xp.engines.chunk_sums import ChunkSums
-from backprop_xp.jit import block, cuda
-from backprop_xp.jit.fused import Shape
+from backprop_xp.engines import cooperative
 from backprop_xp.losses import LOSSES
+from backprop_xp.programs import arguments, block
+from backprop_xp.programs.fused import Shape
+from backprop_xp.sums.chunk_sums import ChunkSums
+from backprop_xp.toolchain import cuda
 
 #: KiB of shared memory that a block may have, by architecture.
 SHARED = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from backprop_xp.backend import NUMPY
-from backprop_xp.engines import Call, Layer, cost
+from backprop_xp.engines import Call, cost
+from backprop_xp.passes.article import Layer
 
 
 def call(sizes, n, dtype="float32"):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from backprop_xp import Graph, Net, engines
-from backprop_xp.jit import cache, compiler, fused
-from backprop_xp.jit import graph as jit_graph
-from backprop_xp.jit.compiler import CompileError
+from backprop_xp.programs import fused
+from backprop_xp.programs import graph as programs
+from backprop_xp.toolchain import cache, compiler
+from backprop_xp.toolchain.compiler import CompileError
 
 needs_compiler = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
 
@@ -36,7 +37,7 @@ def test_a_failed_compilation_is_remembered_and_the_plan_says_what_runs(monkeypa
     monkeypatch.setattr(cache, "library", fails)
     monkeypatch.setattr(engines, "_failures", {})
     monkeypatch.setattr(fused, "_programs", {})
-    monkeypatch.setattr(jit_graph, "_programs", {})
+    monkeypatch.setattr(programs, "_programs", {})
     net = make()
     net.engine = name
     x = np.ones((5000, 7 if isinstance(net, Net) else 3))
@@ -77,7 +78,7 @@ def test_a_deep_net_needs_no_compilation_of_its_own(monkeypatch, layers, width):
 
 @needs_compiler
 def test_a_graph_of_many_nodes_runs_otherwise_and_the_plan_says_why():
-    net = residual(jit_graph.MOST_NODES // 3 + 1, 1)
+    net = residual(programs.MOST_NODES // 3 + 1, 1)
     assert "nodes, and compiling more than" in net.plan(np.ones((20, 1))).reason
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from backprop_xp import Activation, Net
 from backprop_xp.engines import _warn
-from backprop_xp.jit import cache, compiler, fused
+from backprop_xp.programs import fused
+from backprop_xp.toolchain import cache, compiler
 
 needs_compiler = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
 pytestmark = needs_compiler

@@ -11,7 +11,7 @@ from arrays import host, target
 
 from backprop_xp import ACTIVATIONS, LOSSES, Activation, Elementwise, Net
 from backprop_xp.engines import fused_gpu
-from backprop_xp.engines.chunk_sums import ChunkSums
+from backprop_xp.sums.chunk_sums import ChunkSums
 
 pytestmark = pytest.mark.gpu
 

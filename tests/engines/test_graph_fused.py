@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from backprop_xp import Graph, GraphNet, Net
 from backprop_xp.graph import Dropout, Input, LayerNorm, Linear, Operation, Residual
-from backprop_xp.jit import cache, compiler, fused, graph
+from backprop_xp.programs import fused, graph
+from backprop_xp.toolchain import cache, compiler
 
 pytestmark = [
     pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine"),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from backprop_xp import Net
-from backprop_xp.jit import compiler, fused, matrices
+from backprop_xp.programs import fused, matrices
+from backprop_xp.toolchain import compiler
 
 pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
 

@@ -10,8 +10,8 @@ import pytest
 
 from backprop_xp import ACTIVATIONS, LOSSES
 from backprop_xp.formulas import Formula, emit
-from backprop_xp.jit import compiler
 from backprop_xp.losses import ElementwiseLoss
+from backprop_xp.toolchain import compiler
 
 # The functions of kernels/math.h as the standard library has them: what is tested here is the printed code alone.
 STUB = """

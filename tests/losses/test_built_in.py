@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backprop_xp import BCEWithLogits, Graph, Net, check
-from backprop_xp.jit import compiler
+from backprop_xp.toolchain import compiler
 
 torch = pytest.importorskip("torch")
 INF, NAN = np.inf, np.nan

@@ -11,7 +11,7 @@ import pytest
 from backprop_xp import LOSSES, BCEWithLogits, ElementwiseLoss, Graph, Net, check
 from backprop_xp.exchange import ModelFileError
 from backprop_xp.formulas import FormulaError
-from backprop_xp.jit import compiler
+from backprop_xp.toolchain import compiler
 
 LOG_COSH = {"value": "abs(d) + log1p(exp(-2 * abs(d))) - 0.6931471805599453", "let": {"d": "z - y"}}
 HUBER = {

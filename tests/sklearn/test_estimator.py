@@ -18,8 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from tables import blobs, line
 
 from backprop_xp import Net, Softplus
-from backprop_xp.jit import cache
 from backprop_xp.sklearn import BackpropClassifier, BackpropRegressor, arrays
+from backprop_xp.toolchain import cache
 from backprop_xp.training import SGD, Adam
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from backprop_xp import Net
 from backprop_xp.formulas import device
-from backprop_xp.jit import cache, compiler
 from backprop_xp.tensor import Tensor
+from backprop_xp.toolchain import cache, compiler
 from backprop_xp.training import OPTIMISERS, SGD, Adagrad, Adam, AdamW, RMSprop, get_optimiser
 from backprop_xp.training.optimisers import formula
 

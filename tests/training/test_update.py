@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from backprop_xp.formulas import Formula
-from backprop_xp.jit import cache
+from backprop_xp.toolchain import cache
 from backprop_xp.training import update
 from backprop_xp.training.update import Update
 

@@ -1,1 +1,0 @@
-"""Compiling kernels/ for the machine at hand."""

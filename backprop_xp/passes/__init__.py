@@ -1,0 +1,1 @@
+"""The loops of forward and backward passes, in plain array code."""

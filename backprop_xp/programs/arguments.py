@@ -1,0 +1,118 @@
+"""What compiled passes over a whole batch are handed: addresses and strides, and what is known at compile time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array
+from ..engines.call import Call
+from ..losses import compiles, kernel_of
+from . import fused
+from .elementwise import name_of
+
+#: Of the 4 KiB that all arguments of a CUDA kernel may take, half for float64.
+MOST_SCALARS = 256
+
+
+def shape(call: Call, loss: Any) -> fused.Shape:
+    """What the net and this kind of call are compiled for; ``loss`` is :func:`loss_key`'s, None for forward only."""
+    return fused.Shape(
+        call.sizes,
+        call.layers[0].bias is not None,
+        name_of(call.dtype),
+        tuple(layer.activation.text for layer in call.layers),
+        loss,
+        loss is not None and (call.weight is not None or call.scale != 1.0),
+        loss is not None and call.input_grad,
+    )
+
+
+def loss_key(call: Any) -> Any:
+    """What a kernel of the call's loss is compiled for."""
+    return kernel_of(call.loss, call.y)
+
+
+def written_in_python(call: Call) -> str:
+    """What of a call is no formula, so that it can't be compiled, "" if all of it is."""
+    if not all(getattr(layer.activation, "is_formula", False) for layer in call.layers):
+        return "an activation is written in Python"
+    return loss_in_python(call.loss)
+
+
+def loss_in_python(loss: Any) -> str:
+    """Why this loss can't be compiled, "" if it can or if it is None."""
+    return "" if loss is None or compiles(loss) else "the loss is written in Python"
+
+
+def too_many_scalars(call: Call) -> str:
+    """What keeps a call from CUDA kernels that take each scalar as an argument, "" if nothing does."""
+    return "the activations and the loss have too many parameters" if len(scalars(call)) > MOST_SCALARS else ""
+
+
+def scalars(call: Call) -> list[float]:
+    """The parameters of the activations, then of the loss."""
+    numbers = [number for layer in call.layers for number in layer.activation.parameters]
+    return [*numbers, *getattr(call.loss, "parameters", ())]
+
+
+def add_x(args: Any, call: Call, held: list[Any]) -> None:
+    """Fill in x of a struct.
+
+    ``held`` collects the arrays whose addresses go into ``args``: keep it until the call of C returns, or their memory
+    is freed under the kernel.
+    """
+    x = readable(call.x)
+    args.x, args.x_row, args.x_column = address(x, held), stride(x, 0), stride(x, 1)
+
+
+def flops(call: Any) -> int:
+    """Operations of a graph for one sample, about: those of the matrix products, and some for each activation."""
+    return 2 * call.multiply_adds + fused.ACTIVATION_FLOPS * sum(call.widths.values())
+
+
+def parameters(call: Call) -> list[np.ndarray]:
+    """Weight and bias of every layer, contiguous."""
+    return [np.ascontiguousarray(a) for layer in call.layers for a in (layer.weight, layer.bias) if a is not None]
+
+
+def add_targets(args: Any, call: Any, held: list[Any]) -> None:
+    """Fill in the targets, the sample weights and the scale of a struct; ``held`` as for :func:`add_x`."""
+    if call.y is not None:
+        y = readable(call.y)
+        args.y, args.y_row = address(y, held), stride(y, 0)
+        args.y_column = stride(y, 1) if y.ndim == 2 else 0
+    if call.weight is not None:
+        weight = readable(call.weight)
+        args.weight, args.weight_row = address(weight, held), stride(weight, 0)
+    args.scale = call.scale
+
+
+def unpacked(call: Call, total: np.ndarray) -> tuple[list[Array], list[Array | None]]:
+    """Gradients that lie one after another as arrays of the weights' and biases' shapes."""
+    weights: list[Array] = []
+    biases: list[Array | None] = []
+    at = 0
+    for weight, bias, _ in call.layers:
+        weights.append(total[at : at + weight.size].reshape(weight.shape))
+        at += weight.size
+        biases.append(None if bias is None else total[at : at + bias.size])
+        at += 0 if bias is None else bias.size
+    return weights, biases
+
+
+def address(array: np.ndarray, held: list[Any]) -> int:
+    """The address of the array's numbers; the array is appended to ``held``, which keeps it alive."""
+    held.append(array)
+    return array.__array_interface__["data"][0]  # array.ctypes.data is the same, four times slower
+
+
+def readable(array: np.ndarray) -> np.ndarray:
+    """The array itself, in place, unless its elements lie at odd addresses."""
+    odd = not array.flags.aligned or any(stride % array.itemsize for stride in array.strides)
+    return np.ascontiguousarray(array) if odd else array
+
+
+def stride(array: np.ndarray, axis: int) -> int:
+    return array.strides[axis] // array.itemsize

@@ -1,0 +1,162 @@
+"""The pass of kernels/matrices.h, which is compiled once for nets of all widths, and the functions a net gives it.
+
+Three kinds of libraries, each compiled once for a dtype and kept: the pass itself, one for each activation, and one for
+each loss. A net that was never seen needs no compiler if its activations and its loss were.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ..activations import Identity
+from ..formulas import emit
+from ..kernels import source as kernel_source
+from ..toolchain import cache as kernel_cache
+from ..toolchain import compiler
+from ..toolchain.compiler import CompileError
+from . import structs
+from .elementwise import NUMBERS
+from .fused import WRITTEN_OUT, loss_source
+from .structs import INT, POINTER, Function, Matrices, MatrixLayer
+
+#: Seconds after which a call comes back to Python, where an interrupt is seen.
+SECONDS = 0.1
+
+
+class Pass:
+    """The pass for one net: its arrays, activations and loss.
+
+    Args:
+        layers: (weight (out, in), bias (out,) or None, activation) of each layer; arrays of one dtype, contiguous.
+        loss: the loss, None for outputs alone.
+        loss_key: what :func:`backprop_xp.programs.arguments.loss_key` calls it.
+
+    Attributes:
+        args: what is handed over; a caller sets the fields of its batch.
+        parameters: how many numbers the weights and biases hold; ``args.grads`` has room for them, layer by layer.
+
+    Raises:
+        CompileError: something can't be compiled here.
+    """
+
+    def __init__(self, layers: Sequence[tuple[np.ndarray, np.ndarray | None, Any]], loss: Any, loss_key: Any) -> None:
+        dtype = layers[0][0].dtype
+        self.core, self.dtype, self.parameters = core(dtype.name), dtype, 0
+        self.slices: list[tuple[slice, tuple[int, ...]]] = []  # of each weight's and bias's gradient, and its shape
+        self._held: list[Any] = []
+        self._layers = (MatrixLayer * len(layers))()
+        for at, (weight, bias, f) in zip(self._layers, layers):
+            at.outputs, at.inputs = weight.shape
+            at.weight, at.grad = self._address(weight), self.parameters
+            self._room(weight)
+            if bias is not None:
+                at.bias = self._address(bias)
+                self._room(bias)
+            at.f = Function(*activation(f, dtype.name), self._scalars(f))
+        self.args = Matrices(depth=len(layers), layers=ctypes.addressof(self._layers), scale=1.0, time=SECONDS)
+        if loss is not None:
+            self.args.loss, self.args.loss_p = loss_function(loss_key, dtype.name), self._scalars(loss)
+        self.pointer = ctypes.addressof(self.args)
+
+    def numbers(self) -> int:
+        """Of the memory that this call wants, with room to begin at a multiple of 64 bytes."""
+        return self.core.bpx_matrices_memory(self.pointer) + 16
+
+    def use(self, memory: np.ndarray) -> None:
+        """Work in this array, of the pass's dtype."""
+        self.args.memory = -(-memory.__array_interface__["data"][0] // 64) * 64
+
+    def run(self) -> None:
+        """Do what ``args`` says. When a signal's handler raises an exception, no thread is at work any more."""
+        self.args.next, self.args.total = 0, 0.0
+        while not self.core.bpx_matrices_run(self.pointer):
+            pass
+
+    def _address(self, array: np.ndarray) -> int:
+        self._held.append(array)
+        return array.__array_interface__["data"][0]
+
+    def _scalars(self, f: Any) -> int:
+        return self._address(np.array([*getattr(f, "parameters", ()), 0.0], self.dtype))
+
+    def _room(self, array: np.ndarray) -> None:
+        self.slices.append((slice(self.parameters, self.parameters + array.size), array.shape))
+        self.parameters += array.size
+
+
+def core(dtype: str) -> Any:
+    """The library with the pass. Raises CompileError."""
+    return _core(dtype, compiler.find())
+
+
+# What is kept is kept by compiler: one of other flags may give code for other registers, and libraries work together.
+@cache
+def _core(dtype: str, cxx: compiler.Compiler) -> Any:
+    text = kernel_source("matrices.h") + f"BPX_MATRICES({NUMBERS[dtype]})\n"
+    library = kernel_cache.library(text, f"the pass for nets of any widths in {dtype}")
+    structs.check(library, MatrixLayer, Matrices)
+    library.bpx_vector_bytes.restype = INT
+    for name in ("memory", "run"):
+        function = getattr(library, f"bpx_matrices_{name}")
+        function.argtypes, function.restype = (POINTER,), INT
+    library.bpx_matrices_wrong_class.argtypes, library.bpx_matrices_wrong_class.restype = (POINTER, INT, INT), INT
+    library.bpx_share_out.argtypes, library.bpx_share_out.restype = (POINTER, POINTER, INT), None
+    return library
+
+
+def activation(f: Any, dtype: str) -> tuple[int | None, int | None]:
+    """The addresses of an activation's ``both`` and ``value``; None for the identity. Raises CompileError."""
+    if f.text == Identity.text:
+        return None, None
+    return _activation(f.text, f.formula, dtype, compiler.find())
+
+
+@cache
+def _activation(text: Any, formula: Any, dtype: str, cxx: compiler.Compiler) -> tuple[int, int]:
+    name, code = WRITTEN_OUT.get(text), ""
+    if name is None:
+        name, code = "Activation", emit.struct(formula, "Activation", ("t",))
+    number = NUMBERS[dtype]
+    entries = (
+        f"BPX_ENTRY void bpx_both(bpx::i64 n, const {number}* t, {number}* z, {number}* slope, const {number}* p) {{\n"
+        f"  bpx::activation_both<{name}>(n, t, z, slope, p);\n}}\n"
+        f"BPX_ENTRY void bpx_value(bpx::i64 n, const {number}* t, {number}* z, const {number}* p) {{\n"
+        f"  bpx::activation_value<{name}>(n, t, z, p);\n}}\n"
+    )
+    library = _functions(code + entries, f"an activation in {dtype}", dtype)
+    return _address(library.bpx_both), _address(library.bpx_value)
+
+
+def loss_function(key: Any, dtype: str) -> int:
+    """The address of a loss's function. Raises CompileError."""
+    return _loss_function(key, dtype, compiler.find())
+
+
+@cache
+def _loss_function(key: Any, dtype: str, cxx: compiler.Compiler) -> int:
+    name, structs = loss_source(key)
+    entry = (
+        "BPX_ENTRY void bpx_loss(const bpx::LossBlock* block, void* memory) {\n"
+        f"  bpx::loss_block<{name}>(*block, ({NUMBERS[dtype]}*)memory);\n}}\n"
+    )
+    return _address(_functions("\n".join(structs) + entry, f"a loss in {dtype}", dtype).bpx_loss)
+
+
+def _functions(code: str, what: str, dtype: str) -> Any:
+    """A library around kernels/matrix_functions.h, for registers as wide as those of the pass: blocks depend on it."""
+    library = kernel_cache.library(kernel_source("matrix_functions.h") + code, what)
+    library.bpx_vector_bytes.restype = INT
+    if library.bpx_vector_bytes() != core(dtype).bpx_vector_bytes():
+        raise CompileError(f"{what} and the pass are compiled for registers of different widths")
+    return library
+
+
+def _address(function: Any) -> int:
+    address = ctypes.cast(function, POINTER).value
+    assert address is not None
+    return address

@@ -1,0 +1,87 @@
+"""The C structs that compiled passes on the CPU are handed, mirrored field by field."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+INT, POINTER, DOUBLE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
+
+
+class Args(ctypes.Structure):
+    """``bpx::Args`` of kernels/net_cpu.h, which says what each field is."""
+
+    _fields_ = [
+        ("n", INT), ("x", POINTER), ("x_row", INT), ("x_column", INT),
+        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("weight", POINTER), ("weight_row", INT),
+        ("params", POINTER), ("scalars", POINTER), ("scale", DOUBLE), ("output", POINTER), ("x_grad", POINTER),
+        ("sums", POINTER), ("losses", POINTER), ("first", INT), ("last", INT), ("next", INT), ("stop", POINTER),
+    ]  # fmt: skip
+
+
+class Tree(ctypes.Structure):
+    """``bpx::Tree`` of kernels/net_cpu.h: the sums of the chunks so far, on TREE_LEVELS levels."""
+
+    _fields_ = [("params", INT), ("count", INT), ("levels", POINTER), ("losses", POINTER)]
+
+
+#: ``bpx::tree_levels`` of kernels/net_cpu.h.
+TREE_LEVELS = 41
+
+
+class WideArgs(ctypes.Structure):
+    """``bpx::WideArgs`` of kernels/panels.h."""
+
+    _fields_ = [
+        ("x", POINTER), ("x_row", INT), ("x_column", INT), ("y", POINTER), ("y_row", INT), ("y_column", INT),
+        ("weight", POINTER), ("weight_row", INT), ("params", POINTER), ("scalars", POINTER), ("scale", DOUBLE),
+        ("output", POINTER), ("x_grad", POINTER), ("stop", POINTER),
+    ]  # fmt: skip
+
+
+class GraphArgs(ctypes.Structure):
+    """``bpx::GraphArgs`` of kernels/graph.h."""
+
+    _fields_ = [
+        ("wide", WideArgs), ("x", POINTER), ("strides", POINTER), ("x_grad", POINTER), ("keys", POINTER),
+    ]  # fmt: skip
+
+
+class Function(ctypes.Structure):
+    """``bpx::Function`` of kernels/matrices.h: an activation; null for the identity."""
+
+    _fields_ = [("both", POINTER), ("value", POINTER), ("p", POINTER)]
+
+
+class MatrixLayer(ctypes.Structure):
+    """``bpx::MatrixLayer`` of kernels/matrices.h."""
+
+    _fields_ = [
+        ("inputs", INT), ("outputs", INT), ("weight", POINTER), ("bias", POINTER), ("grad", INT), ("f", Function),
+    ]  # fmt: skip
+
+
+class Matrices(ctypes.Structure):
+    """``bpx::Matrices`` of kernels/matrices.h, which says what each field is."""
+
+    _fields_ = [
+        ("n", INT), ("depth", INT), ("layers", POINTER), ("x", POINTER), ("x_row", INT), ("x_column", INT),
+        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("weight", POINTER), ("weight_row", INT), ("scale", DOUBLE),
+        ("loss", POINTER), ("loss_p", POINTER), ("grads", POINTER), ("output", POINTER), ("x_grad", POINTER),
+        ("memory", POINTER), ("threads", INT), ("time", DOUBLE), ("next", INT), ("total", DOUBLE),
+    ]  # fmt: skip
+
+
+def check(library: Any, *mirrors: type[ctypes.Structure]) -> None:
+    """Compare the sizes of these structs with those that the library was compiled with.
+
+    Raises:
+        RuntimeError: they differ. Calling the library would read or write memory that is not its own.
+    """
+    for mirror in mirrors:
+        size_of = getattr(library, f"bpx_sizeof_{mirror.__name__}")
+        size_of.argtypes, size_of.restype = (), INT
+        if (compiled := size_of()) != (here := ctypes.sizeof(mirror)):
+            raise RuntimeError(
+                f"bpx::{mirror.__name__} is {compiled} bytes in kernels/, and {here} in programs/structs.py"
+            )

@@ -1,0 +1,197 @@
+"""A batch through a compiled pass, with everything at hand but the batch itself."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import forks, threads, workspace
+from ..losses import SoftmaxCrossEntropy
+from ..programs import fused
+from ..programs.matrices import Pass
+from ..programs.narrow import Narrow
+from ..tensor import Tensor
+from ..workspace import recycled
+
+if TYPE_CHECKING:
+    from ..net import Net
+
+#: Bytes that are kept from call to call by themselves; more comes from the workspace, which takes longer.
+KEPT_BYTES = 1 << 20
+#: Multiply-adds from which on a call asks how many threads there are.
+WORTH_ASKING = 50_000
+#: Arrays of gradients that are used again once nobody else holds them: one is handed out while another is filled.
+KEPT_GRADIENTS = 2
+
+
+def target(net: Net, y: Any) -> str:
+    """What kind of target this is: "none", "values" or "classes"."""
+    if y is None:
+        return "none"
+    takes_classes = type(net.loss) is SoftmaxCrossEntropy and getattr(y, "ndim", 0) == 1
+    return "classes" if takes_classes else "values"
+
+
+def _references(arrays: list[np.ndarray], i: int) -> int:
+    """How many hold an array of a list; what Python itself adds to it differs between its versions."""
+    return sys.getrefcount(arrays[i])
+
+
+_ONLY_THE_LIST = _references([np.empty(0)], 0)
+
+
+class _Ready:
+    """The pass for nets of any widths, and the memory that it works in."""
+
+    def __init__(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]], loss: Any, loss_key: Any) -> None:
+        self._lock = forks.lock(threading.RLock)  # the arguments and the memory are shared by all threads
+        self._dtype, self._features, self._outputs = net.dtype, net.sizes[0], net.sizes[-1]
+        depth = len(net.weights)
+        biases = tensors[depth:]
+        layers = [[weight, *biases[i : i + 1]] for i, weight in enumerate(tensors[:depth])]
+        self._filled = [tensor for layer in layers for tensor, _ in layer]
+        arrays = [[data for _, data in layer] for layer in layers]
+        self._pass = Pass([(a[0], a[1] if a[1:] else None, f) for a, f in zip(arrays, net.activations)], loss, loss_key)
+        self._arrays = [data for layer in arrays for data in layer]
+        refused = fused.refuses_narrow(self._pass.parameters, depth)
+        self._narrow_from = sys.maxsize if refused else fused.narrow_from(loss is None)
+        self._memory, self._room = np.empty(0, self._dtype), workspace.Room(0)
+
+    def _fits(self, x: np.ndarray) -> bool:
+        if forks.never_open(self._lock):
+            return False
+        if len(x) == 0 or x.dtype != self._dtype or x.shape[1] != self._features:
+            return False
+        return x.flags.c_contiguous and x.flags.aligned
+
+    def _run(self, net: Net, x: np.ndarray) -> None:
+        ready, args, n = self._pass, self._pass.args, len(x)
+        args.n, args.x, args.x_row, args.x_column = n, x.__array_interface__["data"][0], self._features, 1
+        args.threads = threads.count(net.threads) if n * ready.parameters > WORTH_ASKING else 1
+        numbers = ready.numbers()
+        if numbers > self._memory.size and not self._grow(numbers):
+            with recycled():
+                ready.use(workspace.empty((numbers,), self._dtype))
+                return ready.run()
+        ready.use(self._memory)
+        return ready.run()
+
+    def _grow(self, numbers: int) -> bool:
+        """Keep memory for ``numbers`` from now on; whether it is little enough, and there is room for it."""
+        size = numbers * self._dtype.itemsize
+        if size > KEPT_BYTES:
+            return False
+        try:
+            self._room = workspace.Room(size)
+        except MemoryError:
+            return False
+        self._memory = np.empty(numbers, self._dtype)
+        return True
+
+
+class Batch(_Ready):
+    """The loss and all gradients of batches with one kind of target. Raises CompileError."""
+
+    def __init__(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]], target: str) -> None:
+        self._target = target
+        self._wanted = target == "none" if not net.loss.needs_target else target != "none"
+        if not self._wanted:
+            return
+        if type(net.loss) is SoftmaxCrossEntropy:
+            key = "classes" if target == "classes" else "probabilities"
+        else:
+            key = net.loss.kernel
+        super().__init__(net, tensors, net.loss, key)
+        args = self._pass.args
+        args.y_row, args.y_column = (1 if target == "classes" else self._outputs), 1
+        mean = net.reduction == "mean"
+        self._parts = (self._outputs if net.loss.mean_over == "elements" else 1) if mean else 0
+        self._gradients: list[np.ndarray] = []
+        texts = tuple(f.text for f in net.activations)
+        self._shape = fused.Shape(net.sizes, bool(net.biases), self._dtype.name, texts, key, factors=mean)
+        self._functions = [*net.activations, net.loss]
+        self._narrow: Narrow | None = None
+
+    def takes(self, x: np.ndarray, y: Any) -> bool:
+        """Whether this is a call that needs no more checks. Raises CompileError."""
+        if not self._wanted or not self._fits(x):
+            return False
+        if self._narrow is None and len(x) >= self._narrow_from:
+            scalars = [number for f in self._functions for number in getattr(f, "parameters", ())]
+            self._narrow = Narrow(self._shape, self._functions[:-1], self._arrays, scalars)
+        if self._target == "none":
+            return True
+        if type(y) is not np.ndarray or not y.flags.c_contiguous or not y.flags.aligned:
+            return False
+        if self._target == "classes":
+            return y.dtype == np.int64 and y.shape == (len(x),)
+        return y.dtype == self._dtype and y.shape == (len(x), self._outputs)
+
+    def loss_and_grad(self, net: Net, x: np.ndarray, y: np.ndarray | None) -> Any:
+        """Fill every gradient of the net, and return the loss."""
+        n = len(x)
+        with self._lock:
+            args = self._pass.args
+            args.scale = 1.0 / self._parts / n if self._parts else 1.0
+            if y is not None:
+                args.y = y.__array_interface__["data"][0]
+                if self._target == "classes":
+                    wrong = self._pass.core.bpx_matrices_wrong_class(args.y, n, self._outputs)
+                    if wrong >= 0:
+                        raise ValueError(f"class indices must be from 0 to {self._outputs - 1}, got {y[wrong]}")
+            gradients = self._unused()
+            if self._narrow is not None and n >= self._narrow_from:
+                total = self._run_narrow(self._narrow, net, x, gradients)
+            else:
+                args.grads = gradients.__array_interface__["data"][0]
+                self._run(net, x)
+                total = args.total
+            loss = self._dtype.type(total * args.scale)
+        for tensor, (at, shape) in zip(self._filled, self._pass.slices):
+            tensor._later = (gradients, None, at, shape)
+        _drop_signals(net)
+        return loss
+
+    def _run_narrow(self, narrow: Narrow, net: Net, x: np.ndarray, gradients: np.ndarray) -> float:
+        known, args = self._pass.args, narrow.args
+        args.n, args.x, args.x_row, args.x_column = len(x), x.__array_interface__["data"][0], self._features, 1
+        args.y, args.y_row, args.y_column, args.scale = known.y, known.y_row, known.y_column, known.scale
+        return narrow.loss_and_grad(threads.count(net.threads), gradients)
+
+    def _unused(self) -> np.ndarray:
+        """An array for all gradients that nobody else holds: what was handed out is never overwritten."""
+        for i in range(len(self._gradients)):
+            if _references(self._gradients, i) == _ONLY_THE_LIST:
+                return self._gradients[i]
+        array = np.empty(self._pass.parameters, self._dtype)
+        self._gradients = [*self._gradients[1 - KEPT_GRADIENTS :], array]
+        return array
+
+
+class Outputs(_Ready):
+    """The outputs of batches. Raises CompileError."""
+
+    def __init__(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]]) -> None:
+        super().__init__(net, tensors, None, None)
+
+    def takes(self, x: np.ndarray) -> bool:
+        """Whether this is a call that needs no more checks."""
+        return len(x) < self._narrow_from and self._fits(x)
+
+    def forward(self, net: Net, x: np.ndarray) -> np.ndarray:
+        """The outputs (n, out)."""
+        output = np.empty((len(x), self._outputs), self._dtype)
+        with self._lock:
+            self._pass.args.output = output.__array_interface__["data"][0]
+            self._run(net, x)
+        _drop_signals(net)
+        return output
+
+
+def _drop_signals(net: Net) -> None:
+    """Forget the signals that an earlier call kept."""
+    if net._kept is not None or net.linear_outputs[0].data is not None:
+        net._keep(None, None)

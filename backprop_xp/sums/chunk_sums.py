@@ -1,0 +1,82 @@
+"""Partial sums of numbered chunks on the device, added in a fixed tree: the same bits in one piece or in many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array
+from ..kernels import source
+from ..programs.elementwise import NUMBERS
+from ..toolchain import cuda
+
+#: Rows of partial sums that one block adds up, and the threads of a block (columns, rows): as in kernels/sums_cuda.h.
+ROWS, BLOCK = 256, (32, 8)
+
+
+class ChunkSums:
+    """The sums of chunks 0, 1, 2 ..., which arrive in order, a piece of any number of chunks at a time.
+
+    ::
+
+        sums = ChunkSums(xp, parameters, dtype)
+        for piece in pieces:
+            rows, losses = sums.place(chunks)
+            ...                                  # a kernel writes rows (chunks, parameters) and losses (chunks,)
+        gradients, loss = sums.total(scale)
+
+    The tree is that of sums/tree.py. Everything happens on the current stream, and nothing waits for it.
+    """
+
+    def __init__(self, xp: Any, parameters: int, dtype: np.dtype) -> None:
+        self._xp, self._parameters, self._dtype = xp, parameters, dtype
+        # of each level: rows, losses, and how many there are that no higher level holds yet
+        self._levels: list[tuple[Array, Array, int]] = []
+
+    def place(self, chunks: int) -> tuple[Array, Array]:
+        """Where the next chunks' sums (chunks, parameters) and their losses (chunks,), in double, are to be written."""
+        return self._place(0, chunks)
+
+    def total(self, scale: float = 1.0) -> tuple[Array, Array]:
+        """The sum of all rows (parameters,), and ``scale`` times that of all losses, 0-d and of the rows' dtype."""
+        level = 0
+        while level + 1 < len(self._levels) or self._levels[level][2] > ROWS:
+            self._move_up(level, self._levels[level][2])
+            level += 1
+        sums, losses, count = self._levels[level]
+        to, loss = self._xp.empty(self._parameters, self._dtype), self._xp.empty((), self._dtype)
+        self._launch(sums, losses, count, to, self._xp.empty(1), loss, scale)
+        return to, loss
+
+    def _place(self, level: int, more: int) -> tuple[Array, Array]:
+        if level == len(self._levels):
+            self._levels.append((*self._empty(more), more))
+            return self._levels[level][:2]
+        self._move_up(level, self._levels[level][2] // ROWS * ROWS)
+        old_sums, old_losses, count = self._levels[level]
+        sums, losses = self._empty(count + more)
+        sums[:count], losses[:count] = old_sums[:count], old_losses[:count]
+        self._levels[level] = (sums, losses, count + more)
+        return sums[count:], losses[count:]
+
+    def _move_up(self, level: int, count: int) -> None:
+        """Add up the first ``count`` rows of a level, in groups, for the level above."""
+        if count == 0:
+            return
+        sums, losses, all_rows = self._levels[level]
+        to, losses_to = self._place(level + 1, -(-count // ROWS))
+        self._launch(sums, losses, count, to, losses_to, None, 1.0)
+        self._levels[level] = (sums[count:], losses[count:], all_rows - count)
+
+    def _launch(
+        self, sums: Array, losses: Array, rows: int, to: Array, losses_to: Array, loss: Array | None, scale: float
+    ) -> None:
+        add = cuda.kernel(source("sums_cuda.h"), f"bpx_tree_{NUMBERS[self._dtype.name]}")
+        grid = (-(-rows // ROWS), -(-self._parameters // BLOCK[0]) + 1)
+        pointer = np.uintp(0) if loss is None else loss
+        integers = np.int64(rows), np.int64(self._parameters)
+        add(grid, BLOCK, (*integers, sums, losses, to, losses_to, pointer, np.float64(scale)))
+
+    def _empty(self, rows: int) -> tuple[Array, Array]:
+        return self._xp.empty((rows, self._parameters), self._dtype), self._xp.empty(rows)

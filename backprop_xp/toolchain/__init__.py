@@ -1,0 +1,1 @@
+"""What compiles: the C++ compiler, NVRTC, and the cache of what they made."""

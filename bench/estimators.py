@@ -120,7 +120,9 @@ def points(rows: Sequence[Row]) -> list[Point]:
 
 def report(rows: Sequence[Row]) -> str:
     """Text of at most 100 columns, and what may be said of it."""
-    lines = [f"{'table':16}{'rows':>6}  {'contender':14}{'fit':>10}{'predict':>11}{'score':>9}{'less than ours by':>22}"]
+    lines = [
+        f"{'table':16}{'rows':>6}  {'contender':14}{'fit':>10}{'predict':>11}{'score':>9}{'less than ours by':>22}"
+    ]
     for table, mine, theirs in _by_table(rows):
         for row in (mine, *theirs):
             less = ""
@@ -149,7 +151,11 @@ def report(rows: Sequence[Row]) -> str:
 def ours(x: np.ndarray, y: np.ndarray, classes: bool, seed: int, threads: int) -> Predict:
     from backprop_xp.sklearn import BackpropClassifier, BackpropRegressor
 
-    return (BackpropClassifier if classes else BackpropRegressor)(**_same(seed), backend="numpy", threads=threads).fit(x, y).predict
+    return (
+        (BackpropClassifier if classes else BackpropRegressor)(**_same(seed), backend="numpy", threads=threads)
+        .fit(x, y)
+        .predict
+    )
 
 
 def scikit_learn(x: np.ndarray, y: np.ndarray, classes: bool, seed: int, threads: int) -> Predict:
@@ -165,9 +171,7 @@ def pytorch(x: np.ndarray, y: np.ndarray, classes: bool, seed: int, threads: int
     torch.manual_seed(seed)
     labels, codes = np.unique(y, return_inverse=True)
     outputs = len(labels) if classes else 1
-    model = torch.nn.Sequential(
-        torch.nn.Linear(x.shape[1], HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, outputs)
-    )
+    model = torch.nn.Sequential(torch.nn.Linear(x.shape[1], HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, outputs))
     rows, targets = torch.from_numpy(x), torch.from_numpy(codes if classes else y.astype(x.dtype)[:, None])
     loss_of = torch.nn.functional.cross_entropy if classes else lambda z, t: ((z - t) ** 2).mean() / 2
     batch = min(BATCH, len(x))
@@ -298,7 +302,9 @@ def _less(mine: Row, other: Row) -> tuple[float, float]:
 def _scores_in_words(rows: Sequence[Row]) -> list[str]:
     lines = []
     for name in dict.fromkeys(row.contender for row in rows if row.contender != OURS):
-        compared = [(t, *_less(mine, row)) for t, mine, all_ in _by_table(rows) for row in all_ if row.contender == name]
+        compared = [
+            (t, *_less(mine, row)) for t, mine, all_ in _by_table(rows) for row in all_ if row.contender == name
+        ]
         below = [table for table, mean, error in compared if mean < -error]
         besides = f"; it is lower on {', '.join(below)}" if below else ""
         reached = len(compared) - len(below)

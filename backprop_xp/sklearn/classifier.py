@@ -58,8 +58,8 @@ class BackpropClassifier(ClassifierMixin, BackpropEstimator):
         classes_: labels, (classes,), in the order of probabilities.
         net_: the :class:`backprop_xp.Net`.
         coefs_, intercepts_: weights (inputs, outputs) and biases (outputs,) of each layer, on the host.
-        loss_, best_loss_: the last and the lowest average loss of an epoch, without the penalty; best_loss_ is None with
-            ``early_stopping``.
+        loss_, best_loss_: the last and the lowest average loss of an epoch, without the penalty; the lowest is None
+            with ``early_stopping``.
         loss_curve_: the average losses of all epochs since the net was made.
         validation_scores_, best_validation_score_: the accuracy on the held-out rows after each epoch, and the best of
             the last ``fit``; None without ``early_stopping``.

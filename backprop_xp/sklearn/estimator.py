@@ -33,6 +33,10 @@ class BackpropEstimator(BaseEstimator):
     A subclass says what nets are to learn for targets, which loss they get, and how good their outputs are.
     """
 
+    net_: Net
+    loss_curve_: list[float]
+    validation_scores_: list[float] | None
+
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
@@ -111,9 +115,7 @@ class BackpropEstimator(BaseEstimator):
             self._fit(X, y, sample_weight, goes_on, 1, **known)
         return self
 
-    def _fit(
-        self, X: Any, y: Any, sample_weight: Any, goes_on: bool, epochs: int | None, **known: Any
-    ) -> None:
+    def _fit(self, X: Any, y: Any, sample_weight: Any, goes_on: bool, epochs: int | None, **known: Any) -> None:
         """Train for so many epochs, None for as many as the parameters say, or anew or with the net that is there."""
         settings = Settings.of(self)
         x = arrays.inputs(self, X, reset=not goes_on)
@@ -209,8 +211,8 @@ class BackpropEstimator(BaseEstimator):
             threads=self.threads,
         )
         self.n_layers_, self.n_outputs_, self.t_ = len(settings.hidden) + 2, outputs, 0
-        self.loss_curve_: list[float] = []
-        self.validation_scores_: list[float] | None = None
+        self.loss_curve_ = []
+        self.validation_scores_ = None
 
     def _net_dtype(self, x: Any) -> Any:
         return ("float32" if x.dtype == np.float32 else "float64") if self.dtype is None else self.dtype

@@ -55,8 +55,8 @@ class BackpropRegressor(RegressorMixin, BackpropEstimator):
     Attributes:
         net_: the :class:`backprop_xp.Net`.
         coefs_, intercepts_: weights (inputs, outputs) and biases (outputs,) of each layer, on the host.
-        loss_, best_loss_: the last and the lowest average loss of an epoch, without the penalty; best_loss_ is None with
-            ``early_stopping``.
+        loss_, best_loss_: the last and the lowest average loss of an epoch, without the penalty; the lowest is None
+            with ``early_stopping``.
         loss_curve_: the average losses of all epochs since the net was made.
         validation_scores_, best_validation_score_: R^2 on the held-out rows after each epoch, and the best of the last
             ``fit``; None without ``early_stopping``.
@@ -168,7 +168,10 @@ class BackpropRegressor(RegressorMixin, BackpropEstimator):
 
     def _score_outputs(self, outputs: Array, y: np.ndarray, weight: np.ndarray | None) -> float:
         said = NUMPY.take(self._amounts(outputs))
-        return float(r2_score(y, said, sample_weight=weight)) if np.isfinite(said).all() else float("nan")
+        if not np.isfinite(said).all():
+            return float("nan")
+        with np.errstate(over="ignore"):  # as a run diverges
+            return float(r2_score(y, said, sample_weight=weight))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -1,4 +1,4 @@
-"""The parameters of an estimator, checked: scikit-learn sets them unchecked, and ``fit`` is where they are first read."""
+"""The parameters of an estimator, checked: scikit-learn sets them unchecked, and ``fit`` is the first to read them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Settings:
             validation_fraction=real("validation_fraction", estimator.validation_fraction, above=0, below=1),
             warm_start=flag("warm_start", estimator.warm_start),
             bias=flag("bias", estimator.bias),
-            verbose=bool(real("verbose", estimator.verbose, 0) if estimator.verbose is not None else 0),
+            verbose=bool(estimator.verbose),
         )
 
     def batch(self, samples: int) -> int:

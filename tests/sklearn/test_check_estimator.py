@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from backprop_xp.sklearn import BackpropClassifier, BackpropRegressor  # noqa: E402
+from backprop_xp.sklearn import BackpropClassifier, BackpropRegressor
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -38,7 +38,8 @@ for estimator in (BackpropClassifier(max_iter=30), BackpropRegressor(max_iter=30
     done = check_estimator(estimator, on_fail=None)
     ours = [result for result in done if "array_api" in result["check_name"]]
     for result in ours:
-        if result["status"] not in ("passed", "skipped"):
+        # of CuPy without a device
+        if result["status"] not in ("passed", "skipped") and "cudaError" not in str(result["exception"]):
             print(result["check_name"], result["exception"])
     print(sum(result["status"] == "passed" for result in ours) > 5)
 """

@@ -59,7 +59,7 @@ class TestBoth:
         for other in found[1:]:
             np.testing.assert_array_equal(other, found[0])
         assert not np.array_equal(outputs(kind(**SHORT | {"random_state": 1}).fit(x, y), x), found[0])
-        state = np.random.RandomState(0)  # noqa: NPY002
+        state = np.random.RandomState(0)
         np.testing.assert_array_equal(outputs(kind(**SHORT | {"random_state": state}).fit(x, y), x), found[0])
 
     def test_without_a_seed_it_draws_from_numpys(self, kind):
@@ -207,7 +207,9 @@ class TestBoth:
         np.testing.assert_allclose(outputs(model, frame), outputs(kind(**SHORT).fit(x, y), x))
         assert model.score(frame, column) == pytest.approx(model.score(frame, y))
         with pytest.raises(ValueError, match="feature names"):
-            model.predict(frame.rename({names[0]: "other"}) if library == "polars" else frame.rename(columns={names[0]: "b"}))
+            model.predict(
+                frame.rename({names[0]: "other"}) if library == "polars" else frame.rename(columns={names[0]: "b"})
+            )
         scaler = StandardScaler().set_output(transform=library)
         pipeline = make_pipeline(scaler, kind(**SHORT)).fit(frame, column)
         assert pipeline[-1].feature_names_in_.tolist() == names and pipeline.predict(frame).shape == y.shape

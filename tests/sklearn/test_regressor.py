@@ -58,7 +58,8 @@ class TestPoisson:
 
         x, y = self.data()
         glm = PoissonRegressor(alpha=0, tol=1e-7).fit(x, y)
-        model = BackpropRegressor((), loss="poisson", alpha=0, learning_rate_init=0.05, max_iter=1000, tol=0).fit(x, y)
+        options = {"alpha": 0, "learning_rate_init": 0.05, "max_iter": 1000, "n_iter_no_change": np.inf}
+        model = BackpropRegressor((), loss="poisson", random_state=0, **options).fit(x, y)
         np.testing.assert_allclose(model.predict(x), glm.predict(x), rtol=1e-3)
         assert model.out_activation_ == "exp"
 

@@ -65,7 +65,11 @@ def test_the_best_parameters_are_put_back():
 def test_early_stopping_keeps_what_scored_best(kind):
     x, y = blobs(2) if kind is BackpropClassifier else line()
     random = np.random.default_rng(1)
-    y = np.where(random.random(len(y)) < 0.3, 1 - y, y) if kind is BackpropClassifier else y + random.normal(size=len(y))
+    y = (
+        np.where(random.random(len(y)) < 0.3, 1 - y, y)
+        if kind is BackpropClassifier
+        else y + random.normal(size=len(y))
+    )
     model = kind((50,), early_stopping=True, learning_rate_init=0.05, n_iter_no_change=15, random_state=3).fit(x, y)
     assert model.best_validation_score_ == max(model.validation_scores_)
     assert len(model.validation_scores_) == model.n_iter_ == len(model.loss_curve_) < model.max_iter
@@ -73,7 +77,7 @@ def test_early_stopping_keeps_what_scored_best(kind):
     # the held-out rows, drawn again
     from sklearn.model_selection import train_test_split
 
-    state = np.random.RandomState(3)  # noqa: NPY002
+    state = np.random.RandomState(3)
     Net((x.shape[1], 50, 1), bias=True, rng=state, init="glorot_uniform", backend="numpy")
     strata = y if kind is BackpropClassifier else None
     _, held = train_test_split(np.arange(len(x)), test_size=0.1, random_state=state, stratify=strata)
@@ -92,7 +96,7 @@ def test_a_run_that_diverges_later_keeps_the_best():
     assert math.isnan(model.validation_scores_[-1]) and 30 < model.n_iter_ < 50
     assert model.score(x, y) > 0.5 and model.best_validation_score_ > 0.5
     model.set_params(early_stopping=False)
-    with pytest.raises(ValueError, match="Solver produced non-finite parameter weights.* at step"):
+    with pytest.raises(ValueError, match=r"Solver produced non-finite parameter weights.* at step"):
         model.fit(x, y)
 
 
@@ -126,9 +130,8 @@ def test_verbose_prints_a_line_an_epoch(capsys):
     x, y = blobs()
     model = BackpropClassifier(verbose=True, max_iter=2, early_stopping=True).fit(x, y)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" = ")[0].split(":")[0] for line in lines] == ["Iteration 1, loss", "Validation score"] + [
-        "Iteration 2, loss", "Validation score",
-    ]  # fmt: skip
+    kinds = [line.split(" = ")[0].split(":")[0] for line in lines]
+    assert kinds == ["Iteration 1, loss", "Validation score", "Iteration 2, loss", "Validation score"]
     assert lines[2] == f"Iteration 2, loss = {model.loss_:.8f}"
     BackpropClassifier(max_iter=2).fit(x, y)
     assert capsys.readouterr() == ("", "")

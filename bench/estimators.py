@@ -3,8 +3,9 @@
 On the tables that scikit-learn and statsmodels bring with them, three contenders get the same splits, arrays (scaled,
 float32), widths, learning rate and batches, and stop by the same rule: our estimators, scikit-learn's MLPClassifier or
 MLPRegressor, and the loop that a wrapper of PyTorch's modules runs (as skorch does, but with rows taken by index, which
-is faster than its loader). Split by split they take turns, after one untimed fit each; a split during which others took
-processor time is repeated. Memory is kept for everybody alike (`allocator.py`).
+is faster than its loader; like every estimator it checks its input). Split by split they take turns, after one untimed
+fit each; a split during which others took processor time is repeated. Memory is kept for everybody alike
+(`allocator.py`).
 """
 
 from __future__ import annotations
@@ -121,21 +122,24 @@ def points(rows: Sequence[Row]) -> list[Point]:
 def report(rows: Sequence[Row]) -> str:
     """Text of at most 100 columns, and what may be said of it."""
     lines = [
-        f"{'table':16}{'rows':>6}  {'contender':14}{'fit':>10}{'predict':>11}{'score':>9}{'less than ours by':>22}"
+        f"{'table':16}{'rows':>6}  {'contender':14}{'fit':>10}{'predict':>11}{'score':>18}{'less than ours by':>20}"
     ]
     for table, mine, theirs in _by_table(rows):
         for row in (mine, *theirs):
             less = ""
             if row is not mine:
-                mean, error = _less(mine, row)
-                less = f"{mean:+.4f} +- {error:.4f}"
+                differences = np.array(mine.scores) - np.array(row.scores)
+                less = f"{differences.mean():+.4f} +- {_error(differences):.4f}"
             first = (table, row.rows) if row is mine else ("", "")
             lines.append(
                 f"{first[0]:16}{first[1]:>6}  {row.contender:14}{f'{np.median(row.fits):.3f} s':>10}"
-                f"{f'{1e3 * np.median(row.predictions):.2f} ms':>11}{np.mean(row.scores):>9.4f}{less:>22}"
+                f"{f'{1e3 * np.median(row.predictions):.2f} ms':>11}"
+                f"{f'{np.mean(row.scores):.4f} +- {_error(row.scores):.4f}':>18}{less:>20}"
             )
         lines += [f"  {BUSY}: {reason}" for reason in mine.busy]
-    lines.append("Times are medians over the splits, scores means: the share of right answers, or R^2; +- one error.")
+    lines.append(
+        "Times are medians over the splits. Scores are means, the share of right answers or R^2, +- a standard error."
+    )
     lines.append(standing.sentence(points(rows), "tables, by the time of fit"))
     predicted = [
         Point(table, mine.predictions, {row.contender: row.predictions for row in theirs}, bool(mine.busy))
@@ -165,9 +169,11 @@ def scikit_learn(x: np.ndarray, y: np.ndarray, classes: bool, seed: int, threads
 
 
 def pytorch(x: np.ndarray, y: np.ndarray, classes: bool, seed: int, threads: int) -> Predict:
-    """A wrapped module: labels become indices, batches are rows by index, and training stops as the others do."""
+    """A wrapped module: input is checked, labels become indices, batches are rows by index; it stops as the others."""
     import torch
+    from sklearn.utils import check_array
 
+    x = check_array(x)
     torch.manual_seed(seed)
     labels, codes = np.unique(y, return_inverse=True)
     outputs = len(labels) if classes else 1
@@ -193,7 +199,7 @@ def pytorch(x: np.ndarray, y: np.ndarray, classes: bool, seed: int, threads: int
 
     def predict(x: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            z = model(torch.from_numpy(x)).numpy()
+            z = model(torch.from_numpy(check_array(x))).numpy()
         return labels[z.argmax(axis=1)] if classes else z[:, 0]
 
     return predict
@@ -292,25 +298,21 @@ def _by_table(rows: Sequence[Row]) -> list[tuple[str, Row, list[Row]]]:
     return found
 
 
-def _less(mine: Row, other: Row) -> tuple[float, float]:
-    """By how much the other's score is lower, split by split: the mean, and its standard error."""
-    differences = np.array(mine.scores) - np.array(other.scores)
-    error = differences.std(ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else 0.0
-    return float(differences.mean()), float(error)
+def _error(values: Any) -> float:
+    """The standard error of a mean over the splits."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def _scores_in_words(rows: Sequence[Row]) -> list[str]:
+    """On how many tables our mean score is no lower than another's less its standard error."""
     lines = []
     for name in dict.fromkeys(row.contender for row in rows if row.contender != OURS):
-        compared = [
-            (t, *_less(mine, row)) for t, mine, all_ in _by_table(rows) for row in all_ if row.contender == name
-        ]
-        below = [table for table, mean, error in compared if mean < -error]
+        pairs = [(t, mine, row) for t, mine, theirs in _by_table(rows) for row in theirs if row.contender == name]
+        below = [t for t, mine, row in pairs if np.mean(mine.scores) < np.mean(row.scores) - _error(row.scores)]
         besides = f"; it is lower on {', '.join(below)}" if below else ""
-        reached = len(compared) - len(below)
         lines.append(
-            f"{OURS}'s score is at least that of {name} within a standard error on {reached} of {len(compared)} "
-            f"tables{besides}"
+            f"{OURS}'s score is at least that of {name} within a standard error on {len(pairs) - len(below)} of "
+            f"{len(pairs)} tables{besides}"
         )
     return lines
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -210,6 +211,9 @@ class BackpropEstimator(BaseEstimator):
             reduction="mean",
             threads=self.threads,
         )
+        for tensor, (inputs, width) in zip(self.net_.biases, pairwise(self.net_.sizes)):
+            bound = np.sqrt(6 / (inputs + width))  # MLPClassifier's: with one feature, units must not bend in one place
+            tensor.data = self.net_.backend.asarray(self._random.uniform(-bound, bound, width), self.net_.dtype, "bias")
         self.n_layers_, self.n_outputs_, self.t_ = len(settings.hidden) + 2, outputs, 0
         self.loss_curve_ = []
         self.validation_scores_ = None

@@ -46,7 +46,7 @@ class BackpropRegressor(RegressorMixin, BackpropEstimator):
             had the best.
         bias: whether layers have biases.
         init: how weights are drawn: a name of :data:`backprop_xp.initialisers.INITIALISERS`, or a function of
-            (rng, (out, in)). Biases start at 0.
+            (rng, (out, in)). Biases are drawn as "glorot_uniform" draws weights.
         dtype: "float32" or "float64"; None is float32 for float32 X, and float64 for everything else.
         backend: "numpy", "cupy", "cupy:N" or "auto"; None is the device of X, or for X on the host what
             BACKPROP_XP_BACKEND says.

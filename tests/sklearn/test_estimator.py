@@ -141,12 +141,20 @@ class TestBoth:
         assert (net.dtype, net.threads, net.reduction, net.biases) == (np.float32, 1, "mean", [])
         assert model.intercepts_ == [] and outputs(model, x).dtype == np.float32
         drawn = kind((8,), init=lambda rng, shape: np.zeros(shape), max_iter=1, learning_rate_init=1e-30).fit(x, y)
-        assert not drawn.coefs_[0].any()
+        assert not drawn.coefs_[0].any() and drawn.intercepts_[0].all()
+
+    def test_biases_are_drawn_within_mlpclassifiers_bounds(self, kind):
+        x, y = data(kind)
+        drawn = kind((400,), max_iter=1, learning_rate_init=1e-30, random_state=0).fit(x, y).intercepts_[0]
+        bound = np.sqrt(6 / (x.shape[1] + 400))
+        assert 0.95 * bound < drawn.max() <= bound and -bound <= drawn.min() < -0.95 * bound
 
     def test_dtype_follows_x(self, kind):
         x, y = data(kind)
         assert kind(**SHORT).fit(x, y).net_.dtype == np.float64
         assert kind(**SHORT).fit(x.astype(np.float32), y).net_.dtype == np.float32
+        single, double = (kind(**SHORT).fit(x.astype(dtype), y) for dtype in (np.float32, np.float64))
+        np.testing.assert_allclose(outputs(single, x), outputs(double, x), rtol=1e-4, atol=1e-5)
         assert kind(**SHORT).fit(x.astype(np.float16), y).net_.dtype == np.float64
         assert kind(**SHORT).fit((10 * x).astype(int), y).net_.dtype == np.float64
 
@@ -275,6 +283,25 @@ class TestBoth:
         far[7] = 1.7e308
         with pytest.raises(ValueError, match=r"the outputs for row 7 of X aren't finite"):
             model.predict(far)
+
+    def test_plain_arrays_are_checked_quickly_and_as_strictly(self, kind, monkeypatch):
+        x, y = data(kind)
+        model, named = kind(**SHORT).fit(x, y), kind(**SHORT).fit(x, y)
+        named.feature_names_in_ = np.array([f"f{i}" for i in range(x.shape[1])], object)
+        called = []
+        checks = arrays.validate_data
+        monkeypatch.setattr(arrays, "validate_data", lambda *a, **k: called.append(1) or checks(*a, **k))
+        for good in (x, x[:1], x.astype(np.float32), np.asfortranarray(x), x[::2]):
+            np.testing.assert_allclose(outputs(model, good), outputs(model, good.tolist()), rtol=1e-5, atol=1e-6)
+            assert len(called) == 1 and not called.clear()  # of the list
+        for other in (x.astype(int), x.astype(object), x.astype(np.float16), np.full(x.shape, 9e306)):
+            outputs(model, other)
+            assert called.pop()
+        with pytest.warns(UserWarning, match="X does not have valid feature names"):
+            outputs(named, x)
+        for wrong in (x[0], x[:0], x[:, :1], x[None], x * np.nan, x.astype(complex)):
+            with pytest.raises(ValueError):
+                outputs(model, wrong)
 
     @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
     def test_numbers_that_are_none_are_refused(self, kind, wrong):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -104,3 +107,19 @@ def test_refuses(cupy):
         BackpropClassifier(**SHORT, backend="numpy").fit(on_device, y)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         BackpropClassifier(**SHORT).fit(on_device, y[:-1])
+
+
+def test_scikit_learn_dispatches_to_them(cupy):
+    """Its own check of estimators with CuPy's arrays; that is switched on before SciPy is imported."""
+    program = """
+import warnings
+warnings.simplefilter("ignore")
+from sklearn.utils.estimator_checks import check_array_api_input
+from backprop_xp.sklearn import BackpropClassifier, BackpropRegressor
+for estimator in (BackpropClassifier(max_iter=3), BackpropRegressor(max_iter=3)):
+    check_array_api_input(type(estimator).__name__, estimator, "cupy")
+    print("passed")
+"""
+    environment = os.environ | {"SCIPY_ARRAY_API": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["passed", "passed"], done.stderr

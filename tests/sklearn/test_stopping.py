@@ -10,7 +10,7 @@ import pytest
 from tables import blobs, line
 
 from backprop_xp import Net
-from backprop_xp.sklearn import BackpropClassifier, BackpropRegressor
+from backprop_xp.sklearn import BackpropClassifier, BackpropRegressor, estimator
 from backprop_xp.sklearn.stopping import Convergence
 from backprop_xp.training.history import Epoch
 
@@ -62,7 +62,9 @@ def test_the_best_parameters_are_put_back():
 
 
 @pytest.mark.parametrize("kind", [BackpropClassifier, BackpropRegressor])
-def test_early_stopping_keeps_what_scored_best(kind):
+def test_early_stopping_keeps_what_scored_best(kind, monkeypatch):
+    splits, split = [], estimator.train_test_split
+    monkeypatch.setattr(estimator, "train_test_split", lambda *a, **k: splits.append(split(*a, **k)) or splits[-1])
     x, y = blobs(2) if kind is BackpropClassifier else line()
     random = np.random.default_rng(1)
     y = (
@@ -74,13 +76,7 @@ def test_early_stopping_keeps_what_scored_best(kind):
     assert model.best_validation_score_ == max(model.validation_scores_)
     assert len(model.validation_scores_) == model.n_iter_ == len(model.loss_curve_) < model.max_iter
     assert model.best_loss_ is None
-    # the held-out rows, drawn again
-    from sklearn.model_selection import train_test_split
-
-    state = np.random.RandomState(3)
-    Net((x.shape[1], 50, 1), bias=True, rng=state, init="glorot_uniform", backend="numpy")
-    strata = y if kind is BackpropClassifier else None
-    _, held = train_test_split(np.arange(len(x)), test_size=0.1, random_state=state, stratify=strata)
+    held = splits[0][1]
     assert model.score(x[held], y[held]) == pytest.approx(model.best_validation_score_)
 
 

@@ -137,9 +137,7 @@ def report(rows: Sequence[Row]) -> str:
                 f"{f'{np.mean(row.scores):.4f} +- {_error(row.scores):.4f}':>18}{less:>20}"
             )
         lines += [f"  {BUSY}: {reason}" for reason in mine.busy]
-    lines.append(
-        "Times are medians over the splits. Scores are means, the share of right answers or R^2, +- a standard error."
-    )
+    lines.append("Times are medians over the splits, scores means +- a standard error: right answers, or R^2.")
     lines.append(standing.sentence(points(rows), "tables, by the time of fit"))
     predicted = [
         Point(table, mine.predictions, {row.contender: row.predictions for row in theirs}, bool(mine.busy))

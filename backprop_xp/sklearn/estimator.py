@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..backend import NUMPY, Array, get_backend, module_of, owner_of
 from ..net import Net
+from ..programs import fused
 from ..training.nan import DivergedError
 from . import arrays, weights
 from .settings import Settings, new_optimiser, set_rate, shifted
@@ -100,7 +101,9 @@ class BackpropEstimator(BaseEstimator):
 
         Raises:
             ValueError, TypeError: a parameter, or the data, can't be used, or training diverged. The estimator is then
-                as it was before.
+                as it was before; but for the parameters of a net that goes on, which are those before the last step.
+
+        An interrupt ends training with a warning, and leaves a fitted estimator.
         """
         with as_it_was_on_failure(self):
             goes_on = self.warm_start and self.__sklearn_is_fitted__()
@@ -164,6 +167,7 @@ class BackpropEstimator(BaseEstimator):
     def _run(self, convergence: Convergence, x: Any, **options: Any) -> None:
         """Net.fit, and what its end means."""
         net = self.net_
+        token = fused.any_widths.set(True)  # a search over widths doesn't wait for a compiler
         try:
             net.fit(x, callbacks=[convergence], progress=False, **options)
         except KeyboardInterrupt:
@@ -175,6 +179,8 @@ class BackpropEstimator(BaseEstimator):
             convergence.losses.append(float("nan"))
             convergence.stopped = f"Training diverged, and ends with the best parameters before: {error}"
             warnings.warn(convergence.stopped, ConvergenceWarning, stacklevel=4)
+        finally:
+            fused.any_widths.reset(token)
         if convergence.score is not None:
             convergence.put_back_the_best(net)
         for tensor in net.parameters:

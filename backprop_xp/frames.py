@@ -105,8 +105,8 @@ def _of_objects(array: np.ndarray, what: str, where: str = "", rows: Any = None)
         if not isinstance(value, TRUTH) and as_real(value) is None:
             row, *column = np.unravel_index(position, array.shape)
             place = where or "".join(f", column {int(i)}" for i in column)
-            problem = "there is none" if _is_nothing(value) else f"there is {value!r}"
-            error = ValueError if _is_nothing(value) else TypeError
+            problem = "there is none" if is_nothing(value) else f"there is {value!r}"
+            error = ValueError if is_nothing(value) else TypeError
             raise error(f"{what} must hold real numbers; in row {_called(rows, int(row))}{place} {problem}")
     result = np.array(flat)
     if result.dtype.kind not in "biuf":  # Fraction, Decimal, integers of more than 64 bits
@@ -114,7 +114,8 @@ def _of_objects(array: np.ndarray, what: str, where: str = "", rows: Any = None)
     return result.reshape(array.shape)
 
 
-def _is_nothing(value: Any) -> bool:
+def is_nothing(value: Any) -> bool:
+    """Whether it stands for a missing value and is no number; NaN is one."""
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 

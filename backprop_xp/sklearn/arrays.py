@@ -36,6 +36,7 @@ def inputs(estimator: Any, X: Any, reset: bool) -> Any:
     """
     if not reset and _passes(estimator, X):
         return X
+    _refuse_masks(X, "X")
     if owner_of(X) != "cupy":
         checked = validate_data(estimator, X, accept_sparse="csr", reset=reset)
         return checked if frames.is_sparse(checked) else host(checked)
@@ -60,7 +61,8 @@ def targets(estimator: Any, y: Any, x: Any) -> np.ndarray:
     """Targets on the host, (n,) or (n, outputs), as many as ``x`` has rows; a single column is (n,), with a warning."""
     if y is None:
         raise ValueError(f"{type(estimator).__name__} requires y to be passed, but the target y is None")
-    y = host(y)
+    _refuse_masks(y, "y")
+    y = _of_its_own_kind(host(y))
     y = check_array(y, accept_sparse="csr", ensure_2d=False, dtype=None, input_name="y", estimator=estimator)
     y = y.toarray() if frames.is_sparse(y) else y
     if y.ndim == 2 and y.shape[1] == 1:
@@ -70,6 +72,27 @@ def targets(estimator: Any, y: Any, x: Any) -> np.ndarray:
     if len(y) != x.shape[0]:
         raise ValueError(f"X and y have inconsistent numbers of samples: {x.shape[0]} and {len(y)}")
     return y
+
+
+def _of_its_own_kind(y: Any) -> Any:
+    """Targets that scikit-learn would make numbers or texts of, though they are something else, as arrays.
+
+    These are nullable columns of pandas, of which it makes floats, and lists in which some elements are texts.
+    """
+    if isinstance(y, (list, tuple)) and len({isinstance(value, str) for value in y}) == 2:
+        result = np.empty(len(y), object)
+        result[:] = y
+        return result
+    if getattr(y, "ndim", 0) == 1 and hasattr(y, "isna"):
+        if (missing := np.asarray(y.isna(), bool)).any():
+            raise ValueError(f"Input y contains NaN, or nothing: the first is sample {int(missing.argmax())}")
+        return y.to_numpy()
+    return y
+
+
+def _refuse_masks(data: Any, what: str) -> None:
+    if isinstance(data, np.ma.MaskedArray):
+        raise TypeError(f"{what} is a masked array: say what stands for masked elements with {what}.filled(...)")
 
 
 def host(data: Any) -> Any:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.metrics import accuracy_score
 
 from ..activations import LogSigmoid, Sigmoid
 from ..backend import NUMPY, Array, module_of
@@ -174,7 +173,7 @@ class BackpropClassifier(ClassifierMixin, BackpropEstimator):
         """The share of right answers; of several labels a sample, all must be right."""
         said = arrays.host(self.predict(X))
         y = labels.natural(arrays.targets(self, y, said))
-        return float(accuracy_score(y, said, sample_weight=arrays.host(sample_weight)))
+        return float(np.average(labels.right(said, y), weights=weights.of_samples(sample_weight, len(y))))
 
     @property
     def out_activation_(self) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from .. import frames
+
 NUMBERS = "biuf"  # kinds of dtypes
 
 
@@ -71,7 +73,9 @@ def natural(y: np.ndarray) -> np.ndarray:
         plain = np.array(y.tolist())
         if plain.shape == y.shape and plain.dtype.kind in "biufM":
             y = plain
-    if not (y.dtype == object and y.ndim == 1):
+    if (nothing := _missing(y)) is not None:
+        raise ValueError(f"y must hold a label for each sample, got {nothing}")
+    if y.dtype != object or y.ndim == 2:
         check_classification_targets(y)
     if y.ndim == 2 and type_of_target(y) != "multilabel-indicator":
         raise ValueError(
@@ -81,14 +85,34 @@ def natural(y: np.ndarray) -> np.ndarray:
     return y
 
 
+def right(said: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Which answers are those of :func:`natural` targets, (n,); of several labels a sample, all must be."""
+    if y.ndim == 2 or said.ndim == 2:
+        return (said == y).all(axis=1)
+    return np.array([a == b for a, b in zip(said.tolist(), y.tolist())])
+
+
+def _missing(y: np.ndarray) -> str | None:
+    """What stands for a missing label, None if there is nothing of the kind."""
+    if y.dtype.kind == "f":
+        return "NaN" if np.isnan(y).any() else None
+    if y.dtype.kind in "mM":
+        return "NaT" if np.isnat(y).any() else None
+    found = (value for value in (y.flat if y.dtype == object else ()) if frames.is_nothing(value) or value != value)
+    return next(map(repr, found), None)
+
+
 def _distinct(y: np.ndarray) -> np.ndarray:
     """Each label once, in ascending order."""
     if y.dtype != object:
         return np.unique(y)
     try:
-        found = sorted(set(y.tolist()))
+        every = set(y.tolist())
+        found = sorted(every)
     except TypeError as error:
-        raise TypeError(f"the labels in y must be of one kind, texts or numbers, to be put in order: {error}") from None
+        if "unhashable" in str(error) or len({type(label) for label in every}) > 1:
+            raise TypeError(f"the labels in y must be of one kind, such as texts or numbers: {error}") from None
+        found = sorted(every, key=str)  # of a kind that has no order, such as members of an Enum
     result = np.empty(len(found), object)
     result[:] = found
     return result

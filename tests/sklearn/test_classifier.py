@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 from tables import blobs
@@ -287,6 +289,76 @@ def test_warm_start_wants_the_same_classes():
     with pytest.raises(ValueError, match=r"Previously got \[0 1 2\], `y` has \[0 1\]"):
         model.fit(x[y < 2], y[y < 2])
     assert len(model.fit(x, y).loss_curve_) == 6
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array(["2020-01-01", "2020-01-02"], "M8[D]"),
+        np.array([1, 2], "m8[s]"),
+        np.array([Decimal(1), Decimal("2.5")], object),
+        np.array([10**30, 1], object),
+        [True, False],
+        ["", "a"],
+    ],
+)
+def test_unusual_labels_come_back_as_they_are(y):
+    x, codes = blobs(2)
+    y = [y[k] for k in codes] if isinstance(y, list) else y[codes]
+    model = BackpropClassifier(**FAST).fit(x, y)
+    assert list(model.predict(x)) == list(y) and model.score(x, y) == 1.0
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "boolean", "string", "category", "datetime64[ns]", "period"])
+def test_columns_of_pandas_keep_their_kind(dtype):
+    pandas = pytest.importorskip("pandas")
+    x, codes = blobs(2)
+    values = {"Int64": [3, 7], "boolean": [True, False], "datetime64[ns]": pandas.to_datetime(["2020", "2021"])}
+    if dtype == "period":
+        series = pandas.Series(pandas.period_range("2020", periods=2, freq="D"))
+    else:
+        series = pandas.Series(values.get(dtype, ["x", "y"]), dtype=dtype)
+    y = series.iloc[codes].reset_index(drop=True)
+    model = BackpropClassifier(**FAST).fit(x, y)
+    said = pandas.Series(model.predict(x))
+    assert model.score(x, y) == 1.0 and (said == y.astype(said.dtype)).all()
+    assert said.dtype.kind == {"Int64": "i", "boolean": "b", "datetime64[ns]": "M"}.get(dtype, said.dtype.kind)
+
+
+@pytest.mark.parametrize("y", [["a", None], ["a", float("nan")], [1, "a"]])
+def test_lists_of_texts_and_others_are_refused(y):
+    with pytest.raises((ValueError, TypeError), match=r"y must|NaN"):
+        BackpropClassifier().fit([[1.0], [2.0]], y)
+
+
+@pytest.mark.parametrize("dtype", ["string", "Int64", "boolean", "category"])
+def test_columns_of_pandas_without_a_value_are_refused(dtype):
+    pandas = pytest.importorskip("pandas")
+    values = {"Int64": [1, None, 2], "boolean": [True, None, False]}.get(dtype, ["a", None, "b"])
+    with pytest.raises(ValueError, match="Input y contains NaN, or nothing: the first is sample 1"):
+        BackpropClassifier().fit([[1.0], [2.0], [3.0]], pandas.Series(values, dtype=dtype))
+
+
+def test_masked_arrays_are_refused():
+    x, y = blobs(2)
+    with pytest.raises(TypeError, match="X is a masked array"):
+        BackpropClassifier().fit(np.ma.masked_array(x, x > 0), y)
+    with pytest.raises(TypeError, match="y is a masked array"):
+        BackpropClassifier().fit(x, np.ma.masked_array(y, y > 0))
+
+
+def test_the_score_is_scikit_learns():
+    from sklearn.metrics import accuracy_score
+
+    x, y = blobs(3)
+    weight = np.random.default_rng(0).random(len(y))
+    model = BackpropClassifier(max_iter=1, random_state=0).fit(x, y)
+    assert model.score(x, y) == accuracy_score(y, model.predict(x))
+    assert model.score(x, y, sample_weight=weight) == pytest.approx(
+        accuracy_score(y, model.predict(x), sample_weight=weight)
+    )
+    with pytest.raises(ValueError, match="sample_weight"):
+        model.score(x, y, sample_weight=-weight)
 
 
 def test_columns_of_labels_are_refused():

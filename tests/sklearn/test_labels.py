@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import datetime
+import enum
 from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop_xp.sklearn.labels import Labels, natural, same
+from backprop_xp.sklearn.labels import Labels, natural, right, same
+
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
 
 KINDS = {
     "texts": np.array(["b", "a", "c", "a"]),
@@ -25,6 +33,8 @@ KINDS = {
     "dates": np.array(["2020-01-02", "2019-01-01", "2020-01-02", "2021-01-01"], "M8[D]"),
     "objects of dates": np.array([datetime.date(2020, 1, day) for day in (2, 1, 2, 3)], object),
     "decimals": np.array([Decimal("1.5"), Decimal("0.5"), Decimal("2.5"), Decimal("1.5")], object),
+    "fractions": np.array([Fraction(1, 2), Fraction(1, 3)], object),
+    "huge integers": np.array([10**30, 1, 10**30], object),
     "one alone": np.array(["x", "x"]),
 }
 
@@ -87,9 +97,36 @@ def test_columns_of_labels_are_refused(y):
         natural(y)
 
 
-def test_labels_that_have_no_order_are_refused():
-    with pytest.raises(TypeError, match="the labels in y must be of one kind, texts or numbers"):
+def test_labels_of_several_kinds_are_refused():
+    with pytest.raises(TypeError, match="the labels in y must be of one kind, such as texts or numbers"):
         Labels.of(natural(np.array([1, "a"], object)))
+    y = np.empty(2, object)
+    y[:] = [["a"], ["b"]]
+    with pytest.raises(TypeError, match=r"the labels in y must be of one kind.*unhashable"):
+        Labels.of(natural(y))
+
+
+def test_labels_without_an_order_are_put_in_that_of_their_texts():
+    y = natural(np.array([Colour.RED, Colour.BLUE], object))
+    assert Labels.of(y).classes.tolist() == [Colour.BLUE, Colour.RED] and Labels.of(y).codes(y).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), np.datetime64("NaT"), "pandas.NA", "pandas.NaT"])
+def test_a_label_that_is_none_is_refused(nothing):
+    if isinstance(nothing, str):
+        nothing = getattr(pytest.importorskip("pandas"), nothing.split(".")[1])
+    for y in (np.array(["a", nothing], object), np.array([nothing, nothing], object)):
+        with pytest.raises(ValueError, match="y must hold a label for each sample, got"):
+            natural(y)
+    with pytest.raises(ValueError, match="got NaT"):
+        natural(np.array(["2020-01-01", "NaT"], "M8[D]"))
+
+
+def test_right_answers():
+    assert right(np.array(["a", "b"]), np.array(["a", "c"], object)).tolist() == [True, False]
+    assert right(np.array([1, 2]), np.array([1.0, 3.0])).tolist() == [True, False]
+    assert right(np.array([1, 2]), np.array(["1", "2"])).tolist() == [False, False]
+    assert right(np.array([[1, 0], [1, 1]]), np.array([[1, 0], [0, 1]])).tolist() == [True, False]
 
 
 def test_same():

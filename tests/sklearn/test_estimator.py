@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -240,6 +241,22 @@ class TestBoth:
             each.partial_fit(x, y)
         np.testing.assert_array_equal(outputs(again, x), outputs(model, x))
         assert pickle.loads(pickle.dumps(kind(**SHORT))).get_params() == kind(**SHORT).get_params()
+
+    def test_its_net_goes_to_a_file(self, kind, tmp_path):
+        pytest.importorskip("safetensors")
+        x, y = data(kind)
+        model = kind(**SHORT).fit(x, y)
+        model.net_.save(tmp_path / "net.safetensors")
+        z = Net.load(tmp_path / "net.safetensors")(x)
+        np.testing.assert_array_equal(z[:, 0] if z.shape[1] == 1 else z, outputs(model, x))
+
+    def test_several_threads_predict_at_once(self, kind):
+        x, y = data(kind)
+        model = kind(**SHORT).fit(x, y)
+        said = outputs(model, x)
+        with ThreadPoolExecutor(4) as pool:
+            for each in pool.map(lambda _: outputs(model, x), range(40)):
+                np.testing.assert_array_equal(each, said)
 
     def test_a_pickle_holds_no_gradients(self, kind):
         x, y = data(kind)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..activations import ACTIVATIONS, Identity
+from ..dtypes import C_NAMES
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from ..losses import KernelLoss
 from ..toolchain import cache as kernel_cache
 from . import structs
-from .elementwise import NUMBERS
 from .structs import DOUBLE, INT, POINTER
 
 #: Parameters from which products blocked for the caches beat a tile in registers. Measured on a 2-core EPYC (Zen 4).
@@ -75,7 +75,7 @@ class Shape:
         """
         if samples < narrow_from(self.loss is None) or any_widths.get():
             return False
-        return not refuses_narrow(self.parameters, len(self.sizes) - 1)
+        return not why_not_narrow(self.parameters, len(self.sizes) - 1)
 
     @property
     def narrow_chunk(self) -> int:
@@ -99,7 +99,7 @@ WRITTEN_OUT = {cls.text: f"bpx::{cls.kernel}" for cls in ACTIVATIONS.values() if
 _programs: dict[Shape, Any] = {}
 
 
-def refuses_narrow(parameters: int, layers: int) -> str:
+def why_not_narrow(parameters: int, layers: int) -> str:
     """Why a net has no narrow form, "" if it has one."""
     return "it has many parameters" * (parameters >= WIDE_PARAMETERS) or too_deep(layers)
 
@@ -151,7 +151,7 @@ def declarations(shape: Shape, activations: Sequence[Any], written_out: Mapping[
     flags = ", ".join(f"{name} = {str(fact).lower()}" for name, fact in facts.items())
     code += [
         "struct Net {",
-        f"  using S = {NUMBERS[shape.dtype]};",
+        f"  using S = {C_NAMES[shape.dtype]};",
         f"  using Layers = bpx::Layers<{layers}>;",
         f"  using Loss = {loss};",
         f"  static constexpr bool {flags};",

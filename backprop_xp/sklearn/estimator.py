@@ -120,7 +120,13 @@ class BackpropEstimator(BaseEstimator):
         return self
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, goes_on: bool, epochs: int | None, **known: Any) -> None:
-        """Train for so many epochs, None for as many as the parameters say, or anew or with the net that is there."""
+        """Train the net that is there, or a new one.
+
+        Args:
+            goes_on: whether it is the one that is there.
+            epochs: how many; None for ``max_iter``, with all that ends a run before.
+            known: what :meth:`_learn` is told besides.
+        """
         settings = Settings.of(self)
         x = arrays.inputs(self, X, reset=not goes_on)
         weight = weights.of_samples(sample_weight, x.shape[0])

@@ -38,8 +38,8 @@ class BackpropRegressor(RegressorMixin, BackpropEstimator):
         max_iter: epochs at most.
         shuffle: whether each epoch takes the samples in another order.
         random_state: what weights, orders and the held-out rows are drawn from: None, a seed, or a RandomState.
-        tol, n_iter_no_change: training ends when the loss hasn't fallen by ``tol`` for more than so many epochs; with
-            ``early_stopping`` when the score hasn't risen by ``tol``.
+        tol, n_iter_no_change: training ends when the loss hasn't fallen by ``tol`` for more than ``n_iter_no_change``
+            epochs; with ``early_stopping`` when the score hasn't risen by ``tol``.
         verbose: print a line an epoch.
         warm_start: let ``fit`` go on with the net of the call before.
         early_stopping: hold ``validation_fraction`` of the samples out, stop by their R^2, and keep the parameters that

@@ -63,7 +63,7 @@ class Settings:
         )
 
     def batch(self, samples: int) -> int:
-        """Samples in a batch, of so many that are trained on."""
+        """Samples in a batch, of ``samples`` that are trained on."""
         return min(samples, MLP_BATCH if self.batch_size is None else self.batch_size)
 
     def penalty(self, samples: int, weight: float) -> float:
@@ -114,7 +114,7 @@ def set_rate(optimiser: Optimiser, lr: Any) -> None:
 
 
 def shifted(schedule: Any, steps: int) -> Callable[[int], float] | None:
-    """The schedule of a run that goes on after so many steps.
+    """The schedule of a run that goes on after ``steps`` steps.
 
     Raises:
         ValueError: a schedule over the whole of a run, whose end isn't known here.

@@ -101,7 +101,7 @@ class BackpropEstimator(BaseEstimator):
 
         Raises:
             ValueError, TypeError: a parameter, or the data, can't be used, or training diverged. The estimator is then
-                as it was before; but for the parameters of a net that goes on, which are those before the last step.
+                as it was before.
 
         An interrupt ends training with a warning, and leaves a fitted estimator.
         """
@@ -348,11 +348,20 @@ class BackpropEstimator(BaseEstimator):
 
 @contextmanager
 def as_it_was_on_failure(estimator: Any) -> Iterator[None]:
-    """Give the estimator back the attributes that it had if anything goes wrong."""
+    """Give the estimator back its attributes, its net and its optimiser if anything goes wrong."""
     before = dict(vars(estimator))
+    net, optimiser = before.get("net_"), before.get("_optimiser")
+    if net is not None and optimiser is not None:
+        functions, parameters = (net.activations, net.loss), [tensor.data.copy() for tensor in net.parameters]
+        run = {"lr": optimiser.lr}, optimiser.count, {name: array.copy() for name, array in optimiser.state.items()}
     try:
         yield
     except BaseException:
         vars(estimator).clear()
         vars(estimator).update(before)
+        if net is not None and optimiser is not None:
+            net.activations, net.loss = functions
+            for tensor, data in zip(net.parameters, parameters):
+                tensor.data = data
+            optimiser.restore(*run)
         raise

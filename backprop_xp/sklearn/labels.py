@@ -27,7 +27,7 @@ class Labels:
 
     @classmethod
     def of(cls, y: np.ndarray) -> Labels:
-        """Those of :func:`natural` targets."""
+        """The labels in :func:`natural` targets."""
         if y.ndim == 2:
             return cls(np.arange(y.shape[1]), True)
         return cls(_distinct(y), False)

@@ -43,7 +43,7 @@ class Settings:
 
     @classmethod
     def of(cls, estimator: Any) -> Settings:
-        """Those of an estimator; a ValueError or TypeError that names the parameter that is wrong."""
+        """The parameters of an estimator; a ValueError or TypeError names the one that is wrong."""
         hidden = widths(estimator.hidden_layer_sizes)
         patience = estimator.n_iter_no_change
         return cls(

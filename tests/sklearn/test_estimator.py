@@ -114,6 +114,25 @@ class TestBoth:
             assert vars(model) == before
         np.testing.assert_array_equal(outputs(model, x), said)
 
+    @pytest.mark.parametrize("how", ["partial_fit", "fit"])
+    def test_so_does_a_failure_of_what_goes_on(self, kind, how):
+        """In the middle of a run, after steps that changed the net and the state of its optimiser."""
+        x, y = data(kind)
+        model, other = (kind(**SHORT, warm_start=True, batch_size=10).fit(x, y) for _ in range(2))
+        said = outputs(model, x)
+        steps = iter(range(10**9))
+        wrong = lambda step: 1e300 if next(steps) > 3 else 1.0  # noqa: E731
+        model.set_params(schedule=wrong, activation="tanh", learning_rate_init=0.01)
+        with pytest.raises(ValueError, match="Solver produced non-finite parameter weights"):
+            getattr(model, how)(x, y)
+        assert next(steps) > 4 and model._optimiser.count == other._optimiser.count
+        np.testing.assert_array_equal(outputs(model, x), said)
+        model.set_params(schedule=None, activation="relu", learning_rate_init=None)
+        for each in (model, other):
+            each._random = np.random.RandomState(0)
+            each.partial_fit(x, y)
+        np.testing.assert_array_equal(outputs(model, x), outputs(other, x))
+
     def test_parameters_stay_as_they_are(self, kind):
         x, y = data(kind)
         given = {"activation": Softplus(beta=2.0), "optimiser": Adam(lr=0.1)}

@@ -1,6 +1,6 @@
 """Explicit backpropagation for fully connected nets, at the speed of the machine."""
 
-from . import _clone, graph  # noqa: F401  first: what the others import may stand beside this folder
+from . import _clone  # noqa: F401  first: what the others import may stand beside this folder
 from .activations import (
     ACTIVATIONS,
     CELU,

@@ -332,7 +332,7 @@ class LogSigmoid(BuiltIn):
 
 #: Every built-in activation by name.
 ACTIVATIONS: dict[str, type[BuiltIn]] = {cls.name: cls for cls in BuiltIn.__subclasses__()}
-ALIASES = {"swish": "silu", "linear": "identity"}
+ALIASES = {"swish": "silu", "linear": "identity", "logistic": "sigmoid"}
 FORMULA_CLASSES = frozenset([Elementwise, *ACTIVATIONS.values()])
 
 

@@ -56,6 +56,7 @@ def run(
     return True
 
 
+@lru_cache(maxsize=512)
 def source(formula: Formula, outputs: tuple[str, ...], dtype: str) -> str:
     """C++ source of ``formula(n, in, out, p)`` over contiguous arrays."""
     shape = f"{len(formula.variables)}, {len(outputs)}"

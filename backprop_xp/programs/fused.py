@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,12 +73,19 @@ class Shape:
 
         Others go through the pass for nets of any widths (kernels/matrices.h).
         """
-        return samples >= narrow_from(self.loss is None) and not why_not_narrow(self.parameters, len(self.sizes) - 1)
+        if samples < narrow_from(self.loss is None) or any_widths.get():
+            return False
+        return not why_not_narrow(self.parameters, len(self.sizes) - 1)
 
     @property
     def narrow_chunk(self) -> int:
         """Samples in a logical chunk of the narrow form."""
         return SMALL_CHUNK if self.parameters <= SMALL_NET else CHUNK
+
+
+#: Whether batches of any size go through the pass for nets of any widths, as where many nets are trained for a short
+#: time each, none of which is worth a compilation. To be set and reset around whole runs.
+any_widths: ContextVar[bool] = ContextVar("any_widths", default=False)
 
 
 def narrow_from(outputs_alone: bool) -> int:

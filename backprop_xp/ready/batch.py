@@ -132,7 +132,7 @@ class Batch(_Ready):
         """Whether this is a call that needs no more checks. Raises CompileError."""
         if not self._wanted or not self._fits(x):
             return False
-        if self._narrow is None and len(x) >= self._narrow_from:
+        if self._narrow is None and self._is_narrow(len(x)):
             scalars = [number for f in self._functions for number in getattr(f, "parameters", ())]
             self._narrow = Narrow(self._shape, self._functions[:-1], self._arrays, scalars)
         if self._target == "none":
@@ -156,7 +156,7 @@ class Batch(_Ready):
                     if wrong >= 0:
                         raise ValueError(f"class indices must be from 0 to {self._outputs - 1}, got {y[wrong]}")
             gradients = self._unused()
-            if self._narrow is not None and n >= self._narrow_from:
+            if self._narrow is not None and self._is_narrow(n):
                 total = self._run_narrow(self._narrow, net, x, gradients)
             else:
                 args.grads = gradients.__array_interface__["data"][0]
@@ -167,6 +167,9 @@ class Batch(_Ready):
             tensor._later = (gradients, None, at, shape)
         self._drop_signals(net)
         return loss
+
+    def _is_narrow(self, samples: int) -> bool:
+        return samples >= self._narrow_from and not fused.any_widths.get()
 
     def _run_narrow(self, narrow: Narrow, net: AnyNet, x: np.ndarray, gradients: np.ndarray) -> float:
         known, args = self._pass.args, narrow.args

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..formulas import is_formula
 from ..losses import SoftmaxCrossEntropy, compiles
 from ..operations import Operation
 from ..plan.net import AnyNet
@@ -142,7 +143,7 @@ def why_not(net: AnyNet) -> str:
         return "it runs on the CPU"
     functions = net._now()[2]
     activations = [f for f in functions[:-1] if not isinstance(f, Operation)]
-    if not all(getattr(f, "is_formula", False) for f in activations) or not compiles(net.loss):
+    if not all(is_formula(f) for f in activations) or not compiles(net.loss):
         return "an activation or the loss is no formula"
     if any(type(value) not in FIXED for f in functions for name, value in vars(f).items() if name != "text"):
         return "a parameter of a function is no plain number, and may change in place"

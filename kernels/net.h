@@ -220,12 +220,14 @@ template <class L, int W, class S> BPX_KERNEL void outer(const S* grad_t, const 
 }
 
 /// Samples from `valid` on are none: what they hold counts as 0, be it NaN or infinite.
-template <int FEATURES, int W, class S> BPX_FN void clear_rest(S* z, int valid) {
-  if (valid == W) return;
+template <int W, class S> BPX_KERNEL void clear_from(S* z, int features, int valid) {
   BPX_UNROLL_OUTER
-  for (int i = 0; i < FEATURES; ++i) {
+  for (int i = 0; i < features; ++i) {
     for (int s = valid; s < W; ++s) z[i * W + s] = S(0);
   }
+}
+template <int FEATURES, int W, class S> BPX_FN void clear_rest(S* z, int valid) {
+  if (valid != W) clear_from<W>(z, FEATURES, valid);
 }
 
 /// What a tile's pass reads and adds to, besides x.

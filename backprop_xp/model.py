@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any
 
-from . import engines, inputs, workspace
+from . import ahead, engines, inputs, workspace
 from .backend import Array, Backend, get_backend
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .tensor import Tensor
@@ -45,6 +45,7 @@ class Model:
         raise NotImplementedError
 
     fit = fit
+    compile = ahead.compile
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the net to a file, see :func:`backprop_xp.exchange.save`."""

@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from .. import environment
 from ..files import replacing
 from ..show_source import show
 from . import building, compiler
+from .built import telling
 from .compiler import CompileError
 
 FORMAT = b"backprop_xp 2"
@@ -64,7 +65,8 @@ def library(source: str, what: str) -> ctypes.CDLL:
     if found is None:
         show(source, what)
         try:
-            found = _load(source, what)
+            with telling(what) as compiles:
+                found = _load(source, what, compiles)
         except CompileError as error:
             found = error
         _loaded[memory] = found
@@ -103,13 +105,14 @@ def clear() -> int:
     return count
 
 
-def _load(source: str, what: str) -> ctypes.CDLL:
+def _load(source: str, what: str, compiles: Callable[[], None]) -> ctypes.CDLL:
     cxx = compiler.find()
     parts = (FORMAT, source.encode(), *map(os.fsencode, (*cxx.command, cxx.version, *cxx.flags)))
     parts += tuple(map(os.fsencode, compiler.cpu_features()))
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()
     path = home() / f"{key}{SUFFIX}"
     if not _intact(path, key):
+        compiles()
         content = _compile(cxx, source, path.parent, what)
         with _as_compile_errors(path.parent), replacing(path) as file:
             file.write(content + _seal(key, content))

@@ -94,8 +94,12 @@ def describe() -> str:
 
 
 def clear() -> int:
-    """Delete every compiled kernel; returns how many. Leftovers of stopped compilations go too, and nothing else."""
+    """Delete every compiled kernel; returns how many.
+
+    What stopped compilations left goes too, and what the compiler of a wheel keeps there; nothing else does.
+    """
     building.sweep(folder())
+    shutil.rmtree(folder() / compiler.WHEEL_FOLDER, ignore_errors=True)
     count = 0
     for path in folder().glob(f"*{SUFFIX}"):
         path.unlink(missing_ok=True)

@@ -57,7 +57,7 @@ def draw(path: Path, grids: Mapping[str, Sequence[Result]], first_calls: Sequenc
                 _bars(axis, some)
     bar = figure.colorbar(colours, ax=axes, shrink=0.5, extend="both", ticks=[-2, -1, 0, 1, 2])
     bar.ax.set_yticklabels(["1/4", "1/2", "1", "2", "4"])
-    everybody = "PyTorch eager, torch.compile and JAX"
+    everybody = "PyTorch eager, JAX and, in some points, torch.compile"
     figure.suptitle(f"speed over that of the fastest of {everybody}: {about}", fontsize="medium")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
@@ -100,7 +100,7 @@ def _bars(axis: Any, calls: Sequence[FirstCall]) -> None:
             axis.axhline(call.seconds, color="0.4", linestyle="--", label=ONCE)
     axis.set_xticks(range(len(nets)), [net.partition("-")[0] for net in nets])
     axis.set(yscale="log", xlabel="width w of w-w-w-10", ylabel="seconds", title="first call, compiling included")
-    axis.legend(fontsize="small")
+    axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _widths(results: Sequence[Result]) -> list[int]:

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from . import exchange
 from .losses import get_loss
+from .net import Net
 from .programs import fused
 from .toolchain import compiler
 from .toolchain.built import Built, heard
@@ -74,8 +76,6 @@ def made(
         activations: names, one a layer, with commas; a single one stands for all layers but the last.
         loss, dtype, bias, reduction: as for :class:`backprop_xp.Net`; a file says them itself.
     """
-    from . import Net, exchange
-
     if re.fullmatch(r"\d+(-\d+)+", text):
         sizes = tuple(map(int, text.split("-")))
         names = activations.split(",") if activations else None

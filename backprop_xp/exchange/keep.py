@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from .. import inputs
 from ..activations import ACTIVATIONS, get_activation
 from ..backend import Backend
+from ..dtypes import as_dtype
 from ..graph import GraphNet
 from ..losses import LOSSES, get_loss
 from ..messages import unknown
@@ -99,7 +100,7 @@ def _describe_chain(net: Net) -> tuple[dict[str, Any], Arrays]:
 
 def _build_chain(description: dict[str, Any], arrays: Arrays, custom: Custom, backend: Any) -> Net:
     sizes = inputs.as_sizes(field(description, "sizes", list))
-    bias, dtype = field(description, "bias", bool), inputs.as_dtype(short_text(description, "dtype"))
+    bias, dtype = field(description, "bias", bool), as_dtype(short_text(description, "dtype"))
     shapes: dict[str, tuple[int, ...]] = {f"weights.{i}": shape for i, shape in enumerate(zip(sizes[1:], sizes[:-1]))}
     if bias:
         shapes |= {f"biases.{i}": (n,) for i, n in enumerate(sizes[1:])}

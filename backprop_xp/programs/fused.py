@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from ..activations import ACTIVATIONS, Identity
+from ..dtypes import C_NAMES
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from ..losses import KernelLoss
@@ -15,7 +16,6 @@ from ..toolchain import cache as kernel_cache
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from . import structs
-from .elementwise import NUMBERS
 from .structs import DOUBLE, INT, POINTER
 
 #: Parameters from which products blocked for the caches beat a tile in registers. Measured on a 2-core EPYC (Zen 4).
@@ -84,7 +84,7 @@ class Shape:
 
         Others go through the pass for nets of any widths (kernels/matrices.h).
         """
-        return samples >= narrow_from(self.loss is None) and not refuses_narrow(self.parameters, len(self.sizes) - 1)
+        return samples >= narrow_from(self.loss is None) and not why_not_narrow(self.parameters, len(self.sizes) - 1)
 
     @property
     def narrow_chunk(self) -> int:
@@ -117,7 +117,7 @@ class Program:
 _programs: dict[Shape, Program] = {}
 
 
-def refuses_narrow(parameters: int, layers: int) -> str:
+def why_not_narrow(parameters: int, layers: int) -> str:
     """Why a net has no narrow form, "" if it has one."""
     return "it has many parameters" * (parameters >= WIDE_PARAMETERS) or too_deep(layers)
 
@@ -144,7 +144,7 @@ def program(shape: Shape, activations: Sequence[Any]) -> Program:
 # It is kept by compiler: one of other flags may give code for other registers, and the two libraries work together.
 @cache
 def _parts(dtype: str, cxx: compiler.Compiler) -> Any:
-    number = NUMBERS[dtype]
+    number = C_NAMES[dtype]
     text = kernel_source("net_parts.h") + f"BPX_TILES({number})\nBPX_TREE({number})\n"
     library = kernel_cache.library(text, f"what all small nets share in {dtype}")
     structs.check(library, structs.Tree)
@@ -186,7 +186,7 @@ def declarations(shape: Shape, activations: Sequence[Any], written_out: Mapping[
     flags = ", ".join(f"{name} = {str(fact).lower()}" for name, fact in facts.items())
     code += [
         "struct Net {",
-        f"  using S = {NUMBERS[shape.dtype]};",
+        f"  using S = {C_NAMES[shape.dtype]};",
         f"  using Layers = bpx::Layers<{layers}>;",
         f"  using Loss = {loss};",
         f"  static constexpr bool {flags};",

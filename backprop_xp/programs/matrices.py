@@ -14,17 +14,20 @@ from typing import Any
 import numpy as np
 
 from ..activations import Identity
+from ..dtypes import C_NAMES
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from ..toolchain import cache as kernel_cache
 from ..toolchain import compiler
 from . import structs
-from .elementwise import NUMBERS
 from .fused import WRITTEN_OUT, loss_source, same_registers
 from .structs import INT, POINTER, Function, Matrices, MatrixLayer
 
 #: Seconds after which a call comes back to Python, where an interrupt is seen.
 SECONDS = 0.1
+#: Multiply-adds of the forward pass that are worth a thread. Measured on Zen 4: to wake one takes some 15 us, in which
+#: another does as much.
+WORTH_A_THREAD = 1.5e6
 
 
 class Pass:
@@ -58,6 +61,7 @@ class Pass:
                 self._room(bias)
             at.f = Function(*activation(f, dtype.name), self._scalars(f))
         self.args = Matrices(depth=len(layers), layers=ctypes.addressof(self._layers), scale=1.0, time=SECONDS)
+        self.args.worth_a_thread = WORTH_A_THREAD
         if loss is not None:
             self.args.loss, self.args.loss_p = loss_function(loss_key, dtype.name), self._scalars(loss)
         self.pointer = ctypes.addressof(self.args)
@@ -96,7 +100,7 @@ def core(dtype: str) -> Any:
 # What is kept is kept by compiler: one of other flags may give code for other registers, and libraries work together.
 @cache
 def _core(dtype: str, cxx: compiler.Compiler) -> Any:
-    text = kernel_source("matrices.h") + f"BPX_MATRICES({NUMBERS[dtype]})\n"
+    text = kernel_source("matrix_parts.h") + f"BPX_MATRICES({C_NAMES[dtype]})\n"
     library = kernel_cache.library(text, f"the pass for nets of any widths in {dtype}")
     structs.check(library, MatrixLayer, Matrices)
     for name in ("memory", "run"):
@@ -119,7 +123,7 @@ def _activation(text: Any, formula: Any, called: str, dtype: str, cxx: compiler.
     name, code = WRITTEN_OUT.get(text), ""
     if name is None:
         name, code = "Activation", emit.struct(formula, "Activation", ("t",))
-    number = NUMBERS[dtype]
+    number = C_NAMES[dtype]
     entries = (
         f"BPX_ENTRY void bpx_both(bpx::i64 n, const {number}* t, {number}* z, {number}* slope, const {number}* p) {{\n"
         f"  bpx::activation_both<{name}>(n, t, z, slope, p);\n}}\n"
@@ -140,7 +144,7 @@ def _loss_function(key: Any, dtype: str, cxx: compiler.Compiler) -> int:
     name, code = loss_source(key)
     entry = (
         "BPX_ENTRY void bpx_loss(const bpx::LossBlock* block, void* memory) {\n"
-        f"  bpx::loss_block<{name}>(*block, ({NUMBERS[dtype]}*)memory);\n}}\n"
+        f"  bpx::loss_block<{name}>(*block, ({C_NAMES[dtype]}*)memory);\n}}\n"
     )
     what = f"the loss of {key} in {dtype}" if isinstance(key, str) else f"a loss in {dtype}"
     library = _functions("\n".join(code) + entry, what, dtype)

@@ -182,7 +182,15 @@ class GraphNet(Model):
         if keep:  # until a backward pass, when the caller's may hold other numbers
             with self.backend.activate():
                 arrays = {name: array.copy() for name, array in arrays.items()}
-        parameters = {
+        parameters, keys = self._arrays(), self._drawn() if training else {}
+        return GraphCall(
+            self.backend, self.dtype, self.nodes, self._steps, parameters, arrays, keys, single=single,
+            keep_signals=keep, threads=self.threads,
+        )  # fmt: skip
+
+    def _arrays(self) -> dict[str, dict[str, Array]]:
+        """The parameters of every node that has its own, as they are now, whatever the user did to its tensors."""
+        return {
             node: {
                 name: inputs.as_parameter(
                     self.tensors[full].data, self._shapes[full], self.backend, self.dtype, f"tensors[{full!r}].data"
@@ -191,14 +199,14 @@ class GraphNet(Model):
             }
             for node, names in self._names.items()
         }
-        keys: dict[str, int] = {}
-        if training and self._dropouts:
-            keys = {node.name: dropout.key(self.seed, self.draws, i) for i, node in enumerate(self._dropouts)}
-            self.draws += 1
-        return GraphCall(
-            self.backend, self.dtype, self.nodes, self._steps, parameters, arrays, keys, single=single,
-            keep_signals=keep, threads=self.threads,
-        )  # fmt: skip
+
+    def _drawn(self) -> dict[str, int]:
+        """The dropout nodes' keys of the next call in training."""
+        if not self._dropouts:
+            return {}
+        keys = {node.name: dropout.key(self.seed, self.draws, i) for i, node in enumerate(self._dropouts)}
+        self.draws += 1
+        return keys
 
     def _inputs(self, x: Any) -> tuple[dict[str, Array], bool]:
         """Every input as a batch, and whether it is one sample."""

@@ -26,6 +26,9 @@ from .structs import INT, POINTER, Function, Matrices, MatrixLayer
 
 #: Seconds after which a call comes back to Python, where an interrupt is seen.
 SECONDS = 0.1
+#: Multiply-adds of the forward pass that are worth a thread. Measured on Zen 4: to wake one takes some 15 us, in which
+#: another does as much.
+WORTH_A_THREAD = 1.5e6
 
 
 class Pass:
@@ -59,6 +62,7 @@ class Pass:
                 self._room(bias)
             at.f = Function(*activation(f, dtype.name), self._scalars(f))
         self.args = Matrices(depth=len(layers), layers=ctypes.addressof(self._layers), scale=1.0, time=SECONDS)
+        self.args.worth_a_thread = WORTH_A_THREAD
         if loss is not None:
             self.args.loss, self.args.loss_p = loss_function(loss_key, dtype.name), self._scalars(loss)
         self.pointer = ctypes.addressof(self.args)
@@ -97,7 +101,7 @@ def core(dtype: str) -> Any:
 # What is kept is kept by compiler: one of other flags may give code for other registers, and libraries work together.
 @cache
 def _core(dtype: str, cxx: compiler.Compiler) -> Any:
-    text = kernel_source("matrices.h") + f"BPX_MATRICES({NUMBERS[dtype]})\n"
+    text = kernel_source("matrix_parts.h") + f"BPX_MATRICES({NUMBERS[dtype]})\n"
     library = kernel_cache.library(text, f"the pass for nets of any widths in {dtype}")
     structs.check(library, MatrixLayer, Matrices)
     library.bpx_vector_bytes.restype = INT

@@ -331,7 +331,7 @@ def _by_place(net: Net | GraphNet) -> dict[str, Tensor]:
         places = dict(net.tensors)
     else:
         places = {f"W{i}": tensor for i, tensor in enumerate(net.weights)}
-        places |= {f"b{i}": tensor for i, tensor in enumerate(net.biases)}
+        places |= {f"b{i}": bias for i, (_, bias, _) in enumerate(net.layers) if bias is not None}
     first: dict[Tensor, str] = {}
     for name, tensor in places.items():
         first.setdefault(tensor, name)

@@ -35,7 +35,7 @@ class Net(Model):
         sizes: widths of the layers, input first.
         activations: a name or an object for each layer; by default tanh, and identity for the last.
         loss: a name or an object.
-        bias: whether every layer has one; they start at zero.
+        bias: whether every layer has one, or a truth value for each layer; they start at zero.
         dtype: "float32" or "float64".
         rng: where weights are drawn from: None (NumPy's global state), a seed, a Generator or a RandomState.
         backend: "auto", "numpy", "cupy", "cupy:N"; None asks the environment (BACKPROP_XP_BACKEND).
@@ -46,8 +46,10 @@ class Net(Model):
             else every processor this process may run on. The results don't depend on it.
 
     Attributes:
-        weights, biases: Tensors of shape (out, in) and (out,); ``biases`` is empty without them. Layers of one shape
-            may share a Tensor: ``net.weights[2] = net.weights[1]``.
+        weights: a Tensor of shape (out, in) for each layer. Layers of one shape may share one:
+            ``net.weights[2] = net.weights[1]``.
+        biases: a Tensor of shape (out,) for each layer that has a bias, in the layers' order. ``bias`` says which
+            these are, and ``layers`` has every layer's weight, bias or None, and activation side by side.
         parameters: the weights, then the biases, each Tensor once.
         linear_outputs, nonlinear_outputs: Tensors t_i and z_i of the last call that kept its signals.
         activations, loss: objects, which may be replaced.
@@ -58,7 +60,7 @@ class Net(Model):
         sizes: Sequence[int] | None = None,
         activations: Sequence[str | Activation] | None = None,
         loss: str | Loss = "half_sum_sq",
-        bias: bool = False,
+        bias: bool | Sequence[bool] = False,
         dtype: Any = "float64",
         rng: Any = None,
         backend: str | Backend | None = None,
@@ -82,12 +84,26 @@ class Net(Model):
             if drawn.shape != shape:
                 raise ValueError(f"the initialiser must return shape {shape}, got {drawn.shape}")
             self.weights.append(Tensor(drawn, f"W{i}"))
-        self.biases = [Tensor(self._zeros(n), f"b{i}") for i, n in enumerate(self.sizes[1:])] if bias else []
+        self._bias = inputs.as_flags("bias", bias, depth)
+        widths = zip(self.sizes[1:], self._bias)
+        self.biases = [Tensor(self._zeros(n), f"b{i}") for i, (n, has) in enumerate(widths) if has]
         self.linear_outputs = [Tensor(self._zeros(n), f"t{i}") for i, n in enumerate(self.sizes[1:])]
         self.nonlinear_outputs = [Tensor(self._zeros(n), f"z{i}") for i, n in enumerate(self.sizes[1:])]
         #: the layers and x of the call whose signals linear_outputs and nonlinear_outputs hold
         self._kept: tuple[list[Layer], Array] | None = None
         self._prepared: calls.Prepared | None = None
+
+    @property
+    def bias(self) -> tuple[bool, ...]:
+        """Whether each layer has a bias: no layer if ``biases`` is empty, every one if it holds one a layer."""
+        depth = len(self.sizes) - 1
+        return (bool(self.biases),) * depth if len(self.biases) in (0, depth) else self._bias
+
+    @property
+    def layers(self) -> list[tuple[Tensor, Tensor | None, Any]]:
+        """The weight, the bias or None, and the activation of every layer, as they stand in the net's lists."""
+        biases = iter(self.biases)
+        return [(w, next(biases) if has else None, f) for w, has, f in zip(self.weights, self.bias, self.activations)]
 
     def _places(self) -> list[Tensor]:
         return [*self.weights, *self.biases]

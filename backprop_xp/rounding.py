@@ -45,8 +45,8 @@ def forward_error(dtype: np.dtype, found: Sequence[Computed]) -> float:
 
 def _of_chain(net: Net, x: Any) -> Iterator[Computed]:
     befores = [x, *(z.data for z in net.nonlinear_outputs)]
-    for i, (weight, z) in enumerate(zip(net.weights, befores)):
-        yield _linear(weight, net.biases[i] if net.biases else None, z)
+    for (weight, bias, _), z in zip(net.layers, befores):
+        yield _linear(weight, bias, z)
 
 
 def _of_graph(net: GraphNet) -> Iterator[Computed]:

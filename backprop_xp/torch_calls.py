@@ -18,7 +18,7 @@ class ChainCalls:
     """Calls of a chain, with its activations as they are now."""
 
     def __init__(self, net: Net) -> None:
-        self._activations = [get_activation(f) for f in net.activations]
+        self._activations, self._bias = [get_activation(f) for f in net.activations], net.bias
 
     def forward(self, backend: Backend, inputs: Sequence[Array], parameters: Sequence[Array]) -> tuple[Array, Signals]:
         """The outputs for x, (n, features) or (features,), and the signals."""
@@ -42,9 +42,9 @@ class ChainCalls:
         return [gradients.x, *gradients.parameters]
 
     def _call(self, backend: Backend, inputs: Sequence[Array], parameters: Sequence[Array]) -> Call:
-        depth = len(self._activations)
-        biases = parameters[depth:] or [None] * depth
-        layers = [Layer(w, b, f) for w, b, f in zip(parameters, biases, self._activations)]
+        biases = iter(parameters[len(self._bias) :])
+        known = zip(parameters, self._bias, self._activations)
+        layers = [Layer(w, next(biases) if has else None, f) for w, has, f in known]
         return Call(backend, parameters[0].dtype, layers, inputs[0], keep_signals=True)
 
 

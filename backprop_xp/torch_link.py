@@ -201,5 +201,4 @@ def _shapes(net: Net | GraphNet) -> list[tuple[int, ...]]:
     """The shapes of the arrays of the net's places."""
     if isinstance(net, GraphNet):
         return [net._shapes[full] for names in net._names.values() for full in names.values()]
-    biases = [(n,) for n in net.sizes[1:]] if net.biases else []
-    return [*zip(net.sizes[1:], net.sizes[:-1]), *biases]
+    return inputs.parameter_shapes(net)

@@ -105,7 +105,7 @@ def as_chain(call: GraphCall) -> Call | None:
         return None
     chain = layers(call.steps[0], call.parameters)
     owners = {linear.owner for linear, _ in call.steps[0].chain}
-    if len(owners) != len(chain) or len({layer.bias is None for layer in chain}) != 1:
+    if len(owners) != len(chain):
         return None
     (x,) = call.inputs.values()
     return Call(

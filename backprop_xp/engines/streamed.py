@@ -127,7 +127,7 @@ def _loss_and_grad(engine: Any, call: Call, rows: int, grad_x: Array | None) -> 
         tree.add(index, Partial(gradients.loss, gradients.parameters))
     whole = tree.total()
     assert whole is not None
-    return Gradients.of(len(call.layers), whole.arrays, grad_x, whole.loss)
+    return Gradients.of(call.layers, whole.arrays, grad_x, whole.loss)
 
 
 def _pieces(call: Call, rows: int) -> Iterator[tuple[Call, slice]]:

@@ -79,7 +79,7 @@ def loss_and_grad(call: Call) -> Gradients:
     each_tile(len(call.x), tile_rows(call.sizes, call.dtype.itemsize), call.threads, tile)
     total = tree.total()
     assert total is not None
-    return Gradients.of(len(call.layers), total.arrays, grad_x, call.dtype.type(total.loss))
+    return Gradients.of(call.layers, total.arrays, grad_x, call.dtype.type(total.loss))
 
 
 def each_tile(n: int, rows: int, wanted: int | None, work: Any) -> None:

@@ -56,14 +56,14 @@ def as_module(net: Net | GraphNet, module_of: Callable[[Any], Any]) -> tuple[Any
 
         return graph_module(net, module_of, parameter), made
     modules: list[Any] = []
-    for i, (weight, bias, activation) in enumerate(inputs.as_layers(net)):
+    for (weight, bias, activation), (w, b, _) in zip(inputs.as_layers(net), net.layers):
         out, width = weight.shape
         linear = torch.nn.utils.skip_init(
             torch.nn.Linear, width, out, bias=bias is not None, dtype=getattr(torch, net.dtype.name)
         )
-        linear.weight = parameter(net.weights[i], weight)
-        if bias is not None:
-            linear.bias = parameter(net.biases[i], bias)
+        linear.weight = parameter(w, weight)
+        if b is not None:
+            linear.bias = parameter(b, bias)
         modules += [linear, module_of(activation)]
     return torch.nn.Sequential(*modules), made
 
@@ -103,18 +103,17 @@ def from_torch(model: Any, *, features: Mapping[str, int] | None = None, **optio
     net = Net(
         (first.in_features, *(len(weight) for weight in weights)),
         [activation for _, _, activation in layers],
-        bias=first.bias is not None,
+        bias=[linear.bias is not None for _, linear in linears],
         dtype=str(first.weight.dtype).removeprefix("torch."),
         init=lambda rng, shape: next(drawn).numpy().copy(),
         **options,
     )
-    for tensor, (name, linear) in zip(net.biases, linears):
-        tensor.data = net.backend.take(net.backend.asarray(linear.bias.detach().cpu().numpy(), net.dtype, name))
+    biases = [linear.bias for _, linear in linears if linear.bias is not None]
+    for tensor, bias in zip(net.biases, biases):
+        tensor.data = net.backend.take(net.backend.asarray(bias.detach().cpu().numpy(), net.dtype, "a bias"))
     tensors: dict[int, Tensor] = {}
-    for i, (_, linear) in enumerate(linears):
-        net.weights[i] = tensors.setdefault(id(linear.weight), net.weights[i])
-        if net.biases:
-            net.biases[i] = tensors.setdefault(id(linear.bias), net.biases[i])
+    for ours, theirs in ((net.weights, [linear.weight for _, linear in linears]), (net.biases, biases)):
+        ours[:] = [tensors.setdefault(id(parameter), tensor) for parameter, tensor in zip(theirs, ours)]
     return net
 
 
@@ -134,8 +133,6 @@ def _as_chain(model: Any, torch: Any) -> list[tuple[str, Any, str | Activation]]
             if not layers or layers[-1][2] is not None or not is_activation(module):
                 return None
             layers[-1] = (*layers[-1][:2], from_module(module, name))
-    if len({linear.bias is None for _, linear, _ in layers}) != 1:
-        return None
     return [(name, linear, activation or "identity") for name, linear, activation in layers]
 
 

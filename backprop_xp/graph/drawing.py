@@ -45,9 +45,9 @@ def draw_chain(net: Net) -> Drawing:
     description: dict[str, tuple[Any, ...]] = {"x": (Input(net.sizes[0]),)}
     before, counts = "x", {}
     drawn: set[Tensor] = set()
-    for i, (size, activation) in enumerate(zip(net.sizes[1:], net.activations)):
-        description[f"t{i}"], description[f"z{i}"] = (Linear(size, bool(net.biases)), before), (activation, f"t{i}")
-        tensors = {net.weights[i], *net.biases[i : i + 1]} - drawn  # a shared one counts where it comes first
+    for i, (size, (weight, bias, activation)) in enumerate(zip(net.sizes[1:], net.layers)):
+        description[f"t{i}"], description[f"z{i}"] = (Linear(size, bias is not None), before), (activation, f"t{i}")
+        tensors = {tensor for tensor in (weight, bias) if tensor} - drawn  # a shared one counts where it comes first
         counts[f"t{i}"] = sum(tensor.data.size for tensor in tensors)
         drawn |= tensors
         before = f"z{i}"

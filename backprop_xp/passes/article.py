@@ -47,9 +47,12 @@ class Gradients:
     signals: Signals | None = None  # where they are kept
 
     @classmethod
-    def of(cls, depth: int, parameters: list[Array], x: Array | None, loss: Any) -> Gradients:
-        """Of ``depth`` layers, from the gradients of the weights and then of the biases."""
-        return cls(parameters[:depth], list(parameters[depth:]) or [None] * depth, x, loss)
+    def of(cls, layers: Sequence[Layer], parameters: Sequence[Array], x: Array | None, loss: Any) -> Gradients:
+        """The gradients of these layers, from those of the weights and then of the biases that exist."""
+        biases = iter(parameters[len(layers) :])
+        return cls(
+            list(parameters[: len(layers)]), [None if layer.bias is None else next(biases) for layer in layers], x, loss
+        )
 
     @property
     def parameters(self) -> list[Array]:

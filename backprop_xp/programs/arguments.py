@@ -20,7 +20,7 @@ def shape(call: Call, loss: Any) -> fused.Shape:
     """What the net and this kind of call are compiled for; ``loss`` is :func:`loss_key`'s, None for forward only."""
     return fused.Shape(
         call.sizes,
-        call.layers[0].bias is not None,
+        tuple(layer.bias is not None for layer in call.layers),
         name_of(call.dtype),
         tuple(layer.activation.text for layer in call.layers),
         loss,

@@ -50,8 +50,8 @@ class _Ready:
         self._lock = forks.lock(threading.RLock)  # the arguments and the memory are shared by all threads
         self._dtype, self._features, self._outputs = net.dtype, net.sizes[0], net.sizes[-1]
         depth = len(net.weights)
-        biases = tensors[depth:]
-        layers = [[weight, *biases[i : i + 1]] for i, weight in enumerate(tensors[:depth])]
+        biases = iter(tensors[depth:])
+        layers = [[weight, *([next(biases)] if has else [])] for weight, has in zip(tensors, net.bias)]
         self._filled = [tensor for layer in layers for tensor, _ in layer]
         arrays = [[data for _, data in layer] for layer in layers]
         self._pass = Pass([(a[0], a[1] if a[1:] else None, f) for a, f in zip(arrays, net.activations)], loss, loss_key)
@@ -111,7 +111,7 @@ class Batch(_Ready):
         self._parts = (self._outputs if net.loss.mean_over == "elements" else 1) if mean else 0
         self._gradients: list[np.ndarray] = []
         texts = tuple(f.text for f in net.activations)
-        self._shape = fused.Shape(net.sizes, bool(net.biases), self._dtype.name, texts, key, factors=mean)
+        self._shape = fused.Shape(net.sizes, net.bias, self._dtype.name, texts, key, factors=mean)
         self._functions = [*net.activations, net.loss]
         self._narrow: Narrow | None = None
 

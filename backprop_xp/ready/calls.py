@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import inputs
 from ..losses import SoftmaxCrossEntropy, compiles
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
@@ -146,12 +147,11 @@ def refuses(net: Net) -> str:
         return "a parameter of an activation or of the loss is no plain number, and may change in place"
     if net.reduction not in ("sum", "mean"):
         return "the reduction is unknown"
-    if len(net.weights) != len(net.sizes) - 1 or len(net.biases) not in (0, len(net.weights)):
+    if len(net.weights) != len(net.sizes) - 1 or len(net.biases) != sum(net.bias):
         return "a layer lacks its parameters, or has too many"
     if len(net.parameters) != len(net.weights) + len(net.biases):
         return "layers share a Tensor"
-    shapes = [*zip(net.sizes[1:], net.sizes), *((n,) for n in net.sizes[1:])]
-    for tensor, shape in zip((*net.weights, *net.biases), shapes):
+    for tensor, shape in zip((*net.weights, *net.biases), inputs.parameter_shapes(net), strict=True):
         data = tensor.data
         if type(data) is not np.ndarray or data.dtype != net.dtype or data.shape != shape:
             return "a parameter is no array of its layer's shape and the net's dtype"

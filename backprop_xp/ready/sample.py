@@ -44,8 +44,10 @@ class Single:
             scale = 1.0 / net.sizes[-1]
         self._scale = np.array([scale], net.dtype)
         self._held = (pointers, arrays)
-        biases = arrays[len(net.weights) :] or [None] * len(net.weights)  # type: ignore[list-item]
-        self._layers = [Layer(*layer) for layer in zip(arrays, biases, net.activations)]
+        biases = iter(arrays[len(net.weights) :])
+        self._layers = [
+            Layer(w, next(biases) if has else None, f) for w, has, f in zip(arrays, net.bias, net.activations)
+        ]
         self._args = (
             self._x.ctypes.data,
             None if self._y is None else self._y.ctypes.data,
@@ -109,7 +111,7 @@ def refuses(net: Net) -> str:
 
 def source(net: Net) -> str:
     """C++ source of ``single(x, y, parameters, numbers, scale, out)`` for this net."""
-    number, depth = NUMBERS[net.dtype.name], len(net.sizes) - 1
+    number, bias_at = NUMBERS[net.dtype.name], len(net.sizes) - 1
     null = f"({number}*)nullptr"
     places, total = [], 1  # of each layer's t; z, grad_t and grad_z follow it
     for n in net.sizes[1:]:
@@ -119,12 +121,12 @@ def source(net: Net) -> str:
     grad_bias = total + sum(a * b for a, b in zip(net.sizes, net.sizes[1:]))
 
     forward, backward = [], []
-    for i, (inputs, n) in enumerate(zip(net.sizes, net.sizes[1:])):
+    for i, (inputs, n, has_bias) in enumerate(zip(net.sizes, net.sizes[1:], net.bias)):
         t = places[i]
         z, grad_t, grad_z = t + n, t + 2 * n, t + 3 * n
         previous = f"out + {places[i - 1] + inputs}" if i else "x"
         grad_previous = f"out + {places[i - 1] + 3 * inputs}" if i else null
-        bias = f"parameters[{depth + i}]" if net.biases else null
+        bias = f"parameters[{bias_at}]" if has_bias else null
         forward.append(
             f"  {number} slope{i}[{n}];\n"
             f"  bpx::forward_layer<F{i}, {n}, {inputs}, {number}>(\n"
@@ -133,10 +135,11 @@ def source(net: Net) -> str:
         backward.append(
             f"  bpx::backward_layer<{n}, {inputs}, {number}>(\n"
             f"      parameters[{i}], {previous}, slope{i}, out + {grad_z}, out + {grad_t}, out + {grad_weight},\n"
-            f"      {f'out + {grad_bias}' if net.biases else null}, {grad_previous});"
+            f"      {f'out + {grad_bias}' if has_bias else null}, {grad_previous});"
         )
         numbers += len(net.activations[i].parameters)
-        grad_weight, grad_bias = grad_weight + n * inputs, grad_bias + n
+        grad_weight += n * inputs
+        grad_bias, bias_at = grad_bias + n * has_bias, bias_at + has_bias
     loss = (
         f"  out[0] = bpx::loss_and_grad<L, {n}, {number}>(out + {z}, y, numbers + {numbers}, *scale, out + {grad_z});"
     )

@@ -1,6 +1,6 @@
 """Explicit backpropagation for fully connected nets, at the speed of the machine."""
 
-from . import _clone  # noqa: F401  first: what the others import may stand beside this folder
+from . import _clone, graph  # noqa: F401  first: what the others import may stand beside this folder
 from .activations import (
     ACTIVATIONS,
     CELU,
@@ -27,6 +27,7 @@ from .activations import (
     get_activation,
 )
 from .backend import BackendError, get_backend
+from .derivatives import Equation
 from .graph import Graph, GraphNet, Input, Linear, Operation, Residual
 from .losses import (
     LOSSES,
@@ -44,6 +45,13 @@ from .losses import (
 from .net import Net
 from .tensor import Tensor
 
+# isort: split
+from . import exchange as _exchange
+from . import model as _model
+
+# files know all kinds of nets, and nets no files
+_model.Model.save, _model.Model.load = _exchange.save, staticmethod(_exchange.load)
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -60,6 +68,7 @@ __all__ = [
     "BackendError",
     "Elementwise",
     "ElementwiseLoss",
+    "Equation",
     "GELUTanh",
     "Graph",
     "GraphNet",

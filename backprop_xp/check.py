@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from .activations import ACTIVATIONS, BuiltIn
 from .backend import NUMPY
 from .graph import GraphNet
-from .losses import LOSSES
+from .losses import LOSSES, get_loss
 from .net import Net
 from .rounding import EPS, Computed, computed, forward_error
 from .tensor import Tensor
@@ -151,8 +150,7 @@ def check_against_torch(net: Net | GraphNet, x: Any, y: Any = None, sample_weigh
     theirs = _torch_loss(net, model.eval()(*(tensors[name] for name in order)), y, sample_weight)
     theirs.backward()
 
-    calm: dict[str, Any] = {"training": False} if isinstance(net, GraphNet) else {}
-    loss, grad_x = net.loss_and_grad(x, y, sample_weight=sample_weight, input_grad=True, **calm)
+    loss, grad_x = net.loss_and_grad(x, y, sample_weight=sample_weight, input_grad=True, training=False)
     tolerance = 2 * forward_error(net.dtype, _computed(net, x, y, sample_weight))
     report = Report(f"{net} against PyTorch", unit=_unit(net, x, y, sample_weight))
     report.add("loss", loss, theirs, tolerance)
@@ -263,10 +261,8 @@ def _differences(array: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
 
 def _unit(net: Net | GraphNet, x: Any, y: Any, sample_weight: Any) -> float:
     """What one sample of the batch counts for in the loss, at most: 1 for a plain sum, 1 / n for a mean."""
-    inputs = {name: _host(array) for name, array in _inputs(net, x).items()}
-    outputs = _in_double(net).forward(_given(net, inputs), keep_signals=False)
-    call = SimpleNamespace(whole=True, scale=1.0, weight=None)
-    net._aim(call, y, sample_weight, outputs.shape)
+    call = net._call(x, None, False, get_loss(net.loss))
+    net._aim(call, y, sample_weight)
     return call.scale * (1.0 if call.weight is None else float(np.abs(_host(call.weight)).max(initial=0)))
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .activations import get_activation
-from .backend import DTYPES, Array, Backend, owner_of
-from .engines import streamed
+from .backend import Array, Backend, owner_of
 from .messages import unknown
 from .numbers import flag, whole
+from .passes import streamed
 from .passes.article import Layer
-
-if TYPE_CHECKING:
-    from .net import Net
+from .plan.net import Layered
 
 LARGEST_WIDTH = 1 << 24
 
@@ -59,7 +57,7 @@ def one_of(what: str, value: Any, known: tuple[str, ...]) -> str:
     return str(value)
 
 
-def as_layers(net: Net) -> list[Layer]:
+def as_layers(net: Layered) -> list[Layer]:
     """The net's layers as they are now, after whatever the user did to its tensors and activations."""
     depth = len(net.sizes) - 1
     for name, having in (("weights", net.weights), ("activations", net.activations)):
@@ -78,22 +76,6 @@ def as_layers(net: Net) -> list[Layer]:
             b = as_parameter(bias.data, shape[:1], net.backend, net.dtype, f"biases[{next(numbers)}].data")
         layers.append(Layer(w, b, get_activation(activation)))
     return layers
-
-
-def parameter_shapes(net: Net) -> list[tuple[int, ...]]:
-    """The shapes that the arrays of the net's weights, then those of its biases must have."""
-    return [*zip(net.sizes[1:], net.sizes[:-1]), *((n,) for n, has in zip(net.sizes[1:], net.bias) if has)]
-
-
-def as_dtype(dtype: Any) -> np.dtype:
-    """float32 or float64."""
-    try:
-        result = np.dtype(dtype)
-    except TypeError:
-        result = None
-    if result is None or result.name not in DTYPES:  # numpy.dtype equals None, of all things
-        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-    return result
 
 
 def as_batch(x: Any, features: int, backend: Backend, dtype: np.dtype, what: str = "x", whole: bool = True) -> Array:

@@ -46,15 +46,13 @@ def first_that_does(named: Iterable[tuple[str, Any]]) -> str:
     return ""
 
 
-def of_chain(activations: Iterable[Any], loss: Any) -> str:
-    """A clause about the first part of a chain that needs the whole batch, "" if none does; ``loss`` may be None."""
-    named = [(f"the activation {_called(f)} of layer {i}", f) for i, f in enumerate(activations)]
+def of_plan(plan: Any, loss: Any) -> str:
+    """A clause about the first part of a net that needs the whole batch, "" if none does; ``loss`` may be None."""
+    if plan.layered:
+        named = [(f"the activation {_called(f)} of layer {i}", f) for i, f in enumerate(plan.activations)]
+    else:
+        named = [(f"node {node.name!r}", node.operation) for node in plan.nodes]
     return first_that_does(named) or of_loss(loss)
-
-
-def of_graph(nodes: Iterable[Any], loss: Any) -> str:
-    """A clause about the first part of a graph that needs the whole batch, "" if none does; ``loss`` may be None."""
-    return first_that_does((f"node {node.name!r}", node.operation) for node in nodes) or of_loss(loss)
 
 
 def of_loss(loss: Any) -> str:

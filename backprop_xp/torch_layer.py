@@ -16,7 +16,7 @@ import torch
 from .backend import Backend
 from .graph import GraphNet
 from .net import Net
-from .torch_calls import ChainCalls, GraphCalls
+from .torch_calls import Calls
 from .torch_link import Link, as_array, as_tensor, backend_of, module_paths
 
 
@@ -102,18 +102,22 @@ class ChainModule(NetModule):
     _net: Net
 
     def _take_in(self, parameters: list[torch.nn.Parameter]) -> None:
-        depth = len(self._net.weights)
-        self.weights = torch.nn.ParameterList(parameters[:depth])
-        self.biases = torch.nn.ParameterList(parameters[depth:])
+        self._bias, in_turn = self._net.bias, iter(parameters)
+        weights, biases = [], []
+        for has in self._bias:
+            weights.append(next(in_turn))
+            biases += [next(in_turn)] if has else []
+        self.weights, self.biases = torch.nn.ParameterList(weights), torch.nn.ParameterList(biases)
 
     def _in_places(self) -> list[torch.nn.Parameter]:
-        return [*self.weights, *self.biases]
+        biases = iter(self.biases)
+        return [p for w, has in zip(self.weights, self._bias) for p in ((w, next(biases)) if has else (w,))]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         parameters = self._share()
         _check(x, "x", self._net.sizes[0], parameters[0])
         flat = x if x.ndim <= 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        output = _Backprop.apply(ChainCalls(self._net), 1, flat, *parameters)
+        output = _Backprop.apply(Calls(self._net), 1, flat, *parameters)
         return output if x.ndim <= 2 else output.reshape(*x.shape[:-1], output.shape[-1])
 
 
@@ -159,7 +163,7 @@ class GraphModule(NetModule):
             raise ValueError(f"the inputs must be alike in all dimensions but the last, got {found}")
         (shape,) = shapes
         flat = [given[name].reshape(math.prod(shape), width) for name, width in widths.items()]
-        output = _Backprop.apply(GraphCalls(self._net, self.training), len(flat), *flat, *parameters)
+        output = _Backprop.apply(Calls(self._net, self.training), len(flat), *flat, *parameters)
         return output.reshape(*shape, output.shape[-1])
 
 
@@ -180,7 +184,7 @@ def _loaded(module: NetModule, keys: Any) -> None:
 
 class _Backprop(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, calls: ChainCalls | GraphCalls, inputs: int, *tensors: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, calls: Calls, inputs: int, *tensors: torch.Tensor) -> torch.Tensor:
         with _backend_of(tensors[0]) as backend:
             arrays = [as_array(tensor, backend) for tensor in tensors]
             output, ctx.signals = calls.forward(backend, arrays[:inputs], arrays[inputs:])

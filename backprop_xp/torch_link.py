@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import inputs
-from .backend import DTYPES, NUMPY, Array, Backend, get_backend, owner_of
+from .backend import NUMPY, Array, Backend, get_backend, owner_of
+from .dtypes import DTYPES
 from .graph import GraphNet
 from .net import Net
 from .tensor import Tensor
@@ -126,8 +126,9 @@ class Link:
             raise RuntimeError(
                 f"the net is on {net.backend.name!r} and this PyTorch sees no CUDA device: call net.to('numpy')"
             )
+        arrays = [array for own in net._arrays().values() for array in own.values()]
         with net.backend.activate():
-            for tensor, array in zip(net._places(), _checked(net), strict=True):
+            for tensor, array in zip(net._places(), arrays, strict=True):
                 # what PyTorch can't share is replaced in the net, too: arrays that are read-only, or run backwards
                 tensor.data = array if net.backend.on_gpu else np.require(array, requirements=["C", "W"])
         return [as_tensor(tensor.data, net.backend) for tensor in net._places()]
@@ -189,16 +190,9 @@ def _pattern(things: Sequence[Any]) -> list[int]:
     return [first.setdefault(id(thing), i) for i, thing in enumerate(things)]
 
 
-def _checked(net: Net | GraphNet) -> list[Array]:
-    """The arrays of the net's places."""
-    if isinstance(net, GraphNet):
-        return [array for own in net._arrays().values() for array in own.values()]
-    layers = inputs.as_layers(net)
-    return [*(layer.weight for layer in layers), *(layer.bias for layer in layers if layer.bias is not None)]
-
-
 def _shapes(net: Net | GraphNet) -> list[tuple[int, ...]]:
     """The shapes of the arrays of the net's places."""
     if isinstance(net, GraphNet):
         return [net._shapes[full] for names in net._names.values() for full in names.values()]
-    return inputs.parameter_shapes(net)
+    widths = zip(net.sizes, net.sizes[1:], net.bias)
+    return [shape for into, out, has in widths for shape in ((out, into), (out,))[: 1 + has]]

@@ -266,9 +266,9 @@ NAMES = ["h.weight", "h.bias", "block.0.weight", "block.0.bias", "norm.gain", "n
 @pytest.mark.parametrize("shape", [(), (1,), (6,)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_graphs_by_the_names_of_their_parameters_and_inputs(graph_engine, dtype, reduction, shape, random):
+def test_graphs_by_the_names_of_their_parameters_and_inputs(engine, dtype, reduction, shape, random):
     pytest.importorskip("torch")
-    net = graph(loss="softmax_cross_entropy", dtype=dtype, reduction=reduction, engine=graph_engine)
+    net = graph(loss="softmax_cross_entropy", dtype=dtype, reduction=reduction, engine=engine)
     x = {"z": random.normal(size=(*shape, 2)), "x": random.normal(size=(*shape, 3))}
     y, weight = random.integers(0, 2, shape), random.uniform(1, 2, shape)
     report = check.check_gradients(net, x, y, weight)

@@ -182,7 +182,7 @@ def test_validation_in_fit_sees_all_samples(kind):
 @pytest.mark.parametrize("of", ["activation", "loss"])
 def test_a_batch_that_lies_on_the_host_is_moved_whole(of, monkeypatch):
     pytest.importorskip("cupy")
-    from backprop_xp.engines import streamed
+    from backprop_xp.passes import streamed
 
     monkeypatch.setattr(streamed, "HOST_BYTES", 1 << 12)
     monkeypatch.setattr(streamed, "PIECE_BYTES", 1 << 13)

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import inputs
 from ..activations import ACTIVATIONS, get_activation
+from ..dtypes import as_dtype
 from ..graph import GraphNet
 from ..graph.description import Node, as_nodes
 from ..graph.operations import BUILT_IN, OPERATIONS, Activate, Dropout, Input, LayerNorm, Linear, Operation
@@ -48,7 +49,7 @@ def describe_graph(net: GraphNet) -> tuple[dict[str, Any], Arrays]:
 
 def build_graph(description: dict[str, Any], arrays: Arrays, custom: Custom, backend: Any) -> GraphNet:
     """The net that :func:`describe_graph` described; from a file, which may hold anything."""
-    dtype = inputs.as_dtype(short_text(description, "dtype"))
+    dtype = as_dtype(short_text(description, "dtype"))
     parts: dict[str, tuple[Any, ...]] = {}
     for part in field(description, "nodes", list):
         if not isinstance(part, dict):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from .. import inputs
 from ..activations import ACTIVATIONS, get_activation
 from ..backend import Backend
+from ..dtypes import as_dtype
 from ..graph import GraphNet
 from ..losses import LOSSES, get_loss
 from ..messages import unknown
@@ -101,7 +102,7 @@ def _build_chain(description: dict[str, Any], arrays: Arrays, custom: Custom, ba
     sizes = inputs.as_sizes(field(description, "sizes", list))
     kind = list if isinstance(description.get("bias"), list) else bool
     bias = inputs.as_flags("bias", field(description, "bias", kind), len(sizes) - 1)
-    dtype = inputs.as_dtype(short_text(description, "dtype"))
+    dtype = as_dtype(short_text(description, "dtype"))
     shapes: dict[str, tuple[int, ...]] = {f"weights.{i}": shape for i, shape in enumerate(zip(sizes[1:], sizes[:-1]))}
     shapes |= {f"biases.{i}": (n,) for i, (n, has) in enumerate(zip(sizes[1:], bias)) if has}
     arrays = expanded(description, arrays)

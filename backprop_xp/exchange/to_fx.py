@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ..graph import Activate, Add, Concatenate, Dropout, GraphNet, Input, LayerNorm, Linear, Multiply
-from ..graph.description import Node
 from ..graph.operations import is_built_in
+from ..plan.plan import Node
 from ..torch_link import module_paths
 
 #: Where the module says how many features each of its inputs has, which PyTorch has no place for.

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from ..messages import unknown
+from ..plan.plan import Node
 from .operations import Chain, Linear, Operation, Residual, as_operation
-
-
-@dataclass(frozen=True)
-class Node:
-    """One node of a checked graph.
-
-    Attributes:
-        inputs: names of the nodes it computes from.
-        width: features of its value.
-        owner: the name of the node whose parameters it uses, its own unless they are shared.
-    """
-
-    name: str
-    operation: Operation
-    inputs: tuple[str, ...]
-    width: int
-    owner: str
 
 
 def as_nodes(description: Mapping[str, Any], output: str | None = None) -> tuple[Node, ...]:

@@ -13,7 +13,8 @@ import numpy as np
 
 from .. import workspace
 from ..activations import ACTIVATIONS, ALIASES, Activation, activate, backpropagate, get_activation
-from ..backend import Array, column_sums, module_of, owner_of
+from ..arrays import column_sums
+from ..backend import Array, module_of, owner_of
 from ..messages import unknown
 from ..numbers import whole
 from ..ranges import Ranged

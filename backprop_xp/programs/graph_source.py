@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..activations import Identity
+from ..dtypes import C_NAMES
 from ..graph import dropout
 from ..graph.description import Node
 from ..graph.operations import Activate, Add, Concatenate, Dropout, Input, LayerNorm, Linear, Multiply
 from ..kernels import source as kernel_source
 from .buffers import Tape
-from .elementwise import NUMBERS
 from .fused import WRITTEN_OUT, activation_source, loss_source
 from .packing import Packing
 
@@ -63,7 +63,7 @@ class Writer:
 
     def __init__(self, shape: Shape, nodes: Sequence[Node]) -> None:
         self.shape, self.nodes = shape, nodes
-        self.number = NUMBERS[shape.dtype]
+        self.number = C_NAMES[shape.dtype]
         self.packing = Packing(np.dtype(shape.dtype).itemsize)
         self.tape = Tape(self.packing.padded)
         self.named = {node.name: node for node in nodes}

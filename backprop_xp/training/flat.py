@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import DTYPES, NOTHING, Array, module_of, owner_of
+from ..backend import NOTHING, Array, module_of, owner_of
+from ..dtypes import DTYPES
 from ..tensor import Tensor
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from .flat import Flat
 from .history import History
 from .nan import check_parameters
 from .optimisers import Optimiser
-
-if TYPE_CHECKING:
-    from .fit import Run
 
 
 def load_parameters(net: Any, path: str | os.PathLike[str]) -> None:
@@ -45,10 +42,10 @@ NET_STATE = ("seed", "draws")
 class Saver:
     """Writes a run's state every so many steps, and puts it back at the start of a resumed run.
 
-    The folder must be locked.
+    ``run`` is a :class:`backprop_xp.training.fit.Run`. The folder must be locked.
     """
 
-    def __init__(self, run: Run, folder: Folder, every: int, resume: bool) -> None:
+    def __init__(self, run: Any, folder: Folder, every: int, resume: bool) -> None:
         self.run, self.every, self.folder = run, whole("checkpoint_every", every, 1), folder
         self._written: int | None = None  # the step of the last checkpoint
         if resume:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from backprop_xp import Activation, Net
-from backprop_xp.engines import streamed
+from backprop_xp.passes import streamed
 
 pytestmark = pytest.mark.gpu
 NET = ((5, 4, 3), ("tanh", "sigmoid"))
@@ -104,9 +104,9 @@ def test_small_batches_are_moved_and_large_ones_stay(monkeypatch):
     large = np.ones((101, 5))
     assert "the batch stays on the host and is computed in pieces" in net.plan(large).reason
     assert "stays on the host" not in net.plan(large[:100]).reason
-    assert isinstance(net._call(large, None).x, np.ndarray)
+    assert isinstance(net._call(large, None, True).x, np.ndarray)
     for x, keep in ((large[:100], None), (large, True), (np.ones(5), None)):
-        assert not isinstance(net._call(x, keep).x, np.ndarray)
+        assert not isinstance(net._call(x, keep, True).x, np.ndarray)
 
 
 @pytest.mark.parametrize("workers", [1, 3, 16])

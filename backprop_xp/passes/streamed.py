@@ -1,17 +1,13 @@
 """Batches in pieces on a CUDA device: those that lie on the host, and those that its memory doesn't hold at once.
 
-The rule: x or y of more than HOST_BYTES that lies on the host (an array, or a memmap of any size) stays there, unless
-signals are kept or code of the user's needs the whole batch. It is read a piece at a time into one of two buffers of
-page-locked memory, copied to the device on a stream of its own, and computed on the current stream while the next
-piece is read and copied. Everything smaller is moved whole. Where the device runs out of memory in either way, smaller
-pieces are tried, down to one chunk of samples.
+The rule: an input or y of more than HOST_BYTES that lies on the host (an array, or a memmap of any size) stays there,
+unless signals are kept or code of the user's needs the whole batch. It is read a piece at a time into one of two
+buffers of page-locked memory, copied to the device on a stream of its own, and computed on the current stream while the
+next piece is read and copied. Everything smaller is moved whole. Where the device runs out of memory in either way,
+smaller pieces are tried, down to one chunk of samples.
 
-Pieces are whole chunks. An engine with
-
-    chunk_samples(samples)              samples of a chunk in a batch of this size, a power of two
-    add_piece(call, sums, chunk, grad_x)    adds the chunks of a piece to ChunkSums
-
-gives the same bits in any number of pieces; the sums of others' pieces are added in a tree.
+Pieces are whole chunks. A :class:`backprop_xp.engines.protocol.Chunked` engine gives the same bits in any number of
+pieces; the sums of others' pieces are added in a tree.
 """
 
 from __future__ import annotations
@@ -20,7 +16,6 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -28,11 +23,11 @@ import numpy as np
 
 from .. import threads
 from ..backend import Array, owner_of
-from ..passes.article import Gradients, Signals
+from ..engines.protocol import Chunked, Engine
+from ..plan.call import Call, Result, Values
 from ..programs import arguments
 from ..sums.chunk_sums import ChunkSums
 from ..sums.tree import ChunkTree, Partial
-from .call import Call
 
 #: Bytes from which an array stays on the host, and of the inputs and targets of a piece, about. Chosen, not measured.
 HOST_BYTES, PIECE_BYTES = 64 << 20, 32 << 20
@@ -42,13 +37,13 @@ SHARE_BYTES = 4 << 20
 FEWEST_SAMPLES = 256
 
 
-def run(engine: Any, call: Call, what: str) -> Any:
+def run(engine: Engine, call: Call, what: str) -> Any:
     """``what`` an engine does, "forward" or "loss_and_grad", with this call: whole if it can be, else in pieces.
 
     Raises:
         MemoryError: the device has no memory for the fewest samples that it computes at a time, or for the results.
     """
-    on_host = [array.nbytes for array in (call.x, call.y) if array is not None and owner_of(array) == "numpy"]
+    on_host = [array.nbytes for array in _given(call).values() if owner_of(array) == "numpy"]
     if not on_host:
         reason = _unless_memory_lacks(getattr(engine, what), call)
         if not isinstance(reason, str):
@@ -59,8 +54,8 @@ def run(engine: Any, call: Call, what: str) -> Any:
     if not on_host or max(on_host) <= HOST_BYTES:
         warn()
     in_pieces = {"forward": _forward, "loss_and_grad": _loss_and_grad}[what]
-    fewest = engine.chunk_samples(call.samples) if hasattr(engine, "chunk_samples") else FEWEST_SAMPLES
-    kept = _unless_memory_lacks(_kept, call)
+    fewest = engine.chunk_samples(call.samples) if isinstance(engine, Chunked) else FEWEST_SAMPLES
+    kept = _unless_memory_lacks(_kept, call, what)
     if isinstance(kept, str):
         kind = "outputs" if what == "forward" else "gradients in x"
         raise MemoryError(f"the device has no memory for the {kind} of {call.samples} samples: {kept}")
@@ -92,42 +87,50 @@ def _unless_memory_lacks(compute: Callable[..., Any], *arguments: Any) -> Any:
         return str(error)
 
 
+def _given(call: Call) -> dict[tuple[str, str], Array]:
+    """The inputs by their names, and the targets: what may lie on the host."""
+    given = {("input", name): array for name, array in call.inputs.items()}
+    return given if call.y is None else given | {("y", ""): call.y}
+
+
 def _rows(call: Call) -> int:
     """Samples of a piece of PIECE_BYTES, a power of two."""
-    targets = 0 if call.y is None else 1 if call.y.ndim == 1 else call.y.shape[1]
-    samples = PIECE_BYTES // ((call.x.shape[1] + targets) * call.dtype.itemsize)
+    numbers = sum(1 if array.ndim == 1 else array.shape[1] for array in _given(call).values())
+    samples = PIECE_BYTES // (numbers * call.dtype.itemsize)
     return 1 << max(0, min(samples, call.samples).bit_length() - 1)
 
 
-def _kept(call: Call) -> Array | None:
-    """Room for what is given back of every sample: the outputs of a forward call, or the gradients in x."""
-    if call.loss is not None and not call.input_grad:
-        return None
-    return call.backend.xp.empty((call.samples, call.sizes[-1 if call.loss is None else 0]), call.dtype)
+def _kept(call: Call, what: str) -> dict[str, Array]:
+    """Room for what is given back of every sample: the output of a forward call, or the gradients in the inputs."""
+    output = {call.plan.output.name: call.plan.output.width}
+    widths = output if what == "forward" else call.plan.inputs if call.input_grad else {}
+    return {name: call.backend.xp.empty((call.samples, width), call.dtype) for name, width in widths.items()}
 
 
-def _forward(engine: Any, call: Call, rows: int, output: Array) -> tuple[Array, Signals | None]:
+def _forward(engine: Engine, call: Call, rows: int, kept: dict[str, Array]) -> tuple[Array, Values | None]:
+    output = kept[call.plan.output.name]
     for piece, at in _pieces(call, rows):
         output[at] = engine.forward(piece)[0]
     return output, None
 
 
-def _loss_and_grad(engine: Any, call: Call, rows: int, grad_x: Array | None) -> Gradients:
-    if hasattr(engine, "add_piece"):
-        sums, chunk = ChunkSums(call.backend.xp, call.parameters, call.dtype), engine.chunk_samples(call.samples)
+def _loss_and_grad(engine: Engine, call: Call, rows: int, kept: dict[str, Array]) -> Result:
+    if isinstance(engine, Chunked):
+        sums, chunk = ChunkSums(call.backend.xp, call.numbers, call.dtype), engine.chunk_samples(call.samples)
+        grad_x = next(iter(kept.values()), None)
         for piece, at in _pieces(call, rows):
             engine.add_piece(piece, sums, chunk, None if grad_x is None else grad_x[at])
         total, loss = sums.total(call.scale)
-        return Gradients(*arguments.unpacked(call, total), grad_x, loss)
+        return arguments.result(call, total, grad_x, loss)
     tree: ChunkTree[Partial] = ChunkTree()
     for index, (piece, at) in enumerate(_pieces(call, rows)):
-        gradients = engine.loss_and_grad(piece)
-        if grad_x is not None:
-            grad_x[at] = gradients.x
-        tree.add(index, Partial(gradients.loss, gradients.parameters))
-    whole = tree.total()
-    assert whole is not None
-    return Gradients.of(call.layers, whole.arrays, grad_x, whole.loss)
+        result = engine.loss_and_grad(piece)
+        for name, whole in kept.items():
+            whole[at] = result.inputs[name]
+        tree.add(index, Partial(result.loss, result.parameters))
+    summed = tree.total()
+    assert summed is not None
+    return Result(summed.arrays, kept, summed.loss)
 
 
 def _pieces(call: Call, rows: int) -> Iterator[tuple[Call, slice]]:
@@ -149,9 +152,9 @@ class _Buffer:
 
     def __init__(self, call: Call, rows: int) -> None:
         cuda, empty = call.backend.xp.cuda, call.backend.xp.empty
-        self.places: dict[str, tuple[np.ndarray, Array]] = {}
-        for name, array in (("x", call.x), ("y", call.y)):
-            if array is not None and owner_of(array) == "numpy":
+        self.places: dict[tuple[str, str], tuple[np.ndarray, Array]] = {}
+        for name, array in _given(call).items():
+            if owner_of(array) == "numpy":
                 shape = (min(rows, call.samples), *array.shape[1:])
                 dtype = call.dtype if array.ndim == 2 else np.dtype(np.int64)  # class indices
                 locked = cuda.alloc_pinned_memory(math.prod(shape) * dtype.itemsize)
@@ -162,9 +165,8 @@ class _Buffer:
 
     def load(self, call: Call, at: slice, copying: Any) -> Call:
         """The piece of the call at ``at``; the current stream waits until it is there."""
-        count = at.stop - at.start
-        given = {name: getattr(call, name) for name in ("x", "y", "weight")}
-        piece = {name: array[at] for name, array in given.items() if array is not None}
+        count, part = at.stop - at.start, call.rows(at)
+        piece = _given(part)
         self.copied.synchronize()
         for name, (host, _) in self.places.items():
             _fill(host[:count], piece[name], threads.count(call.threads))
@@ -174,7 +176,9 @@ class _Buffer:
             piece[name].set(host[:count], stream=copying)
         self.copied.record(copying)
         call.backend.xp.cuda.get_current_stream().wait_event(self.copied)
-        return replace(call, **piece)
+        part.y = piece.pop(("y", ""), None)
+        part.inputs = {name: array for (_, name), array in piece.items()}
+        return part
 
 
 def _fill(to: np.ndarray, values: np.ndarray, workers: int) -> None:

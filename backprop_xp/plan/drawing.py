@@ -1,20 +1,15 @@
-"""A graph as text and as SVG."""
+"""A plan as text and as SVG."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
-from ..tensor import Tensor
-from .description import Node, as_nodes
+from ..graph.operations import Linear
 from .layout import Layout, Point
-from .operations import Input, Linear
-
-if TYPE_CHECKING:
-    from ..net import Net
+from .plan import Node
 
 CHARACTER, HEIGHT, BETWEEN, MARGIN, FONT = 7.2, 36.0, 34.0, 16.0, 12
 COLOURS = {"input": "#e8f0fe", "linear": "#fff4dd"}
@@ -38,20 +33,6 @@ class Drawing:
 def draw(nodes: Sequence[Node], parameters: Mapping[str, int]) -> Drawing:
     """Nodes in topological order, with how many numbers the parameters of each hold."""
     return Drawing(_text(nodes, parameters), _svg(nodes))
-
-
-def draw_chain(net: Net) -> Drawing:
-    """The layers of a net as nodes named like its signals."""
-    description: dict[str, tuple[Any, ...]] = {"x": (Input(net.sizes[0]),)}
-    before, counts = "x", {}
-    drawn: set[Tensor] = set()
-    for i, (size, (weight, bias, activation)) in enumerate(zip(net.sizes[1:], net.layers)):
-        description[f"t{i}"], description[f"z{i}"] = (Linear(size, bias is not None), before), (activation, f"t{i}")
-        tensors = {tensor for tensor in (weight, bias) if tensor} - drawn  # a shared one counts where it comes first
-        counts[f"t{i}"] = sum(tensor.data.size for tensor in tensors)
-        drawn |= tensors
-        before = f"z{i}"
-    return draw(as_nodes(description), counts)
 
 
 def _text(nodes: Sequence[Node], parameters: Mapping[str, int]) -> str:

@@ -12,8 +12,8 @@ from hypothesis import given
 from backprop_xp import GraphNet, Net
 from backprop_xp.graph import Input, Linear, Residual
 from backprop_xp.graph.description import as_nodes
-from backprop_xp.graph.drawing import draw
-from backprop_xp.graph.layout import Layout
+from backprop_xp.plan.drawing import draw
+from backprop_xp.plan.layout import Layout
 
 SVG = "{http://www.w3.org/2000/svg}"
 

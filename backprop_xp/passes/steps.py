@@ -1,109 +1,29 @@
-"""The two loops over a graph: forward in topological order, backward in reverse.
+"""The two loops over the steps of a plan: forward in topological order, backward in reverse.
 
-Chains of linear nodes and activations within the graph are steps of their own, and run by the very loops of
-passes/article.py.
+Chains of linear nodes and activations are steps of their own, and run by the very loops of passes/article.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
-from ..activations import Identity
 from ..backend import Array
-from ..passes.article import Layer, Signals
-from ..passes.article import backward_pass as chain_backward
-from ..passes.article import forward_pass as chain_forward
-from . import dropout
-from .call import GraphCall
-from .description import Node
-from .operations import Activate, Dropout, Input, Linear, Operation
-
-IDENTITY = Identity()
+from ..graph import dropout
+from ..graph.operations import Dropout
+from ..plan.call import Call, Values, as_layers
+from ..plan.plan import Node, Step
+from . import article
+from .article import Signals
 
 
-@dataclass(frozen=True)
-class Step:
-    """A node by itself, or a chain of linear nodes, each with the activation that follows it or None.
-
-    Attributes:
-        inputs: names of the nodes it computes from.
-        output: the name of its last node.
-    """
-
-    inputs: tuple[str, ...]
-    output: str
-    node: Node | None = None
-    chain: tuple[tuple[Node, Node | None], ...] = ()
-
-
-@dataclass
-class Values:
-    """The value of every node by its name, the signals of the chains, and gradients after a backward pass."""
-
-    data: dict[str, Array]
-    signals: dict[str, Signals] = field(default_factory=dict)
-    kept: dict[str, Array] = field(default_factory=dict)  # what dropout multiplied by
-    grads: dict[str, Array] = field(default_factory=dict)
-
-
-def as_steps(nodes: Sequence[Node]) -> tuple[Step, ...]:
-    """The graph cut into chains and other nodes, inputs left out."""
-    uses: dict[str, list[Node]] = {node.name: [] for node in nodes}
-    for node in nodes:
-        for name in node.inputs:
-            uses[name].append(node)
-
-    def only_user(name: str, kind: type[Operation]) -> Node | None:
-        users = uses[name]
-        return users[0] if len(users) == 1 and _is_plain(users[0].operation, kind) else None
-
-    steps, done = [], set()
-    for node in nodes:
-        if node.name in done or isinstance(node.operation, Input):
-            continue
-        if not _is_plain(node.operation, Linear):
-            steps.append(Step(node.inputs, node.name, node))
-            continue
-        chain: list[tuple[Node, Node | None]] = []
-        linear: Node | None = node
-        last = node.name
-        while linear is not None:
-            activation = only_user(linear.name, Activate)
-            chain.append((linear, activation))
-            last = linear.name if activation is None else activation.name
-            done |= {linear.name, last}
-            linear = only_user(last, Linear)
-        steps.append(Step(node.inputs, last, chain=tuple(chain)))
-    return tuple(steps)
-
-
-def _is_plain(operation: Operation, kind: type[Operation]) -> bool:
-    """Whether it is of this kind and computes as this does, in a class that may differ in other ways."""
-    cls, overridden = type(operation), {"forward", "backward"} & vars(operation).keys()
-    same = isinstance(operation, kind) and cls.forward is kind.forward and cls.backward is kind.backward
-    return same and not overridden
-
-
-def layers(step: Step, parameters: Mapping[str, Mapping[str, Array]]) -> list[Layer]:
-    """A chain as the layers that a net consists of."""
-    made = []
-    for linear, activation in step.chain:
-        own = parameters[linear.owner]
-        made.append(Layer(own["weight"], own.get("bias"), activation.operation.activation if activation else IDENTITY))  # type: ignore[attr-defined]
-    return made
-
-
-def forward_pass(call: GraphCall) -> Values:
+def forward_pass(call: Call) -> Values:
     """The value of every node."""
     values = Values(dict(call.inputs))
-    for step in call.steps:
+    for step in call.plan.steps:
         inputs = [values.data[name] for name in step.inputs]
         if step.node is None:
-            signals = chain_forward(layers(step, call.parameters), inputs[0])
-            values.signals[step.output] = signals
-            values.data |= _named(step, signals.linear, signals.nonlinear)
+            add(values, step, article.forward_pass(as_layers(step.chain, call.parameters), inputs[0]))
         else:
             node, shape = step.node, (call.samples, step.node.width)
             result = node.operation.forward(*inputs, **_extra(call, node, values.kept))
@@ -111,21 +31,21 @@ def forward_pass(call: GraphCall) -> Values:
     return values
 
 
-def backward_pass(call: GraphCall, values: Values, grad_output: Array) -> list[Array]:
+def backward_pass(call: Call, values: Values, grad_output: Array) -> list[Array]:
     """The parameters' gradients, in the order of ``call.parameters``, from the gradient in the output.
 
     The nodes' gradients are added to ``values``. Where a value is used more than once, they are summed.
     """
-    values.grads = {call.output: grad_output}
+    values.grads = {call.plan.output.name: grad_output}
     parameters: dict[tuple[str, str], Array] = {}
-    for step in reversed(call.steps):
+    for step in reversed(call.plan.steps):
         inputs = [values.data[name] for name in step.inputs]
         grad = values.grads[step.output]
         if step.node is None:
             wanted = call.input_grad or step.inputs[0] not in call.inputs
-            chain, signals = layers(step, call.parameters), values.signals[step.output]
+            layers, signals = as_layers(step.chain, call.parameters), values.signals[step.output]
             signals.grad_linear, signals.grad_nonlinear = [], []
-            found = chain_backward(chain, inputs[0], signals, grad, input_grad=wanted)
+            found = article.backward_pass(layers, inputs[0], signals, grad, input_grad=wanted)
             values.grads |= _named(step, signals.grad_linear, signals.grad_nonlinear)
             gradients = (found.x,)
             for (linear, _), weight, bias in zip(step.chain, found.weights, found.biases):
@@ -141,6 +61,21 @@ def backward_pass(call: GraphCall, values: Values, grad_output: Array) -> list[A
             if call.input_grad or name not in call.inputs:
                 _accumulate(values.grads, name, gradient)
     return [parameters[owner, name] for owner, own in call.parameters.items() for name in own]
+
+
+def of_chain(call: Call, data: Mapping[str, Array]) -> Values:
+    """The values of a chain, of which those of all nodes are known but for the input."""
+    (step,) = call.plan.steps
+    linear = [data[node.name] for node, _ in step.chain]
+    nonlinear = [t if f is None else data[f.name] for t, (_, f) in zip(linear, step.chain)]
+    return Values({**data, **call.inputs}, {step.output: Signals(linear, nonlinear)})
+
+
+def add(values: Values, step: Step, signals: Signals) -> None:
+    """Note the signals of a chain, by the names of its nodes too."""
+    values.signals[step.output] = signals
+    values.data |= _named(step, signals.linear, signals.nonlinear)
+    values.grads |= _named(step, signals.grad_linear, signals.grad_nonlinear)
 
 
 def _accumulate(sums: dict[Any, Array], key: Any, more: Array | None) -> None:
@@ -159,7 +94,7 @@ def _named(step: Step, linear: list[Array], nonlinear: list[Array]) -> dict[str,
     return named
 
 
-def _extra(call: GraphCall, node: Node, kept: dict[str, Array]) -> Mapping[str, Array]:
+def _extra(call: Call, node: Node, kept: dict[str, Array]) -> Mapping[str, Array]:
     """What the node's operation takes besides its inputs: its parameters, or what dropout multiplies by."""
     operation = node.operation
     if not isinstance(operation, Dropout):
@@ -173,7 +108,7 @@ def _extra(call: GraphCall, node: Node, kept: dict[str, Array]) -> Mapping[str, 
     return {"kept": kept[node.name]}
 
 
-def _split(node: Node, result: Any, inputs: list[Array], call: GraphCall) -> tuple[tuple[Array, ...], dict[str, Array]]:
+def _split(node: Node, result: Any, inputs: list[Array], call: Call) -> tuple[tuple[Array, ...], dict[str, Array]]:
     """What an operation's backward returned, checked: gradients in the inputs, and in its parameters by name."""
     results = result if isinstance(result, (tuple, list)) else (result,)
     own = {} if isinstance(node.operation, Dropout) else call.parameters.get(node.owner, {})

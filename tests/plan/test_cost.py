@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from backprop_xp.backend import NUMPY
-from backprop_xp.engines import Call, cost
-from backprop_xp.passes.article import Layer
+from backprop_xp.plan import cost
+from backprop_xp.plan.call import Call
+from backprop_xp.plan.plan import of_layers
 
 
 def call(sizes, n, dtype="float32"):
-    layers = [Layer(np.zeros((b, a), dtype), None, None) for a, b in itertools.pairwise(sizes)]
-    return Call(NUMPY, np.dtype(dtype), layers, np.broadcast_to(np.zeros(1, dtype), (n, sizes[0])))
+    plan = of_layers(sizes, [False] * (len(sizes) - 1), ["tanh"] * (len(sizes) - 1))
+    parameters = {f"t{i}": {"weight": np.zeros((b, a), dtype)} for i, (a, b) in enumerate(itertools.pairwise(sizes))}
+    return Call(NUMPY, np.dtype(dtype), plan, parameters, {"x": np.broadcast_to(np.zeros(1, dtype), (n, sizes[0]))})
 
 
 def ratio(*arguments, rows=64):

@@ -40,8 +40,8 @@ def cooperative(call: Call, rows: int, chunk: int) -> float:
     """The cost of the cooperative engine, in the same unit, with tiles of ``rows`` and chunks of ``chunk`` samples."""
     chunks = -(-call.samples // chunk)
     products = _flops(call) / COOPERATIVE_PEAK * max(1.0, PROCESSORS / max(1, chunks))
-    cached = 4 * call.parameters * call.samples / rows / CACHE_SPEEDUP
-    moved = call.samples * (call.sizes[0] + call.sizes[-1]) + 2 * call.parameters * chunks
+    cached = 4 * call.numbers * call.samples / rows / CACHE_SPEEDUP
+    moved = call.samples * (call.sizes[0] + call.sizes[-1]) + 2 * call.numbers * chunks
     time = products + (cached + moved) * _flop_per_number(call)
     return time + COOPERATIVE_LAUNCHES * LAUNCH_FLOP[call.dtype.name]
 

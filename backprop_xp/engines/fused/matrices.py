@@ -1,7 +1,4 @@
-"""The fused pass for nets of any widths: kernels/matrices.h, the whole batch as matrices that threads share out.
-
-It is part of the fused engine, which chooses between it and the narrow form by the net and the batch's size.
-"""
+"""The fused pass for chains of any widths: kernels/matrices.h, the whole batch as matrices that threads share out."""
 
 from __future__ import annotations
 
@@ -9,26 +6,25 @@ from typing import Any
 
 import numpy as np
 
-from .. import threads, workspace
-from ..backend import Array
-from ..passes.article import Gradients, Signals
-from ..programs import arguments
-from ..programs.matrices import Pass
-from ..workspace import recycled
-from .call import Call
+from ... import threads, workspace
+from ...backend import Array
+from ...plan.call import Call, Result
+from ...programs import arguments
+from ...programs.matrices import Pass
+from ...workspace import recycled
 
 
-def forward(call: Call) -> tuple[Array, Signals | None]:
+def forward(call: Call) -> Array:
     """The net's outputs (n, out)."""
     ready = Pass(_layers(call), None, None)
-    output = np.empty((call.samples, call.sizes[-1]), call.dtype)
+    output = np.empty(call.output_shape, call.dtype)
     held: list[Any] = [output]
     ready.args.output = output.ctypes.data
     _run(call, ready, held)
-    return output, None
+    return output
 
 
-def loss_and_grad(call: Call) -> Gradients:
+def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
     ready = Pass(_layers(call), call.loss, arguments.loss_key(call))
     args = ready.args
@@ -36,19 +32,18 @@ def loss_and_grad(call: Call) -> Gradients:
     arguments.add_targets(args, call, held)
     grads = np.empty(ready.parameters, call.dtype)
     args.grads = arguments.address(grads, held)
-    grad_x = np.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
+    grad_x = np.empty(call.x.shape, call.dtype) if call.input_grad else None
     if grad_x is not None:
         args.x_grad = arguments.address(grad_x, held)
     _run(call, ready, held)
-    weights, biases = arguments.unpacked(call, grads)
-    return Gradients(weights, biases, grad_x, call.dtype.type(args.total * call.scale))
+    return arguments.result(call, grads, grad_x, call.dtype.type(args.total * call.scale))
 
 
 def intermediate_bytes(call: Call) -> int:
     """The signals of a chunk of samples, a block of a matrix for each thread, and gradients of 32 parts of a batch
     where a net is small; without compiling anything."""
     signals = min(call.samples, 4096) * (call.sizes[0] + 2 * sum(call.sizes[1:])) * call.dtype.itemsize
-    parameters = call.parameters * call.dtype.itemsize
+    parameters = call.numbers * call.dtype.itemsize
     return signals + threads.count(call.threads) * (1 << 18) + (32 * parameters if parameters <= 1 << 18 else 0)
 
 

@@ -22,7 +22,7 @@ def shape(call: Call) -> fused.Shape:
     loss = None if call.loss is None else loss_key(call)
     return fused.Shape(
         call.sizes,
-        call.layers[0].bias is not None,
+        tuple(layer.bias is not None for layer in call.layers),
         name_of(call.dtype),
         tuple(layer.activation.text for layer in call.layers),
         loss,

@@ -42,13 +42,14 @@ class Shape:
     """All that is known about a net, and about a kind of call of it, when it is compiled.
 
     Attributes:
+        bias: whether each layer has one.
         activations: a formula's text a layer.
         loss: what :func:`backprop_xp.losses.kernel_of` says, None for forward only.
         factors: whether gradients are multiplied by sample weights or a scale.
     """
 
     sizes: tuple[int, ...]
-    bias: bool
+    bias: tuple[bool, ...]
     dtype: str
     activations: tuple[Any, ...]
     loss: Any
@@ -58,7 +59,7 @@ class Shape:
     @property
     def parameters(self) -> int:
         """How many numbers the weights and biases hold."""
-        return sum((a + self.bias) * b for a, b in zip(self.sizes, self.sizes[1:]))
+        return sum((a + has) * b for a, has, b in zip(self.sizes, self.bias, self.sizes[1:]))
 
     @property
     def multiply_adds(self) -> int:
@@ -183,10 +184,9 @@ def declarations(shape: Shape, activations: Sequence[Any], written_out: Mapping[
         facts: further constants of the net.
     """
     names, code = activation_source(activations, written_out)
-    bias = str(shape.bias).lower()
     layers = ", ".join(
-        f"bpx::Layer<{inputs}, {outputs}, {names[f.text]}, {bias}>"
-        for inputs, outputs, f in zip(shape.sizes, shape.sizes[1:], activations)
+        f"bpx::Layer<{inputs}, {outputs}, {names[f.text]}, {str(has).lower()}>"
+        for inputs, outputs, f, has in zip(shape.sizes, shape.sizes[1:], activations, shape.bias)
     )
     loss, loss_code = loss_source(shape.loss)
     code += loss_code

@@ -61,8 +61,8 @@ class _Ready:
         self._dtype, self._features, self._outputs = net.dtype, chain.sizes[0], chain.sizes[-1]
         self._signal = chain.linear[0]
         depth = len(chain.linear)
-        biases = chain.tensors[depth:]
-        layers = [[weight, *biases[i : i + 1]] for i, weight in enumerate(chain.tensors[:depth])]
+        biases = iter(chain.tensors[depth:])
+        layers = [[weight, *([next(biases)] if has else [])] for weight, has in zip(chain.tensors, chain.bias)]
         self._filled = [tensor for layer in layers for tensor, _ in layer]
         arrays = [[data for _, data in layer] for layer in layers]
         functions = zip(arrays, chain.activations)

@@ -114,7 +114,7 @@ def why_not(net: AnyNet) -> str:
 
 def source(net: AnyNet, chain: Chain) -> str:
     """C++ source of ``single(x, y, parameters, numbers, scale, out)`` for this net."""
-    number, sizes, depth = C_NAMES[net.dtype.name], chain.sizes, len(chain.sizes) - 1
+    number, sizes, bias_at = C_NAMES[net.dtype.name], chain.sizes, len(chain.sizes) - 1
     null = f"({number}*)nullptr"
     places, total = [], 1  # of each layer's t; z, grad_t and grad_z follow it
     for n in sizes[1:]:
@@ -124,12 +124,12 @@ def source(net: AnyNet, chain: Chain) -> str:
     grad_bias = total + sum(a * b for a, b in pairwise(sizes))
 
     forward, backward = [], []
-    for i, (inputs, n) in enumerate(pairwise(sizes)):
+    for i, (inputs, n, has_bias) in enumerate(zip(sizes, sizes[1:], chain.bias)):
         t = places[i]
         z, grad_t, grad_z = t + n, t + 2 * n, t + 3 * n
         previous = f"out + {places[i - 1] + inputs}" if i else "x"
         grad_previous = f"out + {places[i - 1] + 3 * inputs}" if i else null
-        bias = f"parameters[{depth + i}]" if chain.bias else null
+        bias = f"parameters[{bias_at}]" if has_bias else null
         forward.append(
             f"  {number} slope{i}[{n}];\n"
             f"  bpx::forward_layer<F{i}, {n}, {inputs}, {number}>(\n"
@@ -138,10 +138,11 @@ def source(net: AnyNet, chain: Chain) -> str:
         backward.append(
             f"  bpx::backward_layer<{n}, {inputs}, {number}>(\n"
             f"      parameters[{i}], {previous}, slope{i}, out + {grad_z}, out + {grad_t}, out + {grad_weight},\n"
-            f"      {f'out + {grad_bias}' if chain.bias else null}, {grad_previous});"
+            f"      {f'out + {grad_bias}' if has_bias else null}, {grad_previous});"
         )
         numbers += len(chain.activations[i].parameters)
-        grad_weight, grad_bias = grad_weight + n * inputs, grad_bias + n
+        grad_weight += n * inputs
+        grad_bias, bias_at = grad_bias + n * has_bias, bias_at + has_bias
     loss = (
         f"  out[0] = bpx::loss_and_grad<L, {n}, {number}>(out + {z}, y, numbers + {numbers}, *scale, out + {grad_z});"
     )

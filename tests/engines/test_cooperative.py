@@ -22,7 +22,7 @@ def shape(sizes, names, loss, dtype="float32", *, bias=True, factors=True, input
     activations = [ACTIVATIONS[name]() for name in names]
     loss = LOSSES[loss]().kernel if loss in LOSSES else loss
     texts = tuple(f.text for f in activations)
-    return Shape(sizes, bias, dtype, texts, loss, factors, input_grad), activations
+    return Shape(sizes, (bias,) * len(names), dtype, texts, loss, factors, input_grad), activations
 
 
 COMPILED = {

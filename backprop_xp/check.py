@@ -275,11 +275,13 @@ def _computed(net: Net | GraphNet, x: Any, y: Any, sample_weight: Any) -> list[C
 
 
 def _undrawn(net: Net | GraphNet, x: Any, y: Any, **options: Any) -> Any:
-    """``net.loss_and_grad``, whose dropout leaves the net's next draw to the next call."""
-    draws = getattr(net, "draws", 0)
+    """``net.loss_and_grad``, which leaves the net's next draw of dropout to the next call, and buffers as they are."""
+    draws, buffers = getattr(net, "draws", 0), {tensor: tensor.data for tensor in net.buffers.values()}
     result = net.loss_and_grad(x, y, **options)
     if isinstance(net, GraphNet):
         net.draws = draws
+    for tensor, data in buffers.items():
+        tensor.data = data
     return result
 
 
@@ -292,13 +294,13 @@ def _in_double(net: Any) -> Any:
     def copied(tensor: Tensor) -> Tensor:
         return copies.setdefault(tensor, copy.copy(tensor))
 
-    for name in ("weights", "biases", "linear_outputs", "nonlinear_outputs", "tensors", "signals"):
+    for name in ("weights", "biases", "linear_outputs", "nonlinear_outputs", "tensors", "buffers", "signals"):
         tensors = getattr(net, name, [])
         if isinstance(tensors, dict):
             setattr(double, name, {key: copied(tensor) for key, tensor in tensors.items()})
         elif tensors:
             setattr(double, name, [copied(tensor) for tensor in tensors])
-    for tensor in double.parameters:
+    for tensor in (*double.parameters, *double.buffers.values()):
         tensor.data = np.array(_host(tensor.data), np.float64)
     return double
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .graph import GraphNet, LayerNorm, Linear
+from .graph import BatchNorm, GraphNet, LayerNorm, Linear
 from .net import Net
 from .tensor import Tensor
 
@@ -54,8 +54,9 @@ def _of_graph(net: GraphNet) -> Iterator[Computed]:
         values = [net.signals[name].data for name in node.inputs]
         if isinstance(node.operation, Linear):
             yield _linear(net.tensors[f"{node.owner}.weight"], net.tensors.get(f"{node.owner}.bias"), values[0])
-        elif isinstance(node.operation, LayerNorm):
-            scale = 1 / np.sqrt(values[0].var(axis=-1, keepdims=True) + node.operation.eps)
+        elif isinstance(node.operation, (LayerNorm, BatchNorm)):
+            over = -1 if isinstance(node.operation, LayerNorm) else 0
+            scale = 1 / np.sqrt(values[0].var(axis=over, keepdims=True) + node.operation.eps)
             yield Computed(_most(scale * values[0]), max(1.0, _most(scale)))
         else:
             yield Computed(max(sum(map(_most, values)), _most(net.signals[node.name].data)))

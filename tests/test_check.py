@@ -23,7 +23,7 @@ from backprop_xp import (
     cli,
 )
 from backprop_xp.exchange import pytorch
-from backprop_xp.graph import Dropout
+from backprop_xp.graph import BatchNorm, Dropout
 
 
 class Wrong(Tanh):
@@ -335,3 +335,15 @@ def test_what_is_wrong_with_inputs_is_for_the_net_to_say(random):
             proof(graph(), np.ones((2, 3)))
         with pytest.raises(ValueError, match="x must hold the inputs 'x', 'z', got 'x', 'y'"):
             proof(graph(), {"x": np.ones((2, 3)), "y": np.ones((2, 2))})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_batch_normalisation_is_checked_in_training_and_its_buffers_stay(dtype, random):
+    description = {"x": Input(3), "h": (Linear(4), "x"), "n": (BatchNorm(), "h"), "y": (Linear(2), "n")}
+    net = GraphNet(description, loss="mse", rng=0, backend="numpy", engine="layered", dtype=dtype)
+    before = {name: tensor.data.copy() for name, tensor in net.buffers.items()}
+    report = check.check_gradients(net, random.normal(size=(6, 3)), random.normal(size=(6, 2)))
+    assert report.ok, report
+    for name, tensor in net.buffers.items():
+        np.testing.assert_array_equal(tensor.data, before[name])
+        assert tensor.data.dtype == net.dtype

@@ -99,7 +99,7 @@ REFUSED = [
     (nn.Sequential(), "a net needs a Linear module"),
     (nn.Sequential(nn.Linear(2, 2), nn.PReLU()), r"module 1 \(PReLU\) has no counterpart: unknown module 'PReLU'"),
     (nn.Sequential(nn.Linear(2, 2), nn.Softmax(1)), "'Softmax'"),
-    (nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))), r"module 0.1 \(BatchNorm1d\)"),
+    (nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.InstanceNorm1d(2))), r"module 0.1 \(InstanceNorm1d\)"),
     (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))), "ParametrizedLinear"),
     (nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 2)), "Linear 1 takes 2 features, 0 gives 3"),
     (nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double()), "one dtype: 0 and 1"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .backend import Backend
+from .backend import NUMPY, Backend
 from .graph import GraphNet
 from .net import Net
 from .torch_calls import Calls
@@ -127,10 +127,32 @@ class GraphModule(NetModule):
     Attributes:
         tensors: Parameters that share memory with those of the net, as modules of its nodes' names: "tensors.h.weight"
             in the state_dict is ``net.tensors["h.weight"]``. Where PyTorch can't have a name, underscores take the
-            place of what is wrong with it.
+            place of what is wrong with it. Buffers are in the state_dict as well, "buffers.n.running_mean"; the net has
+            them.
     """
 
     _net: GraphNet
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, tensor in self._net.buffers.items():
+            destination[f"{prefix}buffers.{name}"] = torch.tensor(NUMPY.take(tensor.data))
+
+    def _load_from_state_dict(
+        self, state: Any, prefix: str, metadata: Any, strict: bool, missing: Any, unexpected: Any, errors: Any
+    ) -> None:
+        super()._load_from_state_dict(state, prefix, metadata, strict, missing, unexpected, errors)
+        for name, tensor in self._net.buffers.items():
+            key = f"{prefix}buffers.{name}"
+            if key not in state:
+                missing += [key] * strict
+            elif tuple(state[key].shape) != tensor.data.shape:
+                errors.append(f"{key} must be {tensor.data.shape}, got {tuple(state[key].shape)}")
+            else:
+                array = state[key].detach().cpu().numpy().astype(self._net.dtype)
+                tensor.data = self._net.backend.take(array)
+            if key in unexpected:
+                unexpected.remove(key)
 
     def _take_in(self, parameters: list[torch.nn.Parameter]) -> None:
         self.tensors = torch.nn.Module()

@@ -35,3 +35,22 @@ def test_batch_normalisation_without_what_it_has_here():
         module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, **options), nn.Linear(4, 1))
         with pytest.raises(TypeError, match="must have a weight and a bias, running statistics and a momentum"):
             from_torch(torch.fx.symbolic_trace(module))
+
+
+def test_running_statistics_are_in_the_state_of_the_layer(random):
+    g = Graph()
+    out = g.linear(g.batch_norm(g.linear(g.input(5), 7), name="n"), 2)
+    first, second = (as_torch(g.net(out, loss="mse", rng=seed, backend="numpy")) for seed in (0, 1))
+    x = torch.tensor(random.normal(size=(9, 5)))
+    first.train()(x)
+    state = first.state_dict()
+    assert {"buffers.n.running_mean", "buffers.n.running_var"} <= state.keys()
+    second.load_state_dict(state)
+    torch.testing.assert_close(second.eval()(x), first.eval()(x))
+    before = state["buffers.n.running_mean"].clone()
+    first.train()(x)
+    torch.testing.assert_close(state["buffers.n.running_mean"], before)  # a state is a copy of them
+    with pytest.raises(RuntimeError, match="buffers.n.running_var"):
+        second.load_state_dict({k: v for k, v in state.items() if k != "buffers.n.running_var"})
+    with pytest.raises(RuntimeError, match=r"must be \(7,\), got \(3,\)"):
+        second.load_state_dict(state | {"buffers.n.running_var": torch.ones(3)})

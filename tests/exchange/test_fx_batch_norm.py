@@ -50,7 +50,7 @@ def test_running_statistics_are_in_the_state_of_the_layer(random):
     before = state["buffers.n.running_mean"].clone()
     first.train()(x)
     torch.testing.assert_close(state["buffers.n.running_mean"], before)  # a state is a copy of them
-    with pytest.raises(RuntimeError, match="buffers.n.running_var"):
+    with pytest.raises(RuntimeError, match=r"buffers\.n\.running_var"):
         second.load_state_dict({k: v for k, v in state.items() if k != "buffers.n.running_var"})
     with pytest.raises(RuntimeError, match=r"must be \(7,\), got \(3,\)"):
         second.load_state_dict(state | {"buffers.n.running_var": torch.ones(3)})

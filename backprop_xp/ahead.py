@@ -23,7 +23,7 @@ from .toolchain import compiler
 from .toolchain.built import Built, heard
 from .toolchain.compiler import CompileError
 
-FEW = 2  # samples: a batch for which no net has a program of its own
+FEW = 8  # samples: a batch for which no net has a program of its own
 
 
 def compile(
@@ -99,15 +99,19 @@ def _calls(net: Any, sample_weight: bool, input_grad: bool) -> Iterator[Callable
     if small and net.plan(_inputs(net, (FEW,))).engine == "fused":
         gradients.append((fused.NARROW_SAMPLES,))
         outputs.append((fused.NARROW_OUTPUTS,))
-    modes: list[dict[str, bool]] = [{"training": True}, {"training": False}] if _drops(net) else [{}]
+    # operations that are another thing in training may want several samples there
+    modes = (True, False) if hasattr(net, "nodes") else (False,)
+    fewest = getattr(net, "fewest_samples", 1)
     weighted, with_input = ((False, True) if asked else (False,) for asked in (sample_weight, input_grad))
-    for batch, weigh, want, mode in itertools.product(gradients, weighted, with_input, modes):
-        weights = np.ones(batch) if weigh else None
+    for batch, weigh, want, training in itertools.product(gradients, weighted, with_input, modes):
+        if training and batch == () and fewest > 1:
+            continue
+        chosen = {"sample_weight": np.ones(batch) if weigh else None, "input_grad": want, "training": training}
         for y in _targets(net, batch):
-            x = _inputs(net, batch)
-            yield lambda: net.loss_and_grad(x, y, sample_weight=weights, input_grad=want, **mode)  # noqa: B023
-    for batch, mode in itertools.product(outputs, modes):
-        yield lambda: net.forward(_inputs(net, batch), **mode)  # noqa: B023
+            yield lambda: net.loss_and_grad(_inputs(net, batch), y, **chosen)  # noqa: B023
+    for batch, training in itertools.product(outputs, modes):
+        if not (training and batch == () and fewest > 1):
+            yield lambda: net.forward(_inputs(net, batch), training=training)  # noqa: B023
 
 
 def _inputs(net: Any, batch: tuple[int, ...]) -> Any:
@@ -131,7 +135,3 @@ def _targets(net: Any, batch: tuple[int, ...]) -> list[Any]:
     outputs = net.sizes[-1] if hasattr(net, "sizes") else net.nodes[-1].width
     values = np.full((*batch, outputs), 1 / outputs, net.dtype)  # probabilities, too
     return [np.zeros(batch, np.int64), values] if getattr(loss, "takes_indices", False) else [values]
-
-
-def _drops(net: Any) -> bool:
-    return bool(getattr(net, "_dropouts", ()))

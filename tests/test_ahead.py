@@ -154,6 +154,21 @@ def test_another_process_finds_everything_in_the_cache(home):
     assert [known for known, _, _ in second] == ["True"] * len(first)
 
 
+@needs_compiler
+def test_graphs_that_want_a_batch_in_training(home, forbidden):
+    g = Graph()
+    net = g.net(g.apply("tanh", g.batch_norm(g.linear(g.input(3), 4))), dtype="float32", rng=0)
+    before = {name: tensor.data.copy() for name, tensor in net.buffers.items()}
+    net.compile(None)
+    assert all(np.array_equal(net.buffers[name].data, data) for name, data in before.items())
+    forbidden()
+    x = np.ones((9, 3), np.float32)
+    for training in (True, False):
+        net.loss_and_grad(x, training=training)
+        net.forward(x, training=training)
+    net.forward(x[0])
+
+
 class Slow:
     """An activation that is no formula."""
 

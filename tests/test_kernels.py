@@ -10,6 +10,7 @@ import reference
 from backprop_xp.kernels import source
 
 from backprop_xp import ACTIVATIONS
+from backprop_xp.dtypes import C_NAMES
 from backprop_xp.formulas import Formula, blocked
 from backprop_xp.programs import elementwise
 from backprop_xp.toolchain import cache, compiler
@@ -90,7 +91,7 @@ def test_functions_are_right_to_two_ulp(name, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_tanh_of_the_fused_pass(dtype):
-    number, mp = elementwise.NUMBERS[dtype], reference.mp
+    number, mp = C_NAMES[dtype], reference.mp
     text = source("activations.h") + (
         f"BPX_ENTRY void both(bpx::i64 n, const {number}* t, {number}* value, {number}* slope) {{\n"
         f"  using T = bpx::Pack<{number}, 2>;\n"

@@ -15,6 +15,7 @@ from ..programs.matrices import Pass
 from ..programs.narrow import Narrow
 from ..tensor import Tensor
 from ..workspace import recycled
+from .gradients import Gradients, hand_out
 
 if TYPE_CHECKING:
     from ..net import Net
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 KEPT_BYTES = 1 << 20
 #: Multiply-adds from which on a call asks how many threads there are.
 WORTH_ASKING = 50_000
-#: Arrays of gradients that are used again once nobody else holds them: one is handed out while another is filled.
-KEPT_GRADIENTS = 2
 
 
 def target(net: Net, y: Any) -> str:
@@ -33,14 +32,6 @@ def target(net: Net, y: Any) -> str:
         return "none"
     takes_classes = type(net.loss) is SoftmaxCrossEntropy and getattr(y, "ndim", 0) == 1
     return "classes" if takes_classes else "values"
-
-
-def _references(arrays: list[np.ndarray], i: int) -> int:
-    """How many hold an array of a list; what Python itself adds to it differs between its versions."""
-    return sys.getrefcount(arrays[i])
-
-
-_ONLY_THE_LIST = _references([np.empty(0)], 0)
 
 
 class _Ready:
@@ -109,7 +100,7 @@ class Batch(_Ready):
         args.y_row, args.y_column = (1 if target == "classes" else self._outputs), 1
         mean = net.reduction == "mean"
         self._parts = (self._outputs if net.loss.mean_over == "elements" else 1) if mean else 0
-        self._gradients: list[np.ndarray] = []
+        self._gradients = Gradients(self._pass.parameters, self._dtype)
         texts = tuple(f.text for f in net.activations)
         self._shape = fused.Shape(net.sizes, bool(net.biases), self._dtype.name, texts, key, factors=mean)
         self._functions = [*net.activations, net.loss]
@@ -142,7 +133,7 @@ class Batch(_Ready):
                     wrong = self._pass.core.bpx_matrices_wrong_class(args.y, n, self._outputs)
                     if wrong >= 0:
                         raise ValueError(f"class indices must be from 0 to {self._outputs - 1}, got {y[wrong]}")
-            gradients = self._unused()
+            gradients = self._gradients.unused()
             if self._narrow is not None and n >= self._narrow_from:
                 total = self._run_narrow(self._narrow, net, x, gradients)
             else:
@@ -150,9 +141,8 @@ class Batch(_Ready):
                 self._run(net, x)
                 total = args.total
             loss = self._dtype.type(total * args.scale)
-        for tensor, (at, shape) in zip(self._filled, self._pass.slices):
-            tensor._later = (gradients, None, at, shape)
-        _drop_signals(net)
+        hand_out(gradients, self._filled, self._pass)
+        drop_signals(net)
         return loss
 
     def _run_narrow(self, narrow: Narrow, net: Net, x: np.ndarray, gradients: np.ndarray) -> float:
@@ -160,15 +150,6 @@ class Batch(_Ready):
         args.n, args.x, args.x_row, args.x_column = len(x), x.__array_interface__["data"][0], self._features, 1
         args.y, args.y_row, args.y_column, args.scale = known.y, known.y_row, known.y_column, known.scale
         return narrow.loss_and_grad(threads.count(net.threads), gradients)
-
-    def _unused(self) -> np.ndarray:
-        """An array for all gradients that nobody else holds: what was handed out is never overwritten."""
-        for i in range(len(self._gradients)):
-            if _references(self._gradients, i) == _ONLY_THE_LIST:
-                return self._gradients[i]
-        array = np.empty(self._pass.parameters, self._dtype)
-        self._gradients = [*self._gradients[1 - KEPT_GRADIENTS :], array]
-        return array
 
 
 class Outputs(_Ready):
@@ -187,11 +168,11 @@ class Outputs(_Ready):
         with self._lock:
             self._pass.args.output = output.__array_interface__["data"][0]
             self._run(net, x)
-        _drop_signals(net)
+        drop_signals(net)
         return output
 
 
-def _drop_signals(net: Net) -> None:
+def drop_signals(net: Net) -> None:
     """Forget the signals that an earlier call kept."""
     if net._kept is not None or net.linear_outputs[0].data is not None:
         net._keep(None, None)

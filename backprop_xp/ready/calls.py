@@ -63,6 +63,11 @@ class Prepared:
         """Don't try again what failed for a kind of call: the engine that runs instead says so once."""
         self._refused[kind] = str(error)
 
+    @property
+    def refuses_batches(self) -> str:
+        """Why no batch has a prepared call, "" if batches have one."""
+        return self._refused[1]
+
     def for_sample(self, net: Net, x: np.ndarray, y: Any, keep_signals: bool | None) -> sample.Single | None:
         """The call for one sample, None where there is none for it."""
         if self._refused[0]:
@@ -73,7 +78,7 @@ class Prepared:
 
     def for_batch(self, net: Net, x: np.ndarray, y: Any, keep_signals: bool | None) -> batch.Batch | None:
         """The call for a batch, None where there is none for it."""
-        if self._refused[1] or keep_signals:
+        if self.refuses_batches or keep_signals:
             return None
         target = batch.target(net, y)
         call = self._batch.get(target)
@@ -92,7 +97,7 @@ class Prepared:
 
 def find(net: Net, x: Any, y: Any, keep_signals: bool | None) -> sample.Single | batch.Batch | None:
     """The prepared call for these arguments, None where they need more checks or an engine of another kind."""
-    prepared = _prepared(net, x)
+    prepared = of(net, x)
     if prepared is None:
         return None
     try:
@@ -106,7 +111,7 @@ def find(net: Net, x: Any, y: Any, keep_signals: bool | None) -> sample.Single |
 
 def find_forward(net: Net, x: Any, keep_signals: bool | None) -> batch.Outputs | None:
     """The compiled call that gives the outputs alone, None if there is none for ``x``."""
-    prepared = _prepared(net, x)
+    prepared = of(net, x)
     if prepared is None or x.ndim != 2 or keep_signals:
         return None
     try:
@@ -116,7 +121,8 @@ def find_forward(net: Net, x: Any, keep_signals: bool | None) -> batch.Outputs |
         return None
 
 
-def _prepared(net: Net, x: Any) -> Prepared | None:
+def of(net: Net, x: Any) -> Prepared | None:
+    """The prepared calls of the net as it is, None where there are none for an ``x`` of this type."""
     if type(x) is not np.ndarray or net.engine not in ("auto", "fused"):
         return None
     prepared = net._prepared

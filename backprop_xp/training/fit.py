@@ -14,6 +14,7 @@ import numpy as np
 from .. import inputs
 from ..losses import Loss, get_loss
 from ..numbers import flag, is_number, whole
+from . import compiled
 from .batches import Rows, as_batches
 from .checkpoints import Folder
 from .early import EarlyStopping
@@ -152,7 +153,7 @@ class Run:
         progress = Progress(loop.steps, loop.number, shown)
         started, loss = time.perf_counter(), float("nan")
         try:
-            for step in loop:
+            for step in compiled.steps(loop, None if saver is None else saver.every):
                 loss = step.loss
                 self.total += loss * step.weight if averages else loss
                 self.weight += step.weight if averages else step.samples

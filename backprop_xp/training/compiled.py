@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import threads, workspace
+from .. import threads
 from ..losses import SoftmaxCrossEntropy, averaged
 from ..programs import arguments, fused, matrices, norm, structs
 from ..programs.matrices import Pass
 from ..ready import batch, calls
 from ..ready.gradients import Gradients, hand_out
 from ..toolchain.compiler import CompileError
-from ..workspace import recycled
+from ..watched import Watched
 from .batches import Rows, mapping
 from .loop import Loop, Step
 from .optimisers import OPTIMISERS
@@ -29,6 +29,13 @@ from .optimisers import OPTIMISERS
 #: Steps that are prepared for one call, the learning rate of each: twice as many as the last call made in its time, and
 #: at least and at most these. Calculated: preparing one takes 2 us, and making one 5 us and more.
 FEWEST, MOST = 16, 1024
+#: Samples times parameters of a step that are worth another thread. Measured on a 2-core machine that others used: 64
+#: samples of 64-128-10, 0.6 million, take 42 us on one thread and 40 on two, 32 of them 26 and 79.
+WORTH_A_THREAD = 1_000_000
+#: Methods of an optimiser that one of its objects might have been given of its own.
+OVERRIDDEN = {"step", "numbers", "rule"}
+#: The place of the gradient among the variables of an optimiser's formula.
+GRAD = 1
 
 
 def steps(loop: Loop, every: int | None = None) -> Iterator[Step]:
@@ -51,7 +58,7 @@ def why_not(loop: Loop) -> str:
         return "the net is no plain chain"
     if not isinstance(rows, Rows):
         return "the batches come from an iterable"
-    if type(optimiser) not in OPTIMISERS.values() or {"step", "numbers", "rule"} & vars(optimiser).keys():
+    if type(optimiser) not in OPTIMISERS.values() or OVERRIDDEN & vars(optimiser).keys():
         return "the optimiser is none of the built-in ones"
     if reason := _refuses_rows(net, rows):
         return reason
@@ -103,29 +110,36 @@ class Calls:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._made_for: calls.Prepared | None = None  # the net as it was when the pass was made
+        self._ready: _Ready | None = None
         self._epoch, self._order = -1, np.empty(0, np.int64)
         self._most = FEWEST
 
     def make(self, every: int | None) -> list[Step]:
         """Make some steps of this epoch; none where Python must, or where it will meet an exception in the next one."""
         loop, rows = self._loop, self._loop.batches
-        if why_not(loop) or not isinstance(rows, Rows):
+        ready = self._for_next_step()
+        if ready is None or not isinstance(rows, Rows):
             return []
         until = sys.maxsize if every is None else every - loop.number % every
         scalars = self._scalars(min(self._most, rows.steps - loop.position, until))
         if not scalars:
             return []
-        with recycled():
-            try:
-                call = self._call(rows, scalars)
-            except (CompileError, MemoryError):  # met again by the engines, which know what to do
-                return []
-            try:
-                call.run()
-            finally:
-                made = self._account(rows, call)
+        if self._epoch != loop.epoch:
+            self._epoch, self._order = loop.epoch, rows.order(loop.epoch)
+        try:
+            ready.run(self._order, scalars)
+        finally:
+            made = ready.account()
+            self._most = min(max(FEWEST, 2 * len(made)), MOST)
         return made
+
+    def _for_next_step(self) -> _Ready | None:
+        if self._ready is None or not self._ready.current():
+            self._ready = None
+            if not why_not(self._loop):
+                with suppress(CompileError, MemoryError):  # met again by the engines, which know what to do
+                    self._ready = _Ready(self._loop)
+        return self._ready
 
     def _scalars(self, most: int) -> list[Sequence[float]]:
         """The rule's scalars at each of the next steps, up to where the schedule raises an exception."""
@@ -137,169 +151,166 @@ class Calls:
                 found.append(optimiser.numbers(rate, optimiser.count + k + 1))
         return found
 
-    def _call(self, rows: Rows, scalars: list[Sequence[float]]) -> _Call:
-        loop, net = self._loop, self._loop.net
-        if self._made_for is not net._prepared:
-            self._pass = _pass(net, rows)
-            self._gradients = Gradients(self._pass.parameters, net.dtype)
-            self._made_for = net._prepared
-        if self._epoch != loop.epoch:
-            self._epoch, self._order = loop.epoch, rows.order(loop.epoch)
-        return _Call(loop, rows, self._pass, self._order, scalars, self._gradients.unused())
 
-    def _account(self, rows: Rows, call: _Call) -> list[Step]:
-        """Bring the run to where the call has come."""
-        loop, net, done = self._loop, self._loop.net, call.args.done
-        self._most = min(max(FEWEST, 2 * done), MOST)
-        made = call.steps()
-        loop.optimiser.count += done
-        loop.number += done
-        loop.position += done
-        if loop.position == rows.steps:
-            loop.epoch, loop.position = loop.epoch + 1, 0
-        if call.args.begun:  # it has overwritten the gradients of the last step
-            for tensor in net.parameters:
-                tensor.grad = None
-        elif done:
-            hand_out(call.gradients, [*net.weights, *net.biases], self._pass)
-        batch.drop_signals(net)
-        return made
-
-
-def _pass(net: Any, rows: Rows) -> Pass:
-    """The pass over a net's arrays as they are, with gradients in the order of its parameters. Raises CompileError."""
-    if type(net.loss) is SoftmaxCrossEntropy:
-        key = "classes" if batch.target(net, rows.y) == "classes" else "probabilities"
-    else:
-        key = net.loss.kernel
-    biases = [tensor.data for tensor in net.biases] or [None] * len(net.weights)
-    layers = [(weight.data, bias, f) for weight, bias, f in zip(net.weights, biases, net.activations)]
-    made = Pass(layers, net.loss, key)
-    made.put_weights_first()
-    return made
-
-
-class _Call:
-    """One call of C, for steps of one epoch from where the loop is.
-
-    Args:
-        order: the rows of the epoch.
-        scalars: of the optimiser's rule, for each step.
-        gradients: room for them, all parameters' one after another.
-
-    Attributes:
-        args: ``done`` says how many steps were made.
+class _Ready:
+    """A call of C with everything at hand but the rows, for a net, rows and an optimiser as they are now.
 
     Raises:
         CompileError, MemoryError: there can be no such call.
     """
 
-    def __init__(
-        self,
-        loop: Loop,
-        rows: Rows,
-        ready: Pass,
-        order: np.ndarray,
-        scalars: list[Sequence[float]],
-        gradients: np.ndarray,
-    ) -> None:
-        net, flat = loop.net, loop.optimiser.bind(loop.net.parameters)
-        self.gradients = gradients
-        self._loop, self._rows, self._ready = loop, rows, ready
+    def __init__(self, loop: Loop) -> None:
+        net, rows, optimiser = loop.net, loop.batches, loop.optimiser
+        assert isinstance(rows, Rows)
+        self._loop, self._rows, self._prepared = loop, rows, net._prepared
+        self._watched = [Watched(array) for array in (rows.x, rows.y, rows.weight) if array is not None]
+        self._update, self._threads = optimiser._update, net.threads
+        self._tensors = [*net.weights, *net.biases]
+        self._last = rows.samples - (rows.steps - 1) * rows.batch_size  # samples of the epoch's last step
         self._held: list[Any] = []
-        self._losses = np.empty(len(scalars))
-        self.args = structs.Training(
-            rows=self._address(order),
+        self._pass = self._new_pass()
+        self._gradients, self._filled = Gradients(self._pass.parameters, net.dtype), np.empty(0, net.dtype)
+        self._changed = optimiser.bind(net.parameters).grad
+        self._totals: list[float] = []
+        self.args = self._new_arguments()
+        self._pointer = ctypes.addressof(self.args)
+
+    def current(self) -> bool:
+        """Whether all that :func:`why_not` looks at, and that was handed to C, is what it was."""
+        loop, net = self._loop, self._loop.net
+        if "loss_and_grad" in vars(net) or OVERRIDDEN & vars(loop.optimiser).keys() or net.threads != self._threads:
+            return False
+        try:
+            loop.optimiser.bind(net.parameters).adopt()
+        except (AttributeError, TypeError, ValueError):
+            return False
+        if any(array.changed for array in self._watched) or calls.of(net, self._rows.x) is not self._prepared:
+            return False
+        return loop.optimiser._update is self._update
+
+    def run(self, order: np.ndarray, scalars: list[Sequence[float]]) -> None:
+        """Make steps from where the loop is, or some of them.
+
+        When a signal's handler raises an exception, no thread is at work any more.
+
+        Args:
+            order: the rows of the epoch.
+            scalars: of the optimiser's rule, for each step.
+        """
+        args, rows = self.args, self._rows
+        held: list[Any] = []
+        self._losses, self._filled = np.empty(len(scalars)), self._gradients.unused()
+        args.rows, args.losses = arguments.address(order, held), arguments.address(self._losses, held)
+        args.grads = arguments.address(self._filled, held)
+        if self._reads is not None:
+            self._reads[GRAD] = args.grads
+        args.update.p = arguments.address(self._as_numbers(scalars), held)
+        args.first, args.steps = self._loop.position * rows.batch_size, len(scalars)
+        if rows.weight is not None:
+            weight = rows.weight.take(order[args.first : args.first + args.steps * rows.batch_size])
+            args.weight = arguments.address(weight, held)
+            self._weigh(weight)
+        train = self._pass.core.bpx_train
+        while not train(self._pointer):
+            pass
+
+    def account(self) -> list[Step]:
+        """Bring the run to where the call has come: the steps that were made."""
+        loop, net, rows, args = self._loop, self._loop.net, self._rows, self.args
+        done, made = args.done, []
+        number, epoch = loop.number, loop.epoch + 1
+        for k, loss in enumerate(self._losses[:done].tolist(), 1):
+            last = loop.position + k == rows.steps
+            samples = self._last if last else rows.batch_size
+            made.append(Step(number + k, epoch, loss, samples, last, self._totals[k - 1] if self._totals else samples))
+        loop.optimiser.count += done
+        loop.number += done
+        loop.position += done
+        if loop.position == rows.steps:
+            loop.epoch, loop.position = epoch, 0
+        if args.begun:  # it has overwritten the gradients of the last step
+            for tensor in self._tensors:
+                tensor.grad = None
+        elif done:
+            hand_out(self._filled, self._tensors, self._pass)
+        batch.drop_signals(net)
+        args.done = args.begun = 0
+        return made
+
+    def _weigh(self, weight: np.ndarray) -> None:
+        """Make samples' weights what their losses are multiplied by, for which a step in Python asks this function."""
+        net, size = self._loop.net, self._rows.batch_size
+        self._totals = []
+        for at in range(0, len(weight), size):
+            part = weight[at : at + size]
+            self._totals.append(float(part.sum(dtype=np.float64)))
+            if net.reduction == "mean":
+                self.args.scale, part[...] = averaged(net.loss, (len(part), net.sizes[-1]), part)
+        self.args.last_scale = self.args.scale
+
+    def _new_pass(self) -> Pass:
+        """The pass with its rows and room to work, gradients in the order of the net's parameters."""
+        net, rows = self._loop.net, self._rows
+        if type(net.loss) is SoftmaxCrossEntropy:
+            key = "classes" if batch.target(net, rows.y) == "classes" else "probabilities"
+        else:
+            key = net.loss.kernel
+        biases = [tensor.data for tensor in net.biases] or [None] * len(net.weights)
+        layers = [(weight.data, bias, f) for weight, bias, f in zip(net.weights, biases, net.activations)]
+        made = Pass(layers, net.loss, key)
+        made.put_weights_first()
+        args = made.args
+        args.x, args.x_row, args.x_column = self._address(rows.x), *_strides(rows.x)
+        if rows.y is not None:
+            args.y, args.y_row, args.y_column = self._address(rows.y), *_strides(rows.y)
+        samples, numbers = min(rows.batch_size, rows.samples), 0
+        args.threads = min(threads.count(net.threads), 1 + samples * made.parameters // WORTH_A_THREAD)
+        for args.n in {samples, self._last}:
+            numbers = max(numbers, made.numbers())
+        memory = np.empty(numbers, net.dtype)
+        self._held.append(memory)
+        made.use(memory)
+        return made
+
+    def _new_arguments(self) -> structs.Training:
+        loop, net, rows, options = self._loop, self._loop.net, self._rows, self._loop.options
+        args = structs.Training(
+            call=self._pass.pointer,
             samples=rows.samples,
             batch=min(rows.batch_size, rows.samples),
             classes=net.sizes[-1] if batch.target(net, rows.y) == "classes" else 0,
-            parameters=gradients.size,
-            grads=self._address(gradients),
-            changed=self._address(flat.grad),
-            losses=self._address(self._losses),
+            scale=self._scale(rows.batch_size),
+            last_scale=self._scale(self._last),
+            parameters=self._pass.parameters,
+            changed=self._address(self._changed),
             stop_on_nan=loop.stop_on_nan,
-            threads=threads.count(net.threads),
+            threads=self._pass.args.threads,
             time=matrices.SECONDS,
-            steps=len(scalars),
-            first=loop.position * rows.batch_size,
         )
-        self._add_pass()
-        self._add_weights(order)
-        self._add_update(scalars, flat.grad)
-
-    def run(self) -> None:
-        """Make the steps, or some of them. When a signal's handler raises an exception, no thread is at work."""
-        train, pointer = self._ready.core.bpx_train, ctypes.addressof(self.args)
-        while not train(pointer):
-            pass
-
-    def steps(self) -> list[Step]:
-        """Those that were made."""
-        loop, rows = self._loop, self._rows
-        made = []
-        for k, loss in enumerate(self._losses[: self.args.done].tolist(), 1):
-            last = loop.position + k == rows.steps
-            samples = self._last if last else rows.batch_size
-            weight = self._totals[k - 1] if self._totals else samples
-            made.append(Step(loop.number + k, loop.epoch + 1, loss, samples, last, weight))
-        return made
-
-    def _add_pass(self) -> None:
-        rows, args = self._rows, self._ready.args
-        self.args.call = self._ready.pointer
-        args.x = self._address(rows.x)
-        args.x_row, args.x_column = arguments.stride(rows.x, 0), arguments.stride(rows.x, 1)
-        if rows.y is not None:
-            args.y, args.y_row = self._address(rows.y), arguments.stride(rows.y, 0)
-            args.y_column = arguments.stride(rows.y, 1) if rows.y.ndim == 2 else 1
-        args.threads = self.args.threads
-        numbers = 0
-        for args.n in {min(rows.batch_size, rows.samples), self._last}:
-            numbers = max(numbers, self._ready.numbers())
-        memory = workspace.empty((numbers,), self.gradients.dtype)
-        self._held.append(memory)
-        self._ready.use(memory)
-
-    def _add_weights(self, order: np.ndarray) -> None:
-        """What the losses are multiplied by, for which the loop in Python asks the same function in every step."""
-        net, rows, args = self._loop.net, self._rows, self.args
-        mean, outputs = net.reduction == "mean", net.sizes[-1]
-        self._totals: list[float] = []
-        args.scale = args.last_scale = 1.0
-        if rows.weight is None:
-            if mean:
-                args.scale = averaged(net.loss, (rows.batch_size, outputs), None)[0]
-                args.last_scale = averaged(net.loss, (self._last, outputs), None)[0]
-            return
-        weight = rows.weight.take(order[args.first : args.first + args.steps * rows.batch_size])
-        args.weight = self._address(weight)
-        for at in range(0, len(weight), rows.batch_size):
-            part = weight[at : at + rows.batch_size]
-            self._totals.append(float(part.sum(dtype=np.float64)))
-            if mean:
-                args.scale, part[...] = averaged(net.loss, (len(part), outputs), part)
-        args.last_scale = args.scale
-
-    def _add_update(self, scalars: list[Sequence[float]], changed: np.ndarray) -> None:
-        optimiser, options, args = self._loop.optimiser, self._loop.options, self.args
-        penalised = options["l1"] or options["l2"]
+        penalised = bool(options["l1"] or options["l2"])
         if penalised:
-            args.penalty = optimiser._penalty.sweep(self._held)
-            args.penalty.p = self._numbers(optimiser.penalties(options["l1"], options["l2"]))
+            args.penalty = loop.optimiser._penalty.sweep(self._held)
+            args.penalty.p = self._address(self._as_numbers(loop.optimiser.penalties(options["l1"], options["l2"])))
         if options["clip_norm"] is not None:
-            args.square_sum, args.clip_norm = norm.address(changed.dtype.name), options["clip_norm"]
-        grad = self.gradients if not (penalised or args.square_sum) else changed
-        args.update = optimiser._update.sweep(self._held, grad=grad)
-        args.update.p, args.scalars = self._numbers(scalars), len(scalars[0])
+            args.square_sum, args.clip_norm = norm.address(self._changed.dtype.name), options["clip_norm"]
+        args.update = self._update.sweep(self._held)
+        args.scalars = len(self._update.formula.parameters)
+        self._reads = None
+        if not (penalised or args.square_sum):  # the update reads the gradients where the pass leaves them
+            self._reads = (structs.POINTER * args.update.inputs).from_address(args.update.reads)
+        return args
 
-    @property
-    def _last(self) -> int:
-        """Samples of the epoch's last step."""
-        rows = self._rows
-        return rows.samples - (rows.steps - 1) * rows.batch_size
+    def _scale(self, samples: int) -> float:
+        net = self._loop.net
+        return averaged(net.loss, (samples, net.sizes[-1]), None)[0] if net.reduction == "mean" else 1.0
 
     def _address(self, array: np.ndarray) -> int:
         return arguments.address(array, self._held)
 
-    def _numbers(self, scalars: Any) -> int:
-        return self._address(np.array(scalars, np.float64).astype(self.gradients.dtype))
+    def _as_numbers(self, scalars: Any) -> np.ndarray:
+        return np.array(scalars, np.float64).astype(self._pass.dtype)
+
+
+def _strides(array: np.ndarray) -> tuple[int, int]:
+    """From row to row and, where there are columns, from column to column, in numbers."""
+    return arguments.stride(array, 0), arguments.stride(array, 1) if array.ndim == 2 else 1

@@ -57,12 +57,11 @@ class Update:
             else:
                 self._run_on_threads(self._functions[1])
 
-    def sweep(self, held: list[Any], **others: np.ndarray) -> structs.Sweep:
+    def sweep(self, held: list[Any]) -> structs.Sweep:
         """What other compiled code is handed to compute it; its scalars are left to the caller.
 
         Args:
             held: collects what must live until that code returns.
-            others: arrays to take in the place of those of the same names.
 
         Raises:
             CompileError: it can't be compiled.
@@ -70,12 +69,8 @@ class Update:
         function = self._functions
         if function is None:
             raise CompileError(f"{self.what} can't be compiled")
-        arrays = self.arrays | others
-        inputs, outputs = (
-            (ctypes.c_void_p * len(names))(*(arrays[name].ctypes.data for name in names))
-            for names in (self.formula.variables, self.outputs)
-        )
-        held += [arrays, inputs, outputs]
+        inputs, outputs = (self._pointers(names, 0) for names in (self.formula.variables, self.outputs))
+        held += [self.arrays, inputs, outputs]
         return structs.Sweep(
             run=ctypes.cast(function[1], structs.POINTER).value,
             size=self.size,

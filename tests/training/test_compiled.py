@@ -98,13 +98,14 @@ def everything(net, history):
 
 def steps_in_c():
     """A context that tells how many steps calls of C have made, in a list."""
-    made, account = [], compiled.Calls._account
+    made, account = [], compiled._Ready.account
 
-    def counted(self, rows, call):
-        made.append(call.args.done)
-        return account(self, rows, call)
+    def counted(self):
+        found = account(self)
+        made.append(len(found))
+        return found
 
-    return mock.patch.object(compiled.Calls, "_account", counted), made
+    return mock.patch.object(compiled._Ready, "account", counted), made
 
 
 def assert_both_are_the_same(new_net, x, y, wanted=None, **options):
@@ -199,8 +200,9 @@ def test_every_setting(
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("n", [1, 24, 25, 300, 4500])
-def test_few_and_many_samples_of_a_wide_net_on_threads(n, threads):
+def test_few_and_many_samples_of_a_wide_net_on_threads(n, threads, monkeypatch):
     """In a batch and in the epoch's last; the update of so many parameters is shared out among the threads."""
+    monkeypatch.setattr(compiled, "WORTH_A_THREAD", 1)
     sizes = (150, 160, 70, 3)
     x, y = draw(n + min(n, 30) + n, "classes", sizes)
     for dtype in ("float32", "float64"):
@@ -417,19 +419,24 @@ def test_an_interrupt_leaves_whole_steps(returns, clip_norm):
     """C comes back after every step of the pass, and a handler raises an exception after so many of these."""
     count = 0
 
-    def interrupted(call):
-        nonlocal count
-        while True:
+    class Core:
+        def bpx_train(self, pointer):
+            nonlocal count
             if count == returns:
                 raise Interrupted
             count += 1
-            if call._ready.core.bpx_train(compiled.ctypes.addressof(call.args)):
-                return
+            return core.bpx_train(pointer)
+
+    core, run = matrices.core("float64"), compiled._Ready.run
+
+    def interrupted(self, *args):
+        self._pass.core = Core()
+        run(self, *args)
 
     made, optimiser = make(), Adam()
     options = {"epochs": 9, "batch_size": 8, "clip_norm": clip_norm}
     after_every_step = mock.patch.object(matrices, "SECONDS", 0.0)
-    with after_every_step, mock.patch.object(compiled._Call, "run", interrupted), pytest.raises(Interrupted) as error:
+    with after_every_step, mock.patch.object(compiled._Ready, "run", interrupted), pytest.raises(Interrupted) as error:
         made.fit(*draw(), optimiser=optimiser, **options)
     other, same = make(), Adam()
     for step in steps(other, *draw(), optimiser=same, **options) if optimiser.count else ():
@@ -453,12 +460,12 @@ def test_ctrl_c():
         x, y = np.ones((1 << 20, 64)), np.ones((1 << 20, 8))
         optimiser = Adam()
         net.fit(x[:8], y[:8])  # what is compiled is compiled
-        run = compiled._Call.run
-        def started(call):
-            compiled._Call.run = run
+        run = compiled._Ready.run
+        def started(*args):
+            compiled._Ready.run = run
             threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
-            run(call)
-        compiled._Call.run = started
+            run(*args)
+        compiled._Ready.run = started
         try:
             net.fit(x, y, batch_size=1, epochs=100, optimiser=optimiser)
         except KeyboardInterrupt as error:

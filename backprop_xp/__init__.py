@@ -27,6 +27,7 @@ from .activations import (
     get_activation,
 )
 from .backend import BackendError, get_backend
+from .derivatives import Equation
 from .graph import Graph, GraphNet, Input, Linear, Operation, Residual
 from .losses import (
     LOSSES,
@@ -60,6 +61,7 @@ __all__ = [
     "BackendError",
     "Elementwise",
     "ElementwiseLoss",
+    "Equation",
     "GELUTanh",
     "Graph",
     "GraphNet",

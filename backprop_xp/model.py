@@ -64,7 +64,7 @@ class Model:
 
     def _aim(self, call: Any, y: Any, sample_weight: Any, output_shape: tuple[int, ...]) -> None:
         """Give a call the loss and the targets for outputs of this shape."""
-        loss = get_loss(self.loss)
+        loss = get_loss(self.loss) if call.loss is None else call.loss
         check_outputs(loss, output_shape[-1])
         y = inputs.as_target(y, loss, output_shape, self.backend, self.dtype, call.whole)
         weight = inputs.as_sample_weight(sample_weight, output_shape[:-1], self.backend, self.dtype)

@@ -15,6 +15,8 @@ from typing import Any
 from . import engines, inputs, scope
 from .activations import Activation, get_activation
 from .backend import Array, Backend
+from .derivatives import Equation, of_outputs
+from .derivatives.loops import Chain
 from .engines import Call, layered
 from .initialisers import Draw, as_random, get_initialiser
 from .losses import Loss, get_loss, resolved
@@ -101,6 +103,7 @@ class Net(Model):
         input_grad: bool = False,
         accumulate: bool = False,
         keep_signals: bool | None = None,
+        loss: str | Loss | Equation | None = None,
     ) -> Any:
         """The loss of one sample or a batch; fills ``.grad`` of every parameter.
 
@@ -114,15 +117,19 @@ class Net(Model):
             input_grad: also compute the gradient in ``x``, and return (loss, gradient).
             accumulate: add to the parameters' gradients instead of replacing them.
             keep_signals: keep ``data`` and ``grad`` of every t_i and z_i; by default for one sample only.
+            loss: instead of the net's own; one that contains derivatives of the outputs in x is an
+                :class:`backprop_xp.Equation`. "mean" divides that by the number of samples.
 
         Returns:
             The loss, a scalar of the net's dtype (on CuPy a 0-d array); with ``input_grad`` also the gradient.
         """
-        if not (input_grad or accumulate) and sample_weight is None:
+        if isinstance(loss, Equation):
+            return self._equation(loss, x, y, sample_weight, input_grad, accumulate, keep_signals)
+        if not (input_grad or accumulate) and sample_weight is None and loss is None:
             compiled = calls.find(self, x, y, keep_signals)
             if compiled is not None:
                 return compiled.loss_and_grad(self, x, y)
-        call = self._call(x, keep_signals, get_loss(self.loss))
+        call = self._call(x, keep_signals, get_loss(self.loss if loss is None else loss))
         self._aim(call, y, sample_weight, (*call.x.shape[:-1], self.sizes[-1]))
         call.input_grad = input_grad
         with self.backend.activate():
@@ -130,6 +137,39 @@ class Net(Model):
             self._store(gradients.parameters, accumulate)
         self._keep(call, gradients.signals)
         return (gradients.loss, gradients.x) if input_grad else gradients.loss
+
+    def derivatives(
+        self,
+        x: Any,
+        *wanted: str,
+        inputs: str | Sequence[str] | None = None,
+        outputs: str | Sequence[str] | None = None,
+        direction: Any = None,
+        cotangent: Any = None,
+    ) -> Any:
+        """Derivatives of the outputs in ``x``, for one sample or a batch.
+
+        ``net.derivatives(x, "jacobian")``, ``net.derivatives(x, "u_xx", "u_t", inputs="x t")``. They are pushed forward
+        through the net together with its signals, see :mod:`backprop_xp.derivatives.loops`; parameters keep their
+        gradients. Where an activation has a kink, its derivatives of higher order are those of the piece to the right.
+
+        Args:
+            x: (n, in), or (in,) for one sample, of which the results have no n.
+            wanted: "value" (n, out), "jacobian" (n, out, in), "hessian" (n, out, in, in), "hessian_diagonal"
+                (n, out, in), "laplacian" (n, out), "directional" (n, out), the derivative along ``direction``; "hvp"
+                (n, out, in), the Hessian times ``direction``; "vjp" (n, in), ``cotangent`` times the Jacobian; or the
+                name of one output's derivative, such as "u_xxt" (n,).
+            inputs, outputs: names in order, "x y t"; by default x0 x1 ... and u0 u1 ..., or x and u where there is one.
+            direction: (in,), or (n, in).
+            cotangent: (out,), or (n, out).
+
+        Returns:
+            An array, or where several are wanted a dictionary of arrays by what they are called in ``wanted``.
+
+        Raises:
+            ValueError: an unknown name, or shapes that don't fit. TypeError: an activation that is no formula.
+        """
+        return of_outputs.derivatives(self._chain(), x, wanted, inputs, outputs, direction, cotangent)
 
     def repeated(self, x: Any, y: Any = None, *, sample_weight: Any = None) -> Repeated:
         """A function that computes :meth:`loss_and_grad` of these very arrays, which may be overwritten between calls.
@@ -195,6 +235,29 @@ class Net(Model):
         self._move(backend)
         self._keep(None, None)
         return self
+
+    def _equation(
+        self,
+        equation: Equation,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        input_grad: bool,
+        accumulate: bool,
+        keep_signals: bool | None,
+    ) -> Any:
+        if keep_signals:
+            raise ValueError("an equation keeps no signals: it pushes derivatives beside them")
+        loss, weights, biases, grad_x = equation.loss_and_grad(
+            self._chain(), x, y, sample_weight, self.reduction == "mean", input_grad
+        )
+        with self.backend.activate():
+            self._store([*weights, *(b for b in biases if b is not None)], accumulate)
+        self._keep(None, None)
+        return (loss, grad_x) if input_grad else loss
+
+    def _chain(self) -> Chain:
+        return Chain(inputs.as_layers(self), self.backend, self.dtype)
 
     def _needs_whole_batch(self) -> str:
         return scope.of_chain(map(get_activation, self.activations), get_loss(self.loss))

@@ -1,7 +1,7 @@
 #pragma once
 #include "matrix_functions.h"
 #include "matrix_products.h"
-#include "pool_cpu.h"
+#include "steps_cpu.h"
 // The pass for nets of any widths, whose sizes are known when the program runs: compiled once, for all of them.
 //
 // The batch goes up and down the net as whole matrices, in steps: x, each layer's outputs, the loss, and each layer's
@@ -10,7 +10,8 @@
 // applied to a block while it is in the cache.
 //
 // Signals stand in panels (View), but with few samples row by row. What a product reads of W is packed by the thread that
-// needs it, a block at a time; with few samples W is read as it lies.
+// needs it, a block at a time; with few samples W is read as it lies. Many samples of a net that fits a core's cache go
+// through it in parts instead, matrix_parts.h.
 
 namespace bpx {
 
@@ -51,7 +52,8 @@ struct Matrices {
   void* output;                    // (n, out): outputs alone
   void* x_grad;                    // (n, in), or null
   void* memory;                    // bpx_matrices_memory() numbers, 64-byte aligned
-  i64 threads;
+  i64 threads;                     // at most
+  double worth_a_thread;           // multiply-adds of the forward pass for each thread, at least
   double time;                     // seconds after which it returns to the caller, who calls again
   i64 next;                        // the step to be done
   double total;                    // of the losses, without `scale`
@@ -63,29 +65,29 @@ constexpr int few_samples = 24;
 constexpr int slice = 256, few_slice = 32;
 /// Panels of a block of columns with few samples: so many that a row's piece is long.
 constexpr int few_panels = 64;
-/// Multiply-adds that are worth a thread, and that are worth being shared out as a block.
-constexpr double worth_a_thread = 60e3, worth_a_block = 30e3;
+/// Multiply-adds that are worth being shared out as a block.
+constexpr double worth_a_block = 30e3;
 /// Samples computed at once: so many bytes of signals, multiply-adds in a layer's step (after which an interrupt is
 /// seen), and samples at most. Sums of many samples are sums of such sums.
-constexpr i64 signal_bytes = 24 << 20, most_chunk = 2048;
+constexpr i64 signal_bytes = 24 << 20, most_chunk = 4096;
 constexpr double step_multiply_adds = 6e9;
 
 BPX_FN double at_least(double a, double b) { return a < b ? b : a; }
 BPX_FN i64 filled(i64 n) { return (n + 15) / 16 * 16; }
 
-template <class S> struct MatrixCall {
+/// The samples from number `origin` on, m.n of them.
+template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
   static constexpr int V = panel<S>;
+  using Steps<MatrixCall<S>>::workers;
+  using Steps<MatrixCall<S>>::next_task;
   Matrices& m;
-  i64 chunk;            // samples computed at once
-  i64 first, count;     // the samples of this chunk
+  i64 origin;
+  i64 chunk;         // samples computed at once
+  i64 first, count;  // the samples of this chunk
   bool few;
-  int workers;
-  Barrier barrier;
-  i64 tasks[2], *task;  // the next block of a step; steps take turns
-  i64 last;             // the step after which the time is up
-  double since;
 
-  explicit MatrixCall(Matrices& m) : m(m), chunk(chunk_of(m)), few(m.n <= few_samples) {}
+  explicit MatrixCall(Matrices& m, i64 origin = 0)
+      : m(m), origin(origin), chunk(chunk_of(m)), few(m.n <= few_samples) {}
 
   static i64 numbers_of_a_sample(const Matrices& m) {
     i64 numbers = filled(m.layers[0].inputs);
@@ -313,7 +315,7 @@ template <class S> struct MatrixCall {
         const i64 panels_here = end - p < weight_panels ? end - p : weight_panels, i = (p + panels_here - 1) * V;
         weight_product<S>(count, o + r, rows - r < rows_at_once ? rows - r : rows_at_once, int(panels_here), constant(g),
                           constant(z_in.from(0, p)), (S*)m.grads + layer.grad + (o + r) * layer.inputs + p * V, layer.inputs,
-                          layer.inputs - i < V ? int(layer.inputs - i) : V, first > 0);
+                          layer.inputs - i < V ? int(layer.inputs - i) : V, first > origin);
       }
     if (p0 == 0 && layer.bias) {
       S* const sums = (S*)m.grads + layer.bias_grad;
@@ -322,37 +324,26 @@ template <class S> struct MatrixCall {
         for (i64 s = 0; s < count; ++s) total = total + load<Pack<S, 1>>(g.at(s, k / V));
         S part[V];
         store<Pack<S, 1>>(part, total);
-        for (i64 j = k < o ? o : k; j < k + V && j < o + rows; ++j) sums[j] = first > 0 ? sums[j] + part[j - k] : part[j - k];
+        for (i64 j = k < o ? o : k; j < k + V && j < o + rows; ++j) sums[j] = first > origin ? sums[j] + part[j - k] : part[j - k];
       }
     }
   }
 
   // ---- the steps --------------------------------------------------------------------------------------------------
 
-  i64 steps() const { return m.loss ? 2 * m.depth + 2 : m.depth + 2; }
-
-  /// Threads call it together; they return when the work is done, or the time is up.
-  void work(int worker) {
-    const i64 all = (m.n + chunk - 1) / chunk * steps();
-    for (i64 step = m.next; step < all; ++step) {
-      first = step / steps() * chunk;
-      count = m.n - first < chunk ? m.n - first : chunk;
-      task = &tasks[step % 2];
-      one_step(step % steps(), worker);
-      if (worker == 0 && seconds() - since > m.time) last = step;  // others may yet have to leave the step before
-      barrier.wait();
-      if (worker == 0) finish(step);
-      if (step == last) return;
-    }
+  i64 steps_of_a_chunk() const { return m.loss ? 2 * m.depth + 2 : m.depth + 2; }
+  i64 steps() const { return (m.n + chunk - 1) / chunk * steps_of_a_chunk(); }
+  void begin(i64 step) {
+    const i64 before = step / steps_of_a_chunk() * chunk;
+    first = origin + before;
+    count = m.n - before < chunk ? m.n - before : chunk;
   }
   void finish(i64 step) {
-    tasks[step % 2] = 0;  // nobody takes from it before the next step has ended
-    m.next = step + 1;
-    if (m.loss && step % steps() == m.depth + 1)
+    if (m.loss && step % steps_of_a_chunk() == m.depth + 1)
       for (i64 s = 0; s < count; ++s) m.total += losses()[s];
   }
-  void one_step(i64 step, int worker) {
-    const i64 up = m.depth;
+  void one_step(i64 number, int worker) {
+    const i64 up = m.depth, step = number % steps_of_a_chunk();
     if (step == 0) {
       rows_of_step([&](i64 s, i64 rows) { take_x(s, rows); });
     } else if (step <= up) {
@@ -369,7 +360,6 @@ template <class S> struct MatrixCall {
       for (i64 t; (t = next_task()) < total;) t < down ? backward(l, t, worker) : weights(l, t - down);
     }
   }
-  i64 next_task() { return __atomic_fetch_add(task, 1, __ATOMIC_RELAXED); }
   template <class Op> void rows_of_step(Op op) {
     i64 rows = (count + 4 * workers - 1) / (4 * workers);
     rows = workers == 1 ? count : (rows + V - 1) / V * V;
@@ -384,38 +374,19 @@ template <class S> struct MatrixCall {
                       out - p * V < V ? int(out - p * V) : V);
   }
 
-  /// Whether it is done.
-  bool run() {
+  /// Threads that the call is worth.
+  static i64 wanted(const Matrices& m) {
     double multiply_adds = 0;
-    for (i64 l = 0; l < m.depth; ++l) multiply_adds += double(m.layers[l].inputs) * m.layers[l].outputs;
-    const i64 wanted = i64(multiply_adds * m.n / worth_a_thread) + 1;
-    Pool& pool = Pool::one();
-    workers = pool.enter(int(wanted < m.threads ? wanted : m.threads));
-    barrier.count = workers;
-    last = -1;
-    tasks[0] = tasks[1] = 0;
-    since = seconds();
-    pool.run(workers, [](void* call, int worker) { ((MatrixCall*)call)->work(worker); }, this);
-    pool.leave(workers);
-    return last < 0;
+    for (i64 l = 0; l < m.depth; ++l) multiply_adds += double(m.layers[l].inputs) * m.layers[l].outputs * m.n;
+    return i64(multiply_adds / m.worth_a_thread) + 1;
   }
+  /// All of it, on this thread.
+  void alone() {
+    this->since = 0;
+    this->work(0);
+  }
+  /// Whether it is done.
+  bool run() { return this->share_out(m.threads, wanted(m)); }
 };
 
-inline i64 wrong_class(const i64* y, i64 n, i64 classes) {
-  for (i64 s = 0; s < n; ++s)
-    if ((unsigned long long)y[s] >= (unsigned long long)classes) return s;
-  return -1;
-}
-
 }  // namespace bpx
-
-/// What Python calls, for S = float or double. run() gives 1 when the call is done, 0 if it must be called again;
-/// wrong_class() the number of the first sample whose class there is not, or -1. Other passes share the threads.
-#define BPX_MATRICES(S)                                                                                                \
-  BPX_ENTRY bpx::i64 bpx_matrices_memory(bpx::Matrices* m) { return bpx::MatrixCall<S>(*m).memory(); }                 \
-  BPX_ENTRY bpx::i64 bpx_matrices_run(bpx::Matrices* m) { return bpx::MatrixCall<S>(*m).run(); }                       \
-  BPX_ENTRY bpx::i64 bpx_matrices_wrong_class(const bpx::i64* y, bpx::i64 n, bpx::i64 classes) {                       \
-    return bpx::wrong_class(y, n, classes);                                                                            \
-  }                                                                                                                    \
-  BPX_ENTRY void bpx_share_out(void (*work)(void*), void* what, bpx::i64 threads) { bpx::share_out(work, what, threads); } \
-  BPX_SIZE_OF(MatrixLayer) BPX_SIZE_OF(Matrices)

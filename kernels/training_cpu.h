@@ -1,5 +1,5 @@
 #pragma once
-#include "matrices.h"
+#include "matrix_parts.h"
 // Steps of training, many in one call: the pass of matrices.h over some rows, and the update of all parameters.
 //
 // The update is formulas over arrays (elementwise.h) that are compiled elsewhere and called by their addresses, as Python
@@ -80,7 +80,7 @@ template <class S> struct TrainingCall {
     const double since = seconds();
     while (t.done < t.steps) {
       if (!t.begun && !begin()) return true;
-      if (!MatrixCall<S>(m).run()) return false;
+      if (!run_matrices<S>(m)) return false;
       const S loss = S(m.total * m.scale);
       if (t.stop_on_nan && !(loss - loss == 0)) return true;
       t.losses[t.done] = double(loss);

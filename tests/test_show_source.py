@@ -46,7 +46,10 @@ def afresh(monkeypatch):
     "make, parts",
     [
         (chain, ['#include "net_cpu.h"', "bpx::Layer<3, 4, ", "BPX_BACKPROP(Net)"]),
-        (any_widths, ['#include "matrices.h"', "BPX_MATRICES(double)", "bpx::activation_both<", "bpx::loss_block<"]),
+        (
+            any_widths,
+            ['#include "training_cpu.h"', "BPX_MATRICES(double)", "bpx::activation_both<", "bpx::loss_block<"],
+        ),
         (sample, ['#include "single.h"', "BPX_ENTRY void single("]),
         (residual, ['#include "graph.h"', "struct Graph {", "BPX_GRAPH(Graph)"]),
     ],

@@ -45,9 +45,11 @@ def loss_and_grad(call: Call) -> Gradients:
 
 
 def intermediate_bytes(call: Call) -> int:
-    """The signals of a chunk of samples, and a block of a matrix for each thread; without compiling anything."""
-    signals = call.sizes[0] + 2 * sum(call.sizes[1:])
-    return min(call.samples, 2048) * signals * call.dtype.itemsize + threads.count(call.threads) * (1 << 18)
+    """The signals of a chunk of samples, a block of a matrix for each thread, and gradients of 32 parts of a batch
+    where a net is small; without compiling anything."""
+    signals = min(call.samples, 4096) * (call.sizes[0] + 2 * sum(call.sizes[1:])) * call.dtype.itemsize
+    parameters = call.parameters * call.dtype.itemsize
+    return signals + threads.count(call.threads) * (1 << 18) + (32 * parameters if parameters <= 1 << 18 else 0)
 
 
 def _layers(call: Call) -> list[tuple[Array, Array | None, Any]]:

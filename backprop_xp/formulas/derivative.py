@@ -2,6 +2,9 @@
 
 At a kink the derivative is PyTorch's: 0 for ``abs`` at 0, and the mean of both sides where the arguments of
 ``minimum`` or ``maximum`` are equal. ``where`` takes the derivative of the branch it takes.
+
+Functions that are smooth are often written with ``abs``, so that nothing overflows: exp(-abs(t)) and where(t < 0, ...).
+Derivatives of higher order must not take their pieces for kinks: they are those from the right.
 """
 
 from __future__ import annotations
@@ -12,9 +15,13 @@ from .language import Formula
 Derivative = int | None
 
 
-def differentiate(formula: Formula, output: str, variable: str) -> int:
-    """Add the derivative of an output with respect to a variable to the formula; returns its node's index."""
-    result = _Rules(formula).derivative(formula.outputs[output], formula.parse(variable))
+def differentiate(formula: Formula, output: str, variable: str, *, from_the_right: bool = False) -> int:
+    """Add the derivative of an output with respect to a variable to the formula; returns its node's index.
+
+    At a kink it is PyTorch's derivative, or that of the piece to the right of it.
+    """
+    rules = _FromTheRight(formula) if from_the_right else _Rules(formula)
+    result = rules.derivative(formula.outputs[output], formula.parse(variable))
     return formula.constant(0.0) if result is None else result
 
 
@@ -97,12 +104,14 @@ class _Rules:
         return self._times(d[0], self.formula.parse_with(outer, {"x": args[0]}))
 
     def _nearer(self, comparison: str, node: int, args: tuple[int, ...], d: list[Derivative]) -> Derivative:
-        """The derivative of the argument that is taken, the mean of both where they are equal, NaN for NaN."""
+        """The derivative of the argument that is taken, NaN for NaN."""
         f = self.formula
-        mean = f.node("multiply", f.constant(0.5), self._value(self._sum(d[0], d[1])))
-        equal = f.node("where", f.node("equal", *args), mean, node)
+        equal = f.node("where", f.node("equal", *args), self._where_equal(comparison, d), node)
         second = f.node("where", f.node(comparison, args[1], args[0]), self._value(d[1]), equal)
         return f.node("where", f.node(comparison, *args), self._value(d[0]), second)
+
+    def _where_equal(self, comparison: str, d: list[Derivative]) -> int:
+        return self.formula.node("multiply", self.formula.constant(0.5), self._value(self._sum(d[0], d[1])))
 
     def _choice(self, condition: int, a: Derivative, b: Derivative) -> Derivative:
         if a is None and b is None:
@@ -122,3 +131,13 @@ class _Rules:
 
     def _times(self, d: Derivative, factor: int) -> Derivative:
         return None if d is None else self.formula.node("multiply", d, factor)
+
+
+class _FromTheRight(_Rules):
+    def abs(self, node: int, args: tuple[int, ...], d: list[Derivative]) -> Derivative:
+        return self._chain("where(x < 0, -1, where(x >= 0, 1, x))", args, d)
+
+    def _where_equal(self, comparison: str, d: list[Derivative]) -> int:
+        """Of the argument that is taken to the right of here."""
+        larger = "maximum" if comparison == "greater" else "minimum"
+        return self.formula.node(larger, self._value(d[0]), self._value(d[1]))

@@ -21,10 +21,10 @@ FUNCTIONS = {
     "erf": 1, "normal_cdf": 1, "normal_pdf": 1, "minimum": 2, "maximum": 2, "where": 3,
 }  # fmt: skip
 
-#: Functions that are written in terms of the others.
+#: Functions that are written in terms of the others. Not with abs(x), whose derivative at 0 would be taken for theirs.
 MACROS = {
     "clip": (("x", "low", "high"), "minimum(maximum(x, low), high)"),
-    "sigmoid": (("x",), "where(x < 0, exp(-abs(x)), 1) / (1 + exp(-abs(x)))"),
+    "sigmoid": (("x",), "where(x < 0, exp(where(x < 0, x, -x)), 1) / (1 + exp(where(x < 0, x, -x)))"),
 }
 
 OPERATORS = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide"}

@@ -29,9 +29,6 @@ from .optimisers import OPTIMISERS
 #: Steps that are prepared for one call, the learning rate of each: twice as many as the last call made in its time, and
 #: at least and at most these. Calculated: preparing one takes 2 us, and making one 5 us and more.
 FEWEST, MOST = 16, 1024
-#: Samples times parameters of a step that are worth another thread. Measured on a 2-core machine that others used: 64
-#: samples of 64-128-10, 0.6 million, take 42 us on one thread and 40 on two, 32 of them 26 and 79.
-WORTH_A_THREAD = 1_000_000
 #: Methods of an optimiser that one of its objects might have been given of its own.
 OVERRIDDEN = {"step", "numbers", "rule"}
 #: The place of the gradient among the variables of an optimiser's formula.
@@ -263,9 +260,8 @@ class _Ready:
         args.x, args.x_row, args.x_column = self._address(rows.x), *_strides(rows.x)
         if rows.y is not None:
             args.y, args.y_row, args.y_column = self._address(rows.y), *_strides(rows.y)
-        samples, numbers = min(rows.batch_size, rows.samples), 0
-        args.threads = min(threads.count(net.threads), 1 + samples * made.parameters // WORTH_A_THREAD)
-        for args.n in {samples, self._last}:
+        args.threads, numbers = threads.count(net.threads), 0
+        for args.n in {min(rows.batch_size, rows.samples), self._last}:
             numbers = max(numbers, made.numbers())
         memory = np.empty(numbers, net.dtype)
         self._held.append(memory)

@@ -13,13 +13,14 @@ pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compile
 
 #: Around a register's numbers, a slice of features, and groups of panels.
 SIZES = [(1, 1), (15, 17, 3), (33, 64, 16), (65, 257, 4), (300, 48, 49, 10), (513, 129)]
-#: Few samples, blocks of rows, a chunk.
-BATCHES = [1, 3, 4, 24, 25, 47, 97, 2047, 2049, 4500]
+#: Few samples, blocks of rows, the fewest parts, a wave of parts, a chunk.
+BATCHES = [1, 3, 4, 24, 25, 47, 97, 1151, 1153, 4500, 16000]
 
 
 @pytest.fixture(autouse=True)
-def no_narrow_pass(monkeypatch):
+def many_threads_and_no_narrow_pass(monkeypatch):
     monkeypatch.setattr(fused, "NARROW_SAMPLES", 1 << 40)
+    monkeypatch.setattr(matrices, "WORTH_A_THREAD", 1.0)
 
 
 def make(sizes, dtype, **options):

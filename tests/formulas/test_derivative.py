@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from backprop_xp import ACTIVATIONS, Elementwise
+from backprop_xp.backend import elementwise
+from backprop_xp.formulas import Formula, differentiate
 
 T = np.linspace(-6, 6, 1001) + 1e-3
 
@@ -52,3 +54,35 @@ def test_parameters_are_constants():
     assert f.grad(2.0) == 12.0
     f.a = 5.0
     assert f.grad(2.0) == 20.0
+
+
+@pytest.mark.parametrize("t", [0.0, -0.0, 1e-300, -1e-300])
+def test_the_sigmoid_is_smooth_at_zero(t):
+    assert Elementwise("f", "sigmoid(t)").grad(t) == 0.25
+    assert Elementwise("f", "sigmoid(2 * t) * (3 + t)").grad(t) == pytest.approx(0.5 * 1 + 3 * 2 * 0.25)
+
+
+def from_the_right(text, order, t):
+    formula = Formula(("t",), (), {}, {"0": text})
+    for k in range(order):
+        formula.outputs[str(k + 1)] = differentiate(formula, str(k), "t", from_the_right=True)
+    return float(elementwise(formula, (str(order),), {"t": np.array([t])})[0][0])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # smooth functions in pieces: their own derivatives at 0
+        ("log1p(exp(-abs(t))) + maximum(t, 0)", (0.5, 0.25, 0.0, -0.125)),
+        ("where(t < 0, exp(-abs(t)), 1) / (1 + exp(-abs(t)))", (0.25, 0.0, -0.125, 0.0)),
+        ("tanh(t)", (1.0, 0.0, -2.0, 0.0)),
+        # kinks: the piece on the right
+        ("abs(t)", (1.0, 0.0, 0.0, 0.0)),
+        ("minimum(t, 2 * t)", (1.0, 0.0, 0.0, 0.0)),
+        ("maximum(t, -t) * t", (0.0, 2.0, 0.0, 0.0)),
+    ],
+)
+def test_from_the_right(text, expected):
+    for order, value in enumerate(expected, start=1):
+        assert from_the_right(text, order, 0.0) == pytest.approx(value, abs=1e-15), order
+    assert np.isnan(from_the_right(text, 1, np.nan))

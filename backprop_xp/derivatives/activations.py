@@ -1,0 +1,43 @@
+"""Derivatives of activations, of every order that their formula has."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from .. import backend
+from ..backend import Array
+from ..formulas import Formula, differentiate
+
+
+def derivatives(activation: Any, t: Array, order: int) -> list[Array]:
+    """f(t), f'(t), ... up to f^(order)(t), each of the shape and dtype of ``t``.
+
+    The first derivative is the activation's own; those of higher order are its derivatives from the right, where f has
+    a kink.
+
+    Raises:
+        TypeError: the activation is written in Python; only formulas can be derived.
+    """
+    if not getattr(activation, "is_formula", False):
+        shown = getattr(activation, "name", type(activation).__name__)
+        raise TypeError(f"{shown} is written in Python: an Elementwise formula has derivatives of every order")
+    formula = _formula(activation.text, order)
+    names = tuple(f"f{k}" for k in range(order + 1))
+    return backend.elementwise(formula, names, {"t": t}, activation.parameters)
+
+
+@lru_cache(maxsize=512)
+def _formula(text: Any, order: int) -> Formula:
+    value, grad, let, parameters = text
+    formula = Formula(("t",), parameters, dict(let), {"f0": value} | ({} if grad is None else {"f1": grad}))
+    if grad is None:
+        formula.outputs["f1"] = differentiate(formula, "f0", "t")
+    # a value whose first derivative isn't given is derived from the right all the way
+    last, known = ("f0", 0) if grad is None else ("f1", 1)
+    for k in range(known + 1, order + 1):
+        formula.outputs[f"right{k}"] = differentiate(formula, last, "t", from_the_right=True)
+        last = f"right{k}"
+        if k >= 2:
+            formula.outputs[f"f{k}"] = formula.outputs[last]
+    return formula

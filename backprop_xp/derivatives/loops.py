@@ -1,0 +1,120 @@
+"""The article's two loops for a signal and its derivatives together.
+
+Forward, a layer takes a stack of signals z: the signal itself and its derivatives along directions in x. All of them go
+through W at once, and through the activation by the chain rule (chain_rule.py):
+
+    t_M = W z_M  (+ b, for the signal itself)        z_M = sum of factor * f^(m)(t) * t_B1 ... t_Bm over the terms of M
+
+Backward, from the gradients G_M of a loss in every z_M of a layer, each term gives each of its factors its share:
+
+    grad t   += G_M * factor * f^(m+1)(t) * t_B1 ... t_Bm
+    grad t_B += G_M * factor * f^(m)(t) * the other blocks
+
+and grad W = sum over M of the outer products of grad t_M and z_M below, grad b = grad t, grad z_M below = grad t_M W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..backend import Array, Backend, module_of
+from ..passes.article import Layer
+from .activations import derivatives
+from .chain_rule import Rules
+
+#: Numbers in a stack of signals, at most: what is computed at once stays in the caches. Calculated, not measured.
+AT_ONCE = 1 << 18
+
+
+class Chain(NamedTuple):
+    """A net as it is now.
+
+    Attributes:
+        layers: of arrays that are checked.
+        backend, dtype: of their arrays.
+    """
+
+    layers: list[Layer]
+    backend: Backend
+    dtype: np.dtype
+
+    @property
+    def inputs(self) -> int:
+        """Features of x."""
+        return int(self.layers[0].weight.shape[1])
+
+    @property
+    def outputs(self) -> int:
+        """Features of the last layer."""
+        return len(self.layers[-1].weight)
+
+    def tiles(self, samples: int, rules: Rules) -> list[slice]:
+        """The samples in order, as many at once as the caches hold."""
+        widest = max(self.inputs, *(len(layer.weight) for layer in self.layers))
+        rows = max(1, AT_ONCE // (len(rules.stack) * widest))
+        return [slice(first, first + rows) for first in range(0, max(1, samples), rows)]
+
+
+def push_forward(layers: Sequence[Layer], z: Array, rules: Rules) -> tuple[Array, list[tuple[Array, Array]]]:
+    """The stack of the outputs, and for each layer the stacks z below it and t.
+
+    Args:
+        z: (signals, samples, features), the stack of x as ``rules`` orders it.
+    """
+    kept = []
+    for weight, bias, activation in layers:
+        t = z @ weight.T
+        if bias is not None:
+            t[0] += bias
+        kept.append((z, t))
+        f = derivatives(activation, t[0], rules.order)
+        z = module_of(t).empty_like(t)
+        z[0] = f[0]
+        for k, terms in enumerate(rules.terms[1:], start=1):
+            z[k] = sum(term.factor * f[len(term.blocks)] * prod(t[b] for b in term.blocks) for term in terms)
+    return z, kept
+
+
+def pull_back(
+    layers: Sequence[Layer], kept: Sequence[tuple[Array, Array]], grad_z: Array, rules: Rules
+) -> tuple[list[Array], list[Array | None], Array]:
+    """Gradients of the weights and of the biases, layer by layer, and of the stack of x.
+
+    Args:
+        grad_z: the gradient of a loss in the stack of the outputs.
+    """
+    weights: list[Array] = []
+    biases: list[Array | None] = []
+    for (weight, bias, activation), (z, t) in zip(reversed(layers), reversed(kept)):
+        f = derivatives(activation, t[0], rules.order + 1)
+        grad_t = module_of(t).zeros_like(t)
+        grad_t[0] = grad_z[0] * f[1]
+        for k, terms in enumerate(rules.terms[1:], start=1):
+            for factor, blocks in terms:
+                grad_t[0] += factor * grad_z[k] * f[len(blocks) + 1] * prod(t[b] for b in blocks)
+                for i, block in enumerate(blocks):
+                    others = prod(t[b] for b in blocks[:i] + blocks[i + 1 :])
+                    grad_t[block] += factor * grad_z[k] * f[len(blocks)] * others
+        rows = grad_t.reshape(-1, grad_t.shape[-1])
+        weights.append(rows.T @ z.reshape(-1, z.shape[-1]))
+        biases.append(None if bias is None else grad_t[0].sum(axis=0))
+        grad_z = grad_t @ weight
+    return weights[::-1], biases[::-1], grad_z
+
+
+def stack_of_x(x: Array, directions: Any, rules: Rules) -> Array:
+    """The stack of x (samples, features), with the vectors ``directions`` as its first derivatives and no higher ones.
+
+    Args:
+        directions: for each direction a vector (features,), or (samples, features).
+    """
+    z = module_of(x).zeros((len(rules.stack), *x.shape), x.dtype)
+    z[0] = x
+    for k, along in enumerate(rules.stack):
+        if isinstance(along, tuple) and len(along) == 1:
+            z[k] = directions[along[0]]
+    return z

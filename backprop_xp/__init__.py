@@ -45,6 +45,13 @@ from .losses import (
 from .net import Net
 from .tensor import Tensor
 
+# isort: split
+from . import exchange as _exchange
+from . import model as _model
+
+# files know all kinds of nets, and nets no files
+_model.Model.save, _model.Model.load = _exchange.save, staticmethod(_exchange.load)
+
 __version__ = "0.1.0"
 
 __all__ = [

@@ -10,12 +10,14 @@ at +-inf and NaN for NaN, and overflows nowhere.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
-from . import backend, ranges
-from .formulas import Formula, differentiate
+from . import ranges
+from .arrays import column_sums, elementwise
+from .formulas import Formula
+from .formulas.of_activation import of_activation
 from .messages import unknown
+from .programs import device_layers
 
 Array = Any
 
@@ -76,7 +78,7 @@ class Elementwise(Activation):
     @property
     def formula(self) -> Formula:
         """The formula with the outputs "value", "grad" and "grad_t", the last being ``grad_z`` * f'(t)."""
-        return _formula(*self.text)
+        return of_activation(*self.text)
 
     @property
     def parameters(self) -> tuple[float, ...]:
@@ -91,15 +93,15 @@ class Elementwise(Activation):
         return type(self) in FORMULA_CLASSES and not METHODS & vars(self).keys()
 
     def __call__(self, x: Array) -> Array:
-        return backend.elementwise(self.formula, ("value",), {"t": x}, self.parameters)[0]
+        return elementwise(self.formula, ("value",), {"t": x}, self.parameters)[0]
 
     def grad(self, x: Array) -> Array:
-        return backend.elementwise(self.formula, ("grad",), {"t": x}, self.parameters)[0]
+        return elementwise(self.formula, ("grad",), {"t": x}, self.parameters)[0]
 
     def backprop(self, t: Array, grad_z: Array) -> Array:
         if not self.is_formula:
             return super().backprop(t, grad_z)
-        return backend.elementwise(self.formula, ("grad_t",), {"t": t, "grad_z": grad_z}, self.parameters)[0]
+        return elementwise(self.formula, ("grad_t",), {"t": t, "grad_z": grad_z}, self.parameters)[0]
 
     def __repr__(self) -> str:
         params = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.text[3])
@@ -330,7 +332,7 @@ class LogSigmoid(BuiltIn):
 
 #: Every built-in activation by name.
 ACTIVATIONS: dict[str, type[BuiltIn]] = {cls.name: cls for cls in BuiltIn.__subclasses__()}
-ALIASES = {"swish": "silu", "linear": "identity"}
+ALIASES = {"swish": "silu", "linear": "identity", "logistic": "sigmoid"}
 FORMULA_CLASSES = frozenset([Elementwise, *ACTIVATIONS.values()])
 
 
@@ -356,8 +358,8 @@ def activate(activation: Any, t: Array, bias: Array | None = None) -> Array:
 
     A bias is first added to ``t``, in place; on CuPy that is one launch with a formula.
     """
-    if (fused := backend.fused_launches(t)) and getattr(activation, "is_formula", False):
-        return fused.forward(activation, t, bias)
+    if device_layers.takes(t) and getattr(activation, "is_formula", False):
+        return device_layers.forward(activation, t, bias)
     if bias is not None:
         t += bias
     return _checked(activation, "returned", activation(t), t)
@@ -372,10 +374,10 @@ def backpropagate(activation: Any, t: Array, grad_z: Array) -> Array:
 
 def layer_gradients(activation: Any, t: Array, grad_z: Array, bias: Array | None) -> tuple[Array, Array | None]:
     """grad_t, and the bias's gradient: the sum of grad_t over the samples, None without a bias."""
-    if (fused := backend.fused_launches(t)) and getattr(activation, "is_formula", False):
-        return fused.backward(activation, t, grad_z, bias is not None)
+    if device_layers.takes(t) and getattr(activation, "is_formula", False):
+        return device_layers.backward(activation, t, grad_z, bias is not None)
     grad_t = backpropagate(activation, t, grad_z)
-    return grad_t, None if bias is None else backend.column_sums(grad_t)
+    return grad_t, None if bias is None else column_sums(grad_t)
 
 
 def _checked(activation: Any, does: str, result: Array, t: Array) -> Array:
@@ -383,14 +385,3 @@ def _checked(activation: Any, does: str, result: Array, t: Array) -> Array:
         shape = getattr(result, "shape", type(result).__name__)
         raise ValueError(f"{type(activation).__name__} {does} shape {shape} for input of shape {t.shape}")
     return result if result.dtype == t.dtype else result.astype(t.dtype)
-
-
-@lru_cache(maxsize=512)
-def _formula(value: str, grad: str | None, let: tuple[tuple[str, str], ...], parameters: tuple[str, ...]) -> Formula:
-    given = {"value": value} if grad is None else {"value": value, "grad": grad}
-    formula = Formula(("t",), parameters, dict(let), given)
-    if grad is None:
-        formula.outputs["grad"] = differentiate(formula, "value", "t")
-    product = formula.node("multiply", formula.add_variable("grad_z"), formula.outputs["grad"])
-    formula.outputs["grad_t"] = product
-    return formula

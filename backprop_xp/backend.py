@@ -1,7 +1,8 @@
 """The shim: the one module that knows which array library is in use.
 
 A :class:`Backend` is NumPy, or CuPy on one device. Everything else in the package is written once against
-``backend.xp`` and the few functions here; only this module imports CuPy (tests/test_package.py checks it).
+``backend.xp`` and the few functions here and in arrays.py; only this module imports CuPy (tests/test_package.py checks
+it).
 """
 
 from __future__ import annotations
@@ -9,20 +10,15 @@ from __future__ import annotations
 import importlib.util
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from . import environment, frames, threads, workspace
-from .formulas import Formula, blocked
-from .programs import elementwise as compiled
+from . import environment, frames
 
 Array = Any
-
-DTYPES = ("float32", "float64")
 
 
 class BackendError(RuntimeError):
@@ -249,114 +245,3 @@ def _on_cuda(data: Any) -> bool:
         return int(data.__dlpack_device__()[0]) in (2, 13)  # kDLCUDA, kDLCUDAManaged
     except (AttributeError, TypeError, ValueError, RuntimeError, BufferError):
         return False
-
-
-def elementwise(
-    formula: Formula,
-    outputs: tuple[str, ...],
-    arrays: Mapping[str, Any],
-    parameters: Sequence[float] = (),
-) -> list[Array]:
-    """The outputs of a formula as arrays of the inputs' shape and library, in one pass over memory.
-
-    They are new arrays, except that an output that is one of the inputs is that very array.
-
-    All arrays must broadcast to the shape of the first. Integers are computed in float64.
-
-    Raises:
-        TypeError: arrays that aren't float32, float64, or exactly convertible to float64.
-    """
-    first = next(iter(arrays.values()))
-    if owner_of(first) == "cupy":
-        from .formulas.device import run  # kernels are compiled at their first use, never at import
-
-        return run(module_of(first), formula, outputs, arrays, parameters)
-    nodes = [formula.nodes[formula.outputs[name]] for name in outputs]
-    if all(node.op == "variable" and isinstance(arrays[node.name], np.ndarray) for node in nodes):
-        return [arrays[node.name] for node in nodes]
-    dtype = _floating(arrays.values())
-    shape = np.shape(first)
-    flat = len(arrays) == 1 or all(np.shape(a) == shape for a in arrays.values())
-    ready = {}
-    for name, array in arrays.items():
-        array = np.asarray(array, dtype)
-        ready[name] = np.ravel(array) if flat else array  # contiguous
-    outs = [workspace.empty(ready[next(iter(ready))].shape, dtype) for _ in outputs]
-    if not (flat and compiled.run(formula, outputs, ready, parameters, outs)):
-        blocked.tape(formula, outputs).run(ready, parameters, outs)
-    return [out.reshape(shape)[()] for out in outs]
-
-
-def apart(array: Array, *others: Array) -> Array:
-    """The array, or a copy where it may share memory with another: its new owner may change it in place."""
-    shares = module_of(array).may_share_memory
-    return array.copy() if any(shares(array, other) for other in others) else array
-
-
-def fused_launches(array: Array) -> Any:
-    """The module of the layered engine's launches, for a CuPy array that they take; else None."""
-    if owner_of(array) == "numpy" or compiled.name_of(array.dtype) not in DTYPES:
-        return None
-    if array.ndim not in (1, 2) or not array.flags.c_contiguous:
-        return None
-    from .programs import device_layers
-
-    return device_layers
-
-
-def sum_elementwise(
-    formula: Formula, output: str, arrays: Mapping[str, Any], parameters: Sequence[float] = ()
-) -> Array:
-    """The sum of one output of a formula over all elements, without storing them all.
-
-    On NumPy a scalar of the arrays' dtype, summed pairwise within blocks and in float64 across them; on CuPy
-    a 0-d array.
-    """
-    first = next(iter(arrays.values()))
-    if owner_of(first) == "cupy":
-        from .formulas.device import run
-
-        return run(module_of(first), formula, (output,), arrays, parameters)[0].sum()
-    dtype = _floating(arrays.values())
-    ready = {name: np.atleast_1d(np.asarray(a, dtype)) for name, a in arrays.items()}
-    first = next(iter(ready.values()))
-    rows = max(1, blocked.BLOCK // max(1, first[:1].size))
-    buffer = np.empty((min(rows, len(first)), *first.shape[1:]), dtype)
-    total = 0.0
-    with np.errstate(all="ignore"):
-        for start in range(0, len(first), rows):
-            block = {name: a[start : start + rows] for name, a in ready.items()}
-            out = buffer[: len(block[next(iter(block))])]
-            blocked.tape(formula, (output,)).run(block, parameters, [out])
-            total += float(out.sum())
-        return dtype.type(total)
-
-
-def matmul(a: Array, b: Array) -> Array:
-    """The matrix product a @ b, in recycled memory where that is allowed. Work that was stopped ends here."""
-    threads.check()
-    if owner_of(a) == "cupy" or a.ndim == 1:
-        return a @ b
-    return np.matmul(a, b, out=workspace.empty((len(a), b.shape[1]), np.result_type(a, b)))
-
-
-def column_sums(grad_t: Array) -> Array:
-    """The sum over the samples of (n, width); one sample (width,) is its own sum."""
-    if grad_t.ndim == 1:
-        return grad_t.copy()
-    if owner_of(grad_t) == "cupy":
-        return grad_t.sum(axis=0)
-    # NumPy adds the rows of a matrix one by one, which loses digits over a million rows
-    if len(grad_t) == 0:
-        return np.zeros(grad_t.shape[1:], grad_t.dtype)
-    parts = np.add.reduceat(grad_t, np.arange(0, len(grad_t), 128), axis=0)
-    return parts.sum(axis=0, dtype=np.float64).astype(grad_t.dtype)
-
-
-def _floating(arrays: Any) -> np.dtype:
-    dtype = np.result_type(*(getattr(a, "dtype", None) or np.asarray(a).dtype for a in arrays))
-    if dtype.kind in "biu":
-        return np.dtype(np.float64)
-    if compiled.name_of(dtype) not in DTYPES:
-        raise TypeError(f"expected float32 or float64 numbers, got dtype {dtype}")
-    return dtype

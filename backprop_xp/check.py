@@ -15,12 +15,13 @@ import numpy as np
 
 from .activations import ACTIVATIONS, BuiltIn
 from .backend import NUMPY
+from .dtypes import DTYPES
 from .losses import LOSSES
 from .net import Net
 from .passes.article import Layer, forward_pass
 from .tensor import Tensor
 
-EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
+EPS = {name: float(np.finfo(name).eps) for name in DTYPES}
 #: The step of central differences, times max(1, |w|): it balances truncation h^2 f''' / 6 and rounding eps |f| / h.
 STEP = EPS["float64"] ** (1 / 3)
 #: A larger error is never allowed: where rounding alone may exceed it, nothing would be proved.
@@ -247,8 +248,8 @@ def _differences(array: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
 
 def _unit(net: Net, x: Any, y: Any, sample_weight: Any) -> float:
     """What one sample of the batch counts for in the loss, at most: 1 for a plain sum, 1 / n for a mean."""
-    call = net._call(x, None)
-    net._aim(call, y, sample_weight, (*call.x.shape[:-1], net.sizes[-1]))
+    call = net._call(x, None, False)
+    net._aim(call, y, sample_weight)
     return call.scale * (1.0 if call.weight is None else float(np.abs(_host(call.weight)).max(initial=0)))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from . import __version__, threads
 from .backend import BackendError
+from .dtypes import DTYPES
 from .engines import ENGINES
 from .messages import sentence
 
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="throughput of loss and all gradients, against PyTorch")
     bench.add_argument("--batch", type=int, metavar="N", help="samples in every case (default: each case's own)")
     bench.add_argument("--net", metavar="5-10-4-12", help="measure this net instead, tanh within and identity last")
-    bench.add_argument("--dtype", choices=("float32", "float64"), help="only cases of this dtype, or of --net")
+    bench.add_argument("--dtype", choices=DTYPES, help="only cases of this dtype, or of --net")
     bench.add_argument("--threads", type=int, metavar="N", help="of every contender (default: all processors)")
     bench.add_argument("--backend", metavar="NAME", help="auto, numpy, cupy or cupy:N")
     ours = ", ".join(("auto", *ENGINES))
@@ -97,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="every gradient against finite differences and PyTorch")
     check.add_argument("--engine", default="auto", metavar="NAME")
-    check.add_argument("--dtype", choices=("float32", "float64"), default="float64")
+    check.add_argument("--dtype", choices=DTYPES, default="float64")
     check.add_argument("--backend", metavar="NAME")
     check.set_defaults(run=_check)
 

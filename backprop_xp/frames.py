@@ -31,7 +31,7 @@ def as_numbers(data: Any, what: str) -> Any:
     """
     if isinstance(data, np.ndarray):
         return _of_objects(data, what) if data.dtype == object else data
-    if callable(getattr(data, "toarray", None)) and hasattr(data, "nnz"):
+    if is_sparse(data):
         return _dense(data, what)
     if _is(data, "pandas", "Index"):
         data = data.to_series()
@@ -44,6 +44,11 @@ def as_numbers(data: Any, what: str) -> Any:
             return np.asarray(data)  # as it lies in memory
         return _beside_each_other(data, what)
     return data
+
+
+def is_sparse(data: Any) -> bool:
+    """Whether it is a sparse matrix or array of SciPy, or of a library like it."""
+    return callable(getattr(data, "toarray", None)) and hasattr(data, "nnz")
 
 
 def _is(data: Any, module: str, name: str) -> bool:
@@ -100,8 +105,8 @@ def _of_objects(array: np.ndarray, what: str, where: str = "", rows: Any = None)
         if not isinstance(value, TRUTH) and as_real(value) is None:
             row, *column = np.unravel_index(position, array.shape)
             place = where or "".join(f", column {int(i)}" for i in column)
-            problem = "there is none" if _is_nothing(value) else f"there is {value!r}"
-            error = ValueError if _is_nothing(value) else TypeError
+            problem = "there is none" if is_nothing(value) else f"there is {value!r}"
+            error = ValueError if is_nothing(value) else TypeError
             raise error(f"{what} must hold real numbers; in row {_called(rows, int(row))}{place} {problem}")
     result = np.array(flat)
     if result.dtype.kind not in "biuf":  # Fraction, Decimal, integers of more than 64 bits
@@ -109,7 +114,8 @@ def _of_objects(array: np.ndarray, what: str, where: str = "", rows: Any = None)
     return result.reshape(array.shape)
 
 
-def _is_nothing(value: Any) -> bool:
+def is_nothing(value: Any) -> bool:
+    """Whether it stands for a missing value and is no number; NaN is one."""
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .activations import get_activation
-from .backend import DTYPES, Array, Backend, owner_of
-from .engines import streamed
+from .backend import Array, Backend, owner_of
 from .messages import unknown
 from .numbers import whole
+from .passes import streamed
 from .passes.article import Layer
-
-if TYPE_CHECKING:
-    from .net import Net
+from .plan.net import Layered
 
 LARGEST_WIDTH = 1 << 24
 
@@ -48,7 +46,7 @@ def one_of(what: str, value: Any, known: tuple[str, ...]) -> str:
     return str(value)
 
 
-def as_layers(net: Net) -> list[Layer]:
+def as_layers(net: Layered) -> list[Layer]:
     """The net's layers as they are now, after whatever the user did to its tensors and activations."""
     depth = len(net.sizes) - 1
     for name, having in (("weights", net.weights), ("activations", net.activations)):
@@ -64,17 +62,6 @@ def as_layers(net: Net) -> list[Layer]:
             bias = as_parameter(net.biases[i].data, shape[:1], net.backend, net.dtype, f"biases[{i}].data")
         layers.append(Layer(weight, bias, get_activation(net.activations[i])))
     return layers
-
-
-def as_dtype(dtype: Any) -> np.dtype:
-    """float32 or float64."""
-    try:
-        result = np.dtype(dtype)
-    except TypeError:
-        result = None
-    if result is None or result.name not in DTYPES:  # numpy.dtype equals None, of all things
-        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-    return result
 
 
 def as_batch(x: Any, features: int, backend: Backend, dtype: np.dtype, what: str = "x", whole: bool = True) -> Array:

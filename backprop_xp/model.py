@@ -1,14 +1,28 @@
-"""What chains and graphs have in common: settings, a loss, and parameters with gradients."""
+"""What every net is: settings, a loss, parameters with gradients, and calls of them.
+
+:class:`backprop_xp.Net`, layers one after another, and :class:`backprop_xp.GraphNet`, any graph of nodes, are two ways
+of writing one down. Each says what its plan is, and which Tensors hold its parameters and its signals.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from os import PathLike
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
 
-from . import engines, inputs, workspace
+from . import engines, inputs, scope, workspace
 from .backend import Array, Backend, get_backend
+from .derivatives import Equation, of_outputs
+from .derivatives.loops import Chain
+from .dtypes import as_dtype
+from .engines import Choice, layered
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
+from .passes import steps
+from .plan.call import Call, Parameters, Values, as_layers
+from .plan.drawing import Drawing, draw
+from .plan.plan import Plan
+from .ready import calls
+from .repeated import Repeated
 from .tensor import Tensor
 from .threads import count
 from .training.fit import fit
@@ -17,7 +31,7 @@ REDUCTIONS = ("sum", "mean")
 
 
 class Model:
-    """The part of :class:`backprop_xp.Net` and :class:`backprop_xp.GraphNet` that doesn't depend on the net's form."""
+    """What :class:`backprop_xp.Net` and :class:`backprop_xp.GraphNet` have in common."""
 
     def __init__(
         self,
@@ -29,50 +43,286 @@ class Model:
         threads: int | None,
     ) -> None:
         self.loss = get_loss(loss)
-        self.dtype = inputs.as_dtype(dtype)
+        self.dtype = as_dtype(dtype)
         self.reduction = inputs.one_of("reduction", reduction, REDUCTIONS)
         self.engine = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
         self.threads = threads if threads is None else count(threads)
         self.backend = get_backend(backend)
+        #: what the signals that the net holds come from, and they themselves, or of a ready call its x
+        self._kept: tuple[Call, Values | Array] | None = None
+        self._prepared: calls.Prepared | None = None
 
     @property
     def parameters(self) -> list[Tensor]:
         """All tensors that are trained, each once, wherever it stands in the net."""
         return list(dict.fromkeys(self._places()))
 
-    def _places(self) -> list[Tensor]:
-        """The tensor of every place that has one, in the order of engines' gradients."""
-        raise NotImplementedError
+    #: Arrays that are kept and moved with the net but not trained, by name; a chain of layers has none.
+    buffers: Mapping[str, Tensor] = {}
 
     fit = fit
+    #: :func:`backprop_xp.exchange.save` and ``load``; the package's __init__ puts them here.
+    save: Callable[..., None]
+    load: Callable[..., Any]
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the net to a file, see :func:`backprop_xp.exchange.save`."""
-        from .exchange import save  # it imports the classes of nets
+    def loss_and_grad(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        input_grad: bool = False,
+        accumulate: bool = False,
+        keep_signals: bool | None = None,
+        training: bool = True,
+        loss: str | Loss | Equation | None = None,
+    ) -> Any:
+        """The loss of one sample or a batch; fills ``.grad`` of every parameter.
 
-        save(self, path)
+        Several threads may call :meth:`forward` of one net at once. If they call this, each computes its loss and
+        gradients right, and ``.grad`` of each tensor is that of one of the calls, not necessarily of the same one.
 
-    @staticmethod
-    def load(path: str | PathLike[str], *, custom: Mapping[str, Any] | None = None, backend: Any = None) -> Any:
-        """The net in a file, see :func:`backprop_xp.exchange.load`."""
-        from .exchange import load
+        Args:
+            x: (n, features), or (features,) for one sample; of several inputs a mapping of their names to such arrays.
+            y: the target the loss takes: like the outputs, or class indices (n,) for softmax cross-entropy.
+            sample_weight: (n,) factors of the samples' losses; "mean" is then the weighted mean.
+            input_grad: also compute the gradient in ``x``, and return (loss, gradient); of several inputs by name.
+            accumulate: add to the parameters' gradients instead of replacing them.
+            keep_signals: keep ``data`` and ``grad`` of every signal; by default for one sample only.
+            training: whether dropout drops anything, and batch normalisation takes the batch's mean and variance and
+                moves the running ones. Each such call draws anew.
+            loss: instead of the net's own; one that contains derivatives of a chain's outputs in x is an
+                :class:`backprop_xp.Equation`. "mean" divides that by the number of samples.
 
-        return load(path, custom=custom, backend=backend)
+        Returns:
+            The loss, a scalar of the net's dtype (on CuPy a 0-d array); with ``input_grad`` also the gradient.
+        """
+        if isinstance(loss, Equation):
+            return self._equation(loss, x, y, sample_weight, input_grad, accumulate, keep_signals)
+        if not (input_grad or accumulate) and sample_weight is None and loss is None:
+            compiled = calls.find(self, x, y, keep_signals)
+            if compiled is not None:
+                return compiled.loss_and_grad(self, x, y)
+        call = self._call(x, keep_signals, training, get_loss(self.loss if loss is None else loss))
+        self._aim(call, y, sample_weight)
+        call.input_grad = input_grad
+        with self.backend.activate():
+            result = engines.loss_and_grad(self.engine, call)
+            self._store(result.parameters, accumulate)
+        self._change_buffers(call)
+        self._keep(call, result.values)
+        return (result.loss, self._answer(call, result.inputs)) if input_grad else result.loss
+
+    def forward(self, x: Any, *, keep_signals: bool | None = None, training: bool = False) -> Array:
+        """The outputs, (n, out) or (out,), without gradients. Kept signals are what :meth:`backward` starts from."""
+        compiled = calls.find_forward(self, x, keep_signals)
+        if compiled is not None:
+            return compiled.forward(self, x)
+        call = self._call(x, keep_signals, training)
+        with self.backend.activate():
+            output, values = engines.forward(self.engine, call)
+        self._change_buffers(call)
+        self._keep(call, values)
+        return _as_sample(call, output)
+
+    __call__ = forward
+
+    def backward(self, grad_output: Any, *, input_grad: bool = False, accumulate: bool = False) -> Any:
+        """Backpropagate a gradient in the outputs through the signals that the last call kept.
+
+        Fills ``.grad`` of parameters and signals as :meth:`loss_and_grad` does. That call's x may have been overwritten
+        since, and the net's Tensors may hold other arrays: its own are used. These, and parameters of activations,
+        must not have been changed in place.
+
+        Args:
+            grad_output: of the shape of the outputs.
+            input_grad: return the gradient in ``x`` of that call, of several inputs by name.
+            accumulate: add to the parameters' gradients instead of replacing them.
+        """
+        if self._kept is None:
+            raise RuntimeError("no signals are kept: call net.forward(x, keep_signals=True) before net.backward")
+        call, values = self._held()
+        call.input_grad = input_grad
+        shape = call.output_shape[-1:] if call.single else call.output_shape
+        grad_output = self.backend.asarray(grad_output, self.dtype, "grad_output")
+        if grad_output.shape != shape:
+            raise ValueError(f"grad_output must have the shape {shape} of the outputs, got {grad_output.shape}")
+        with self.backend.activate():
+            result = layered.backward(call, values, _as_batch(call, grad_output))
+            self._store(result.parameters, accumulate)
+        self._keep(call, result.values)
+        return self._answer(call, result.inputs) if input_grad else None
+
+    def derivatives(
+        self,
+        x: Any,
+        *wanted: str,
+        inputs: str | Sequence[str] | None = None,
+        outputs: str | Sequence[str] | None = None,
+        direction: Any = None,
+        cotangent: Any = None,
+    ) -> Any:
+        """Derivatives of a chain's outputs in ``x``, for one sample or a batch.
+
+        ``net.derivatives(x, "jacobian")``, ``net.derivatives(x, "u_xx", "u_t", inputs="x t")``. They are pushed forward
+        through the net together with its signals, see :mod:`backprop_xp.derivatives.loops`; parameters keep their
+        gradients. Where an activation has a kink, its derivatives of higher order are those of the piece to the right.
+
+        Args:
+            x: (n, in), or (in,) for one sample, of which the results have no n.
+            wanted: "value" (n, out), "jacobian" (n, out, in), "hessian" (n, out, in, in), "hessian_diagonal"
+                (n, out, in), "laplacian" (n, out), "directional" (n, out), the derivative along ``direction``; "hvp"
+                (n, out, in), the Hessian times ``direction``; "vjp" (n, in), ``cotangent`` times the Jacobian; or the
+                name of one output's derivative, such as "u_xxt" (n,).
+            inputs, outputs: names in order, "x y t"; by default x0 x1 ... and u0 u1 ..., or x and u where there is one.
+            direction: (in,), or (n, in).
+            cotangent: (out,), or (n, out).
+
+        Returns:
+            An array, or where several are wanted a dictionary of arrays by what they are called in ``wanted``.
+
+        Raises:
+            ValueError: an unknown name, shapes that don't fit, or a net that is no chain. TypeError: an activation that
+                is no formula.
+        """
+        return of_outputs.derivatives(self._chain(), x, wanted, inputs, outputs, direction, cotangent)
+
+    def repeated(self, x: Any, y: Any = None, *, sample_weight: Any = None) -> Repeated:
+        """A function that computes :meth:`loss_and_grad` of these very arrays, which may be overwritten between calls.
+
+        On a CUDA device a call is one launch where it can be, see :class:`backprop_xp.repeated.Repeated`.
+        """
+        return Repeated(self, x, y, sample_weight)
+
+    def plan(self, x: Any) -> Choice:
+        """Which engine ``loss_and_grad(x)`` would run on, why, and its estimated flop and bytes."""
+        call = self._call(x, None, False, get_loss(self.loss))
+        call.training = True  # and nothing is drawn
+        call.loss = resolved(call.loss, None, (), self.dtype).loss
+        return engines.choice(self.engine, call)
+
+    def draw(self) -> Drawing:
+        """The net as text, for ``print``, and as SVG, ``.svg``."""
+        counts, drawn = {}, set[Tensor]()
+        for node, own in self._tensors().items():
+            tensors = set(own.values()) - drawn  # a shared one counts where it comes first
+            counts[node] = sum(tensor.data.size for tensor in tensors)
+            drawn |= tensors
+        return draw(self._plan().nodes, counts)
+
+    def to(self, backend: str | Backend) -> Self:
+        """Move all parameters, their gradients, and buffers, to this backend; returns the net itself."""
+        target = get_backend(backend)
+        for tensor in (*self.parameters, *self.buffers.values()):
+            tensor.data = target.take(tensor.data)
+            tensor.grad = target.take(tensor.grad)
+        self.backend = target
+        self._keep(None, None)
+        return self
 
     def __del__(self) -> None:
         workspace.clear()
 
-    def _aim(self, call: Any, y: Any, sample_weight: Any, output_shape: tuple[int, ...]) -> None:
-        """Give a call the loss and the targets for outputs of this shape."""
-        loss = get_loss(self.loss) if call.loss is None else call.loss
-        check_outputs(loss, output_shape[-1])
-        y = inputs.as_target(y, loss, output_shape, self.backend, self.dtype, call.whole)
-        weight = inputs.as_sample_weight(sample_weight, output_shape[:-1], self.backend, self.dtype)
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_prepared": None}  # it holds addresses
+
+    # ---- what a kind of net says of itself --------------------------------------------------------------------------
+
+    def _plan(self) -> Plan:
+        """What the net computes, as it is now."""
+        raise NotImplementedError
+
+    def _tensors(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """The parameters by the node that owns them and their name there, in the order of ``Call.parameters``."""
+        raise NotImplementedError
+
+    def _arrays(self) -> Parameters:
+        """The arrays of :meth:`_tensors`, checked: the user may have bound others to them."""
+        raise NotImplementedError
+
+    def _signals(self) -> Mapping[str, Tensor]:
+        """The Tensors for the values of nodes."""
+        raise NotImplementedError
+
+    def _now(self) -> tuple[list[Any], list[Any], list[Any], str]:
+        """What a ready call depends on: parameters, signals, a chain's functions and the loss, and the reduction."""
+        raise NotImplementedError
+
+    def _inputs(self, x: Any, whole: bool) -> tuple[dict[str, Array], bool]:
+        """Every input, checked, and whether it is one sample; not ``whole``, large ones may stay on the host."""
+        raise NotImplementedError
+
+    def _keys(self) -> dict[str, int]:
+        """The next keys of nodes that draw."""
+        return {}
+
+    def _buffers(self) -> Parameters:
+        """The arrays of buffers by the node that has them and their name there, checked."""
+        return {}
+
+    def _change_buffers(self, call: Call) -> None:
+        """Take over what a call in training made of the buffers: new arrays, as gradients are."""
+
+    # ---- calls ------------------------------------------------------------------------------------------------------
+
+    def _places(self) -> list[Tensor]:
+        """The tensor of every place that has one, in the order of engines' gradients."""
+        return [tensor for own in self._tensors().values() for tensor in own.values()]
+
+    def _call(self, x: Any, keep_signals: bool | None, training: bool, loss: Any = None) -> Call:
+        plan, parameters = self._plan(), self._arrays()
+        whole = keep_signals or not self.backend.on_gpu or bool(scope.of_plan(plan, loss, training))
+        arrays, single = self._inputs(x, whole)
+        keep = single if keep_signals is None else keep_signals
+        if keep:  # until a backward pass, when the caller's may hold other numbers
+            with self.backend.activate():
+                arrays = {name: array.copy() for name, array in arrays.items()}
+        keys = self._keys() if training else {}
+        return Call(
+            self.backend, self.dtype, plan, parameters, arrays, loss, keep_signals=keep, threads=self.threads,
+            single=single, training=training, buffers=self._buffers(), keys=keys,
+        )  # fmt: skip
+
+    def _aim(self, call: Call, y: Any, sample_weight: Any) -> None:
+        """Give a call the loss and the targets."""
+        shape = call.output_shape[-1:] if call.single else call.output_shape
+        loss = call.loss
+        check_outputs(loss, shape[-1])
+        y = inputs.as_target(y, loss, shape, self.backend, self.dtype, call.whole)
+        weight = inputs.as_sample_weight(sample_weight, shape[:-1], self.backend, self.dtype)
         with self.backend.activate():
-            call.loss, call.y, factor, counts = resolved(loss, y, output_shape, self.dtype)
+            call.loss, call.y, factor, counts = resolved(loss, y, shape, self.dtype)
             call.weight, counts = (product(weight, self._placed(each)) for each in (factor, counts))
             if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
-                call.scale, call.weight = averaged(call.loss, output_shape, call.weight, counts)
+                call.scale, call.weight = averaged(call.loss, shape, call.weight, counts)
+        call.y, call.weight = (None if a is None else _as_batch(call, a) for a in (call.y, call.weight))
+
+    def _chain(self) -> Chain:
+        """The layers, with arrays that are checked."""
+        chain = self._plan().chain
+        if chain is None:
+            raise ValueError("derivatives in x are those of a chain of layers, and this graph is none")
+        return Chain(as_layers(chain, self._arrays()), self.backend, self.dtype)
+
+    def _equation(
+        self,
+        equation: Equation,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        input_grad: bool,
+        accumulate: bool,
+        keep_signals: bool | None,
+    ) -> Any:
+        if keep_signals:
+            raise ValueError("an equation keeps no signals: it pushes derivatives beside them")
+        loss, gradients, grad_x = equation.loss_and_grad(
+            self._chain(), x, y, sample_weight, self.reduction == "mean", input_grad
+        )
+        with self.backend.activate():
+            self._store(gradients, accumulate)
+        self._keep(None, None)
+        return (loss, grad_x) if input_grad else loss
 
     def _placed(self, weights: Array | None) -> Array | None:
         """Weights of targets that may have stayed on the host."""
@@ -80,7 +330,7 @@ class Model:
 
     def _needs_whole_batch(self) -> str:
         """A clause about what needs the whole batch at once, "" if nothing does; see :mod:`backprop_xp.scope`."""
-        raise NotImplementedError
+        return scope.of_plan(self._plan(), get_loss(self.loss), training=False)
 
     def _store(self, gradients: Iterable[Array], accumulate: bool) -> None:
         total: dict[Tensor, Array] = {}
@@ -90,10 +340,41 @@ class Model:
             # a new array each time: one that was handed out is never overwritten
             tensor.grad = tensor.grad + grad if accumulate and tensor.grad is not None else grad
 
-    def _move(self, backend: str | Backend) -> None:
-        """All parameters, and their gradients, to this backend."""
-        target = get_backend(backend)
-        for tensor in self.parameters:
-            tensor.data = target.take(tensor.data)
-            tensor.grad = target.take(tensor.grad)
-        self.backend = target
+    def _keep(self, call: Call | None, values: Values | None) -> None:
+        """Hold on to the signals of a call, or forget all."""
+        self._kept = None if call is None or values is None else (call, values)
+        for name, tensor in self._signals().items():
+            tensor.data = tensor.grad = None
+            if call is not None and values is not None:
+                tensor.data = _as_sample(call, values.data[name])
+                tensor.grad = _as_sample(call, values.grads.get(name))
+
+    def _held(self) -> tuple[Call, Values]:
+        """The call whose signals are kept, and they."""
+        assert self._kept is not None
+        call, values = self._kept
+        if not isinstance(values, Values):
+            (name,) = call.inputs
+            call = replace(call, inputs={name: _as_batch(call, values)})
+            data = {name: _as_batch(call, tensor.data) for name, tensor in self._signals().items()}
+            values = steps.of_chain(call, data)
+        return call, values
+
+    def _answer(self, call: Call, gradients: dict[str, Array]) -> Any:
+        """Gradients in the inputs as the user gets them."""
+        found = {name: _as_sample(call, grad) for name, grad in gradients.items()}
+        return next(iter(found.values())) if len(found) == 1 else found
+
+
+def _as_sample(call: Call, array: Any) -> Any:
+    """An array of one sample as the user knows it, (features,); a batch as it is."""
+    return array[0] if array is not None and _is_batch_of_one(call) else array
+
+
+def _as_batch(call: Call, array: Any) -> Any:
+    """An array of one sample as the call has it, which may be (1, features); a batch as it is."""
+    return array[None] if _is_batch_of_one(call) else array
+
+
+def _is_batch_of_one(call: Call) -> bool:
+    return call.single and len(call.output_shape) == 2

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from . import inputs
 from .backend import Array, owner_of
 from .losses import resolved
-
-if TYPE_CHECKING:
-    from .net import Net
+from .plan.net import AnyNet
 
 #: Engines on the GPU that launch nothing but kernels of ours; cuBLAS, which layered needs, can't be captured.
 CAPTURED = ("fused", "cooperative")
@@ -36,7 +34,7 @@ class Repeated:
         graph: the CUDA graph, None where there is none.
     """
 
-    def __init__(self, net: Net, x: Any, y: Any = None, sample_weight: Any = None) -> None:
+    def __init__(self, net: AnyNet, x: Any, y: Any = None, sample_weight: Any = None) -> None:
         self._net, self._backend = net, net.backend
         self._arrays = {"x": x, "y": y, "sample_weight": sample_weight}
         self._on_device = net.backend.on_gpu and all(self._wrap(name) for name in self._arrays)
@@ -69,6 +67,8 @@ class Repeated:
         array = self._arrays[name]
         if array is None:
             return True
+        if isinstance(array, Mapping):  # several inputs, which no engine that is captured takes
+            return False
         wrapped = self._net.backend.asarray(array, None, name, most_bytes=0)
         if owner_of(wrapped) == "numpy":
             return False
@@ -94,16 +94,16 @@ class Repeated:
         self._results = [loss, *(tensor.grad for tensor in net.parameters)]
 
 
-def _settles_on_host(net: Net) -> bool:
+def _settles_on_host(net: AnyNet) -> bool:
     """Whether the loss makes arrays from host data in every call, such as the weights of classes."""
     loss = net.loss
     return resolved(loss, None, (), net.dtype).loss is not loss
 
 
-def _state(net: Net) -> Any:
+def _state(net: AnyNet) -> Any:
     """What a captured call depends on, beside the numbers in its arrays."""
-    layers = inputs.as_layers(net)
-    parameters = [array for weight, bias, _ in layers for array in (weight, bias) if array is not None]
+    parameters = [array for own in net._arrays().values() for array in own.values()]
+    activations: list[Any] = [getattr(node.operation, "activation", None) for node in net._plan().nodes]
     return (
         net.engine,
         net.reduction,
@@ -112,7 +112,7 @@ def _state(net: Net) -> Any:
         getattr(net.loss, "settings", None),
         getattr(net.loss, "is_formula", False),
         getattr(net.loss, "parameters", ()),
-        [*net.weights, *net.biases],
+        [tensor for own in net._tensors().values() for tensor in own.values()],
         [(array.data.ptr, array.shape, array.strides, array.dtype) for array in parameters],
-        [(f.text, f.parameters) if getattr(f, "is_formula", False) else f for _, _, f in layers],
+        [(f.text, f.parameters) if getattr(f, "is_formula", False) else f for f in activations],
     )

@@ -56,7 +56,7 @@ class Tensor:
         if later is not None and later[1] is not None:
             self._data = self._arrays(later)[1]
         self._grad = array
-        self._later = None
+        self._later = self._made = None
 
     def _arrays(self, later: tuple[Any, slice | None, slice, tuple[int, ...]]) -> tuple[Any, Any, Any]:
         """What a call left in its buffer, as arrays: most are never asked for. Only writers touch ``_later``."""

@@ -10,13 +10,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 
 from .activations import get_activation
-from .backend import Backend
-from .engines import Call, layered
+from .arrays import apart
+from .backend import NOTHING, Backend
 from .net import Net
-from .passes.article import Layer, Signals
+from .passes.article import Layer, Signals, backward_pass, forward_pass
+from .programs.device_layers import summed_together
 from .torch_link import Link, as_array, as_tensor, backend_of
 
 
@@ -107,11 +109,9 @@ class _Backprop(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, net: Net, x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
         activations = [get_activation(f) for f in net.activations]
-        with _backend_of(x) as backend:
-            call = _call(backend, activations, x, parameters)
-            output, signals = layered.forward(call)
-            assert signals is not None
-            result = as_tensor(output, backend)
+        with _backend_of(x) as backend, np.errstate(all="ignore"):
+            signals = forward_pass(_layers(backend, activations, parameters), as_array(x, backend))
+            result = as_tensor(apart(signals.nonlinear[-1], signals.linear[-1]), backend)
         # PyTorch notices if these are changed before the backward pass
         ctx.save_for_backward(x, *parameters)
         ctx.activations, ctx.linear, ctx.nonlinear = activations, signals.linear, signals.nonlinear
@@ -121,13 +121,14 @@ class _Backprop(torch.autograd.Function):
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
         with _backend_of(x) as backend:
-            call = _call(backend, ctx.activations, x, parameters)
-            call.keep_signals, call.input_grad = False, ctx.needs_input_grad[1]
-            gradients = layered.backward(call, Signals(ctx.linear, ctx.nonlinear), as_array(grad_output, backend))
+            layers, signals = _layers(backend, ctx.activations, parameters), Signals(ctx.linear, ctx.nonlinear)
+            grad, x = as_array(grad_output, backend), as_array(x, backend)
+            with np.errstate(all="ignore"), summed_together() if backend.on_gpu else NOTHING:
+                gradients = backward_pass(layers, x, signals, grad, input_grad=ctx.needs_input_grad[1])
             arrays = [gradients.x, *gradients.weights, *(b for b in gradients.biases if b is not None)]
             results = [None if a is None else as_tensor(a, backend) for a in arrays]
         if torch.is_grad_enabled():  # with create_graph=True: these gradients may be differentiated in turn
-            results = [None if r is None else _Final.apply(r, grad_output, x, *parameters) for r in results]
+            results = [None if r is None else _Final.apply(r, grad_output, *ctx.saved_tensors) for r in results]
         return None, *results
 
 
@@ -143,12 +144,11 @@ class _Final(torch.autograd.Function):
         raise RuntimeError("a net of backprop_xp can be differentiated once: its gradients have no derivatives")
 
 
-def _call(backend: Backend, activations: list[Any], x: torch.Tensor, parameters: Sequence[torch.Tensor]) -> Call:
+def _layers(backend: Backend, activations: list[Any], parameters: Sequence[torch.Tensor]) -> list[Layer]:
     arrays = [as_array(p, backend) for p in parameters]
     depth = len(activations)
     biases = arrays[depth:] or [None] * depth
-    layers = [Layer(w, b, f) for w, b, f in zip(arrays, biases, activations)]
-    return Call(backend, arrays[0].dtype, layers, as_array(x, backend), keep_signals=True)
+    return [Layer(w, b, f) for w, b, f in zip(arrays, biases, activations)]
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from . import inputs
-from .backend import DTYPES, NUMPY, Array, Backend, get_backend, owner_of
+from .backend import NUMPY, Array, Backend, get_backend, owner_of
+from .dtypes import DTYPES
 from .net import Net
 from .tensor import Tensor
 from .watched import Watched

@@ -105,7 +105,7 @@ template <int R, class S> static void graph_copy(int features, const S* a, S* to
     store(to + i, load<decltype(lane)>(a + i));
   });
 }
-/// to (+)= a times dropout's factors, see backprop_xp/graph/dropout.py; `first` is the number of the first sample.
+/// to (+)= a times dropout's factors, see backprop_xp/operations/dropout.py; `first` is the number of the first sample.
 template <int R, class S>
 static void graph_drop(int features, i64 first, u64 key, u64 threshold, S factor, const S* a, S* to, int used, bool add) {
   constexpr int V = panel<S>;
@@ -195,6 +195,45 @@ static void graph_normalise_below(int features, const S* gain, const S* normal, 
     for (int p = 0; p < panels<S>(features); ++p) {
       const i64 i = p * panel_size<R, S> + s * V;
       const T g = c<T>(scale[s]) * (inner(i) - mean - load<T>(normal + i) * along);
+      store<T>(grad_z + i, add ? load<T>(grad_z + i) + g : g);
+    }
+  }
+}
+
+// ---- normalisation by given statistics: batch normalisation in use ---------------------------------------------------
+
+/// 1 / sqrt(variance + eps) of a panel.
+template <class T, class S> BPX_FN T panel_scale(const S* variance, S eps) {
+  return c<T>(S(1)) / sqrt(load<T>(variance) + c<T>(eps));
+}
+/// y = normal * gain + bias, normal = (z - mean) / sqrt(variance + eps); `normal` may stand where z does.
+template <int R, class S>
+static void graph_standardise(int features, S eps, const S* mean, const S* variance, const S* gain, const S* bias, const S* z,
+                              S* normal, S* y, int used) {
+  using T = Pack<S, 1>;
+  constexpr int V = panel<S>;
+  for (int p = 0; p < panels<S>(features); ++p) {
+    const T middle = load<T>(mean + p * V), scale = panel_scale<T>(variance + p * V, eps);
+    const T factor = load<T>(gain + p * V), offset = load<T>(bias + p * V);
+    for (int s = 0; s < used; ++s) {
+      const i64 i = p * panel_size<R, S> + s * V;
+      const T n = (load<T>(z + i) - middle) * scale;
+      store<T>(normal + i, n);
+      store<T>(y + i, fma(n, factor, offset));
+    }
+  }
+}
+/// grad_z (+)= g gain / sqrt(variance + eps)
+template <int R, class S>
+static void graph_standardise_below(int features, S eps, const S* variance, const S* gain, const S* grad, S* grad_z, int used,
+                                    bool add) {
+  using T = Pack<S, 1>;
+  constexpr int V = panel<S>;
+  for (int p = 0; p < panels<S>(features); ++p) {
+    const T factor = load<T>(gain + p * V) * panel_scale<T>(variance + p * V, eps);
+    for (int s = 0; s < used; ++s) {
+      const i64 i = p * panel_size<R, S> + s * V;
+      const T g = load<T>(grad + i) * factor;
       store<T>(grad_z + i, add ? load<T>(grad_z + i) + g : g);
     }
   }

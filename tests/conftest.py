@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from backprop_xp.engines import OF_GRAPHS
 from backprop_xp.programs import matrices
 from backprop_xp.toolchain import compiler
 
@@ -45,13 +44,6 @@ def engine(request):
     if request.param == "fused" and compiler.missing():
         pytest.skip("no C++ compiler on this machine")
     return request.param
-
-
-@pytest.fixture
-def graph_engine(engine):
-    if engine not in OF_GRAPHS:
-        pytest.skip("this engine runs no graphs")
-    return engine
 
 
 @pytest.fixture

@@ -112,7 +112,8 @@ def docstrings(tree):
 
 
 @pytest.mark.parametrize(
-    "folder", ["", "engines", "exchange", "formulas", "graph", "passes", "programs", "ready", "sums", "toolchain"]
+    "folder",
+    ["", "engines", "exchange", "formulas", "graph", "passes", "programs", "ready", "sklearn", "sums", "toolchain"],
 )
 def test_a_docstring_needs_no_other_docstring(folder):
     """It names its noun, and numbers by the name of the argument."""

@@ -81,6 +81,35 @@ def test_only_the_shim_imports_cupy():
     assert importing == {"backprop_xp/backend.py"}
 
 
+def test_no_module_imports_itself_by_a_detour():
+    """At its top, within functions and for types: what a room needs lies below it."""
+    modules = {_module(path): path for path in SOURCES}
+    below = {name: set(_imported(name, path, modules)) - {name} for name, path in modules.items()}
+    while free := [name for name, needed in below.items() if not needed & below.keys()]:
+        for name in free:
+            del below[name]
+    assert not {name: sorted(needed & below.keys()) for name, needed in below.items()}
+
+
+def _module(path):
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    parts = parts if parts[0] == "backprop_xp" else ["backprop_xp", *parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imported(name, path, modules):
+    """The modules of the package that a file names in its imports, wherever they stand."""
+    folder = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom):
+            base = folder[: len(folder) - node.level + 1] if node.level else []
+            origin = ".".join([*base, node.module or ""]).rstrip(".")
+            for alias in node.names:
+                yield next((m for m in (f"{origin}.{alias.name}", origin) if m in modules), name)
+
+
 def _imports_cupy(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

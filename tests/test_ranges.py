@@ -7,7 +7,7 @@ import pytest
 
 from backprop_xp import ACTIVATIONS, LOSSES, Elementwise, Graph, Net, ranges
 from backprop_xp.activations import CELU, HardTanh, Softplus
-from backprop_xp.graph.operations import Dropout, LayerNorm
+from backprop_xp.graph import BatchNorm, Dropout, LayerNorm
 from backprop_xp.losses import BCEWithLogits, Huber, SoftmaxCrossEntropy
 
 torch = pytest.importorskip("torch")
@@ -31,11 +31,14 @@ REFUSED = [
     (Dropout, {"p": -0.1}, "Dropout needs 0 <= p <= 1"),
     (LayerNorm, {"eps": -1e-5}, "LayerNorm needs 0 <= eps < inf, got eps=-1e-05"),
     (LayerNorm, {"eps": INF}, "LayerNorm needs 0 <= eps < inf"),
+    (BatchNorm, {"eps": -1e-5}, "BatchNorm needs 0 <= eps < inf, got eps=-1e-05"),
+    (BatchNorm, {"momentum": 1.5}, "BatchNorm needs 0 <= momentum <= 1, got momentum=1.5"),
 ]
+PARAMETERS = {Dropout: ["p"], LayerNorm: ["eps"], BatchNorm: ["eps", "momentum"]}
 OF_NUMBERS = [
     (cls, name)
-    for cls in (*ACTIVATIONS.values(), *LOSSES.values(), Dropout, LayerNorm)
-    for name in getattr(cls, "params", {Dropout: ["p"], LayerNorm: ["eps"]}.get(cls, ()))
+    for cls in (*ACTIVATIONS.values(), *LOSSES.values(), Dropout, LayerNorm, BatchNorm)
+    for name in getattr(cls, "params", None) or PARAMETERS.get(cls, ())
 ]
 
 

@@ -20,7 +20,7 @@ from backprop_xp import (
     scope,
 )
 from backprop_xp.graph import LayerNorm
-from backprop_xp.graph.operations import BUILT_IN, Activate
+from backprop_xp.operations import BUILT_IN, Activate, BatchNorm
 from backprop_xp.training.fit import evaluate
 
 N = 9000  # several tiles, and several pieces of an evaluation
@@ -160,7 +160,8 @@ def test_what_says_that_it_works_sample_by_sample_is_cut():
 def test_built_in_things_and_formulas_work_sample_by_sample():
     things = [cls() for cls in (*ACTIVATIONS.values(), *LOSSES.values(), *BUILT_IN.values())]
     things += [Input(3), Linear(3), Activate("tanh"), Elementwise("mine", value="t * t")]
-    assert not scope.first_that_does(("", thing) for thing in things)
+    assert not scope.first_that_does((("", thing) for thing in things), training=False)
+    assert [type(thing) for thing in things if scope.needs_whole_batch(thing, training=True)] == [BatchNorm]
     assert scope.needs_whole_batch(Activate(Ranked())) and scope.needs_whole_batch(object())
 
 
@@ -182,7 +183,7 @@ def test_validation_in_fit_sees_all_samples(kind):
 @pytest.mark.parametrize("of", ["activation", "loss"])
 def test_a_batch_that_lies_on_the_host_is_moved_whole(of, monkeypatch):
     pytest.importorskip("cupy")
-    from backprop_xp.engines import streamed
+    from backprop_xp.passes import streamed
 
     monkeypatch.setattr(streamed, "HOST_BYTES", 1 << 12)
     monkeypatch.setattr(streamed, "PIECE_BYTES", 1 << 13)

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from ..dtypes import DTYPES
 from ..exchange.container import need_safetensors
 from ..files import check_outputs, replacing
 from ..messages import sentence
@@ -66,7 +67,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="share held out (default: %(default)s)",
     )
     fit.add_argument("--seed", type=int, default=default.seed, metavar="N", help="(default: %(default)s)")
-    fit.add_argument("--dtype", default=default.dtype, choices=("float32", "float64"))
+    fit.add_argument("--dtype", default=default.dtype, choices=DTYPES)
     fit.add_argument("--backend", metavar="NAME", help="auto, numpy, cupy or cupy:N")
     fit.add_argument("--model", metavar="FILE", help="where to save it (default: DATA.safetensors)")
     fit.add_argument("--plot", metavar="FILE", help="where to draw it (default: DATA.png)")

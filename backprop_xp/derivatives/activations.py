@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from .. import backend
+from .. import arrays
 from ..backend import Array
 from ..formulas import Formula, differentiate
 
@@ -24,7 +24,7 @@ def derivatives(activation: Any, t: Array, order: int) -> list[Array]:
         raise TypeError(f"{shown} is written in Python: an Elementwise formula has derivatives of every order")
     formula = _formula(activation.text, order)
     names = tuple(f"f{k}" for k in range(order + 1))
-    return backend.elementwise(formula, names, {"t": t}, activation.parameters)
+    return arrays.elementwise(formula, names, {"t": t}, activation.parameters)
 
 
 @lru_cache(maxsize=512)

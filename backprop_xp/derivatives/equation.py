@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from .. import backend, ranges
+from .. import arrays, ranges
 from .. import inputs as checks
 from ..backend import Array, module_of
 from ..formulas import Formula, differentiate
@@ -97,7 +97,7 @@ class Equation:
         sample_weight: Any = None,
         mean: bool = False,
         input_grad: bool = False,
-    ) -> tuple[Any, list[Array], list[Array | None], Array | None]:
+    ) -> tuple[Any, list[Array], Array | None]:
         """The loss at the points ``x``, and its gradients.
 
         Args:
@@ -108,27 +108,24 @@ class Equation:
             input_grad: the gradient in x is wanted.
 
         Returns:
-            The loss, a scalar of the net's dtype; the gradients of the weights and of the biases, layer by layer; and
-            the gradient in x or None.
+            The loss, a scalar of the net's dtype; layer by layer the gradients of the weight and of the bias, if there
+            is one; and the gradient in x or None.
         """
         x, y, weight = self._checked(chain, x, y, sample_weight)
         scale, weight = averaged(self, (len(x), 1), weight) if mean else (1.0, weight)
         total, grad_x = 0.0, []
-        weights: list[Array] = []
-        biases: list[Array | None] = []
+        gradients: list[Array] = []
         with chain.backend.activate():
             for rows in chain.tiles(len(x), self._parsed.rules):
                 part_y, part_weight = (None if a is None else a[rows] for a in (y, weight))
                 u, kept = push_forward(chain.layers, self._stack(x[rows]), self._parsed.rules)
                 loss, grad_u, direct = self._pull(u, x[rows], part_y, part_weight, scale)
-                w, b, grad_z = pull_back(chain.layers, kept, grad_u, self._parsed.rules)
+                found, grad_z = pull_back(chain.layers, kept, grad_u, self._parsed.rules)
                 total = total + loss
-                weights = w if not weights else [a + c for a, c in zip(weights, w)]
-                biases = b if not biases else [None if c is None else a + c for a, c in zip(biases, b)]
+                gradients = found if not gradients else [a + b for a, b in zip(gradients, found)]
                 if input_grad:
                     grad_x.append(grad_z[0] + direct)
-        found = module_of(x).concatenate(grad_x) if input_grad else None
-        return chain.dtype.type(total * scale), weights, biases, found
+        return chain.dtype.type(total * scale), gradients, module_of(x).concatenate(grad_x) if input_grad else None
 
     # ---- one tile of points ------------------------------------------------------------------------------------------
 
@@ -155,15 +152,13 @@ class Equation:
         return total, grad_u, direct
 
     def _evaluate(self, outputs: tuple[str, ...], u: Array, x: Array, y: Array | None) -> list[Array]:
-        parsed, arrays = self._parsed, {}
-        for name, at in parsed.named.items():
-            arrays[name] = u[parsed.rules.place(at.along), :, at.output]
-        for k, name in enumerate(self.names.inputs):
-            arrays[name] = x[:, k]
+        parsed = self._parsed
+        known = {name: x[:, k] for k, name in enumerate(self.names.inputs)}
+        known |= {name: u[parsed.rules.place(at.along), :, at.output] for name, at in parsed.named.items()}
         if y is not None:
-            arrays |= {name: y[:, k] for k, name in enumerate(self.targets)}
-        read = {name: module_of(x).ascontiguousarray(arrays[name]) for name in parsed.formula.variables}
-        return backend.elementwise(parsed.formula, outputs, read, self.parameters)
+            known |= {name: y[:, k] for k, name in enumerate(self.targets)}
+        read = {name: module_of(x).ascontiguousarray(known[name]) for name in parsed.formula.variables}
+        return arrays.elementwise(parsed.formula, outputs, read, self.parameters)
 
     def _checked(self, chain: Chain, x: Any, y: Any, sample_weight: Any) -> tuple[Array, Array | None, Array | None]:
         sizes = len(self.names.inputs), len(self.names.outputs)

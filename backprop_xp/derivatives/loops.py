@@ -81,14 +81,13 @@ def push_forward(layers: Sequence[Layer], z: Array, rules: Rules) -> tuple[Array
 
 def pull_back(
     layers: Sequence[Layer], kept: Sequence[tuple[Array, Array]], grad_z: Array, rules: Rules
-) -> tuple[list[Array], list[Array | None], Array]:
-    """Gradients of the weights and of the biases, layer by layer, and of the stack of x.
+) -> tuple[list[Array], Array]:
+    """Layer by layer the gradients of the weight and of the bias, if there is one; and the gradient in the stack of x.
 
     Args:
         grad_z: the gradient of a loss in the stack of the outputs.
     """
-    weights: list[Array] = []
-    biases: list[Array | None] = []
+    gradients: list[Array] = []
     for (weight, bias, activation), (z, t) in zip(reversed(layers), reversed(kept)):
         f = derivatives(activation, t[0], rules.order + 1)
         grad_t = module_of(t).zeros_like(t)
@@ -100,10 +99,10 @@ def pull_back(
                     others = prod(t[b] for b in blocks[:i] + blocks[i + 1 :])
                     grad_t[block] += factor * grad_z[k] * f[len(blocks)] * others
         rows = grad_t.reshape(-1, grad_t.shape[-1])
-        weights.append(rows.T @ z.reshape(-1, z.shape[-1]))
-        biases.append(None if bias is None else grad_t[0].sum(axis=0))
+        grad_w = rows.T @ z.reshape(-1, z.shape[-1])
+        gradients = [grad_w, *([] if bias is None else [grad_t[0].sum(axis=0)]), *gradients]
         grad_z = grad_t @ weight
-    return weights[::-1], biases[::-1], grad_z
+    return gradients, grad_z
 
 
 def stack_of_x(x: Array, directions: Any, rules: Rules) -> Array:

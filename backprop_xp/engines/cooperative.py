@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array
-from ..passes.article import Gradients, Signals
+from ..plan import cost
+from ..plan.call import Call, Result, Values
 from ..programs import arguments, block
-from ..programs.fused import Shape
 from ..sums.chunk_sums import ROWS, ChunkSums
-from . import cost
-from .call import Call
 
 #: Bytes of the partial sums of one wave of chunks, about; a wave is whole groups of the tree. Chosen, not measured.
 WAVE_BYTES = 256 << 20
@@ -29,21 +27,23 @@ PACK_BLOCKS, PACK_THREADS = 64, 256
 NULL = np.uintp(0)
 
 
-def refuses(call: Call) -> str:
-    """It runs nets of formulas whose signals, for eight samples, fit a block's shared memory."""
+def why_not(call: Call) -> str:
+    """What is no chain or no formula, or that the signals of eight samples don't fit a block's shared memory."""
     if not call.backend.on_gpu:
         return "it runs on a CUDA device"
+    if not call.plan.chain:
+        return "the graph is no chain"
     if reason := arguments.written_in_python(call) or arguments.too_many_scalars(call):
         return reason
     limit = block.shared_limit(call.backend.device)
-    if not block.tilings(_shape(call), limit):
+    if not block.tilings(arguments.shape(call), limit):
         return f"the signals of a few samples don't fit the {limit >> 10} KiB of shared memory that a block may have"
     return ""
 
 
 def yields(call: Call) -> str:
-    """It leaves calls to the layered engine that cost less there."""
-    rows = block.tilings(_shape(call), block.shared_limit(call.backend.device))[0].rows
+    """That the layered engine is estimated to be faster."""
+    rows = block.tilings(arguments.shape(call), block.shared_limit(call.backend.device))[0].rows
     if cost.layered(call) < cost.cooperative(call, rows, chunk_samples(call.samples)):
         return "so wide a net, or so small a batch, is estimated to be faster in whole matrix products"
     return ""
@@ -60,25 +60,24 @@ def chunk_samples(samples: int) -> int:
 def intermediate_bytes(call: Call) -> int:
     """The packed parameters, and the sums of one wave of chunks and of the tree's levels."""
     rows = min(_wave(call), -(-call.samples // chunk_samples(call.samples))) + ROWS
-    return (2 + rows) * call.parameters * call.dtype.itemsize
+    return (2 + rows) * call.numbers * call.dtype.itemsize
 
 
-def forward(call: Call) -> tuple[Array, Signals | None]:
+def forward(call: Call) -> tuple[Array, Values | None]:
     """The net's outputs."""
     output = call.backend.xp.empty((call.samples, call.sizes[-1]), call.dtype)
     _Pass(call).run(slice(0, call.samples), chunk_samples(call.samples), output=output)
     return output, None
 
 
-def loss_and_grad(call: Call) -> Gradients:
+def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
     xp = call.backend.xp
     grad_x = xp.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
-    sums = ChunkSums(xp, call.parameters, call.dtype)
+    sums = ChunkSums(xp, call.numbers, call.dtype)
     add_piece(call, sums, chunk_samples(call.samples), grad_x)
     total, loss = sums.total(call.scale)
-    weights, biases = arguments.unpacked(call, total)
-    return Gradients(weights, biases, grad_x, loss)
+    return arguments.result(call, total, grad_x, loss)
 
 
 def add_piece(call: Call, sums: ChunkSums, chunk: int, grad_x: Array | None = None) -> None:
@@ -94,7 +93,7 @@ class _Pass:
     """The kernel for a call, with the parameters packed for it."""
 
     def __init__(self, call: Call) -> None:
-        xp, shape = call.backend.xp, _shape(call)
+        xp, shape = call.backend.xp, arguments.shape(call)
         self._call = call
         self._program = block.program(shape, [layer.activation for layer in call.layers])
         self._packed = xp.empty(block.packed(shape), call.dtype)
@@ -144,10 +143,6 @@ def _strided(array: Array | None, axes: int) -> list[Any]:
     return [array, *strides, *[np.int64(0)] * (axes - array.ndim)]
 
 
-def _shape(call: Call) -> Shape:
-    return arguments.shape(call, None if call.loss is None else arguments.loss_key(call))
-
-
 def _wave(call: Call) -> int:
     """How many chunks' sums are held at a time."""
-    return ROWS * max(1, WAVE_BYTES // (ROWS * call.parameters * call.dtype.itemsize))
+    return ROWS * max(1, WAVE_BYTES // (ROWS * call.numbers * call.dtype.itemsize))

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array
-from ..passes.article import Gradients, Signals
+from ..plan.call import Call, Result, Values
 from ..programs import arguments, fused_cuda
 from ..sums.chunk_sums import ChunkSums
 from ..toolchain import cuda
-from .call import Call
 
 #: Threads of a block: ``bpx::threads`` of kernels/net_cuda.h.
 THREADS = 128
@@ -37,10 +36,12 @@ class Program(NamedTuple):
     blocks: int
 
 
-def refuses(call: Call) -> str:
-    """It runs small nets of formulas."""
+def why_not(call: Call) -> str:
+    """What is no chain or no formula, or too large for a thread's registers."""
     if not call.backend.on_gpu:
         return "it runs on the GPU"
+    if not call.plan.chain:
+        return "the graph is no chain"
     if reason := arguments.written_in_python(call) or arguments.too_many_scalars(call):
         return reason
     if _registers(call) > MOST_REGISTERS:
@@ -51,13 +52,13 @@ def refuses(call: Call) -> str:
 def _registers(call: Call) -> int:
     """About what SharedOut of kernels/net_cuda.h needs: values, derivatives and targets, and sums of a thread."""
     signals = call.sizes[0] + 2 * sum(call.sizes[1:])
-    return (signals + call.parameters * 3 // 64) * call.dtype.itemsize // 4
+    return (signals + call.numbers * 3 // 64) * call.dtype.itemsize // 4
 
 
 def _shared_bytes(call: Call) -> int:
     """The parameters, their sums, and a layer's inputs and gradients for a block's samples."""
     exchanged = max(a + b for a, b in zip(call.sizes, call.sizes[1:])) + 1
-    return (2 * call.parameters + exchanged * (THREADS + THREADS // 8)) * call.dtype.itemsize + 64
+    return (2 * call.numbers + exchanged * (THREADS + THREADS // 8)) * call.dtype.itemsize + 64
 
 
 def chunk_samples(samples: int) -> int:
@@ -71,33 +72,32 @@ def chunk_samples(samples: int) -> int:
 def intermediate_bytes(call: Call) -> int:
     """The sums of all chunks."""
     chunks = -(-call.samples // chunk_samples(call.samples))
-    return chunks * (call.parameters * call.dtype.itemsize + 8)
+    return chunks * (call.numbers * call.dtype.itemsize + 8)
 
 
-def forward(call: Call) -> tuple[Array, Signals | None]:
+def forward(call: Call) -> tuple[Array, Values | None]:
     """The net's outputs."""
     output = call.backend.xp.empty((call.samples, call.sizes[-1]), call.dtype)
-    program = _program(call, None, _dense(call.x))
+    program = _program(call, _dense(call.x))
     blocks = min(-(-call.samples // THREADS), program.blocks)
     _launch(program, blocks, call, 0, (), output)
     return output, None
 
 
-def loss_and_grad(call: Call) -> Gradients:
+def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
     xp = call.backend.xp
-    sums = ChunkSums(xp, call.parameters, call.dtype)
+    sums = ChunkSums(xp, call.numbers, call.dtype)
     grad_x = xp.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
     add_piece(call, sums, chunk_samples(call.samples), grad_x)
     total, loss = sums.total(call.scale)
-    weights, biases = arguments.unpacked(call, total)
-    return Gradients(weights, biases, grad_x, loss)
+    return arguments.result(call, total, grad_x, loss)
 
 
 def add_piece(call: Call, sums: ChunkSums, chunk: int, grad_x: Array | None = None) -> None:
     """Compute the chunks of a call's samples; ``sums`` may hold those of samples before, which were whole chunks."""
     chunks = -(-call.samples // chunk)
-    program = _program(call, arguments.loss_key(call), _dense(call.x) and _dense(call.y))
+    program = _program(call, _dense(call.x) and _dense(call.y))
     rows, losses = sums.place(chunks)
     targets = (call.y, *_strides(call.y), call.weight, _strides(call.weight)[0])
     results = (call.dtype.type(call.scale), grad_x, rows, losses)
@@ -128,14 +128,14 @@ def _launch(program: Program, blocks: int, call: Call, chunk: int, targets: tupl
 _programs: dict[Any, Program] = {}
 
 
-def _program(call: Call, loss: Any, dense: bool) -> Program:
-    shape = arguments.shape(call, loss)
+def _program(call: Call, dense: bool) -> Program:
+    shape = arguments.shape(call)
     key = (call.backend.device, shape, dense)
     if key not in _programs:
         activations = [layer.activation for layer in call.layers]
         variants = fused_cuda.variants(shape)
         sources = [fused_cuda.source(shape, activations, variant, dense) for variant in variants]
-        name = "bpx_forward" if loss is None else "bpx_backprop"
+        name = "bpx_forward" if call.loss is None else "bpx_backprop"
         kernel = cuda.kernel(sources[cuda.first_fitting(sources, name, THREADS)], name)
         processors = call.backend.xp.cuda.Device().attributes["MultiProcessorCount"]
         _programs[key] = Program(kernel, processors * cuda.resources(kernel).blocks(THREADS))

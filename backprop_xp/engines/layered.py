@@ -1,4 +1,4 @@
-"""The layered engine: the loops of passes/article.py over the whole batch, one pass over memory per activation.
+"""The layered engine: the loops of passes/ over the whole batch, one pass over memory per activation.
 
 It runs every net on every backend, and is the reference for the other engines. Whole matrices go to BLAS, so
 its results are reproducible for a fixed number of BLAS threads only.
@@ -8,76 +8,90 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backend import NOTHING, Array, apart, matmul
+from ..arrays import apart, matmul
+from ..backend import NOTHING, Array
 from ..losses import compiles, weighted
-from ..passes.article import Gradients, Signals, backward_pass, forward_pass, outer
+from ..operations import is_built_in
+from ..passes import article, steps
+from ..plan.call import Call, Result, Values
 from ..programs.device_layers import fused_loss, summed_together
 from ..workspace import recycled
-from .call import Call
 
 
-def refuses(call: Call) -> str:
+def why_not(call: Call) -> str:
     """Nothing: it runs every call."""
     return ""
 
 
 def intermediate_bytes(call: Call) -> int:
-    """Every t, z, and gradient of the whole batch."""
-    return 4 * call.samples * sum(call.sizes[1:]) * call.dtype.itemsize
+    """Every value and its gradient, of the whole batch."""
+    return call.samples * sample_bytes(call)
 
 
-def forward(call: Call) -> tuple[Array, Signals | None]:
-    """The net's outputs, and all its signals where the call keeps them."""
+def sample_bytes(call: Call) -> int:
+    """The values of one sample but for the inputs, and their gradients."""
+    return 2 * (sum(call.plan.widths.values()) - sum(call.plan.inputs.values())) * call.dtype.itemsize
+
+
+def forward(call: Call) -> tuple[Array, Values | None]:
+    """The net's outputs, and all values where the call keeps them."""
     with np.errstate(all="ignore"):
-        signals = forward_pass(call.layers, call.x)
-    z = signals.nonlinear[-1]
-    return (apart(z, signals.linear[-1]), signals) if call.keep_signals else (z, None)
+        values = steps.forward_pass(call)
+    last = call.plan.output.name
+    output = values.data[last]
+    if not call.keep_signals:
+        return output, None
+    return apart(output, *[value for name, value in values.data.items() if name != last]), values
 
 
-def loss_and_grad(call: Call) -> Gradients:
+def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
-    if call.backend.on_gpu and may_fuse(call):
+    if call.backend.on_gpu and call.plan.chain and may_fuse(call):
         return _few_launches(call)
     with np.errstate(all="ignore"), recycled(may_recycle(call)):
-        signals = forward_pass(call.layers, call.x)
-        loss, grad_output = weighted(call.loss, signals.nonlinear[-1], call.y, call.weight, call.scale)
-        gradients = backward(call, signals, grad_output)
-    gradients.loss = loss
-    return gradients
+        values = steps.forward_pass(call)
+        output = values.data[call.plan.output.name]
+        loss, grad_output = weighted(call.loss, output, call.y, call.weight, call.scale)
+        result = backward(call, values, grad_output)
+    result.loss = loss
+    return result
 
 
-def backward(call: Call, signals: Signals, grad_output: Array) -> Gradients:
-    """The gradients of all parameters, from the gradient in the outputs and the signals of a forward pass."""
-    with np.errstate(all="ignore"), summed_together() if call.backend.on_gpu else NOTHING:
-        gradients = backward_pass(call.layers, call.x, signals, grad_output, input_grad=call.input_grad)
-    if not call.keep_signals:
-        gradients.signals = None
-    return gradients
+def backward(call: Call, values: Values, grad_output: Array) -> Result:
+    """The gradients of all parameters, from the gradient in the output and the values of a forward pass."""
+    # sums that wait can't be added up, as gradients in shared parameters are
+    together = call.backend.on_gpu and call.plan.chain
+    with np.errstate(all="ignore"), summed_together() if together else NOTHING:
+        parameters = steps.backward_pass(call, values, grad_output)
+    inputs = {name: values.grads[name] for name in call.inputs} if call.input_grad else {}
+    return Result(parameters, inputs, values=values if call.keep_signals else None)
 
 
-def _few_launches(call: Call) -> Gradients:
-    """The loss and all gradients on a GPU: one launch from the last matrix product to the gradient in its layer's t.
+def _few_launches(call: Call) -> Result:
+    """The loss and all gradients of a chain on a GPU: one launch from the last matrix product to the gradient in t.
 
     The loops do the other layers, with one launch of programs/device_layers.py between two products.
     """
     *below, (weight, bias, activation) = call.layers
     with summed_together():
-        signals = forward_pass(below, call.x)
+        signals = article.forward_pass(below, call.x)
         z = signals.nonlinear[-1] if below else call.x
         product = matmul(z, weight.T)
         top = fused_loss(activation, call.loss, product, bias, call.y, call.weight, call.scale, call.keep_signals)
-        grad_weight = outer(top.grad_t, z)
+        grad_weight = article.outer(top.grad_t, z)
         grad_z = matmul(top.grad_t, weight) if below or call.input_grad else None
-        gradients = backward_pass(below, call.x, signals, grad_z, input_grad=call.input_grad)
+        gradients = article.backward_pass(below, call.x, signals, grad_z, input_grad=call.input_grad)
     gradients.weights.append(grad_weight)
     gradients.biases.append(top.grad_bias)
-    gradients.loss = top.loss
-    signals.linear.append(top.t)
-    signals.nonlinear.append(top.z)
-    signals.grad_linear.append(top.grad_t)
-    signals.grad_nonlinear.append(top.grad_z)
-    gradients.signals = signals if call.keep_signals else None
-    return gradients
+    result = Result(gradients.parameters, dict.fromkeys(call.inputs, gradients.x) if call.input_grad else {}, top.loss)
+    if call.keep_signals:
+        signals.linear.append(top.t)
+        signals.nonlinear.append(top.z)
+        signals.grad_linear.append(top.grad_t)
+        signals.grad_nonlinear.append(top.grad_z)
+        result.values = Values(dict(call.inputs), grads=dict(result.inputs))
+        steps.add(result.values, call.plan.steps[0], signals)
+    return result
 
 
 def may_fuse(call: Call) -> bool:
@@ -88,6 +102,8 @@ def may_fuse(call: Call) -> bool:
 
 def may_recycle(call: Call) -> bool:
     """Whether nobody holds on to intermediate arrays: they are not kept, and no code of the user's sees them."""
-    user_code = any(not getattr(f, "is_formula", False) for _, _, f in call.layers)
+    functions = [function for node in call.plan.nodes for function in node.form.functions]
+    user_code = not all(is_built_in(node.operation) for node in call.plan.nodes)
+    user_code |= not all(getattr(function, "is_formula", False) for function in functions)
     user_code |= call.loss is not None and not compiles(call.loss)
     return not (user_code or call.keep_signals or call.input_grad)

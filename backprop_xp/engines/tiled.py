@@ -1,4 +1,4 @@
-"""The tiled engine: the loops of passes/article.py over tiles of the batch that stay in the cache, on worker threads.
+"""The tiled engine: the loops of passes/ over tiles of the batch that stay in the cache, on worker threads.
 
 Each worker has one BLAS thread and its own arrays, which it reuses from tile to tile. A tile is a fixed logical
 chunk of samples with its own partial sums, which are added in a fixed tree: the same bits for any number of
@@ -8,21 +8,19 @@ threads.
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any
 
 import numpy as np
 import threadpoolctl
 
 from .. import threads
 from ..backend import Array
-from ..passes.article import Gradients, Signals
+from ..plan.call import Call, Result, Values
 from ..programs.elementwise import compiled
 from ..sums.tree import ChunkTree, Partial
 from ..workspace import recycled
 from . import layered
-from .call import Call
 
 #: Bytes of a tile's signals, at most, and samples in a tile, at least and at most. Small tiles would fit a smaller
 #: cache, but then the threads wait for the interpreter more than they compute. No figures were kept.
@@ -30,60 +28,60 @@ CACHE_BYTES = 32 << 20
 FEWEST_ROWS, MOST_ROWS = 1024, 8192
 
 
-def tile_rows(sizes: tuple[int, ...], itemsize: int) -> int:
+def tile_rows(widths: Iterable[int], itemsize: int) -> int:
     """Samples in a tile, a power of two: it depends on the net and the dtype alone."""
-    row_bytes = 2 * sum(sizes) * itemsize
+    row_bytes = 2 * sum(widths) * itemsize
     rows = FEWEST_ROWS
     while rows < MOST_ROWS and 2 * rows * row_bytes <= CACHE_BYTES:
         rows *= 2
     return rows
 
 
-def refuses(call: Call) -> str:
-    """It runs batches on the CPU, of activations and losses that work sample by sample."""
+def why_not(call: Call) -> str:
+    """That it runs on the CPU, or what needs the whole batch."""
     return "it runs on the CPU" if call.backend.on_gpu else call.needs_whole_batch
 
 
 def intermediate_bytes(call: Call) -> int:
-    """Every t, z, and gradient of one tile a thread, and the partial sums."""
-    tile = 4 * tile_rows(call.sizes, call.dtype.itemsize) * sum(call.sizes[1:])
-    sums = 2 * sum(layer.weight.size for layer in call.layers)
-    return threads.count(call.threads) * (tile + sums) * call.dtype.itemsize
+    """Every value and gradient of one tile a thread, and the partial sums."""
+    tile = _rows(call) * layered.sample_bytes(call)
+    return threads.count(call.threads) * (tile + 2 * call.numbers * call.dtype.itemsize)
 
 
-def forward(call: Call) -> tuple[Array, Signals | None]:
+def forward(call: Call) -> tuple[Array, Values | None]:
     """The net's outputs."""
-    output = np.empty((len(call.x), len(call.layers[-1].weight)), call.dtype)
+    output = np.empty(call.output_shape, call.dtype)
 
     def tile(index: int, rows: slice) -> None:
-        with recycled(layered.may_recycle(call)), compiled():
-            output[rows] = layered.forward(replace(call, x=call.x[rows]))[0]
+        part = call.rows(rows)
+        with recycled(layered.may_recycle(part)), compiled():
+            output[rows] = layered.forward(part)[0]
 
-    each_tile(len(call.x), tile_rows(call.sizes, call.dtype.itemsize), call.threads, tile)
+    _each_tile(call, tile)
     return output, None
 
 
-def loss_and_grad(call: Call) -> Gradients:
+def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
     tree: ChunkTree[Partial] = ChunkTree()
-    grad_x = np.empty_like(call.x) if call.input_grad else None
+    grads = {name: np.empty_like(x) for name, x in call.inputs.items()} if call.input_grad else {}
 
     def tile(index: int, rows: slice) -> None:
-        y, weight = (None if a is None else a[rows] for a in (call.y, call.weight))
         with compiled():
-            gradients = layered.loss_and_grad(replace(call, x=call.x[rows], y=y, weight=weight))
-        if grad_x is not None:
-            grad_x[rows] = gradients.x
-        tree.add(index, Partial(float(gradients.loss), gradients.parameters))
+            result = layered.loss_and_grad(call.rows(rows))
+        for name, whole in grads.items():
+            whole[rows] = result.inputs[name]
+        tree.add(index, Partial(float(result.loss), result.parameters))
 
-    each_tile(len(call.x), tile_rows(call.sizes, call.dtype.itemsize), call.threads, tile)
+    _each_tile(call, tile)
     total = tree.total()
     assert total is not None
-    return Gradients.of(len(call.layers), total.arrays, grad_x, call.dtype.type(total.loss))
+    return Result(total.arrays, grads, call.dtype.type(total.loss))
 
 
-def each_tile(n: int, rows: int, wanted: int | None, work: Any) -> None:
-    """``work(index, rows)`` for every tile of ``rows`` samples, on the number of threads that is wanted."""
+def _each_tile(call: Call, work: Callable[[int, slice], None]) -> None:
+    """``work(index, rows)`` for every tile of the batch, on the number of threads that is wanted."""
+    n, rows = call.samples, _rows(call)
     numbers = itertools.count()
     stop = threads.Stop()
 
@@ -91,9 +89,15 @@ def each_tile(n: int, rows: int, wanted: int | None, work: Any) -> None:
         while (index := next(numbers)) * rows < n and not stop.raised:
             work(index, slice(index * rows, min(n, (index + 1) * rows)))
 
-    workers = min(threads.count(wanted), -(-n // rows))
+    workers = min(threads.count(call.threads), -(-n // rows))
     with _blas().limit(limits=1, user_api="blas"):
         threads.run(worker, max(workers, 1), stop)
+
+
+def _rows(call: Call) -> int:
+    plan = call.plan
+    widths = plan.sizes if plan.chain else plan.widths.values()  # a layer's z may take the place of its t
+    return tile_rows(widths, call.dtype.itemsize)
 
 
 @cache

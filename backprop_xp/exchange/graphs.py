@@ -5,24 +5,34 @@ Nodes come in an order in which they can be computed, the output last. A user's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from .. import inputs
-from ..activations import ACTIVATIONS, get_activation
+from ..activations import ACTIVATIONS, Activation, get_activation
+from ..dtypes import as_dtype
 from ..graph import GraphNet
 from ..graph.description import Node, as_nodes
-from ..graph.operations import BUILT_IN, OPERATIONS, Activate, Dropout, Input, LayerNorm, Linear, Operation
 from ..losses import LOSSES, get_loss
 from ..messages import unknown
 from ..model import REDUCTIONS
+from ..operations import BUILT_IN, Operation, kinds
+from ..operations.base import METHODS
+from ..tensor import Tensor
 from .container import ModelFileError, field, number, short_text
 from .objects import Arrays, Custom, build_object, check_arrays, describe_object, distinct, supplied
 from .sharing import expanded, host_arrays, same_tensors, shared_names
 
-METHODS = {"arity", "width", "initial", "forward", "backward"}
+#: How a setting of an operation is read from a file, by its type: from the description, its name, and what is custom.
+READ: dict[Any, Callable[[dict[str, Any], str, Custom], Any]] = {
+    int: lambda saved, name, custom: field(saved, name, int),
+    bool: lambda saved, name, custom: field(saved, name, bool),
+    float: lambda saved, name, custom: number(saved, name),
+    str | None: lambda saved, name, custom: short_text(saved, name) if name in saved else None,
+    Activation: lambda saved, name, custom: build_object(name, saved.get(name), ACTIVATIONS, get_activation, custom),
+}
 
 
 def describe_graph(net: GraphNet) -> tuple[dict[str, Any], Arrays]:
@@ -31,9 +41,10 @@ def describe_graph(net: GraphNet) -> tuple[dict[str, Any], Arrays]:
         {"name": node.name, "inputs": list(node.inputs), "operation": _describe(node.operation)} for node in net.nodes
     ]
     distinct("operations", [(part["operation"], node.operation) for part, node in zip(nodes, net.nodes)])
-    activations = [node.operation.activation for node in net.nodes if type(node.operation) is Activate]
+    activations = [function for node in net.nodes for function in node.form.functions]
     distinct("activations", [(describe_object(f, ACTIVATIONS), f) for f in activations])
-    shared = same_tensors(net.tensors)
+    tensors = net.tensors | net.buffers
+    shared = same_tensors(tensors)
     description = {
         "nodes": nodes,
         "loss": describe_object(get_loss(net.loss), LOSSES),
@@ -43,12 +54,12 @@ def describe_graph(net: GraphNet) -> tuple[dict[str, Any], Arrays]:
         "draws": net.draws,
         **shared,
     }
-    return description, host_arrays({name: tensor.data for name, tensor in net.tensors.items()}, shared)
+    return description, host_arrays({name: tensor.data for name, tensor in tensors.items()}, shared)
 
 
 def build_graph(description: dict[str, Any], arrays: Arrays, custom: Custom, backend: Any) -> GraphNet:
     """The net that :func:`describe_graph` described; from a file, which may hold anything."""
-    dtype = inputs.as_dtype(short_text(description, "dtype"))
+    dtype = as_dtype(short_text(description, "dtype"))
     parts: dict[str, tuple[Any, ...]] = {}
     for part in field(description, "nodes", list):
         if not isinstance(part, dict):
@@ -62,7 +73,7 @@ def build_graph(description: dict[str, Any], arrays: Arrays, custom: Custom, bac
     known = _shapes(nodes)
     arrays = expanded(description, arrays)
     # widths that no array in the file bears out must not lead to allocations
-    own = any(type(node.operation) not in OPERATIONS for node in nodes)
+    own = any(type(node.operation) not in kinds().values() for node in nodes)
     check_arrays({name: a for name, a in arrays.items() if name in known or not own}, known, dtype)
     net = GraphNet(
         parts,
@@ -74,33 +85,32 @@ def build_graph(description: dict[str, Any], arrays: Arrays, custom: Custom, bac
         init=lambda rng, shape: np.zeros(shape),
         reduction=inputs.one_of("reduction", short_text(description, "reduction"), REDUCTIONS),
     )
-    check_arrays(arrays, {name: tensor.data.shape for name, tensor in net.tensors.items()}, dtype)
-    for name, tensor in net.tensors.items():
+    tensors = net.tensors | net.buffers
+    check_arrays(arrays, {name: tensor.data.shape for name, tensor in tensors.items()}, dtype)
+    for name, tensor in tensors.items():
         tensor.data = net.backend.asarray(arrays[name], dtype, name)
     for name, other in shared_names(description).items():
-        net.tensors[name] = net.tensors[other]
+        places: dict[str, Tensor] = net.tensors if name in net.tensors else net.buffers
+        if other not in places:
+            raise ModelFileError(f"{name!r} and {other!r}, a parameter and a buffer, can't share an array")
+        places[name] = places[other]
     net.seed, net.draws = _count(description, "seed"), _count(description, "draws")
     return net
 
 
 def _describe(operation: Operation) -> dict[str, Any]:
     overridden = METHODS & vars(operation).keys()
-    if type(operation) not in OPERATIONS or overridden:
+    kind = next((name for name, cls in kinds().items() if cls is type(operation)), None)
+    if kind is None or overridden:
         name = operation.name if operation.name and operation.name not in BUILT_IN else type(operation).__name__
         return {"custom": name}
-    match operation:
-        case Input():
-            return {"name": "input", "features": operation.features}
-        case Linear():
-            shown = {"name": "linear", "features": operation.features, "bias": operation.bias}
-            return shown if operation.share is None else shown | {"share": operation.share}
-        case Activate():
-            return {"name": "activation", "activation": describe_object(operation.activation, ACTIVATIONS)}
-        case Dropout():
-            return {"name": "dropout", "p": operation.p}
-        case LayerNorm():
-            return {"name": "layer_norm", "eps": operation.eps}
-    return {"name": operation.name}
+    settings = {name: getattr(operation, name) for name in kinds()[kind].settings}
+    return {"name": kind} | {name: _plain(value) for name, value in settings.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: a number, a text, or the description of an activation."""
+    return value if isinstance(value, (bool, int, float, str)) else describe_object(value, ACTIVATIONS)
 
 
 def _build(saved: dict[str, Any], custom: Custom) -> Operation:
@@ -110,23 +120,11 @@ def _build(saved: dict[str, Any], custom: Custom) -> Operation:
         if not isinstance(operation, Operation):
             raise ModelFileError(f"custom[{name!r}] must be an Operation, got {type(operation).__name__}")
         return operation
-    match short_text(saved, "name"):
-        case "input":
-            return Input(field(saved, "features", int))
-        case "linear":
-            share = short_text(saved, "share") if "share" in saved else None
-            return Linear(field(saved, "features", int), field(saved, "bias", bool), share)
-        case "activation":
-            built = build_object("activation", saved.get("activation"), ACTIVATIONS, get_activation, custom)
-            return Activate(built)
-        case "dropout":
-            return Dropout(number(saved, "p"))
-        case "layer_norm":
-            return LayerNorm(number(saved, "eps"))
-        case name if name in BUILT_IN:
-            return BUILT_IN[name]()
-        case name:
-            raise ModelFileError(unknown("operation", name, ["input", "linear", "activation", *BUILT_IN]))
+    name = short_text(saved, "name")
+    if name not in kinds():
+        raise ModelFileError(unknown("operation", name, kinds()))
+    made = kinds()[name]
+    return made(**{key: READ[kind](saved, key, custom) for key, kind in made.settings.items()})
 
 
 def _count(description: Mapping[str, Any], key: str) -> int:
@@ -137,16 +135,11 @@ def _count(description: Mapping[str, Any], key: str) -> int:
 
 
 def _shapes(nodes: tuple[Node, ...]) -> dict[str, tuple[int, ...]]:
-    """Of the parameters of built-in operations, by name."""
-    widths: Mapping[str, int] = {node.name: node.width for node in nodes}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for node in nodes:
-        if node.owner != node.name:
-            continue
-        if type(node.operation) is Linear:
-            shapes[f"{node.name}.weight"] = (node.width, widths[node.inputs[0]])
-            if node.operation.bias:
-                shapes[f"{node.name}.bias"] = (node.width,)
-        elif type(node.operation) is LayerNorm:
-            shapes |= {f"{node.name}.{name}": (node.width,) for name in ("gain", "bias")}
-    return shapes
+    """Of the parameters and buffers of built-in operations, by name."""
+    widths = {node.name: node.width for node in nodes}
+    return {
+        f"{node.name}.{name}": shape
+        for node in nodes
+        if node.owner == node.name and type(node.operation) in kinds().values()
+        for name, shape in node.form.shapes(tuple(widths[other] for other in node.inputs)).items()
+    }

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from .. import inputs
 from ..activations import ACTIVATIONS, get_activation
 from ..backend import Backend
+from ..dtypes import as_dtype
 from ..graph import GraphNet
 from ..losses import LOSSES, get_loss
 from ..messages import unknown
@@ -29,9 +30,9 @@ FORMAT = 1
 def save(net: Any, path: str | os.PathLike[str], extra: Mapping[str, Any] | None = None) -> None:
     """Write a net to a safetensors file; an older file of that name is replaced when the new one is complete.
 
-    Sizes, activations, loss, reduction and parameters are kept, and which of these are the same Tensor; gradients,
-    signals, engine, threads and backend are not. Activations and losses of your own are kept by name: give them to
-    :func:`load`.
+    Sizes, activations, loss, reduction, parameters and buffers are kept, and which of these are the same Tensor;
+    gradients, signals, engine, threads and backend are not. Activations and losses of your own are kept by name: give
+    them to :func:`load`.
 
     Args:
         net: a net, on any backend.
@@ -99,7 +100,7 @@ def _describe_chain(net: Net) -> tuple[dict[str, Any], Arrays]:
 
 def _build_chain(description: dict[str, Any], arrays: Arrays, custom: Custom, backend: Any) -> Net:
     sizes = inputs.as_sizes(field(description, "sizes", list))
-    bias, dtype = field(description, "bias", bool), inputs.as_dtype(short_text(description, "dtype"))
+    bias, dtype = field(description, "bias", bool), as_dtype(short_text(description, "dtype"))
     shapes: dict[str, tuple[int, ...]] = {f"weights.{i}": shape for i, shape in enumerate(zip(sizes[1:], sizes[:-1]))}
     if bias:
         shapes |= {f"biases.{i}": (n,) for i, n in enumerate(sizes[1:])}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,12 @@ from ..backend import NUMPY
 from ..files import replacing
 from ..formulas import Formula, special
 from ..graph import GraphNet
-from ..graph.operations import Activate, Add, Concatenate, Dropout, Input, LayerNorm, Linear, Multiply, is_built_in
 from ..net import Net
+from ..operations import is_built_in
 from ..tensor import Tensor
 
 OPSET, IR_VERSION = 20, 9  # the first with Gelu; its release's format
 LARGEST = 2**31 - 1  # bytes in a protobuf message
-
-PARAMETERS = ("weight", "gain", "bias")  # of built-in operations, in ONNX's order
 
 Attributes = dict[str, float | str]
 
@@ -142,32 +139,20 @@ def _chain(writer: _Writer, net: Net) -> str:
 
 
 def _graph(writer: _Writer, net: GraphNet) -> str:
-    arrays = {name: writer.parameter(tensor, tensor.data, name) for name, tensor in net.tensors.items()}
     values: dict[str, str] = {}
     for node in net.nodes:
-        args = [values[name] for name in node.inputs]
-        own = [arrays[f"{node.owner}.{name}"] for name in PARAMETERS if f"{node.owner}.{name}" in arrays]
         if not is_built_in(node.operation):
             raise TypeError(f"node {node.name!r} is code, {node.operation!r}; ONNX takes built-in operations")
-        match node.operation:
-            case Input():
-                value = node.name
-            case Linear():
-                value = writer.add("Gemm", args[0], *own, transB=1)
-            case Activate():
-                value = writer.activation(node.operation.activation, args[0])
-            case Add():
-                value = reduce(lambda a, b: writer.add("Add", a, b), args)
-            case Multiply():
-                value = reduce(lambda a, b: writer.add("Mul", a, b), args)
-            case Concatenate():
-                value = writer.add("Concat", *args, axis=1)
-            case LayerNorm():
-                value = writer.add("LayerNormalization", args[0], *own, epsilon=node.operation.eps)
-            case Dropout():  # it drops nothing in use
-                value = args[0]
-            case _:
-                raise TypeError(f"node {node.name!r} has no form in ONNX here: {node.operation!r}")
+        if node.form.is_input:
+            values[node.name] = node.name
+            continue
+        own = {
+            name: writer.parameter(tensor, tensor.data, f"{node.owner}.{name}")
+            for name, tensor in net.tensors_of(node.name).items()
+        }
+        value = node.form.onnx(writer, [values[name] for name in node.inputs], own)
+        if value is None:
+            raise TypeError(f"node {node.name!r} has no form in ONNX here: {node.operation!r}")
         values[node.name] = value
     return values[net.nodes[-1].name]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..dtypes import C_NAMES, floating
 from ..kernels import source as kernel_source
 from ..show_source import show
 from . import emit
@@ -20,7 +21,6 @@ from .language import Formula
 THREADS = 256  # of a block; chosen, not measured on a device
 MOST_BLOCKS = 4096  # beyond it, threads take several elements; chosen, not measured on a device
 OPTIONS = ("-std=c++17",)
-NUMBERS = {"float32": "float", "float64": "double"}
 
 
 def run(
@@ -32,12 +32,10 @@ def run(
     ``xp`` is CuPy.
 
     Raises:
-        TypeError: an array that isn't a CuPy array of float32 or float64.
+        TypeError: an array that isn't a CuPy array, or of a dtype that a net can't have.
     """
     first = next(iter(arrays.values()))
-    dtype = first.dtype if first.dtype.name in NUMBERS else np.dtype(np.float64)
-    if first.dtype.kind not in "biuf" or first.dtype.name == "float16":
-        raise TypeError(f"expected float32 or float64 numbers, got dtype {first.dtype}")
+    dtype = floating(first)
     inputs: list[Any] = []
     widths: list[int] = []
     for name in formula.variables:
@@ -99,7 +97,7 @@ def entry(
 
     In place, each output overwrites the variable of its name, and no other arrays are written.
     """
-    number = NUMBERS[dtype]
+    number = C_NAMES[dtype]
     targets = [f"in{formula.variables.index(o)}" if in_place else f"out{k}" for k, o in enumerate(outputs)]
     pointers = [] if in_place else [f"{number}* __restrict__ {target}" for target in targets]
     const = "" if in_place else "const "

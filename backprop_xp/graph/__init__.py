@@ -1,10 +1,9 @@
 """Nets that are no chains: directed acyclic graphs of named nodes."""
 
-from .builder import Graph, Handle
-from .net import GraphNet
-from .operations import (
+from ..operations import (
     Activate,
     Add,
+    BatchNorm,
     Chain,
     Concatenate,
     Dropout,
@@ -15,10 +14,13 @@ from .operations import (
     Operation,
     Residual,
 )
+from .builder import Graph, Handle
+from .net import GraphNet
 
 __all__ = [
     "Activate",
     "Add",
+    "BatchNorm",
     "Chain",
     "Concatenate",
     "Dropout",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..operations import BatchNorm, Chain, Dropout, Input, LayerNorm, Linear, Operation, as_operation
 from .net import GraphNet
-from .operations import Chain, Dropout, Input, LayerNorm, Linear, Operation, as_operation
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,10 @@ class Graph:
     def layer_norm(self, x: Handle, eps: float = 1e-5, name: str | None = None) -> Handle:
         """Each sample's features brought to mean 0 and variance 1."""
         return self.apply(LayerNorm(eps), x, name=name)
+
+    def batch_norm(self, x: Handle, eps: float = 1e-5, momentum: float = 0.1, name: str | None = None) -> Handle:
+        """Each feature brought to mean 0 and variance 1 over the batch, in training, else by running ones."""
+        return self.apply(BatchNorm(eps, momentum), x, name=name)
 
     def chain(self, x: Handle, *steps: Any, name: str | None = None) -> Handle:
         """Operations one after another; a :class:`Residual` may be one."""

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from ..messages import unknown
-from .operations import Chain, Linear, Operation, Residual, as_operation
-
-
-@dataclass(frozen=True)
-class Node:
-    """One node of a checked graph.
-
-    Attributes:
-        inputs: names of the nodes it computes from.
-        width: features of its value.
-        owner: the name of the node whose parameters it uses, its own unless they are shared.
-    """
-
-    name: str
-    operation: Operation
-    inputs: tuple[str, ...]
-    width: int
-    owner: str
+from ..operations import Operation, as_operation
+from ..operations.chain import expanded
+from ..plan.plan import Node
 
 
 def as_nodes(description: Mapping[str, Any], output: str | None = None) -> tuple[Node, ...]:
@@ -42,7 +26,7 @@ def as_nodes(description: Mapping[str, Any], output: str | None = None) -> tuple
     """
     parsed: dict[str, tuple[Operation, tuple[str, ...]]] = {}
     for name, entry in description.items():
-        for added, operation, inputs in _expanded(name, *_parsed(name, entry)):
+        for added, operation, inputs in expanded(name, *_parsed(name, entry)):
             if added in parsed or (added != name and added in description):
                 raise ValueError(f"two nodes are called {added!r}")
             parsed[added] = operation, inputs
@@ -68,22 +52,6 @@ def _parsed(name: Any, entry: Any) -> tuple[Operation, tuple[str, ...]]:
         if not isinstance(other, str):
             raise TypeError(f"node {name!r}: the inputs must be names of nodes, got {other!r}")
     return as_operation(operation, f"node {name!r}: "), tuple(inputs)
-
-
-def _expanded(name: str, operation: Operation, inputs: tuple[str, ...]) -> list[tuple[str, Operation, tuple[str, ...]]]:
-    """A chain as its operations; anything else as it is."""
-    if not isinstance(operation, Chain):
-        return [(name, operation, inputs)]
-    if len(inputs) != 1:
-        raise ValueError(f"node {name!r} ({operation.name}) takes 1 input, got {len(inputs)}")
-    residual, (before,) = isinstance(operation, Residual), inputs
-    made: list[tuple[str, Operation, tuple[str, ...]]] = []
-    for i, step in enumerate(operation.steps):
-        last = i == len(operation.steps) - 1 and not residual
-        step_name = name if last else f"{name}.{i}"
-        made += _expanded(step_name, step, (before,))
-        before = step_name
-    return [*made, (name, as_operation("add"), (*inputs, before))] if residual else made
 
 
 def _check_inputs(name: str, operation: Operation, inputs: tuple[str, ...], known: Mapping[str, Any]) -> None:
@@ -145,31 +113,28 @@ def _width(name: str, operation: Operation, inputs: list[Node]) -> int:
 
 def _owned(node: Node, nodes: Mapping[str, Node]) -> Node:
     """The node, with the owner of its parameters."""
-    operation = node.operation
-    if not isinstance(operation, Linear) or operation.share is None:
+    operation = node.form
+    if operation.share is None:
         return node
     if operation.share not in nodes:
         raise ValueError(f"node {node.name!r} shares weights: {unknown('node', operation.share, nodes)}")
     owner = nodes[operation.share]
-    if not isinstance(owner.operation, Linear) or owner.operation.share is not None:
+    if not operation.may_share(owner.operation):
         raise ValueError(
-            f"node {node.name!r} can't share weights of {owner.name!r}, which is no linear node with its own"
+            f"node {node.name!r} can't share weights of {owner.name!r}, which is no {operation.name} node with its own"
         )
-    mine, theirs = _shape(node, nodes), _shape(owner, nodes)
-    if mine != theirs or operation.bias != owner.operation.bias:
+    mine, theirs = _shapes(node, nodes), _shapes(owner, nodes)
+    if mine != theirs:
         raise ValueError(
-            f"node {node.name!r} can't share the weights of {owner.name!r}: "
-            f"they are {theirs}{_bias(owner.operation)}, and it needs {mine}{_bias(operation)}"
+            f"node {node.name!r} can't share the weights of {owner.name!r}: they are {theirs}, and it needs {mine}"
         )
     return Node(node.name, operation, node.inputs, node.width, owner.name)
 
 
-def _shape(node: Node, nodes: Mapping[str, Node]) -> tuple[int, int]:
-    return node.width, nodes[node.inputs[0]].width
-
-
-def _bias(operation: Linear) -> str:
-    return " with a bias" if operation.bias else " without a bias"
+def _shapes(node: Node, nodes: Mapping[str, Node]) -> str:
+    """The shapes of a linear node's parameters, in words."""
+    shapes = node.form.shapes(tuple(nodes[name].width for name in node.inputs))
+    return f"{shapes['weight']} {'with' if 'bias' in shapes else 'without'} a bias"
 
 
 def _called(operation: Operation) -> str:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .. import engines, inputs, scope
+from .. import inputs
 from ..backend import Array, Backend
 from ..initialisers import Draw, as_random, get_initialiser
-from ..losses import Loss, get_loss, resolved
+from ..losses import Loss
 from ..model import Model
+from ..operations import Linear, draws
+from ..plan.call import Call, Parameters
+from ..plan.plan import Plan
 from ..tensor import Tensor
-from . import dropout
-from .call import GraphCall
 from .description import as_nodes
-from .drawing import Drawing, draw
-from .operations import Dropout, Input, Linear
-from .passes import Values, as_steps
 
 
 class GraphNet(Model):
@@ -32,7 +30,7 @@ class GraphNet(Model):
 
     Args:
         description: the name of every node -> (operation, name of an input, ...), in any order; see
-            :mod:`backprop_xp.graph.operations`. An activation, or the name of one, is an operation.
+            :mod:`backprop_xp.operations`. An activation, or the name of one, is an operation.
         output: the node whose value is the net's; by default the only one that no other uses.
         loss, dtype, rng, backend, init, reduction, engine, threads: as in :class:`backprop_xp.Net`.
 
@@ -41,6 +39,7 @@ class GraphNet(Model):
         tensors: parameters by name, "h.weight", "h.bias"; those of nodes made with ``share`` are there once. Two names
             of one shape may also be given the same Tensor.
         parameters: all of them, each Tensor once.
+        buffers: arrays that are kept and moved with the net but not trained, by name: "n.running_mean".
         signals: a Tensor for each node, of the last call that kept its signals.
         seed, draws: what dropout draws depend on; ``draws`` counts the calls in training.
     """
@@ -60,13 +59,15 @@ class GraphNet(Model):
     ) -> None:
         super().__init__(loss, dtype, backend, reduction, engine, threads)
         self.nodes = as_nodes(description, output)
-        self._steps = as_steps(self.nodes)
-        self.inputs = {node.name: node.width for node in self.nodes if isinstance(node.operation, Input)}
+        self._planned = Plan(self.nodes)
+        self.inputs = self._planned.inputs
         self.tensors: dict[str, Tensor] = {}
+        self.buffers: dict[str, Tensor] = {}
         self._names: dict[str, dict[str, str]] = {}  # node -> its parameter -> name of the tensor
+        self._buffer_names: dict[str, dict[str, str]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         random, draw = as_random(rng), get_initialiser(init)
-        widths = {node.name: node.width for node in self.nodes}
+        widths = self._planned.widths
         for node in self.nodes:
             if node.owner != node.name:
                 continue
@@ -79,128 +80,69 @@ class GraphNet(Model):
                     raise ValueError(f"the initialiser must return shape {(node.width, *own)}, got {array.shape}")
                 self.tensors[full], self._shapes[full] = Tensor(array, full), array.shape
                 self._names.setdefault(node.name, {})[name] = full
-        self._dropouts = [node for node in self.nodes if isinstance(node.operation, Dropout)]
-        self.seed = int(random.uniform() * 2**53) if self._dropouts else 0
+            for name, data in node.operation.initial_buffers(own).items():
+                full = f"{node.name}.{name}"
+                if full in self.tensors:
+                    raise ValueError(f"node {node.name!r} has a parameter and a buffer called {name!r}")
+                array = self.backend.asarray(data, self.dtype, f"the initial {full}")
+                self.buffers[full], self._shapes[full] = Tensor(array, full), array.shape
+                self._buffer_names.setdefault(node.name, {})[name] = full
+        #: Samples that a batch in training must have, unless it is empty.
+        self.fewest_samples = max(node.form.fewest_samples for node in self.nodes)
+        self._drawing = [node for node in self.nodes if node.operation.needs_key]
+        self.seed = int(random.uniform() * 2**53) if self._drawing else 0
         self.draws = 0
         self.signals = {node.name: Tensor(None, node.name) for node in self.nodes}
-        self._kept: tuple[GraphCall, Values] | None = None
 
-    def _places(self) -> list[Tensor]:
-        return [self.tensors[full] for names in self._names.values() for full in names.values()]
+    def _plan(self) -> Plan:
+        return self._planned
 
-    def loss_and_grad(
-        self,
-        x: Any,
-        y: Any = None,
-        *,
-        sample_weight: Any = None,
-        input_grad: bool = False,
-        accumulate: bool = False,
-        keep_signals: bool | None = None,
-        training: bool = True,
-    ) -> Any:
-        """The loss of one sample or a batch; fills ``.grad`` of every parameter.
+    def _tensors(self) -> dict[str, dict[str, Tensor]]:
+        return {node: {name: self.tensors[full] for name, full in names.items()} for node, names in self._names.items()}
 
-        Args:
-            x: (n, features) or (features,); for several inputs a mapping of their names to such arrays.
-            input_grad: also compute the gradient in the input, and return (loss, gradient); of several by name.
-            training: whether dropout drops anything. Each such call draws anew.
-            y, sample_weight, accumulate, keep_signals: as in :meth:`backprop_xp.Net.loss_and_grad`.
-        """
-        call = self._call(x, keep_signals, training)
-        call.input_grad = input_grad
-        batch = () if call.single else (call.samples,)
-        self._aim(call, y, sample_weight, (*batch, call.output_width))
-        if call.single:
-            call.y, call.weight = (None if a is None else a[None] for a in (call.y, call.weight))
-        with self.backend.activate():
-            gradients: Any = engines.loss_and_grad(self.engine, call)
-            self._store(gradients.parameters, accumulate)
-        self._keep(call, gradients.values)
-        return (gradients.loss, self._answer(call, gradients.inputs)) if input_grad else gradients.loss
+    def tensors_of(self, node: str) -> dict[str, Tensor]:
+        """Parameters and buffers of a node, its own or shared, by their names there: "weight", "running_mean"."""
+        owner = next(each.owner for each in self.nodes if each.name == node)
+        own = {name: self.tensors[full] for name, full in self._names.get(owner, {}).items()}
+        return own | {name: self.buffers[full] for name, full in self._buffer_names.get(owner, {}).items()}
 
-    def forward(self, x: Any, *, keep_signals: bool | None = None, training: bool = False) -> Array:
-        """The outputs, (n, out) or (out,), without gradients. Kept signals are what :meth:`backward` starts from."""
-        call = self._call(x, keep_signals, training)
-        with self.backend.activate():
-            output, values = engines.forward(self.engine, call)
-        self._keep(call, values)
-        return output[0] if call.single else output
+    def _arrays(self) -> Parameters:
+        return self._checked("tensors", self._names)
 
-    __call__ = forward
+    def _buffers(self) -> Parameters:
+        return self._checked("buffers", self._buffer_names)
 
-    def backward(self, grad_output: Any, *, input_grad: bool = False, accumulate: bool = False) -> Any:
-        """Backpropagate a gradient in the outputs through the signals that the last call kept.
-
-        Fills ``.grad`` of parameters and signals as :meth:`loss_and_grad` does; with ``input_grad`` returns the
-        gradient in the input, of several inputs by name. What may have changed since that call, and what must not, is
-        as in :meth:`backprop_xp.Net.backward`.
-        """
-        if self._kept is None:
-            raise RuntimeError("no signals are kept: call net.forward(x, keep_signals=True) before net.backward")
-        call, values = self._kept
-        call.input_grad = input_grad
-        shape = (call.output_width,) if call.single else (call.samples, call.output_width)
-        grad_output = self.backend.asarray(grad_output, self.dtype, "grad_output")
-        if grad_output.shape != shape:
-            raise ValueError(f"grad_output must have the shape {shape} of the outputs, got {grad_output.shape}")
-        from ..engines import graph_layered  # it imports the loops of net.py
-
-        with self.backend.activate():
-            gradients = graph_layered.backward(call, values, grad_output[None] if call.single else grad_output)
-            self._store(gradients.parameters, accumulate)
-        self._keep(call, gradients.values)
-        return self._answer(call, gradients.inputs) if input_grad else None
-
-    def plan(self, x: Any) -> engines.Plan:
-        """Which engine ``loss_and_grad(x)`` would run on, why, and its estimated flop and bytes."""
-        call = self._call(x, None, training=False)
-        call.loss = resolved(get_loss(self.loss), None, (), self.dtype).loss
-        return engines.plan(self.engine, call)
-
-    def draw(self) -> Drawing:
-        """The graph as text, for ``print``, and as SVG, ``.svg``."""
-        counts, drawn = {}, set[Tensor]()
-        for node, own in self._names.items():
-            tensors = {self.tensors[full] for full in own.values()} - drawn  # a shared one counts where it comes first
-            counts[node] = sum(tensor.data.size for tensor in tensors)
-            drawn |= tensors
-        return draw(self.nodes, counts)
-
-    def to(self, backend: str | Backend) -> GraphNet:
-        """Move all parameters, and their gradients, to this backend; returns the net itself."""
-        self._move(backend)
-        self._keep(None, None)
-        return self
-
-    def _needs_whole_batch(self) -> str:
-        return scope.of_graph(self.nodes, get_loss(self.loss))
-
-    def _call(self, x: Any, keep_signals: bool | None, training: bool) -> GraphCall:
-        arrays, single = self._inputs(x)
-        keep = single if keep_signals is None else keep_signals
-        if keep:  # until a backward pass, when the caller's may hold other numbers
-            with self.backend.activate():
-                arrays = {name: array.copy() for name, array in arrays.items()}
-        parameters = {
+    def _checked(self, kind: str, names: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Array]]:
+        """Every node's parameters, or its buffers, as arrays of the net's dtype and backend."""
+        tensors: Mapping[str, Tensor] = getattr(self, kind)
+        return {
             node: {
                 name: inputs.as_parameter(
-                    self.tensors[full].data, self._shapes[full], self.backend, self.dtype, f"tensors[{full!r}].data"
+                    tensors[full].data, self._shapes[full], self.backend, self.dtype, f"{kind}[{full!r}].data"
                 )
-                for name, full in names.items()
+                for name, full in own.items()
             }
-            for node, names in self._names.items()
+            for node, own in names.items()
         }
-        keys: dict[str, int] = {}
-        if training and self._dropouts:
-            keys = {node.name: dropout.key(self.seed, self.draws, i) for i, node in enumerate(self._dropouts)}
-            self.draws += 1
-        return GraphCall(
-            self.backend, self.dtype, self.nodes, self._steps, parameters, arrays, keys, single=single,
-            keep_signals=keep, threads=self.threads,
-        )  # fmt: skip
 
-    def _inputs(self, x: Any) -> tuple[dict[str, Array], bool]:
+    def _change_buffers(self, call: Call) -> None:
+        for node, arrays in call.new_buffers.items():
+            for name, array in arrays.items():
+                self.buffers[self._buffer_names[node][name]].data = array
+
+    def _signals(self) -> dict[str, Tensor]:
+        return self.signals
+
+    def _now(self) -> tuple[list[Any], list[Any], list[Any], str]:
+        functions = [function for node in self.nodes for function in node.form.functions]
+        return [*self.tensors.values()], [*self.signals.values()], [*functions, self.loss], self.reduction
+
+    def _keys(self) -> dict[str, int]:
+        keys = {node.name: draws.key(self.seed, self.draws, i) for i, node in enumerate(self._drawing)}
+        self.draws += bool(keys)
+        return keys
+
+    def _inputs(self, x: Any, whole: bool) -> tuple[dict[str, Array], bool]:
         """Every input as a batch, and whether it is one sample."""
         if not isinstance(x, Mapping):
             if len(self.inputs) != 1:
@@ -210,7 +152,7 @@ class GraphNet(Model):
             expected, got = (", ".join(map(repr, names)) for names in (self.inputs, x))
             raise ValueError(f"x must hold the inputs {expected}, got {got}")
         arrays = {
-            name: inputs.as_batch(x[name], width, self.backend, self.dtype, f"input {name!r}")
+            name: inputs.as_batch(x[name], width, self.backend, self.dtype, f"input {name!r}", whole)
             for name, width in self.inputs.items()
         }
         if len(shapes := {array.shape[:-1] for array in arrays.values()}) != 1:
@@ -218,20 +160,6 @@ class GraphNet(Model):
             raise ValueError(f"the inputs must hold equally many samples, got {found}")
         single = shapes == {()}
         return ({name: array[None] for name, array in arrays.items()} if single else arrays), single
-
-    def _answer(self, call: GraphCall, gradients: dict[str, Array]) -> Any:
-        """Gradients in the inputs as the user gets them."""
-        found = {name: grad[0] if call.single else grad for name, grad in gradients.items()}
-        return next(iter(found.values())) if len(found) == 1 else found
-
-    def _keep(self, call: GraphCall | None, values: Values | None) -> None:
-        self._kept = None if call is None or values is None else (call, values)
-        for name, tensor in self.signals.items():
-            tensor.data = tensor.grad = None
-            if call is not None and values is not None:
-                data, grad = values.data[name], values.grads.get(name)
-                tensor.data = data[0] if call.single else data
-                tensor.grad = grad[0] if call.single and grad is not None else grad
 
     def __repr__(self) -> str:
         loss = getattr(self.loss, "name", type(self.loss).__name__)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import backend
+from ..backend import module_of
 
 Array = Any
 
@@ -91,9 +91,9 @@ def averaged(
     scale = 1.0 / output_shape[-1] if getattr(loss, "mean_over", "samples") == "elements" else 1.0
     counts = weight if counts is None else counts
     if counts is not None:
-        weight = backend.module_of(counts).ones_like(counts) if weight is None else weight
+        weight = module_of(counts).ones_like(counts) if weight is None else weight
         with np.errstate(all="ignore"):  # counts that add up to 0
-            share = backend.module_of(counts).where(weight == 0, weight, weight / counts.sum())
+            share = module_of(counts).where(weight == 0, weight, weight / counts.sum())
         return (scale if weight.size else float("nan")), share
     samples = output_shape[0] if len(output_shape) == 2 else 1
     return (scale / samples if samples else float("nan")), None

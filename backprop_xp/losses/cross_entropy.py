@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import backend, ranges
+from .. import ranges
+from ..backend import module_of
+from ..programs import device_layers
 from .base import METHODS, Array, Loss, Resolved, check_outputs, is_vector, product
 
 NO_SMOOTHING = ("label_smoothing", 0.0)
@@ -71,9 +73,9 @@ class SoftmaxCrossEntropy(Loss):
         if self.settings:
             plain = self._plain(y, z.shape, z.dtype)
             return plain.loss.weighted(z, plain.y, product(weight, plain.factor), scale)
-        if fused := backend.fused_launches(z):
-            return fused.loss_alone(self, z, y, weight, scale)
-        xp = backend.module_of(z)
+        if device_layers.takes(z):
+            return device_layers.loss_alone(self, z, y, weight, scale)
+        xp = module_of(z)
         if z.ndim == 1:
             value, grad = self.weighted(z[None], y[None], None if weight is None else weight[None], scale)
             return value, grad[0]
@@ -107,7 +109,7 @@ class SoftmaxCrossEntropy(Loss):
 
     def _plain(self, y: Array, output_shape: tuple[int, ...], dtype: np.dtype) -> Resolved:
         check_outputs(self, output_shape[-1])
-        xp, plain = backend.module_of(y), SoftmaxCrossEntropy()
+        xp, plain = module_of(y), SoftmaxCrossEntropy()
         weight = None if self.weight is None else xp.asarray(self.weight, dtype)
         if y.ndim == len(output_shape):
             if self.ignore_index is not None:
@@ -128,11 +130,11 @@ class SoftmaxCrossEntropy(Loss):
         known, inside = self._known(y, dtype)
         if self.weight is None:
             return known
-        return known * backend.module_of(y).asarray(self.weight, dtype)[inside.clip(0, len(self.weight) - 1)]
+        return known * module_of(y).asarray(self.weight, dtype)[inside.clip(0, len(self.weight) - 1)]
 
     def _known(self, y: Array, dtype: np.dtype) -> tuple[Array, Array]:
         """1 for class indices that aren't ignored and 0 for others, and the indices, with 0 in the place of others."""
-        xp = backend.module_of(y)
+        xp = module_of(y)
         if self.ignore_index is None:
             return xp.ones(y.shape, dtype), y
         return (y != self.ignore_index).astype(dtype), xp.where(y == self.ignore_index, 0, y)

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from .. import backend, ranges
+from .. import ranges
+from ..arrays import elementwise, sum_elementwise
+from ..backend import module_of
 from ..formulas import Formula, differentiate
 from ..messages import unknown
+from ..programs import device_layers
 from .base import MEAN_OVER, METHODS, Array, Loss, check_outputs, is_vector
 
 
@@ -128,24 +131,24 @@ class ElementwiseLoss(Loss):
         return not METHODS & vars(self).keys() and all(getattr(cls, m) is getattr(ElementwiseLoss, m) for m in METHODS)
 
     def __call__(self, z: Array, y: Array | None = None) -> Array:
-        return backend.sum_elementwise(self.formula, "value", self._arrays(z, y), self._scalars(1.0))
+        return sum_elementwise(self.formula, "value", self._arrays(z, y), self._scalars(1.0))
 
     def grad(self, z: Array, y: Array | None = None) -> Array:
-        return backend.elementwise(self.formula, ("grad",), self._arrays(z, y), self._scalars(1.0))[0]
+        return elementwise(self.formula, ("grad",), self._arrays(z, y), self._scalars(1.0))[0]
 
     def weighted(self, z: Array, y: Array | None, weight: Array | None, scale: float) -> tuple[Array, Array]:
         if not self.is_formula:
             return super().weighted(z, y, weight, scale)
-        if self.outputs is None and (fused := backend.fused_launches(z)):
-            return fused.loss_alone(self, z, y, weight, scale)
+        if self.outputs is None and device_layers.takes(z):
+            return device_layers.loss_alone(self, z, y, weight, scale)
         arrays = self._arrays(z, y)
         outputs = ("value", "grad" if isinstance(scale, float) and scale == 1.0 else "grad_scaled")
         if weight is not None:
-            column = weight[:, None] if z.ndim == 2 else backend.module_of(z).broadcast_to(weight, z.shape)
+            column = weight[:, None] if z.ndim == 2 else module_of(z).broadcast_to(weight, z.shape)
             arrays["sample_weight"], outputs = column, ("value_weighted", "grad_weighted")
         parameters = self._scalars(scale)
-        value = backend.sum_elementwise(self.formula, outputs[0], arrays, parameters)
-        return value * z.dtype.type(scale), backend.elementwise(self.formula, outputs[1:], arrays, parameters)[0]
+        value = sum_elementwise(self.formula, outputs[0], arrays, parameters)
+        return value * z.dtype.type(scale), elementwise(self.formula, outputs[1:], arrays, parameters)[0]
 
     def _arrays(self, z: Array, y: Array | None) -> dict[str, Array]:
         """The variables of the formula by name."""
@@ -153,7 +156,7 @@ class ElementwiseLoss(Loss):
         check_outputs(self, z.shape[-1])
         for name, value in self.settings.items():
             if isinstance(value, tuple):
-                xp = backend.module_of(z)
+                xp = module_of(z)
                 arrays[name] = xp.broadcast_to(xp.asarray(value, z.dtype), z.shape)
         return arrays
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..activations import activate, layer_gradients
-from ..backend import Array, matmul, module_of
+from ..arrays import matmul
+from ..backend import Array, module_of
 
 
 class Layer(NamedTuple):
@@ -38,23 +39,16 @@ class Signals:
 
 @dataclass(slots=True)
 class Gradients:
-    """The loss and its gradients; ``biases`` holds None for layers without one."""
+    """The gradients of every layer, and of x where it is wanted; ``biases`` holds None for layers without one."""
 
     weights: list[Array]
     biases: list[Array | None]
     x: Array | None = None
-    loss: Any = None
-    signals: Signals | None = None  # where they are kept
-
-    @classmethod
-    def of(cls, depth: int, parameters: list[Array], x: Array | None, loss: Any) -> Gradients:
-        """Of ``depth`` layers, from the gradients of the weights and then of the biases."""
-        return cls(parameters[:depth], list(parameters[depth:]) or [None] * depth, x, loss)
 
     @property
     def parameters(self) -> list[Array]:
-        """Gradients of the weights, then of the biases that exist, layer by layer."""
-        return [*self.weights, *(b for b in self.biases if b is not None)]
+        """Gradients layer by layer: the weight's, then the bias's where there is one."""
+        return [array for layer in zip(self.weights, self.biases) for array in layer if array is not None]
 
 
 def forward_pass(layers: Sequence[Layer], x: Array) -> Signals:
@@ -93,7 +87,7 @@ def backward_pass(
 
     for gradients in (weights, biases, signals.grad_nonlinear, signals.grad_linear):
         gradients.reverse()
-    return Gradients(weights, biases, x=grad_z, signals=signals)
+    return Gradients(weights, biases, x=grad_z)
 
 
 def outer(grad_t: Array, z: Array) -> Array:

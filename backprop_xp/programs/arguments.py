@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array
-from ..engines.call import Call
+from ..dtypes import name_of
 from ..losses import compiles, kernel_of
+from ..plan.call import Call, Result
 from . import fused
-from .elementwise import name_of
 
 #: Of the 4 KiB that all arguments of a CUDA kernel may take, half for float64.
 MOST_SCALARS = 256
 
 
-def shape(call: Call, loss: Any) -> fused.Shape:
-    """What the net and this kind of call are compiled for; ``loss`` is :func:`loss_key`'s, None for forward only."""
+def shape(call: Call) -> fused.Shape:
+    """What a chain and this kind of call are compiled for."""
+    loss = None if call.loss is None else loss_key(call)
     return fused.Shape(
         call.sizes,
         call.layers[0].bias is not None,
@@ -29,13 +30,13 @@ def shape(call: Call, loss: Any) -> fused.Shape:
     )
 
 
-def loss_key(call: Any) -> Any:
+def loss_key(call: Call) -> Any:
     """What a kernel of the call's loss is compiled for."""
     return kernel_of(call.loss, call.y)
 
 
 def written_in_python(call: Call) -> str:
-    """What of a call is no formula, so that it can't be compiled, "" if all of it is."""
+    """What of a chain's call is no formula, so that it can't be compiled, "" if all of it is."""
     if not all(getattr(layer.activation, "is_formula", False) for layer in call.layers):
         return "an activation is written in Python"
     return loss_in_python(call.loss)
@@ -67,17 +68,17 @@ def add_x(args: Any, call: Call, held: list[Any]) -> None:
     args.x, args.x_row, args.x_column = address(x, held), stride(x, 0), stride(x, 1)
 
 
-def flops(call: Any) -> int:
+def flops(call: Call) -> int:
     """Operations of a graph for one sample, about: those of the matrix products, and some for each activation."""
-    return 2 * call.multiply_adds + fused.ACTIVATION_FLOPS * sum(call.widths.values())
+    return 2 * call.multiply_adds + fused.ACTIVATION_FLOPS * sum(call.plan.widths.values())
 
 
 def parameters(call: Call) -> list[np.ndarray]:
-    """Weight and bias of every layer, contiguous."""
-    return [np.ascontiguousarray(a) for layer in call.layers for a in (layer.weight, layer.bias) if a is not None]
+    """Every parameter in the call's order, contiguous."""
+    return [np.ascontiguousarray(array) for own in call.parameters.values() for array in own.values()]
 
 
-def add_targets(args: Any, call: Any, held: list[Any]) -> None:
+def add_targets(args: Any, call: Call, held: list[Any]) -> None:
     """Fill in the targets, the sample weights and the scale of a struct; ``held`` as for :func:`add_x`."""
     if call.y is not None:
         y = readable(call.y)
@@ -89,17 +90,15 @@ def add_targets(args: Any, call: Any, held: list[Any]) -> None:
     args.scale = call.scale
 
 
-def unpacked(call: Call, total: np.ndarray) -> tuple[list[Array], list[Array | None]]:
-    """Gradients that lie one after another as arrays of the weights' and biases' shapes."""
-    weights: list[Array] = []
-    biases: list[Array | None] = []
+def result(call: Call, total: Array, grad_x: Array | None, loss: Any) -> Result:
+    """A chain's, whose parameters' gradients lie one after another in ``total``; without ``grad_x`` if it is None."""
+    gradients: list[Array] = []
     at = 0
-    for weight, bias, _ in call.layers:
-        weights.append(total[at : at + weight.size].reshape(weight.shape))
-        at += weight.size
-        biases.append(None if bias is None else total[at : at + bias.size])
-        at += 0 if bias is None else bias.size
-    return weights, biases
+    for own in call.parameters.values():
+        for array in own.values():
+            gradients.append(total[at : at + array.size].reshape(array.shape))
+            at += array.size
+    return Result(gradients, {} if grad_x is None else dict.fromkeys(call.inputs, grad_x), loss)
 
 
 def address(array: np.ndarray, held: list[Any]) -> int:

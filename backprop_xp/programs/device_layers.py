@@ -12,15 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import NoneType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import module_of
+from ..backend import module_of, owner_of
+from ..dtypes import C_NAMES, DTYPES, name_of
 from ..formulas import Formula, emit
-from ..formulas.device import NUMBERS, launch, raw_kernel
+from ..formulas.device import launch, raw_kernel
+from ..formulas.of_activation import of_activation
 from ..kernels import source as kernel_source
-from ..losses import KernelLoss
 
 THREADS, SECOND_THREADS = 256, 1024  # layer_threads and second_threads of kernels/layer.h
 SOFTMAX_ROWS = 256  # samples of a block, at most, where a loss needs whole rows: softmax_rows of kernels/layer.h
@@ -29,12 +30,29 @@ SOFTMAX_ROWS = 256  # samples of a block, at most, where a loss needs whole rows
 SPAN, MOST_PARTS, MOST_TOGETHER = 64, 4096, 32
 NULL = np.uint64(0)
 
+
+class _Function(NamedTuple):
+    """What these launches read of an activation."""
+
+    formula: Formula
+    parameters: tuple[float, ...] = ()
+
+
+IDENTITY = _Function(of_activation("t", "1"))
+
 KERNELS = {
     "forward": "{number}* t, const {number}* bias, {number}* z",
     "backward": "const {number}* t, const {number}* grad_z, {number}* grad_t, {number}* sums",
     "loss": "const {number}* product, const {number}* bias, const {target}* y, const {number}* weight, {number} scale, "
     "{number}* t, {number}* z, {number}* grad_z, {number}* grad_t, {number}* losses, {number}* sums",
 }
+
+
+def takes(array: Any) -> bool:
+    """Whether a signal or a gradient can be computed here: it is CuPy's, of a net's dtype, and contiguous."""
+    if owner_of(array) == "numpy" or name_of(array.dtype) not in DTYPES:
+        return False
+    return array.ndim in (1, 2) and array.flags.c_contiguous
 
 
 def forward(activation: Any, t: Any, bias: Any | None) -> Any:
@@ -101,10 +119,8 @@ def fused_loss(
 
 def loss_alone(loss: Any, z: Any, y: Any, weight: Any, scale: float) -> tuple[Any, Any]:
     """A loss and its gradient in ``z`` in one launch."""
-    from ..activations import Identity
-
     with summed_together():  # now, whatever waits
-        top = fused_loss(Identity(), loss, z, None, y, weight, scale)
+        top = fused_loss(IDENTITY, loss, z, None, y, weight, scale)
     return top.loss, top.grad_t
 
 
@@ -204,15 +220,15 @@ def entry(kind: str, activation: Formula, loss: Any, dtype: str, name: str) -> s
 
     ``loss`` is what :func:`backprop_xp.losses.kernel_of` says, of scalar parameters; None for other kinds.
     """
-    number = NUMBERS[dtype]
+    number = C_NAMES[dtype]
     code = [emit.struct(activation, f"{name}_f", ("t",))]
     structs, lists = [f"{name}_f"], {"p": len(activation.parameters)}
-    if isinstance(loss, KernelLoss):
+    if loss is not None and not isinstance(loss, str):
         formula, target = loss.formula, loss.needs_target
         code.append(emit.struct(formula, f"{name}_l", ("z", "y") if target else ("z",), target))
         structs.append(f"bpx::SumLoss<{name}_l>")
         lists["q"] = len(formula.parameters)
-    elif loss:
+    elif loss is not None:
         structs.append(f"bpx::SoftmaxLoss<{str(loss == 'classes').lower()}>")
         lists["q"] = 0
     declared = KERNELS[kind].format(number=number, target="long long" if loss == "classes" else number)
@@ -234,7 +250,7 @@ def entry(kind: str, activation: Formula, loss: Any, dtype: str, name: str) -> s
 
 def second_entry(sums: int, dtype: str) -> str:
     """CUDA source of the kernel that adds up ``sums`` arrays of partial sums."""
-    number = NUMBERS[dtype]
+    number = C_NAMES[dtype]
     arguments = ", ".join(
         f"const {number}* parts{k}, {number}* totals{k}, long long rows{k}, long long columns{k}, double factor{k}"
         for k in range(sums)

@@ -6,25 +6,18 @@ import ctypes
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from ..dtypes import C_NAMES, name_of
 from ..formulas import Formula, emit
 from ..kernels import source as kernel_source
 from ..toolchain import cache as kernel_cache
 from ..toolchain.compiler import CompileError
 
-NUMBERS = {"float32": "float", "float64": "double"}
-
 _here = threading.local()  # .active: this thread wants compiled loops
-
-
-@cache
-def name_of(dtype: np.dtype) -> str:
-    """``dtype.name``, for which NumPy imports a module each time: impossible while the interpreter ends."""
-    return dtype.name
 
 
 @contextmanager
@@ -63,10 +56,11 @@ def run(
     return True
 
 
+@lru_cache(maxsize=512)
 def source(formula: Formula, outputs: tuple[str, ...], dtype: str) -> str:
     """C++ source of ``formula(n, in, out, p)`` over contiguous arrays."""
     shape = f"{len(formula.variables)}, {len(outputs)}"
-    number = NUMBERS[dtype]
+    number = C_NAMES[dtype]
     return (
         kernel_source("elementwise.h")
         + emit.function(formula, outputs, "Formula")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from ..activations import ACTIVATIONS, Identity
+from ..dtypes import C_NAMES
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from ..losses import KernelLoss
 from ..toolchain import cache as kernel_cache
 from . import structs
-from .elementwise import NUMBERS
 from .structs import DOUBLE, INT, POINTER
 
 #: Parameters from which products blocked for the caches beat a tile in registers. Measured on a 2-core EPYC (Zen 4).
@@ -72,12 +73,19 @@ class Shape:
 
         Others go through the pass for nets of any widths (kernels/matrices.h).
         """
-        return samples >= narrow_from(self.loss is None) and not refuses_narrow(self.parameters, len(self.sizes) - 1)
+        if samples < narrow_from(self.loss is None) or any_widths.get():
+            return False
+        return not why_not_narrow(self.parameters, len(self.sizes) - 1)
 
     @property
     def narrow_chunk(self) -> int:
         """Samples in a logical chunk of the narrow form."""
         return SMALL_CHUNK if self.parameters <= SMALL_NET else CHUNK
+
+
+#: Whether batches of any size go through the pass for nets of any widths, as where many nets are trained for a short
+#: time each, none of which is worth a compilation. To be set and reset around whole runs.
+any_widths: ContextVar[bool] = ContextVar("any_widths", default=False)
 
 
 def narrow_from(outputs_alone: bool) -> int:
@@ -91,7 +99,7 @@ WRITTEN_OUT = {cls.text: f"bpx::{cls.kernel}" for cls in ACTIVATIONS.values() if
 _programs: dict[Shape, Any] = {}
 
 
-def refuses_narrow(parameters: int, layers: int) -> str:
+def why_not_narrow(parameters: int, layers: int) -> str:
     """Why a net has no narrow form, "" if it has one."""
     return "it has many parameters" * (parameters >= WIDE_PARAMETERS) or too_deep(layers)
 
@@ -143,7 +151,7 @@ def declarations(shape: Shape, activations: Sequence[Any], written_out: Mapping[
     flags = ", ".join(f"{name} = {str(fact).lower()}" for name, fact in facts.items())
     code += [
         "struct Net {",
-        f"  using S = {NUMBERS[shape.dtype]};",
+        f"  using S = {C_NAMES[shape.dtype]};",
         f"  using Layers = bpx::Layers<{layers}>;",
         f"  using Loss = {loss};",
         f"  static constexpr bool {flags};",

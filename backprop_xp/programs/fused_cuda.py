@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..activations import ACTIVATIONS
+from ..dtypes import C_NAMES
 from ..kernels import source as kernel_source
 from ..losses import KernelLoss
-from .elementwise import NUMBERS
 from .fused import Shape, declarations
 
 #: Where a variant keeps the gradients' sums, the fastest first: see kernels/net_cuda.h.
@@ -60,7 +60,7 @@ def source(shape: Shape, activations: Sequence[Any], variant: str = VARIANTS[0],
     code = [
         kernel_source("net_cuda.h"),
         declarations(shape, activations, WRITTEN_OUT, dense=dense),
-        f"using S = {NUMBERS[shape.dtype]};",
+        f"using S = {C_NAMES[shape.dtype]};",
         f"BPX_ENTRY void __launch_bounds__(bpx::threads) {name}({arguments}) {{",
         f"  __shared__ __align__(16) S params[{sum(sizes)}];",
         *copies,

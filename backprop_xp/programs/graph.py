@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..graph.description import Node
+from ..plan.plan import Node
 from ..toolchain import cache as kernel_cache
 from . import structs
 from .graph_source import Shape, Writer

@@ -1,4 +1,8 @@
-"""A whole graph as C++: the steps of kernels/graph.h strung together."""
+"""A whole graph as C++: the steps of kernels/graph.h strung together.
+
+Each operation writes its own steps, see :mod:`backprop_xp.operations`; here is what they share: the order, which values
+and gradients lie in which buffers, and which are wanted.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ..activations import Identity
-from ..graph import dropout
-from ..graph.description import Node
-from ..graph.operations import Activate, Add, Concatenate, Dropout, Input, LayerNorm, Linear, Multiply
+from ..dtypes import C_NAMES
 from ..kernels import source as kernel_source
+from ..operations.built_in import flag
+from ..plan.plan import Node
 from .buffers import Tape
-from .elementwise import NUMBERS
 from .fused import WRITTEN_OUT, activation_source, loss_source
-from .packing import Packing
+from .packing import Packing, Place
 
 #: Bytes of a tile's buffers, about: a second-level cache holds one to two megabytes. Calculated.
 TILE_BYTES = 1 << 20
@@ -25,16 +27,12 @@ TILE_BYTES = 1 << 20
 FEWEST_ROWS, MOST_ROWS, ROWS = 96, 480, 48
 
 
-#: The operations that a :class:`Writer` has code for.
-COMPILED = frozenset([Input, Linear, Activate, Add, Multiply, Concatenate, Dropout, LayerNorm])
-
-
 @dataclass(frozen=True)
 class Shape:
     """All that is known about a graph, and about a kind of call of it, when it is compiled.
 
     Attributes:
-        nodes: kind, numbers, width and inputs' positions of every node, see :func:`shape_of`.
+        nodes: what its operation's code depends on, width and inputs' positions of every node, see :func:`shape_of`.
         loss, factors, input_grad: as in :class:`backprop_xp.programs.fused.Shape`.
         dropping: whether dropout drops.
     """
@@ -50,7 +48,7 @@ class Shape:
 def shape_of(nodes: Sequence[Node], dtype: str, loss: Any, factors: bool, input_grad: bool, dropping: bool) -> Shape:
     """The key of a compiled program: two graphs with the same differ in names and numbers alone."""
     at = {node.name: i for i, node in enumerate(nodes)}
-    facts = tuple((_facts(node.operation), node.width, *[at[i] for i in node.inputs]) for node in nodes)
+    facts = tuple((node.form.facts(), node.width, *[at[i] for i in node.inputs]) for node in nodes)
     return Shape(facts, dtype, loss, factors, input_grad, dropping)
 
 
@@ -59,26 +57,33 @@ class Writer:
 
     Nodes that compute nothing have no buffer: an identity is its input, and a concatenation that only linear nodes
     read is the list of its pieces. ``self.pieces`` says for every node whose buffers its value is in.
+
+    Attributes:
+        named: every node by its name.
+        values: the buffer of a node's value; gradients: of the gradient in it; both by the node's name.
+        kept: buffers that a node's forward pass leaves to its backward pass.
+        inputs, random: names of the inputs, and of the nodes that draw, in order.
+        backward: whether there is a backward pass.
+        wanted: names of the nodes whose gradients are computed.
     """
 
     def __init__(self, shape: Shape, nodes: Sequence[Node]) -> None:
         self.shape, self.nodes = shape, nodes
-        self.number = NUMBERS[shape.dtype]
+        self.number = C_NAMES[shape.dtype]
         self.packing = Packing(np.dtype(shape.dtype).itemsize)
         self.tape = Tape(self.packing.padded)
         self.named = {node.name: node for node in nodes}
         self.pieces: dict[str, tuple[str, ...]] = {}
-        self.values: dict[str, int] = {}  # node -> buffer
-        self.slopes: dict[str, int] = {}  # activation -> f'
-        self.normals: dict[str, tuple[int, int]] = {}  # normalisation -> normal values, scales
-        self.gradients: dict[str, int] = {}  # node -> buffer
+        self.values: dict[str, int] = {}
+        self.kept: dict[str, list[int]] = {}
+        self.gradients: dict[str, int] = {}
         self.holders: dict[int, set[str]] = {}  # buffer -> nodes whose gradient it is
-        self.inputs = [node.name for node in nodes if isinstance(node.operation, Input)]
-        self.dropouts = [node.name for node in nodes if isinstance(node.operation, Dropout)]
+        self.inputs = [node.name for node in nodes if node.form.is_input]
+        self.random = [node.name for node in nodes if node.operation.needs_key]
         self.backward = shape.loss is not None
         self.wanted = self._wanted()
-        activations = [node.operation.activation for node in nodes if isinstance(node.operation, Activate)]
-        self.types, self.structs = activation_source(activations, WRITTEN_OUT)
+        functions = [function for node in nodes for function in node.form.functions]
+        self.types, self.structs = activation_source(functions, WRITTEN_OUT)
         self.scalar = 0
 
     def source(self) -> tuple[str, int, int]:
@@ -91,14 +96,12 @@ class Writer:
             self._loss(out)
             for node in reversed(self.nodes):
                 if self.pieces[node.name] == (node.name,) and node.name in self.wanted:
-                    self._backward(node)
+                    node.form.write_below(self, node, self._sources(node), self.gradients[node.name])
                     self.holders[self.gradients[node.name]].discard(node.name)
         else:
             last = self.nodes[-1].width
             result = f"({self.number}*)args.wide.output + tile.first * {last}"
-            self._emit(
-                f"bpx::from_panels<R>(b{self.values[out]}, {last}, tile.valid, {result})", [self.values[out]], []
-            )
+            self.emit(f"bpx::from_panels<R>(b{self.values[out]}, {last}, tile.valid, {result})", [self.values[out]], [])
         places, features = self.tape.placed()
         fit = TILE_BYTES // (features * np.dtype(self.shape.dtype).itemsize) // ROWS * ROWS
         rows = min(max(fit, FEWEST_ROWS), MOST_ROWS)
@@ -124,164 +127,70 @@ class Writer:
         ]
         return "\n".join(code), rows, features
 
-    # ---- forward --------------------------------------------------------------------------------------------------
-
     def _forward(self, node: Node, lists: set[str]) -> None:
-        operation = node.operation
-        inputs = tuple(piece for name in node.inputs for piece in self.pieces[name])
-        if node.name in lists or self._passes_on(node):
+        inputs = self._sources(node)
+        if node.name in lists or node.form.passes_on(len(node.inputs), self.shape.dropping):
             self.pieces[node.name] = inputs
             return
         self.pieces[node.name] = (node.name,)
         to = self.values[node.name] = self.tape.buffer(node.width)
-        sources = [self.values[piece] for piece in inputs]
-        if isinstance(operation, Input):
-            k = self.inputs.index(node.name)
-            self._emit(f"bpx::graph_input<R>(args, {k}, tile.first, {node.width}, tile.valid, b{to})", [], [to])
-        elif isinstance(operation, Linear):
-            self._linear(node, inputs, to)
-        elif isinstance(operation, Activate):
-            self._activate(node, sources[0], to)
-        elif isinstance(operation, Concatenate):
-            at = 0
-            for piece, source in zip(inputs, sources):
-                width = self.named[piece].width
-                self._emit(f"bpx::graph_join<R>({width}, b{source}, {at}, b{to}, tile.used)", [source, to], [to])
-                at += width
-        elif isinstance(operation, LayerNorm):
-            self._normalise(node, sources[0], to)
-        elif isinstance(operation, Dropout):
-            self._drop(node, sources[0], to, add=False)
-        else:
-            self._fold(operation, node.width, sources, to)
-
-    def _linear(self, node: Node, inputs: tuple[str, ...], to: int) -> None:
-        place = self.packing.add(node, self.nodes.index(node), [self.named[piece].width for piece in inputs])
-        bias = f"params + {place.vectors['bias'][0]}" if "bias" in place.vectors else "(const S*)nullptr"
-        at, size = 0, sum(piece.width for piece in place.pieces)
-        for name, piece in zip(inputs, place.pieces):
-            source = self.values[name]
-            call = f"{size}, {at}, {piece.width}, {node.width}, params + {place.transposed}, {bias}, b{source}, b{to}"
-            self._emit(f"bpx::graph_linear<R, S>({call}, tile.used)", [source, *([to] if at else [])], [to])
-            at += piece.width
-
-    def _activate(self, node: Node, source: int, to: int) -> None:
-        activation: Any = node.operation.activation  # type: ignore[attr-defined]
-        slope = "nullptr"
-        writes, over = [to], {to: (source,)}
-        if self.backward and node.name in self.wanted:
-            self.slopes[node.name] = self.tape.buffer(node.width)
-            slope, writes = f"b{self.slopes[node.name]}", [self.slopes[node.name], to]
-            over = {self.slopes[node.name]: (source,)}
-        kind = self.types[activation.text]
-        call = f"{node.width}, scalars + {self.scalar}, b{source}, b{to}, (S*){slope}, tile.used"
-        self._emit(f"bpx::graph_activate<{kind}, R, S>({call})", [source], writes, over)
-        self.scalar += len(activation.parameters)
-
-    def _normalise(self, node: Node, source: int, to: int) -> None:
-        place = self.packing.add(node, self.nodes.index(node))
-        normal, scale = self.normals[node.name] = self.tape.buffer(node.width), self.tape.buffer(1)
-        eps = float(node.operation.eps)  # type: ignore[attr-defined]
-        gain, bias = (f"params + {place.vectors[name][0]}" for name in ("gain", "bias"))
-        call = f"{node.width}, S({eps!r}), {gain}, {bias}, b{source}, b{normal}, b{scale}, b{to}, tile.used"
-        self._emit(f"bpx::graph_normalise<R, S>({call})", [source], [normal, scale, to], {normal: (source,)})
-
-    def _drop(self, node: Node, source: int, to: int, add: bool) -> None:
-        operation: Any = node.operation
-        key = f"args.keys[{self.dropouts.index(node.name)}]"
-        call = f"{node.width}, tile.first, {key}, {dropout.threshold(operation.p)}, S({operation.factor!r}), b{source}"
-        reads = [source, to] if add else [source]
-        self._emit(f"bpx::graph_drop<R, S>({call}, b{to}, tile.used, {_flag(add)})", reads, [to], {to: (source,)})
-
-    def _fold(self, operation: Any, width: int, sources: list[int], to: int, add: bool = False) -> None:
-        """The sum or product of buffers, from left to right, in ``to``."""
-        first, *others = sources
-        for i, other in enumerate(others):
-            target = to if i == len(others) - 1 or not add else self.tape.buffer(width)
-            if isinstance(operation, Add):
-                text = f"bpx::graph_add<R, S>({width}, b{first}, b{other}, b{target}, tile.used)"
-            else:
-                flag = _flag(add and target == to)
-                text = f"bpx::graph_multiply<R, S>({width}, b{first}, b{other}, b{target}, tile.used, {flag})"
-            reads = [first, other, target] if add and target == to else [first, other]
-            self._emit(text, reads, [target], {target: (first, other)})
-            first = target
+        node.form.write(self, node, inputs, to)
 
     def _loss(self, out: str) -> None:
         """The outputs become the gradient in them, in place."""
         buffer = self.values[out]
         width = self.nodes[-1].width
         text = f"bpx::wide_loss<Graph, {width}, {self.scalar}, R>(tile, b{buffer})"
-        self._emit(text, [buffer], [buffer])
+        self.emit(text, [buffer], [buffer])
         self.gradients[out], self.holders[buffer] = buffer, {out}
 
-    # ---- backward -------------------------------------------------------------------------------------------------
+    # ---- what operations write with ---------------------------------------------------------------------------------
 
-    def _backward(self, node: Node) -> None:
-        operation, grad = node.operation, self.gradients[node.name]
-        inputs = [piece for name in node.inputs for piece in self.pieces[name]]
-        if isinstance(operation, Input):
-            k, width = self.inputs.index(node.name), node.width
-            place = f"(S*)args.x_grad[{k}] + tile.first * {width}"
-            self._emit(f"bpx::from_panels<R>(b{grad}, {width}, tile.valid, {place})", [grad], [])
-        elif isinstance(operation, Linear):
-            self._linear_below(node, grad, inputs)
-        elif isinstance(operation, LayerNorm):
-            self._normalise_below(node, grad, inputs[0])
-        elif isinstance(operation, Activate):
-            self._times(inputs[0], grad, [self.slopes[node.name]])
-        elif isinstance(operation, Dropout):
-            if inputs[0] in self.wanted:
-                to, add = self._target(inputs[0])
-                self._drop(node, grad, to, add)
-        elif isinstance(operation, Add):
-            for piece in inputs:
-                self._pass_on(piece, grad)
-        elif isinstance(operation, Multiply):
-            for i, piece in enumerate(inputs):
-                self._times(piece, grad, [self.values[other] for k, other in enumerate(inputs) if k != i])
-        else:
-            self._split(inputs, grad)
+    def emit(
+        self, text: str, reads: Sequence[int], writes: Sequence[int], over: dict[int, tuple[int, ...]] | None = None
+    ) -> None:
+        """An instruction, see :meth:`backprop_xp.programs.buffers.Tape.emit`."""
+        self.tape.emit(text, reads, writes, over)
 
-    def _linear_below(self, node: Node, grad: int, inputs: list[str]) -> None:
-        place, out = self.packing.places[node.name], node.width
-        if "bias" in place.vectors:
-            self._column_sums(out, grad, None, place.vectors["bias"][1])
-        for name, piece in zip(inputs, place.pieces):
-            value = self.values[name]
-            call = f"{piece.width}, {out}, b{grad}, b{value}, grads + {piece.grad}, tile.valid, tile.add"
-            self._emit(f"bpx::graph_outer<R, S>({call})", [grad, value], [])
-        for name, piece in zip(inputs, place.pieces):
-            if name in self.wanted:
-                to, add = self._target(name)
-                call = f"{piece.width}, {out}, params + {piece.weight}, b{grad}, b{to}, tile.used, {_flag(add)}"
-                self._emit(f"bpx::graph_linear_below<R, S>({call})", [grad, *([to] if add else [])], [to])
+    def place(self, node: Node, pieces: Sequence[int] = ()) -> Place:
+        """Room for a node's parameters and buffers; a linear node's input consists of pieces of these widths."""
+        return self.packing.add(node, self.nodes.index(node), pieces)
 
-    def _normalise_below(self, node: Node, grad: int, piece: str) -> None:
-        vectors, width = self.packing.places[node.name].vectors, node.width
-        normal, scale = self.normals[node.name]
-        self._column_sums(width, grad, normal, vectors["gain"][1])
-        self._column_sums(width, grad, None, vectors["bias"][1])
-        if piece in self.wanted:
-            to, add = self._target(piece)
-            gain = f"params + {vectors['gain'][0]}"
-            call = f"{width}, {gain}, b{normal}, b{scale}, b{grad}, b{to}, tile.used, {_flag(add)}"
-            reads = [normal, scale, grad, *([to] if add else [])]
-            self._emit(f"bpx::graph_normalise_below<R, S>({call})", reads, [to])
+    def placed(self, node: Node) -> Place:
+        """Where these are, once there is room for them."""
+        return self.packing.places[node.name]
 
-    def _column_sums(self, width: int, grad: int, other: int | None, at: int) -> None:
-        """The sum over the samples of a gradient, or of its product with another buffer."""
-        factor = "(const S*)nullptr" if other is None else f"b{other}"
-        call = f"{width}, b{grad}, {factor}, grads + {at}, tile.valid, tile.add"
-        self._emit(f"bpx::graph_column_sums<R, S>({call})", [grad] if other is None else [grad, other], [])
+    def width(self, piece: str) -> int:
+        """Features of a node's value, by its name."""
+        return self.named[piece].width
 
-    def _times(self, piece: str, grad: int, factors: list[int]) -> None:
-        """A gradient times buffers, for the gradient in ``piece``."""
-        if piece in self.wanted:
-            to, add = self._target(piece)
-            self._fold(Multiply(), self.named[piece].width, [grad, *factors], to, add)
+    def keep(self, node: Node, features: int) -> int:
+        """A new buffer that the node's forward pass leaves to its backward pass."""
+        self.kept.setdefault(node.name, []).append(self.tape.buffer(features))
+        return self.kept[node.name][-1]
 
-    def _pass_on(self, piece: str, grad: int) -> None:
+    def function(self, activation: Any) -> tuple[str, int]:
+        """The C++ type of the next node's function, and where its scalars begin."""
+        at = self.scalar
+        self.scalar += len(activation.parameters)
+        return self.types[activation.text], at
+
+    def target(self, piece: str) -> tuple[int, bool]:
+        """The buffer for a gradient in ``piece``, and whether it holds one to add to."""
+        if piece not in self.gradients:
+            buffer = self.gradients[piece] = self.tape.buffer(self.width(piece))
+            self.holders[buffer] = {piece}
+            return buffer, False
+        shared = self.gradients[piece]
+        if self.holders[shared] != {piece}:
+            self.holders[shared].discard(piece)
+            buffer = self.gradients[piece] = self.tape.buffer(self.width(piece))
+            self.holders[buffer] = {piece}
+            text = f"bpx::graph_copy<R, S>({self.width(piece)}, b{shared}, b{buffer}, tile.used)"
+            self.emit(text, [shared], [buffer])
+        return self.gradients[piece], True
+
+    def pass_on(self, piece: str, grad: int) -> None:
         """A gradient as it is: at first the buffer itself, which is not written while others hold it."""
         if piece not in self.wanted:
             return
@@ -289,45 +198,47 @@ class Writer:
             self.gradients[piece] = grad
             self.holders[grad].add(piece)
             return
-        to, _ = self._target(piece)
-        text = f"bpx::graph_add<R, S>({self.named[piece].width}, b{to}, b{grad}, b{to}, tile.used)"
-        self._emit(text, [to, grad], [to])
+        to, _ = self.target(piece)
+        self.emit(self._sum(self.width(piece), to, grad, to), [to, grad], [to])
 
-    def _split(self, inputs: list[str], grad: int) -> None:
-        at = 0
-        for piece in inputs:
-            width = self.named[piece].width
-            if piece in self.wanted:
-                to, add = self._target(piece)
-                call = f"{width}, b{grad}, {at}, b{to}, tile.used, {_flag(add)}"
-                self._emit(f"bpx::graph_split<R, S>({call})", [grad, *([to] if add else [])], [to])
-            at += width
+    def add_product(self, piece: str, grad: int, factors: Sequence[int]) -> None:
+        """A gradient times buffers, for the gradient in ``piece``."""
+        if piece in self.wanted:
+            to, add = self.target(piece)
+            self.product(self.width(piece), [grad, *factors], to, add)
 
-    def _target(self, piece: str) -> tuple[int, bool]:
-        """The buffer for a gradient in ``piece``, and whether it holds one to add to."""
-        if piece not in self.gradients:
-            buffer = self.gradients[piece] = self.tape.buffer(self.named[piece].width)
-            self.holders[buffer] = {piece}
-            return buffer, False
-        shared = self.gradients[piece]
-        if self.holders[shared] != {piece}:
-            self.holders[shared].discard(piece)
-            buffer = self.gradients[piece] = self.tape.buffer(self.named[piece].width)
-            self.holders[buffer] = {piece}
-            text = f"bpx::graph_copy<R, S>({self.named[piece].width}, b{shared}, b{buffer}, tile.used)"
-            self._emit(text, [shared], [buffer])
-        return self.gradients[piece], True
+    def sum(self, width: int, sources: Sequence[int], to: int) -> None:
+        """The sum of buffers, from left to right, in ``to``."""
+        first, *others = sources
+        for other in others:
+            self.emit(self._sum(width, first, other, to), [first, other], [to], {to: (first, other)})
+            first = to
+
+    def product(self, width: int, sources: Sequence[int], to: int, add: bool = False) -> None:
+        """The product of buffers, from left to right, in ``to`` or added to it."""
+        first, *others = sources
+        for i, other in enumerate(others):
+            target = to if i == len(others) - 1 or not add else self.tape.buffer(width)
+            adds = add and target == to
+            text = f"bpx::graph_multiply<R, S>({width}, b{first}, b{other}, b{target}, tile.used, {flag(adds)})"
+            reads = [first, other, target] if adds else [first, other]
+            self.emit(text, reads, [target], {target: (first, other)})
+            first = target
+
+    def column_sums(self, width: int, grad: int, other: int | None, at: int) -> None:
+        """The sum over the samples of a gradient, or of its product with another buffer."""
+        factor = "(const S*)nullptr" if other is None else f"b{other}"
+        call = f"{width}, b{grad}, {factor}, grads + {at}, tile.valid, tile.add"
+        self.emit(f"bpx::graph_column_sums<R, S>({call})", [grad] if other is None else [grad, other], [])
+
+    def _sum(self, width: int, a: int, b: int, to: int) -> str:
+        return f"bpx::graph_add<R, S>({width}, b{a}, b{b}, b{to}, tile.used)"
 
     # ---- what stands where ------------------------------------------------------------------------------------------
 
-    def _passes_on(self, node: Node) -> bool:
-        """Whether the value is the input's."""
-        operation = node.operation
-        if isinstance(operation, Activate):
-            return _text(operation) == Identity.text
-        if isinstance(operation, Dropout):
-            return not self.shape.dropping
-        return isinstance(operation, (Add, Multiply)) and len(node.inputs) == 1
+    def _sources(self, node: Node) -> tuple[str, ...]:
+        """The nodes in whose buffers the values of a node's inputs are."""
+        return tuple(piece for name in node.inputs for piece in self.pieces[name])
 
     def _lists(self) -> set[str]:
         """Concatenations that only linear nodes, or such concatenations, read."""
@@ -337,8 +248,8 @@ class Writer:
             for name in node.inputs:
                 users[name].append(node)
             readers = users[node.name]
-            fine = all(isinstance(user.operation, Linear) or user.name in found for user in readers)
-            if isinstance(node.operation, Concatenate) and readers and fine:
+            fine = all(user.form.reads_pieces or user.name in found for user in readers)
+            if node.form.joins and readers and fine:
                 found.add(node.name)
         return found
 
@@ -346,31 +257,7 @@ class Writer:
         """Nodes whose gradients are computed: parameters, or inputs whose gradients are asked for, are below them."""
         found: set[str] = set()
         for node in self.nodes:
-            asked = isinstance(node.operation, Input) and self.shape.input_grad
-            if asked or isinstance(node.operation, (Linear, LayerNorm)) or found & set(node.inputs):
+            asked = node.form.is_input and self.shape.input_grad
+            if asked or node.form.has_parameters or found & set(node.inputs):
                 found.add(node.name)
         return found
-
-    def _emit(self, *instruction: Any) -> None:
-        self.tape.emit(*instruction)
-
-
-def _text(operation: Activate) -> Any:
-    """The formula, of the activation's class."""
-    activation: Any = operation.activation
-    return activation.text
-
-
-def _facts(operation: Any) -> tuple[Any, ...]:
-    """What the code for a node depends on."""
-    if isinstance(operation, Activate):
-        return Activate, _text(operation)
-    if isinstance(operation, Linear):
-        return Linear, operation.bias
-    if isinstance(operation, Dropout):
-        return Dropout, operation.p
-    return (LayerNorm, operation.eps) if isinstance(operation, LayerNorm) else (type(operation),)
-
-
-def _flag(value: bool) -> str:
-    return str(value).lower()

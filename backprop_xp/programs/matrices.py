@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from ..activations import Identity
+from ..dtypes import C_NAMES
 from ..formulas import emit
 from ..kernels import source as kernel_source
 from ..toolchain import cache as kernel_cache
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from . import structs
-from .elementwise import NUMBERS
 from .fused import WRITTEN_OUT, loss_source
 from .structs import INT, POINTER, Function, Matrices, MatrixLayer, Sweep, Training
 
@@ -114,7 +114,7 @@ def core(dtype: str) -> Any:
 # What is kept is kept by compiler: one of other flags may give code for other registers, and libraries work together.
 @cache
 def _core(dtype: str, cxx: compiler.Compiler) -> Any:
-    number = NUMBERS[dtype]
+    number = C_NAMES[dtype]
     text = kernel_source("training_cpu.h") + f"BPX_MATRICES({number})\nBPX_TRAINING({number})\n"
     library = kernel_cache.library(text, f"the pass for nets of any widths in {dtype}")
     structs.check(library, MatrixLayer, Matrices, Sweep, Training)
@@ -138,7 +138,7 @@ def _activation(text: Any, formula: Any, dtype: str, cxx: compiler.Compiler) -> 
     name, code = WRITTEN_OUT.get(text), ""
     if name is None:
         name, code = "Activation", emit.struct(formula, "Activation", ("t",))
-    number = NUMBERS[dtype]
+    number = C_NAMES[dtype]
     entries = (
         f"BPX_ENTRY void bpx_both(bpx::i64 n, const {number}* t, {number}* z, {number}* slope, const {number}* p) {{\n"
         f"  bpx::activation_both<{name}>(n, t, z, slope, p);\n}}\n"
@@ -159,7 +159,7 @@ def _loss_function(key: Any, dtype: str, cxx: compiler.Compiler) -> int:
     name, structs = loss_source(key)
     entry = (
         "BPX_ENTRY void bpx_loss(const bpx::LossBlock* block, void* memory) {\n"
-        f"  bpx::loss_block<{name}>(*block, ({NUMBERS[dtype]}*)memory);\n}}\n"
+        f"  bpx::loss_block<{name}>(*block, ({C_NAMES[dtype]}*)memory);\n}}\n"
     )
     return _address(_functions("\n".join(structs) + entry, f"a loss in {dtype}", dtype).bpx_loss)
 

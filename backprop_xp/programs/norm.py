@@ -6,10 +6,10 @@ import ctypes
 from functools import cache
 from typing import Any
 
+from ..dtypes import C_NAMES
 from ..kernels import source as kernel_source
 from ..toolchain import cache as kernel_cache
 from ..toolchain import compiler
-from .elementwise import NUMBERS
 from .structs import DOUBLE, INT, POINTER
 
 
@@ -25,7 +25,7 @@ def address(dtype: str) -> int | None:
 
 @cache
 def _square_sum(dtype: str, cxx: compiler.Compiler) -> Any:
-    number = NUMBERS[dtype]
+    number = C_NAMES[dtype]
     entry = (
         f"BPX_ENTRY double bpx_square_sum(bpx::i64 n, const {number}* numbers) {{\n"
         "  return bpx::square_sum(n, numbers);\n}\n"

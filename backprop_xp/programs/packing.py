@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..graph.description import Node
-from ..graph.operations import Linear
+from ..plan.plan import Node
 
 #: Bytes of the widest vector register: AVX-512.
 REGISTER = 64
@@ -39,12 +38,14 @@ class Place:
     Attributes:
         node: its position in the graph.
         vectors: a linear node's bias, a normalisation's gain and bias.
+        constants: where buffers begin, which have no gradient.
     """
 
     node: int
     transposed: int
     pieces: tuple[Piece, ...]
     vectors: dict[str, tuple[int, int]]
+    constants: dict[str, int]
 
 
 class Packing:
@@ -65,24 +66,21 @@ class Packing:
         return -(-features // self._multiple) * self._multiple
 
     def add(self, node: Node, index: int, pieces: Sequence[int] = ()) -> Place:
-        """Find room for a node's parameters; a linear node's input consists of pieces of these widths."""
+        """Find room for a node's parameters and buffers; a linear node's input consists of pieces of these widths."""
         transposed = self._params(self.padded(node.width) * sum(pieces))
         rows = -(-node.width // MOST_WEIGHT_ROWS) * MOST_WEIGHT_ROWS
         found = tuple(
             Piece(width, self._params(self.padded(width) * node.width), self._grads(self.padded(width) * rows))
             for width in pieces
         )
-        if isinstance(node.operation, Linear):
-            names: tuple[str, ...] = ("bias",) if node.operation.bias else ()
-        else:
-            names = ("gain", "bias")
         size = self.padded(node.width)
-        vectors = {name: (self._params(size), self._grads(size)) for name in names}
-        self.places[node.name] = Place(index, transposed, found, vectors)
+        vectors = {name: (self._params(size), self._grads(size)) for name in node.form.vectors}
+        constants = {name: self._params(size) for name in node.form.constants}
+        self.places[node.name] = Place(index, transposed, found, vectors, constants)
         return self.places[node.name]
 
     def pack(self, nodes: Sequence[Node], parameters: Parameters, dtype: np.dtype, panel: int) -> np.ndarray:
-        """All parameters in one array, for panels of ``panel`` numbers."""
+        """All parameters and buffers in one array, for panels of ``panel`` numbers."""
         packed = np.zeros(self.params, dtype)
         for place in self.places.values():
             own = parameters[nodes[place.node].owner]
@@ -93,6 +91,8 @@ class Packing:
                 _to_panels(own["weight"][:, column : column + piece.width], packed[piece.weight :], panel)
                 column += piece.width
             for name, (at, _) in place.vectors.items():
+                packed[at : at + own[name].size] = own[name]
+            for name, at in place.constants.items():
                 packed[at : at + own[name].size] = own[name]
         return packed
 

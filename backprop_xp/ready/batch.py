@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .. import forks, threads, workspace
 from ..losses import SoftmaxCrossEntropy
+from ..plan.net import AnyNet
 from ..programs import fused
 from ..programs.matrices import Pass
 from ..programs.narrow import Narrow
-from ..tensor import Tensor
 from ..workspace import recycled
+from .chain import Chain
 from .gradients import Gradients, hand_out
-
-if TYPE_CHECKING:
-    from ..net import Net
 
 #: Bytes that are kept from call to call by themselves; more comes from the workspace, which takes longer.
 KEPT_BYTES = 1 << 20
@@ -26,7 +24,7 @@ KEPT_BYTES = 1 << 20
 WORTH_ASKING = 50_000
 
 
-def target(net: Net, y: Any) -> str:
+def target(net: AnyNet, y: Any) -> str:
     """What kind of target this is: "none", "values" or "classes"."""
     if y is None:
         return "none"
@@ -37,17 +35,19 @@ def target(net: Net, y: Any) -> str:
 class _Ready:
     """The pass for nets of any widths, and the memory that it works in."""
 
-    def __init__(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]], loss: Any, loss_key: Any) -> None:
+    def __init__(self, net: AnyNet, chain: Chain, loss: Any, loss_key: Any) -> None:
         self._lock = forks.lock(threading.RLock)  # the arguments and the memory are shared by all threads
-        self._dtype, self._features, self._outputs = net.dtype, net.sizes[0], net.sizes[-1]
-        depth = len(net.weights)
-        biases = tensors[depth:]
-        layers = [[weight, *biases[i : i + 1]] for i, weight in enumerate(tensors[:depth])]
+        self._dtype, self._features, self._outputs = net.dtype, chain.sizes[0], chain.sizes[-1]
+        self._chain = chain
+        depth = len(chain.linear)
+        biases = chain.tensors[depth:]
+        layers = [[weight, *biases[i : i + 1]] for i, weight in enumerate(chain.tensors[:depth])]
         self._filled = [tensor for layer in layers for tensor, _ in layer]
         arrays = [[data for _, data in layer] for layer in layers]
-        self._pass = Pass([(a[0], a[1] if a[1:] else None, f) for a, f in zip(arrays, net.activations)], loss, loss_key)
+        functions = zip(arrays, chain.activations)
+        self._pass = Pass([(a[0], a[1] if a[1:] else None, f) for a, f in functions], loss, loss_key)
         self._arrays = [data for layer in arrays for data in layer]
-        refused = fused.refuses_narrow(self._pass.parameters, depth)
+        refused = fused.why_not_narrow(self._pass.parameters, depth)
         self._narrow_from = sys.maxsize if refused else fused.narrow_from(loss is None)
         self._memory, self._room = np.empty(0, self._dtype), workspace.Room(0)
 
@@ -58,7 +58,7 @@ class _Ready:
             return False
         return x.flags.c_contiguous and x.flags.aligned
 
-    def _run(self, net: Net, x: np.ndarray) -> None:
+    def _run(self, net: AnyNet, x: np.ndarray) -> None:
         ready, args, n = self._pass, self._pass.args, len(x)
         args.n, args.x, args.x_row, args.x_column = n, x.__array_interface__["data"][0], self._features, 1
         args.threads = threads.count(net.threads) if n * ready.parameters > WORTH_ASKING else 1
@@ -86,7 +86,7 @@ class _Ready:
 class Batch(_Ready):
     """The loss and all gradients of batches with one kind of target. Raises CompileError."""
 
-    def __init__(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]], target: str) -> None:
+    def __init__(self, net: AnyNet, chain: Chain, target: str) -> None:
         self._target = target
         self._wanted = target == "none" if not net.loss.needs_target else target != "none"
         if not self._wanted:
@@ -95,22 +95,22 @@ class Batch(_Ready):
             key = "classes" if target == "classes" else "probabilities"
         else:
             key = net.loss.kernel
-        super().__init__(net, tensors, net.loss, key)
+        super().__init__(net, chain, net.loss, key)
         args = self._pass.args
         args.y_row, args.y_column = (1 if target == "classes" else self._outputs), 1
         mean = net.reduction == "mean"
         self._parts = (self._outputs if net.loss.mean_over == "elements" else 1) if mean else 0
         self._gradients = Gradients(self._pass.parameters, self._dtype)
-        texts = tuple(f.text for f in net.activations)
-        self._shape = fused.Shape(net.sizes, bool(net.biases), self._dtype.name, texts, key, factors=mean)
-        self._functions = [*net.activations, net.loss]
+        texts = tuple(f.text for f in chain.activations)
+        self._shape = fused.Shape(chain.sizes, chain.bias, self._dtype.name, texts, key, factors=mean)
+        self._functions = [*chain.activations, net.loss]
         self._narrow: Narrow | None = None
 
     def takes(self, x: np.ndarray, y: Any) -> bool:
         """Whether this is a call that needs no more checks. Raises CompileError."""
         if not self._wanted or not self._fits(x):
             return False
-        if self._narrow is None and len(x) >= self._narrow_from:
+        if self._narrow is None and self._is_narrow(len(x)):
             scalars = [number for f in self._functions for number in getattr(f, "parameters", ())]
             self._narrow = Narrow(self._shape, self._functions[:-1], self._arrays, scalars)
         if self._target == "none":
@@ -121,7 +121,7 @@ class Batch(_Ready):
             return y.dtype == np.int64 and y.shape == (len(x),)
         return y.dtype == self._dtype and y.shape == (len(x), self._outputs)
 
-    def loss_and_grad(self, net: Net, x: np.ndarray, y: np.ndarray | None) -> Any:
+    def loss_and_grad(self, net: AnyNet, x: np.ndarray, y: np.ndarray | None) -> Any:
         """Fill every gradient of the net, and return the loss."""
         n = len(x)
         with self._lock:
@@ -134,7 +134,7 @@ class Batch(_Ready):
                     if wrong >= 0:
                         raise ValueError(f"class indices must be from 0 to {self._outputs - 1}, got {y[wrong]}")
             gradients = self._gradients.unused()
-            if self._narrow is not None and n >= self._narrow_from:
+            if self._narrow is not None and self._is_narrow(n):
                 total = self._run_narrow(self._narrow, net, x, gradients)
             else:
                 args.grads = gradients.__array_interface__["data"][0]
@@ -142,10 +142,13 @@ class Batch(_Ready):
                 total = args.total
             loss = self._dtype.type(total * args.scale)
         hand_out(gradients, self._filled, self._pass)
-        drop_signals(net)
+        self._chain.drop_signals(net)
         return loss
 
-    def _run_narrow(self, narrow: Narrow, net: Net, x: np.ndarray, gradients: np.ndarray) -> float:
+    def _is_narrow(self, samples: int) -> bool:
+        return samples >= self._narrow_from and not fused.any_widths.get()
+
+    def _run_narrow(self, narrow: Narrow, net: AnyNet, x: np.ndarray, gradients: np.ndarray) -> float:
         known, args = self._pass.args, narrow.args
         args.n, args.x, args.x_row, args.x_column = len(x), x.__array_interface__["data"][0], self._features, 1
         args.y, args.y_row, args.y_column, args.scale = known.y, known.y_row, known.y_column, known.scale
@@ -155,24 +158,18 @@ class Batch(_Ready):
 class Outputs(_Ready):
     """The outputs of batches. Raises CompileError."""
 
-    def __init__(self, net: Net, tensors: list[tuple[Tensor, np.ndarray]]) -> None:
-        super().__init__(net, tensors, None, None)
+    def __init__(self, net: AnyNet, chain: Chain) -> None:
+        super().__init__(net, chain, None, None)
 
     def takes(self, x: np.ndarray) -> bool:
         """Whether this is a call that needs no more checks."""
         return len(x) < self._narrow_from and self._fits(x)
 
-    def forward(self, net: Net, x: np.ndarray) -> np.ndarray:
+    def forward(self, net: AnyNet, x: np.ndarray) -> np.ndarray:
         """The outputs (n, out)."""
         output = np.empty((len(x), self._outputs), self._dtype)
         with self._lock:
             self._pass.args.output = output.__array_interface__["data"][0]
             self._run(net, x)
-        drop_signals(net)
+        self._chain.drop_signals(net)
         return output
-
-
-def drop_signals(net: Net) -> None:
-    """Forget the signals that an earlier call kept."""
-    if net._kept is not None or net.linear_outputs[0].data is not None:
-        net._keep(None, None)

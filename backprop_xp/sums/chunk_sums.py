@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array
+from ..dtypes import C_NAMES
 from ..kernels import source
-from ..programs.elementwise import NUMBERS
 from ..toolchain import cuda
 
 #: Rows of partial sums that one block adds up, and the threads of a block (columns, rows): as in kernels/sums_cuda.h.
@@ -72,7 +72,7 @@ class ChunkSums:
     def _launch(
         self, sums: Array, losses: Array, rows: int, to: Array, losses_to: Array, loss: Array | None, scale: float
     ) -> None:
-        add = cuda.kernel(source("sums_cuda.h"), f"bpx_tree_{NUMBERS[self._dtype.name]}")
+        add = cuda.kernel(source("sums_cuda.h"), f"bpx_tree_{C_NAMES[self._dtype.name]}")
         grid = (-(-rows // ROWS), -(-self._parameters // BLOCK[0]) + 1)
         pointer = np.uintp(0) if loss is None else loss
         integers = np.int64(rows), np.int64(self._parameters)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 from .. import threads, workspace
+from ..plan.call import Call
 from ..programs import arguments, structs
 from ..workspace import recycled
 
@@ -27,7 +27,7 @@ def chunk_samples(multiply_adds: int, samples: int, rows: int) -> int:
 
 
 def each_chunk(
-    call: Any, args: structs.WideArgs, rows: int, numbers_of_a_tile: int, work: Callable[[int, int, int, int], None]
+    call: Call, args: structs.WideArgs, rows: int, numbers_of_a_tile: int, work: Callable[[int, int, int, int], None]
 ) -> None:
     """``work(index, first sample, samples, memory)`` for every chunk, on all threads.
 

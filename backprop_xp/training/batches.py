@@ -1,4 +1,4 @@
-"""Where batches come from: arrays, arrays on disk that are larger than memory, or any iterable of batches."""
+"""Where batches come from: arrays, sparse or on disk where they are larger than memory, or any iterable of batches."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..backend import Array, Backend
+from ..frames import is_sparse
 from ..losses import get_loss
 from ..numbers import as_seed, flag, whole
 
@@ -41,7 +42,7 @@ class Rows:
     """Batches of the rows of arrays, shuffled for each epoch by its number and the seed alone.
 
     Arrays in memory are brought to the net's backend and dtype at once. Of a ``numpy.memmap`` only a batch's rows
-    are read at a time.
+    are read at a time, and of a sparse ``x`` only a batch's rows become an array.
 
     Attributes:
         x, y, weight: all rows; y and weight None where there are none.
@@ -58,7 +59,8 @@ class Rows:
         if y is None and getattr(loss, "needs_target", False):
             raise ValueError(f"the loss {getattr(loss, 'name', type(loss).__name__)} needs a target: fit(x, y)")
         self.backend: Backend = net.backend
-        self.x = _each(x, lambda a, name: self._array(a, net.dtype, name), "x")
+        self._dtype = net.dtype
+        self.x = _each(x, self._input, "x")
         self.y = _each(y, lambda a, name: self._target(a, loss, net.dtype, name), "y")
         self.weight = None if weight is None else self._array(weight, net.dtype, "sample_weight")
         for array in self.x.values() if isinstance(self.x, dict) else [self.x]:
@@ -71,14 +73,14 @@ class Rows:
         order = None
         if self.shuffle:
             order = self.order(number)
-            if self.backend.on_gpu and not any(map(mapping, self._columns())):
+            if self.backend.on_gpu and not any(mapping(c) or is_sparse(c) for c in self._columns()):
                 with self.backend.activate():
                     order = self.backend.xp.asarray(order)
         with _read_at_random(self._columns() if self.shuffle else ()):
             for step in range(start, self.steps):
                 rows = slice(step * self.batch_size, (step + 1) * self.batch_size)
                 chosen = rows if order is None else order[rows]
-                x, y, weight = (_each(column, _take, chosen) for column in (self.x, self.y, self.weight))
+                x, y, weight = (_each(column, self._take, chosen) for column in (self.x, self.y, self.weight))
                 yield Batch(x, y, weight, step + 1 == self.steps)
 
     def order(self, number: int) -> np.ndarray:
@@ -95,11 +97,19 @@ class Rows:
 
     def _count(self) -> int:
         columns = self._columns()
-        counts = {len(column) if column.ndim else 0 for column in columns}
+        counts = {column.shape[0] if column.ndim else 0 for column in columns}
         if len(counts) != 1 or counts == {0}:
             shapes = ", ".join(str(column.shape) for column in columns)
             raise ValueError(f"x, y and sample_weight must have the same number of rows, at least one; got {shapes}")
         return counts.pop()
+
+    def _input(self, data: Any, what: str) -> Any:
+        return data.tocsr() if is_sparse(data) else self._array(data, self._dtype, what)
+
+    def _take(self, array: Any, rows: Any) -> Array:
+        if is_sparse(array):
+            return self.backend.asarray(array[rows], self._dtype, "x")
+        return array[rows] if isinstance(rows, slice) else array.take(rows, axis=0)
 
     def _array(self, data: Any, dtype: Any, what: str) -> Array:
         if mapping(data) is not None:
@@ -158,7 +168,7 @@ def mapping(array: Any) -> mmap.mmap | None:
 @contextmanager
 def _read_at_random(columns: Sequence[Array]) -> Iterator[None]:
     """Tell the system that rows are read in no order: it would read a hundred kilobytes around every one of them."""
-    files = [file for column in columns if column[:1].nbytes < READ_AHEAD and (file := mapping(column)) is not None]
+    files = [file for column in columns if (file := mapping(column)) is not None and column[:1].nbytes < READ_AHEAD]
     if not hasattr(mmap, "MADV_RANDOM"):
         files = []
     for file in files:
@@ -191,7 +201,3 @@ def _each(data: Any, function: Any, argument: Any) -> Any:
     if isinstance(data, dict):
         return {name: function(array, argument) for name, array in data.items()}
     return None if data is None else function(data, argument)
-
-
-def _take(array: Array, rows: Any) -> Array:
-    return array[rows] if isinstance(rows, slice) else array.take(rows, axis=0)

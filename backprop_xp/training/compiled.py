@@ -29,6 +29,8 @@ from .optimisers import OPTIMISERS
 #: Steps that are prepared for one call, the learning rate of each: twice as many as the last call made in its time, and
 #: at least and at most these. Calculated: preparing one takes 2 us, and making one 5 us and more.
 FEWEST, MOST = 16, 1024
+#: The module of the loss_and_grad that these calls stand for; it imports this one.
+MODEL = f"{__name__.split('.')[0]}.model"
 #: Methods of an optimiser that one of its objects might have been given of its own.
 OVERRIDDEN = {"step", "numbers", "rule"}
 #: The place of the gradient among the variables of an optimiser's formula.
@@ -48,43 +50,45 @@ def steps(loop: Loop, every: int | None = None) -> Iterator[Step]:
 
 def why_not(loop: Loop) -> str:
     """Why Python has to make the loop's next step, "" if a call of C can make it."""
-    from ..net import Net  # which imports this package
-
     net, rows, optimiser = loop.net, loop.batches, loop.optimiser
-    if type(net) is not Net or "loss_and_grad" in vars(net):
-        return "the net is no plain chain"
+    own = getattr(type(net), "loss_and_grad", None)
+    if getattr(own, "__module__", "") != MODEL or "loss_and_grad" in vars(net):
+        return "the net has a loss_and_grad of its own"
     if not isinstance(rows, Rows):
         return "the batches come from an iterable"
     if type(optimiser) not in OPTIMISERS.values() or OVERRIDDEN & vars(optimiser).keys():
         return "the optimiser is none of the built-in ones"
-    if reason := _refuses_rows(net, rows):
-        return reason
+    if type(rows.x) is not np.ndarray:
+        return "x is no array in memory"
     try:
-        optimiser.bind(net.parameters).adopt()
+        flat = optimiser.bind(net.parameters)
+        flat.adopt()
     except (AttributeError, TypeError, ValueError) as error:
         return str(error)  # which the loop raises when it makes the step
     prepared = calls.of(net, rows.x)
     if prepared is None:
-        return calls.refuses(net) or f"the engine {net.engine} was asked for"
-    if prepared.refuses_batches:
-        return prepared.refuses_batches
-    if min(rows.batch_size, rows.samples) < fused.narrow_from(outputs_alone=False):
+        return calls.why_not(net) or f"the engine {net.engine} was asked for"
+    if reason := prepared.refuses_batches or _refuses_rows(net, prepared.chain.sizes, rows):
+        return reason
+    if flat.tensors != [tensor for tensor, _ in prepared.chain.tensors]:
+        return "the parameters stand in another order"
+    if min(rows.batch_size, rows.samples) < fused.narrow_from(outputs_alone=False) or fused.any_widths.get():
         return ""
-    narrow = not fused.refuses_narrow(sum(tensor.data.size for tensor in net.parameters), len(net.weights))
+    narrow = not fused.why_not_narrow(flat.data.size, len(prepared.chain.linear))
     return "a batch is large enough for a pass of the net's own" if narrow else ""
 
 
-def _refuses_rows(net: Any, rows: Rows) -> str:
+def _refuses_rows(net: Any, sizes: tuple[int, ...], rows: Rows) -> str:
     """Why these arrays can't be handed to C as they are: they need a check in every step, which may fail."""
     loss, x, y, weight = net.loss, rows.x, rows.y, rows.weight
     for array in (x, y, weight):
         if array is not None and not _in_memory(array):
             return "x, y or sample_weight are not arrays in memory"
-    if x.shape != (rows.samples, net.sizes[0]) or x.dtype != net.dtype:
+    if x.shape != (rows.samples, sizes[0]) or x.dtype != net.dtype:
         return "x has another shape or dtype than the net takes"
     if (y is not None) != getattr(loss, "needs_target", False):
         return "the loss needs a target, or takes none"
-    if y is not None and not _is_target(net, y, rows.samples):
+    if y is not None and not _is_target(net.loss, y, (rows.samples, sizes[-1]), net.dtype):
         return "y has another shape or dtype than the loss takes"
     if weight is not None and (weight.shape != (rows.samples,) or weight.dtype != net.dtype):
         return "sample_weight is not one number a sample"
@@ -95,11 +99,10 @@ def _in_memory(array: Any) -> bool:
     return type(array) is np.ndarray and mapping(array) is None and arguments.readable(array) is array
 
 
-def _is_target(net: Any, y: np.ndarray, samples: int) -> bool:
-    outputs = net.sizes[-1]
-    if y.ndim == 1 and type(net.loss) is SoftmaxCrossEntropy:
-        return y.dtype == np.int64 and y.shape == (samples,)
-    return y.dtype == net.dtype and (y.shape == (samples, outputs) or (outputs == 1 and y.shape == (samples,)))
+def _is_target(loss: Any, y: np.ndarray, shape: tuple[int, int], dtype: np.dtype) -> bool:
+    if y.ndim == 1 and type(loss) is SoftmaxCrossEntropy:
+        return y.dtype == np.int64 and y.shape == shape[:1]
+    return y.dtype == dtype and (y.shape == shape or (shape[1] == 1 and y.shape == shape[:1]))
 
 
 class Calls:
@@ -159,10 +162,10 @@ class _Ready:
     def __init__(self, loop: Loop) -> None:
         net, rows, optimiser = loop.net, loop.batches, loop.optimiser
         assert isinstance(rows, Rows)
-        self._loop, self._rows, self._prepared = loop, rows, net._prepared
+        self._loop, self._rows, self._prepared, self._chain = loop, rows, net._prepared, net._prepared.chain
         self._watched = [Watched(array) for array in (rows.x, rows.y, rows.weight) if array is not None]
         self._update, self._threads = optimiser._update, net.threads
-        self._tensors = [*net.weights, *net.biases]
+        self._tensors = [tensor for tensor, _ in self._chain.tensors]
         self._last = rows.samples - (rows.steps - 1) * rows.batch_size  # samples of the epoch's last step
         self._held: list[Any] = []
         self._pass = self._new_pass()
@@ -230,7 +233,7 @@ class _Ready:
                 tensor.grad = None
         elif done:
             hand_out(self._filled, self._tensors, self._pass)
-        batch.drop_signals(net)
+        self._chain.drop_signals(net)
         args.done = args.begun = 0
         return made
 
@@ -242,7 +245,7 @@ class _Ready:
             part = weight[at : at + size]
             self._totals.append(float(part.sum(dtype=np.float64)))
             if net.reduction == "mean":
-                self.args.scale, part[...] = averaged(net.loss, (len(part), net.sizes[-1]), part)
+                self.args.scale, part[...] = averaged(net.loss, (len(part), self._chain.sizes[-1]), part)
         self.args.last_scale = self.args.scale
 
     def _new_pass(self) -> Pass:
@@ -252,9 +255,9 @@ class _Ready:
             key = "classes" if batch.target(net, rows.y) == "classes" else "probabilities"
         else:
             key = net.loss.kernel
-        biases = [tensor.data for tensor in net.biases] or [None] * len(net.weights)
-        layers = [(weight.data, bias, f) for weight, bias, f in zip(net.weights, biases, net.activations)]
-        made = Pass(layers, net.loss, key)
+        arrays, depth = [array for _, array in self._chain.tensors], len(self._chain.linear)
+        biases = arrays[depth:] or [None] * depth
+        made = Pass(list(zip(arrays[:depth], biases, self._chain.activations)), net.loss, key)
         made.put_weights_first()
         args = made.args
         args.x, args.x_row, args.x_column = self._address(rows.x), *_strides(rows.x)
@@ -274,7 +277,7 @@ class _Ready:
             call=self._pass.pointer,
             samples=rows.samples,
             batch=min(rows.batch_size, rows.samples),
-            classes=net.sizes[-1] if batch.target(net, rows.y) == "classes" else 0,
+            classes=self._chain.sizes[-1] if batch.target(net, rows.y) == "classes" else 0,
             scale=self._scale(rows.batch_size),
             last_scale=self._scale(self._last),
             parameters=self._pass.parameters,
@@ -298,7 +301,7 @@ class _Ready:
 
     def _scale(self, samples: int) -> float:
         net = self._loop.net
-        return averaged(net.loss, (samples, net.sizes[-1]), None)[0] if net.reduction == "mean" else 1.0
+        return averaged(net.loss, (samples, self._chain.sizes[-1]), None)[0] if net.reduction == "mean" else 1.0
 
     def _address(self, array: np.ndarray) -> int:
         return arguments.address(array, self._held)

@@ -17,7 +17,7 @@ class EarlyStopping:
     that ends with such parameters, is never the best.
 
     Attributes:
-        best: the parameters of the best epoch, all in one array; None before the first.
+        best: the parameters and buffers of the best epoch, all in one array; None before the first.
         epoch: the best epoch, from 1; 0 before the first.
         value: its loss.
         waited: how many epochs since.
@@ -45,7 +45,7 @@ class EarlyStopping:
         self.best, self.epoch, self.value, self.waited, self.not_finite = best, epoch, value, waited, not_finite
 
     def no_longer(self, value: float, epoch: int, parameters: Array, maximize: bool = False) -> bool:
-        """Note an epoch's loss, and say whether it is time to end."""
+        """Note an epoch's loss, and say whether it is time to end; ``parameters`` are copied if it is the best."""
         gain = value - self.value if maximize else self.value - value
         better = math.isfinite(value) and (not self.epoch or gain > self.min_delta)
         if better and bool(module_of(parameters).isfinite(parameters).all()):

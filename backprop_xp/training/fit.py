@@ -16,6 +16,7 @@ from ..losses import Loss, get_loss
 from ..numbers import flag, is_number, whole
 from . import compiled
 from .batches import Rows, as_batches
+from .buffers import Buffers
 from .checkpoints import Folder
 from .early import EarlyStopping
 from .history import Epoch, History
@@ -126,6 +127,7 @@ class Run:
         self.total, self.weight = 0.0, 0.0
         self.settings = loop.optimiser.settings()
         self.flat = loop.optimiser.bind(loop.net.parameters)
+        self.buffers = Buffers(loop.net, self.flat)
         if stopping is not None:
             stopping.begin()
 
@@ -182,7 +184,8 @@ class Run:
         if self.stopping is not None:
             value, what = (epoch.loss, "training loss") if held_out is None else (held_out, "validation loss")
             self.flat.adopt()
-            if self.stopping.no_longer(value, epoch.number, self.flat.data, self.loop.optimiser.maximize):
+            now = self.buffers.with_parameters()
+            if self.stopping.no_longer(value, epoch.number, now, self.loop.optimiser.maximize):
                 self.history.stopped = self.stopping.reason(what)
         for callback in self.callbacks:
             answer = callback(net, epoch)
@@ -191,7 +194,7 @@ class Run:
 
     def _put_back_the_best(self) -> None:
         if self.stopping is not None and self.stopping.best is not None:
-            self.flat.restore(self.stopping.best)
+            self.buffers.restore_with_parameters(self.stopping.best)
             self.history.best = self.stopping.epoch
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import DTYPES, NOTHING, Array, module_of, owner_of
+from ..backend import NOTHING, Array, module_of, owner_of
+from ..dtypes import DTYPES
 from ..tensor import Tensor
 
 
@@ -28,7 +29,7 @@ class Flat:
         if not self.tensors:
             raise ValueError("there are no parameters to train")
         arrays = [tensor.data for tensor in self.tensors]
-        self._xp, self.dtype = module_of(arrays[0]), arrays[0].dtype
+        self.xp, self.dtype = module_of(arrays[0]), arrays[0].dtype
         #: a context in which the parameters' device is the current one
         self.device: Any = arrays[0].device if owner_of(arrays[0]) == "cupy" else NOTHING
         for tensor, array in zip(self.tensors, arrays):
@@ -40,8 +41,8 @@ class Flat:
         self._refuse_overlap(arrays)
         self.matrices = sum(array.size for array in arrays if array.ndim >= 2)
         with self.device:
-            self.data = self._xp.concatenate(arrays, axis=None)
-            self.grad = self._xp.zeros_like(self.data)
+            self.data = self.xp.concatenate(arrays, axis=None)
+            self.grad = self.xp.zeros_like(self.data)
         self._shapes = [array.shape for array in arrays]
         self.views = self.split(self.data)
         for tensor, view in zip(self.tensors, self.views):
@@ -69,7 +70,7 @@ class Flat:
         """Take over the arrays that were put into tensors since, and collect the gradients."""
         self.adopt()
         try:
-            self._xp.concatenate([tensor.grad for tensor in self.tensors], axis=None, out=self.grad)
+            self.xp.concatenate([tensor.grad for tensor in self.tensors], axis=None, out=self.grad)
         except (TypeError, ValueError):
             self._explain()
             raise
@@ -87,7 +88,7 @@ class Flat:
                     f"and is now {now}: make a new optimiser"
                 )
             for other, memory in zip(self.tensors, self.views):
-                if other is not tensor and self._xp.may_share_memory(data, memory):
+                if other is not tensor and self.xp.may_share_memory(data, memory):
                     raise _overlap(other, tensor)
             view[...] = data
             tensor.data = view
@@ -97,7 +98,7 @@ class Flat:
         reached, last = 0, 0
         for i in sorted(range(len(arrays)), key=lambda i: _span(arrays[i])):
             start, end = _span(arrays[i])
-            if start < reached and self._xp.shares_memory(arrays[last], arrays[i]):
+            if start < reached and self.xp.shares_memory(arrays[last], arrays[i]):
                 raise _overlap(*(self.tensors[k] for k in sorted((last, i))))
             if end > reached:
                 reached, last = end, i

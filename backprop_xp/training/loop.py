@@ -11,7 +11,8 @@ import numpy as np
 from ..losses import SoftmaxCrossEntropy, get_loss
 from ..losses.base import product
 from ..numbers import flag, whole
-from .batches import Batches, as_batches
+from .batches import Batches, Rows, as_batches
+from .buffers import undo
 from .nan import diverged
 from .optimisers import Optimiser, as_clip_norm, get_optimiser, not_negative
 from .options import known_options
@@ -62,6 +63,7 @@ class Loop:
         stop_on_nan: bool,
     ) -> None:
         self.net, self.batches, self.epochs = net, batches, whole("epochs", epochs)
+        _check_last_batch(net, batches)
         self.steps = None if batches.steps is None else batches.steps * self.epochs  # of the whole run
         self.optimiser = get_optimiser(optimiser)
         self.schedule = get_schedule(schedule, self.steps)
@@ -83,10 +85,12 @@ class Loop:
         net, optimiser, schedule, options = self.net, self.optimiser, self.schedule, self.options
         waits = self.stop_on_nan or not net.backend.on_gpu
         for x, y, weight, last in self.batches.epoch(self.epoch, self.position):
+            put_back = undo(net)
             loss = net.loss_and_grad(x, y, sample_weight=weight)
             if waits:
                 loss = float(loss)
             if self.stop_on_nan and not math.isfinite(loss):
+                put_back()
                 raise diverged(net, x, y, weight, self.number + 1, loss, self.saved)
             optimiser.step(net.parameters, factor=schedule(self.number), **options)
             epoch = self.epoch + 1
@@ -97,6 +101,18 @@ class Loop:
             samples = _samples(x)
             total = _total(net, y, weight, samples, waits)
             yield Step(self.number, epoch, loss, samples, last, total)
+
+
+def _check_last_batch(net: Any, batches: Batches) -> None:
+    """That no batch is too small for the net. Raises ValueError."""
+    fewest = getattr(net, "fewest_samples", 1)
+    if isinstance(batches, Rows) and 0 < batches.samples % batches.batch_size < fewest:
+        raise ValueError(
+            f"{batches.samples} samples in batches of {batches.batch_size} leave a last batch of "
+            f"{batches.samples % batches.batch_size}, and batch normalisation needs {fewest}: take another batch_size"
+        )
+    if isinstance(batches, Rows) and batches.batch_size < fewest:
+        raise ValueError(f"batch normalisation needs batches of at least {fewest} samples, got batch_size=1")
 
 
 @known_options

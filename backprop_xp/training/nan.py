@@ -36,8 +36,9 @@ def diverged(net: Any, x: Any, y: Any, weight: Any, step: int, loss: Any, checkp
 
 
 def check_parameters(net: Any, step: int, checkpoint: Path | None) -> None:
-    """Raise DivergedError if a parameter isn't finite after this step."""
-    if name := _first((tensor.name, tensor.data) for tensor in net.parameters):
+    """Raise DivergedError if a parameter or a buffer isn't finite after this step."""
+    kept = (*net.parameters, *getattr(net, "buffers", {}).values())
+    if name := _first((tensor.name, tensor.data) for tensor in kept):
         good = f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint"
         raise DivergedError(f"{name} is no longer finite after step {step}; {good}", step, name, checkpoint)
 

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, module_of, owner_of
+from ..dtypes import name_of
 from ..formulas import Formula
 from ..messages import unknown
 from ..numbers import flag, real
 from ..programs import norm
-from ..programs.elementwise import name_of
 from ..tensor import Tensor
 from ..toolchain.compiler import CompileError
 from .flat import Flat

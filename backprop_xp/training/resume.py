@@ -7,25 +7,23 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..backend import Array, module_of
 from ..numbers import any_real, is_number, whole
 from .batches import Rows
+from .buffers import Buffers
 from .checkpoints import MOST_STEPS, Checkpoint, CheckpointError, Folder, read
 from .flat import Flat
 from .history import History
 from .nan import check_parameters
 from .optimisers import Optimiser
 
-if TYPE_CHECKING:
-    from .fit import Run
-
 
 def load_parameters(net: Any, path: str | os.PathLike[str]) -> None:
-    """Put the parameters of a checkpoint into a net, for a new run with other options.
+    """Put the parameters and buffers of a checkpoint into a net, for a new run with other options.
 
     Raises:
         CheckpointError: it can't be read, or is of another net; the net is as it was.
@@ -35,7 +33,11 @@ def load_parameters(net: Any, path: str | os.PathLike[str]) -> None:
         if found.state["run"]["parameters"] != _plain(flat.layout):
             raise ValueError("an array of another net")
         content = _like(flat.data, found.arrays["parameters"])
+        buffers = Buffers(net, flat)
+        kept = _kept_buffers(buffers, found)
     flat.data[...] = content
+    if kept is not None:
+        buffers.restore(kept)
 
 
 #: Attributes of a net, where it has them, that say what dropout will draw.
@@ -45,10 +47,10 @@ NET_STATE = ("seed", "draws")
 class Saver:
     """Writes a run's state every so many steps, and puts it back at the start of a resumed run.
 
-    The folder must be locked.
+    ``run`` is a :class:`backprop_xp.training.fit.Run`. The folder must be locked.
     """
 
-    def __init__(self, run: Run, folder: Folder, every: int, resume: bool) -> None:
+    def __init__(self, run: Any, folder: Folder, every: int, resume: bool) -> None:
         self.run, self.every, self.folder = run, whole("checkpoint_every", every, 1), folder
         self._written: int | None = None  # the step of the last checkpoint
         if resume:
@@ -89,6 +91,9 @@ class Saver:
             "weight": float(run.weight),
             "history": run.history.as_json(),
         }
+        buffers = run.buffers.content()
+        if buffers is not None:
+            arrays["buffers"] = buffers
         if run.stopping is not None:
             stopping = run.stopping
             state["stopping"] = [stopping.epoch, stopping.value, stopping.waited, stopping.not_finite]
@@ -127,7 +132,8 @@ class Saver:
         self._compare(found, self._schedule(found.step))
         with _fitting(found.path):  # nothing is changed unless all of it fits
             parameters = _like(run.flat.data, found.arrays["parameters"])
-            best = _like(run.flat.data, found.arrays["best"]) if "best" in found.arrays else None
+            buffers = _kept_buffers(run.buffers, found)
+            best = _like(run.buffers.with_parameters(), found.arrays["best"]) if "best" in found.arrays else None
             options = _options(loop.optimiser, state["optimiser"])
             count = whole("optimiser_steps", state["optimiser_steps"], found.step, MOST_STEPS)
             arrays = _state_arrays(loop.optimiser, options, found, run.flat.data)
@@ -136,6 +142,8 @@ class Saver:
             history = History.from_json(state["history"], epoch, found.step, run.history.seed)
             stopping = None if run.stopping is None else _stopping(state["stopping"], epoch, best is not None)
         run.flat.data[...] = parameters
+        if buffers is not None:
+            run.buffers.restore(buffers)
         loop.optimiser.restore(options, count, arrays)
         for name, value in drawn.items():
             setattr(loop.net, name, value)
@@ -205,6 +213,12 @@ def _stopping(saved: Any, epochs: int, has_best: bool) -> tuple[int, float, int,
         waited,
         whole("not_finite", not_finite, 0, waited),
     )
+
+
+def _kept_buffers(buffers: Buffers, found: Checkpoint) -> Array | None:
+    """A checkpoint's buffers, None for a net without."""
+    now = buffers.content()
+    return None if now is None else _like(now, found.arrays["buffers"])
 
 
 def _like(array: Array, content: np.ndarray) -> Array:

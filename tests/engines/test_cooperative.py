@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from arrays import host
@@ -196,15 +194,15 @@ def test_x_and_y_are_read_where_they_lie(cupy, random):
 
 def in_pieces(cupy, net, x, pieces):
     """The loss and the gradients of the parameters, one after another."""
-    call = net._call(cupy.asarray(x), None)
+    call = net._call(cupy.asarray(x), None, True)
     call.loss, at = net.loss, 0
-    sums, chunk = ChunkSums(cupy, call.parameters, call.dtype), cooperative.chunk_samples(len(x))
+    sums, chunk = ChunkSums(cupy, call.numbers, call.dtype), cooperative.chunk_samples(len(x))
     for samples in pieces:
-        cooperative.add_piece(replace(call, x=call.x[at : at + samples]), sums, chunk)
+        cooperative.add_piece(call.rows(slice(at, at + samples)), sums, chunk)
         at += samples
     total, loss = sums.total()
-    weights, biases = arguments.unpacked(call, total)
-    return [host(a) for a in (loss, *weights, *biases)]
+    gradients = arguments.result(call, total, None, loss).parameters
+    return [host(a) for a in (loss, *gradients)]
 
 
 @pytest.mark.gpu

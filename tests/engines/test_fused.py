@@ -17,6 +17,7 @@ import pytest
 from backprop_xp import Activation, Net
 from backprop_xp.engines import _warn
 from backprop_xp.programs import fused
+from backprop_xp.programs.narrow import Narrow
 from backprop_xp.toolchain import cache, compiler
 
 needs_compiler = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
@@ -258,3 +259,30 @@ def test_the_whole_package_without_a_compiler(tmp_path):
     environment = {**os.environ, "CXX": "/nonexistent", "PATH": str(tmp_path), "BACKPROP_XP_BACKEND": "numpy"}
     result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_any_widths_keeps_batches_out_of_the_form_for_one_net(weighted, monkeypatch, random):
+    """Also of a net whose calls are prepared: what is asked around a run counts in every call."""
+    net = Net((3, 5, 2), loss="mse", rng=0, backend="numpy", reduction="mean")
+    x, y = random.normal(size=(4096, 3)), random.normal(size=(4096, 2))
+    weight = {"sample_weight": np.ones(4096)} if weighted else {}
+    runs: list = []
+    monkeypatch.setattr(Narrow, "loss_and_grad", counted(runs, Narrow.loss_and_grad))
+    found = []
+    for wide in (False, True, False, True):
+        token = fused.any_widths.set(wide)
+        try:
+            loss = net.loss_and_grad(x, y, **weight)
+        finally:
+            fused.any_widths.reset(token)
+        found.append((float(loss), net.weights[0].grad))
+        assert bool(runs) != wide
+        runs.clear()
+    for loss, grad in found[1:]:
+        assert loss == pytest.approx(found[0][0])
+        np.testing.assert_allclose(grad, found[0][1], rtol=1e-10, atol=1e-14)
+
+
+def counted(calls, function):
+    return lambda *arguments: calls.append(1) or function(*arguments)

@@ -9,7 +9,7 @@ from backprop_xp import ACTIVATIONS, Activation, Elementwise, Net
 from backprop_xp.exchange import from_torch, to_torch
 from backprop_xp.exchange.pytorch import MODULES, from_module, to_module
 from backprop_xp.graph import GraphNet
-from backprop_xp.graph.operations import Input
+from backprop_xp.operations import Input
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

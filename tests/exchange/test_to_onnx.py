@@ -15,7 +15,7 @@ from backprop_xp.exchange import to_onnx
 from backprop_xp.exchange.to_onnx import COMPOSED, DIRECT, OPERATORS
 from backprop_xp.formulas.language import FUNCTIONS
 from backprop_xp.graph import GraphNet
-from backprop_xp.graph.operations import Dropout, Input, LayerNorm, Linear, Operation, Residual
+from backprop_xp.operations import Dropout, Input, LayerNorm, Linear, Operation, Residual
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-14}
 

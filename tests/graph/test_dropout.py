@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from backprop_xp import GraphNet
-from backprop_xp.graph import Dropout, Input, Linear, dropout
+from backprop_xp.graph import Dropout, Input, Linear
+from backprop_xp.operations import draws, dropout
 
 
 def net_of(p=0.4, **options):
@@ -31,7 +32,7 @@ def test_the_numbers_are_splitmix64s():
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_as_many_are_dropped_as_were_asked_for(p):
-    key = dropout.key(1, 2, 3)
+    key = draws.key(1, 2, 3)
     kept = dropout.kept(np, key, p, 1.0, 0, (1000, 100), np.dtype("float32"))
     assert abs((kept == 0).mean() - p) < 5 * np.sqrt(p * (1 - p) / kept.size)
     for a, b in ((kept[1:], kept[:-1]), (kept[:, 1:], kept[:, :-1])):  # neighbours know nothing of each other

@@ -108,21 +108,21 @@ def test_one_sample_is_a_batch_of_one(random):
             assert net.loss_and_grad(z, y) == pytest.approx(net.loss_and_grad(z[None], y[None]), nan_ok=True)
 
 
-def test_graphs(graph_engine, random):
+def test_graphs(engine, random):
     g = Graph()
     x = g.input(4)
     net = g.net(
         g.linear(x, C) + g.linear(x, C),
         loss=SoftmaxCrossEntropy(WEIGHT, 1, 0.1),
         reduction="mean",
-        engine=graph_engine,
+        engine=engine,
         rng=0,
     )
     x, y = random.normal(size=(20, 4)), random.integers(0, C, 20)
     expected, _ = theirs(net(x), y, "mean", weight=WEIGHT, ignore_index=1, label_smoothing=0.1)
     assert net.loss_and_grad(x, y) == pytest.approx(expected)
     assert net.loss_and_grad(x[0], y[0]) == pytest.approx(net.loss_and_grad(x[:1], y[:1]))
-    assert net.plan(x).engine == graph_engine
+    assert net.plan(x).engine == engine
 
 
 def test_called_directly_and_evaluated(random):

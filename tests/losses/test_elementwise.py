@@ -55,15 +55,15 @@ def test_narrow_and_wide_are_compiled(sizes, mean_over, parts, engine, random):
         assert report.ok, report
 
 
-def test_graphs_compile_it(graph_engine, random):
+def test_graphs_compile_it(engine, random):
     g = Graph()
     h = x = g.input(3)
     h = g.apply("tanh", g.linear(h, 3)) + x
-    net = g.net(g.linear(h, 2), loss=poisson(), engine=graph_engine, rng=0)
+    net = g.net(g.linear(h, 2), loss=poisson(), engine=engine, rng=0)
     x, y = random.normal(size=(30, 3)), random.uniform(0, 2, (30, 2))
     z = net(x)
     assert net.loss_and_grad(x, y) == pytest.approx((np.exp(z) - y * z).sum())
-    assert net.plan(x).engine == graph_engine
+    assert net.plan(x).engine == engine
 
 
 @pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")

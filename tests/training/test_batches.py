@@ -195,3 +195,33 @@ def test_no_x():
 def test_batch_sizes(size):
     with pytest.raises(ValueError, match=f"batch_size must be an integer from 1 on, got {size!r}"):
         steps(regression(), np.ones((4, 3)), np.ones((4, 2)), batch_size=size)
+
+
+class TestSparse:
+    @pytest.mark.parametrize("form", ["csr_array", "csr_matrix", "csc_array", "coo_array"])
+    @pytest.mark.parametrize("shuffle", [True, False])
+    def test_gives_the_same_run_as_arrays(self, form, shuffle):
+        scipy = pytest.importorskip("scipy.sparse")
+        random = np.random.default_rng(0)
+        x, y = random.normal(size=(50, 3)) * (random.random((50, 3)) < 0.4), random.integers(0, 4, 50)
+        results = []
+        for data in (x, getattr(scipy, form)(x)):
+            net = classes(dtype="float32")
+            history = net.fit(
+                data, y, epochs=2, batch_size=8, shuffle=shuffle, sample_weight=np.ones(50), validation=(data, y),
+                progress=False,
+            )  # fmt: skip
+            results.append([(epoch.loss, epoch.validation_loss) for epoch in history.epochs])
+        assert results[0] == results[1]
+
+    def test_only_a_batch_becomes_an_array(self):
+        scipy = pytest.importorskip("scipy.sparse")
+        x = scipy.csr_array((np.ones(1000), (np.arange(1000), np.arange(1000) % 7)), shape=(1_000_000, 3000))
+        rows = Rows(Net((3000, 2), loss="mse", dtype="float32", rng=0), x, np.zeros((1_000_000, 2)), None, 64)
+        batch = next(iter(rows.epoch(0, 0)))
+        assert rows.samples == 1_000_000 and batch.x.shape == (64, 3000) and batch.x.dtype == np.float32
+
+    def test_rows_must_match(self):
+        scipy = pytest.importorskip("scipy.sparse")
+        with pytest.raises(ValueError, match=r"the same number of rows, at least one; got \(4, 3\), \(3, 2\)"):
+            Rows(regression(), scipy.csr_array((4, 3)), np.zeros((3, 2)), None, 2)

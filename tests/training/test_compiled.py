@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop_xp import ElementwiseLoss, Net, ReLU, Sigmoid
+from backprop_xp import ElementwiseLoss, Graph, Net, ReLU, Sigmoid
 from backprop_xp.losses import Huber, SoftmaxCrossEntropy
 from backprop_xp.programs import fused, matrices
 from backprop_xp.toolchain import cache, compiler
@@ -243,6 +243,17 @@ def test_arrays_in_any_layout(columns):
     }[columns]
     for shuffle in (False, True):
         assert_both_are_the_same(lambda: make(sizes=sizes), x, y, epochs=2, batch_size=16, shuffle=shuffle)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_graph_that_is_a_chain(bias):
+    def made():
+        graph = Graph()
+        hidden = graph.apply("tanh", graph.linear(graph.input(5), 9, bias))
+        output = graph.linear(graph.apply("relu", graph.linear(hidden, 7, bias)), 3, bias)
+        return graph.net(output, loss="mse", reduction="mean", rng=0, backend="numpy")
+
+    assert_both_are_the_same(made, *draw(), epochs=3, batch_size=8, clip_norm=0.5, l2=0.01)
 
 
 class TestCallbacks:
@@ -491,14 +502,21 @@ class TestWhyNot:
     def test_it_can(self):
         assert self.reason() == ""
 
+    def test_a_graph(self):
+        graph = Graph()
+        x = graph.input(5)
+        made = graph.net(graph.linear(x + graph.apply("tanh", graph.linear(x, 5)), 3), loss="mse", backend="numpy")
+        assert self.reason(made) == "the graph is no chain"
+
     def test_a_net_of_another_kind(self):
         class Other(Net):
-            pass
+            def loss_and_grad(self, *args, **options):
+                return super().loss_and_grad(*args, **options)
 
         patched = make()
         patched.loss_and_grad = lambda *args, **options: 0.0
         for net in (Other((5, 3), loss="mse"), patched):
-            assert self.reason(net) == "the net is no plain chain"
+            assert self.reason(net) == "the net has a loss_and_grad of its own"
 
     def test_an_engine_that_was_asked_for(self):
         assert self.reason(make(engine="layered")) == "the engine layered was asked for"

@@ -1,0 +1,101 @@
+"""Operations on whole arrays, by the library that they belong to: formulas, matrix products, sums."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import threads, workspace
+from .backend import Array, module_of, owner_of
+from .dtypes import SUMS, floating
+from .formulas import Formula, blocked, device
+from .programs import elementwise as compiled
+
+
+def elementwise(
+    formula: Formula,
+    outputs: tuple[str, ...],
+    arrays: Mapping[str, Any],
+    parameters: Sequence[float] = (),
+) -> list[Array]:
+    """The outputs of a formula as arrays of the inputs' shape and library, in one pass over memory.
+
+    They are new arrays, except that an output that is one of the inputs is that very array.
+
+    All arrays must broadcast to the shape of the first. Integers are computed in dtypes.DEFAULT.
+
+    Raises:
+        TypeError: arrays of a dtype that a net can't have.
+    """
+    first = next(iter(arrays.values()))
+    if owner_of(first) == "cupy":
+        return device.run(module_of(first), formula, outputs, arrays, parameters)
+    nodes = [formula.nodes[formula.outputs[name]] for name in outputs]
+    if all(node.op == "variable" and isinstance(arrays[node.name], np.ndarray) for node in nodes):
+        return [arrays[node.name] for node in nodes]
+    dtype = floating(*arrays.values())
+    shape = np.shape(first)
+    flat = len(arrays) == 1 or all(np.shape(a) == shape for a in arrays.values())
+    ready = {}
+    for name, array in arrays.items():
+        array = np.asarray(array, dtype)
+        ready[name] = np.ravel(array) if flat else array  # contiguous
+    outs = [workspace.empty(ready[next(iter(ready))].shape, dtype) for _ in outputs]
+    if not (flat and compiled.run(formula, outputs, ready, parameters, outs)):
+        blocked.tape(formula, outputs).run(ready, parameters, outs)
+    return [out.reshape(shape)[()] for out in outs]
+
+
+def apart(array: Array, *others: Array) -> Array:
+    """The array, or a copy where it may share memory with another: its new owner may change it in place."""
+    shares = module_of(array).may_share_memory
+    return array.copy() if any(shares(array, other) for other in others) else array
+
+
+def sum_elementwise(
+    formula: Formula, output: str, arrays: Mapping[str, Any], parameters: Sequence[float] = ()
+) -> Array:
+    """The sum of one output of a formula over all elements, without storing them all.
+
+    On NumPy a scalar of the arrays' dtype, summed pairwise within blocks and in dtypes.SUMS across them; on CuPy
+    a 0-d array.
+    """
+    first = next(iter(arrays.values()))
+    if owner_of(first) == "cupy":
+        return device.run(module_of(first), formula, (output,), arrays, parameters)[0].sum()
+    dtype = floating(*arrays.values())
+    ready = {name: np.atleast_1d(np.asarray(a, dtype)) for name, a in arrays.items()}
+    first = next(iter(ready.values()))
+    rows = max(1, blocked.BLOCK // max(1, first[:1].size))
+    buffer = np.empty((min(rows, len(first)), *first.shape[1:]), dtype)
+    total = 0.0
+    with np.errstate(all="ignore"):
+        for start in range(0, len(first), rows):
+            block = {name: a[start : start + rows] for name, a in ready.items()}
+            out = buffer[: len(block[next(iter(block))])]
+            blocked.tape(formula, (output,)).run(block, parameters, [out])
+            total += float(out.sum())
+        return dtype.type(total)
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """The matrix product a @ b, in recycled memory where that is allowed. Work that was stopped ends here."""
+    threads.check()
+    if owner_of(a) == "cupy" or a.ndim == 1:
+        return a @ b
+    return np.matmul(a, b, out=workspace.empty((len(a), b.shape[1]), np.result_type(a, b)))
+
+
+def column_sums(grad_t: Array) -> Array:
+    """The sum over the samples of (n, width); one sample (width,) is its own sum."""
+    if grad_t.ndim == 1:
+        return grad_t.copy()
+    if owner_of(grad_t) == "cupy":
+        return grad_t.sum(axis=0)
+    # NumPy adds the rows of a matrix one by one, which loses digits over a million rows
+    if len(grad_t) == 0:
+        return np.zeros(grad_t.shape[1:], grad_t.dtype)
+    parts = np.add.reduceat(grad_t, np.arange(0, len(grad_t), 128), axis=0)
+    return parts.sum(axis=0, dtype=SUMS).astype(grad_t.dtype)

@@ -1,0 +1,116 @@
+"""The fused pass for a graph that is no chain: all nodes in one compiled pass over a tile of samples.
+
+The batch is cut into fixed logical chunks, whose sums are added in a fixed tree.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from ... import scope, threads
+from ...backend import Array
+from ...dtypes import name_of
+from ...operations import is_built_in
+from ...plan.call import Call, Result
+from ...programs import arguments, graph_source
+from ...programs import graph as programs
+from ...programs.structs import GraphArgs
+from ...sums.chunks import each_chunk
+from ...sums.tree import ChunkTree
+
+
+def why_not(call: Call) -> str:
+    """What of the graph can't be compiled, or takes too long to compile."""
+    plan = call.plan
+    if sum(plan.widths.values()) > programs.MOST_WIDTH:
+        return f"the nodes are together wider than {programs.MOST_WIDTH}"
+    if len(plan.nodes) > programs.MOST_NODES:
+        return f"it has {len(plan.nodes)} nodes, and compiling more than {programs.MOST_NODES} takes too long"
+    for node in plan.nodes:
+        form = node.form
+        if not (form.is_compiled and is_built_in(form)):
+            return f"node {node.name!r} is written in Python"
+        for function in form.functions:
+            if not getattr(function, "is_formula", False):
+                return f"the activation of node {node.name!r} is written in Python"
+        if call.training and form.constants and form.changes_buffers:
+            return scope.first_that_does([(f"node {node.name!r}", form)])
+    return arguments.loss_in_python(call.loss)
+
+
+def intermediate_bytes(call: Call) -> int:
+    """A megabyte or so of values a thread, the packed parameters, and the sums of a few chunks."""
+    return threads.count(call.threads) * graph_source.TILE_BYTES + 8 * call.numbers * call.dtype.itemsize
+
+
+def forward(call: Call) -> Array:
+    """The output (n, out)."""
+    program = _program(call, None)
+    output = np.empty(call.output_shape, call.dtype)
+    held: list[Any] = []
+    args = _arguments(call, program, held)
+    args.wide.output = arguments.address(output, held)
+
+    def chunk(index: int, first: int, count: int, memory: int) -> None:
+        program.run(ctypes.addressof(args), first, count, memory, None)
+
+    each_chunk(call, args.wide, program.rows, program.memory, chunk)
+    return output
+
+
+def loss_and_grad(call: Call) -> Result:
+    """The loss and the gradients of all parameters."""
+    program = _program(call, arguments.loss_key(call))
+    held: list[Any] = []
+    args = _arguments(call, program, held)
+    arguments.add_targets(args.wide, call, held)
+    grad_inputs = {name: np.empty(x.shape, call.dtype) for name, x in call.inputs.items()} if call.input_grad else {}
+    args.x_grad = _addresses([arguments.address(a, held) for a in grad_inputs.values()], held)
+    sums: ChunkTree[np.ndarray] = ChunkTree()
+    losses: ChunkTree[np.ndarray] = ChunkTree()
+
+    def chunk(index: int, first: int, count: int, memory: int) -> None:
+        grads = np.empty(program.packing.grads, call.dtype)
+        loss = program.run(ctypes.addressof(args), first, count, memory, grads.__array_interface__["data"][0])
+        sums.add(index, grads)
+        losses.add(index, np.array([loss]))
+
+    each_chunk(call, args.wide, program.rows, program.memory, chunk)
+    packed, loss = sums.total(), losses.total()
+    assert packed is not None and loss is not None
+    own = program.packing.unpack(call.plan.nodes, call.parameters, packed, program.panel, program.weight_rows)
+    return Result(own, grad_inputs, call.dtype.type(loss[0] * call.scale))
+
+
+def _program(call: Call, loss: Any) -> programs.Program:
+    factors = loss is not None and (call.weight is not None or call.scale != 1.0)
+    input_grad = loss is not None and call.input_grad
+    nodes = call.plan.nodes
+    shape = graph_source.shape_of(nodes, name_of(call.dtype), loss, factors, input_grad, bool(call.keys))
+    return programs.program(shape, nodes)
+
+
+def _arguments(call: Call, program: programs.Program, held: list[Any]) -> Any:
+    args = GraphArgs()
+    args.held = held  # the work holds args
+    nodes = call.plan.nodes
+    buffers = {node: {**call.parameters[node], **arrays} for node, arrays in call.buffers.items()}
+    packed = program.packing.pack(nodes, {**call.parameters, **buffers}, call.dtype, program.panel)
+    args.wide.params = arguments.address(packed, held)
+    functions = [function for node in nodes for function in node.form.functions]
+    scalars = [number for function in functions for number in function.parameters]
+    scalars += getattr(call.loss, "parameters", ())
+    args.wide.scalars = arguments.address(np.array(scalars or [0.0], call.dtype), held)
+    inputs = [arguments.readable(x) for x in call.inputs.values()]
+    strides = [arguments.stride(x, axis) for x in inputs for axis in (0, 1)]
+    args.x = _addresses([arguments.address(x, held) for x in inputs], held)
+    args.strides = _addresses(strides, held)
+    args.keys = arguments.address(np.array([*call.keys.values(), 0], np.uint64), held)
+    return args
+
+
+def _addresses(numbers: list[int], held: list[Any]) -> int:
+    return arguments.address(np.array([*numbers, 0], np.int64), held)

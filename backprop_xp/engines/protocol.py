@@ -1,0 +1,49 @@
+"""What an engine is: a module of this folder with these functions, each of which takes a :class:`Call`."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from ..backend import Array
+from ..plan.call import Call, Result, Values
+from ..sums.chunk_sums import ChunkSums
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A way to run a whole batch."""
+
+    def why_not(self, call: Call) -> str:
+        """Why it can't run this call, "" if it can."""
+
+    def loss_and_grad(self, call: Call) -> Result:
+        """The loss and the gradients of all parameters. Raises CompileError."""
+
+    def forward(self, call: Call) -> tuple[Array, Values | None]:
+        """The outputs, and all values where the call keeps them. Raises CompileError."""
+
+    def intermediate_bytes(self, call: Call) -> int:
+        """How much memory it takes beside input, parameters and gradients."""
+
+
+@runtime_checkable
+class Yielding(Engine, Protocol):
+    """An engine that "auto" doesn't always take, although it could run the call."""
+
+    def yields(self, call: Call) -> str:
+        """Why "auto" leaves this call to the next engine, "" if it doesn't."""
+
+
+@runtime_checkable
+class Chunked(Engine, Protocol):
+    """An engine for one device that gives the same bits however a batch is cut into whole chunks."""
+
+    def chunk_samples(self, samples: int) -> int:
+        """Samples in a chunk of a batch of ``samples``, a power of two: a function of that number alone."""
+
+    def add_piece(self, call: Call, sums: ChunkSums, chunk: int, grad_x: Array | None = None) -> None:
+        """Compute the chunks of a call's samples.
+
+        ``sums`` may hold those of samples before, which were whole chunks; ``grad_x`` (n, features) gets the gradient
+        in x.
+        """

@@ -1,0 +1,41 @@
+"""The sum of several inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..backend import Array
+from .built_in import BuiltInOperation
+from .folding import fold, onnx_fold, same
+from .writing import Node, Writer
+
+
+class Add(BuiltInOperation):
+    """The sum of its inputs, which are of one width."""
+
+    name = "add"
+    scope = "sample"
+    arity = None
+
+    def width(self, *widths: int) -> int:
+        return same(widths)
+
+    def forward(self, *inputs: Array, **given: Any) -> Array:
+        return fold("add", inputs)
+
+    def backward(self, grad: Array, *inputs: Array, **given: Any) -> Any:
+        return (grad,) * len(inputs)
+
+    def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
+        return onnx_fold(writer, "Add", inputs)
+
+    def passes_on(self, inputs: int, dropping: bool) -> bool:
+        return inputs == 1
+
+    def write(self, writer: Writer, node: Node, inputs: Sequence[str], to: int) -> None:
+        writer.sum(node.width, [writer.values[piece] for piece in inputs], to)
+
+    def write_below(self, writer: Writer, node: Node, inputs: Sequence[str], grad: int) -> None:
+        for piece in inputs:
+            writer.pass_on(piece, grad)

@@ -1,0 +1,101 @@
+"""What a node of a graph computes: the class of all operations, and what one is told where it runs.
+
+All arrays are batches, (n, width), a sample a row; one sample comes as a batch of one. An operation keeps nothing
+from a forward to a backward pass: it may run on several tiles of a batch at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..backend import Array
+
+Draw = Callable[[tuple[int, int]], Any]
+
+#: Methods that are an operation's arithmetic, and all that a subclass or an object may override.
+ARITHMETIC = frozenset({"forward", "backward", "from_context", "new_buffers"})
+METHODS = ARITHMETIC | {"arity", "width", "initial", "initial_buffers"}
+
+
+@dataclass(slots=True)
+class Context:
+    """Where an operation runs: at a node, in one call, on the whole batch or some of its samples.
+
+    Attributes:
+        node: the node's name.
+        xp: the array module, numpy or cupy.
+        dtype, shape: of the node's value, (n, width).
+        training: whether the call trains: dropout drops, and batch normalisation looks at the batch.
+        buffers: the node's, by name.
+        key: 64 bits to draw from, which depend on the net's seed, the number of the training call and the node; None
+            where nothing is drawn.
+        first: the number of the first sample in the whole batch.
+    """
+
+    node: str
+    xp: Any
+    dtype: np.dtype
+    shape: tuple[int, int]
+    training: bool
+    buffers: Mapping[str, Array]
+    key: int | None
+    first: int
+
+
+class Operation:
+    """What a node computes from its inputs. Subclass it for a node of your own: :meth:`forward` and :meth:`backward`.
+
+    Attributes:
+        arity: how many inputs it takes; None for any number from one on.
+        name: what to call it in drawings and messages.
+        scope: "sample" in a subclass whose value and gradients in the inputs are, for each sample, the same whatever
+            others are in the batch, and whose parameters' gradients are sums over the samples. Engines may then give
+            it some of the samples at a time; without it, or with "batch", it always gets all of them, and with
+            "batch in training" in calls that train. One that changes its buffers gets all of them there as well.
+        needs_key: whether it draws from its context's key in training.
+    """
+
+    name: str = ""
+    arity: int | None = 1
+    needs_key: ClassVar[bool] = False
+
+    def width(self, *widths: int) -> int:
+        """Features of the result, from those of the inputs; a ValueError where they don't fit each other."""
+        return widths[0]
+
+    def initial(self, widths: tuple[int, ...], draw: Draw) -> Mapping[str, Any]:
+        """The parameters by name, as they are at first; ``draw((out, in))`` draws by the net's initialiser."""
+        return {}
+
+    def initial_buffers(self, widths: tuple[int, ...]) -> Mapping[str, Any]:
+        """The buffers by name, as they are at first: arrays that are kept and moved with the net, but not trained."""
+        return {}
+
+    def from_context(self, context: Context, *inputs: Array) -> Mapping[str, Any]:
+        """What forward and backward take by name besides the parameters, computed once a call: here the buffers."""
+        return context.buffers
+
+    def forward(self, *inputs: Array, **given: Any) -> Array:
+        """The value, (n, width), from the inputs, and by name the parameters and what :meth:`from_context` gave."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(self, *inputs)")
+
+    def backward(self, grad: Array, *inputs: Array, **given: Any) -> Any:
+        """From the gradient in the value those in the inputs, then in the parameters: one array, or a tuple."""
+        raise NotImplementedError(f"{type(self).__name__} must define backward(self, grad, *inputs)")
+
+    def new_buffers(self, context: Context, *inputs: Array, **given: Any) -> Mapping[str, Array]:
+        """The buffers that a forward pass in training changes, by name: new arrays."""
+        return {}
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({shown})"
+
+    @property
+    def changes_buffers(self) -> bool:
+        """Whether training changes its buffers, of what it sees of the batch."""
+        return "new_buffers" in vars(self) or type(self).new_buffers is not Operation.new_buffers

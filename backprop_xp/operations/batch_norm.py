@@ -1,0 +1,122 @@
+"""Normalisation of each feature over the batch (Ioffe and Szegedy, 2015), as in PyTorch's BatchNorm1d."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..arrays import column_sums
+from ..backend import Array
+from ..ranges import Ranged
+from .base import Context, Draw
+from .built_in import BuiltInOperation, flag
+from .writing import Node, Writer
+
+
+class BatchNorm(BuiltInOperation):
+    """(z - mean) / sqrt(variance + eps) over the samples of a batch, times a gain, plus a bias.
+
+    In training, mean and variance are the batch's, the variance divided by n. The buffers running_mean and running_var
+    move by ``momentum`` towards them, the latter towards the variance divided by n - 1. Elsewhere the buffers take
+    the place of the batch's, and every sample is treated for itself.
+
+    Raises:
+        ValueError: in training, of a batch of one sample.
+    """
+
+    name = "batch_norm"
+    eps = Ranged("0 <= eps < inf")
+    momentum = Ranged("0 <= momentum <= 1")
+    scope = "batch in training"
+    fewest_samples = 2  # the variance of one is divided by 0
+    settings = {"eps": float, "momentum": float}
+    vectors, constants = ("gain", "bias"), ("running_mean", "running_var")
+
+    def __init__(self, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        self.eps, self.momentum = eps, momentum
+
+    def initial(self, widths: tuple[int, ...], draw: Draw) -> Mapping[str, Any]:
+        return {"gain": np.ones(widths[0]), "bias": np.zeros(widths[0])}
+
+    def initial_buffers(self, widths: tuple[int, ...]) -> Mapping[str, Any]:
+        return {"running_mean": np.zeros(widths[0]), "running_var": np.ones(widths[0])}
+
+    def from_context(self, context: Context, *inputs: Array) -> Mapping[str, Any]:
+        if context.training:
+            mean, variance = _statistics(inputs[0], context)
+        else:
+            mean, variance = (context.buffers[name] for name in self.constants)
+        scale = 1 / context.xp.sqrt(variance + context.dtype.type(self.eps))
+        return {"mean": mean, "variance": variance, "scale": scale, "of_batch": context.training}
+
+    def forward(self, *inputs: Array, **given: Any) -> Array:
+        normal = _normal(inputs[0], given)
+        normal *= given["gain"]
+        normal += given["bias"]
+        return normal
+
+    def backward(self, grad: Array, *inputs: Array, **given: Any) -> Any:
+        normal = _normal(inputs[0], given)
+        grad_gain, grad_bias = column_sums(grad * normal), column_sums(grad)
+        factor = given["gain"] * given["scale"]
+        if not given["of_batch"]:
+            return grad * factor, grad_gain, grad_bias
+        n = max(len(grad), 1)
+        normal *= grad_gain / n  # mean and variance depend on z as well
+        normal += grad_bias / n
+        return factor * (grad - normal), grad_gain, grad_bias
+
+    def new_buffers(self, context: Context, *inputs: Array, **given: Any) -> Mapping[str, Array]:
+        n, share = context.shape[0], context.dtype.type(self.momentum)
+        if n == 0:
+            return {}
+        found = given["mean"], given["variance"] * (n / (n - 1))
+        return {name: (1 - share) * context.buffers[name] + share * value for name, value in zip(self.constants, found)}
+
+    def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
+        arrays = [own[name] for name in (*self.vectors, *self.constants)]
+        return writer.add("BatchNormalization", inputs[0], *arrays, epsilon=self.eps)
+
+    # ---- compiled: with the buffers alone ---------------------------------------------------------------------------
+
+    def facts(self) -> tuple[Any, ...]:
+        return BatchNorm, self.eps
+
+    def write(self, writer: Writer, node: Node, inputs: Sequence[str], to: int) -> None:
+        place, source, normal = writer.place(node), writer.values[inputs[0]], writer.keep(node, node.width)
+        at = [*(place.constants[name] for name in self.constants), *(place.vectors[name][0] for name in self.vectors)]
+        arrays = ", ".join(f"params + {each}" for each in at)
+        call = f"{node.width}, S({self.eps!r}), {arrays}, b{source}, b{normal}, b{to}, tile.used"
+        writer.emit(f"bpx::graph_standardise<R, S>({call})", [source], [normal, to], {normal: (source,)})
+
+    def write_below(self, writer: Writer, node: Node, inputs: Sequence[str], grad: int) -> None:
+        place, width, (normal,) = writer.placed(node), node.width, writer.kept[node.name]
+        writer.column_sums(width, grad, normal, place.vectors["gain"][1])
+        writer.column_sums(width, grad, None, place.vectors["bias"][1])
+        if inputs[0] in writer.wanted:
+            to, add = writer.target(inputs[0])
+            arrays = f"params + {place.constants['running_var']}, params + {place.vectors['gain'][0]}"
+            call = f"{width}, S({self.eps!r}), {arrays}, b{grad}, b{to}, tile.used, {flag(add)}"
+            writer.emit(f"bpx::graph_standardise_below<R, S>({call})", [grad, *([to] if add else [])], [to])
+
+
+def _statistics(z: Array, context: Context) -> tuple[Array, Array]:
+    """Mean and variance of every feature over the samples."""
+    if 0 < len(z) < BatchNorm.fewest_samples:
+        raise ValueError(
+            f"node {context.node!r} (batch_norm) needs at least 2 samples in training, got 1; "
+            "with training=False it takes its running mean and variance"
+        )
+    n = max(len(z), 1)
+    mean = column_sums(z) / n
+    centred = z - mean
+    centred *= centred
+    return mean, column_sums(centred) / n
+
+
+def _normal(z: Array, given: Mapping[str, Any]) -> Array:
+    normal = z - given["mean"]
+    normal *= given["scale"]
+    return normal

@@ -1,0 +1,100 @@
+"""What graphs, files and compiled code ask of an operation, besides its arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from .base import Operation
+from .writing import Node, Writer
+
+
+class BuiltInOperation(Operation):
+    """An operation that is in files, in ONNX and in compiled code.
+
+    A user's own is asked these questions as well: :data:`PLAIN` answers for it.
+    """
+
+    #: Whether its values are handed to the net.
+    is_input: ClassVar[bool] = False
+    #: Samples that a batch in training must have, unless it is empty.
+    fewest_samples: ClassVar[int] = 1
+    #: The name of the node whose parameters it takes.
+    share: str | None = None
+
+    def may_share(self, other: Operation) -> bool:
+        """Whether it can take this operation's parameters if they have the right shapes."""
+        return False
+
+    def multiply_adds(self, features: int, below: int) -> int:
+        """Of one sample's matrix products, for a first input of ``features`` where ``below`` need gradients."""
+        return 0
+
+    # ---- in files and in ONNX ---------------------------------------------------------------------------------------
+
+    #: The arguments that say what it is, and their types; a ``str | None`` may be left out.
+    settings: ClassVar[Mapping[str, Any]] = {}
+
+    def shapes(self, widths: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Of the parameters and buffers, by name."""
+        return {name: (self.width(*widths),) for name in (*self.vectors, *self.constants)}
+
+    def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str | None:
+        """The name of its value in an ONNX graph, None if it has no form there.
+
+        Args:
+            writer: adds nodes, see :mod:`backprop_xp.exchange.to_onnx`.
+            inputs: names of the inputs' values.
+            own: names of its parameters and buffers in the ONNX graph, by their names here.
+        """
+        return None
+
+    # ---- as compiled code, see programs/graph_source.py -------------------------------------------------------------
+
+    #: Parameters, and buffers, of one number a feature, in the order in which compiled code packs them.
+    vectors: Sequence[str] = ()
+    constants: Sequence[str] = ()
+    #: Whether it puts its inputs side by side, and whether it reads the pieces of such a value.
+    joins: ClassVar[bool] = False
+    reads_pieces: ClassVar[bool] = False
+    #: Whether there is compiled code for it: that its functions are formulas is another question.
+    is_compiled: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.is_compiled = cls.write is not BuiltInOperation.write
+
+    @property
+    def functions(self) -> Sequence[Any]:
+        """Activations that it computes; the numbers of each are scalars of the compiled code."""
+        return ()
+
+    @property
+    def has_parameters(self) -> bool:
+        """Whether there is something to train."""
+        return bool(self.vectors)
+
+    def facts(self) -> tuple[Any, ...]:
+        """What its code depends on besides widths, for the key of a compiled program."""
+        return (type(self),)
+
+    def passes_on(self, inputs: int, dropping: bool) -> bool:
+        """Whether the value of this many inputs is the first of them; ``dropping`` where dropout drops."""
+        return False
+
+    def write(self, writer: Writer, node: Node, inputs: Sequence[str], to: int) -> None:
+        """Write the forward pass over a tile: from the values of ``inputs``, names of nodes, to buffer ``to``."""
+        raise NotImplementedError
+
+    def write_below(self, writer: Writer, node: Node, inputs: Sequence[str], grad: int) -> None:
+        """Write the backward pass over a tile: from buffer ``grad`` to the gradients of ``inputs`` and parameters."""
+        raise NotImplementedError
+
+
+#: What stands for an operation of the user's where one of these questions is asked.
+PLAIN = BuiltInOperation()
+
+
+def flag(value: bool) -> str:
+    """As C++ has it."""
+    return str(value).lower()

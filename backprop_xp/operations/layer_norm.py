@@ -1,0 +1,75 @@
+"""Normalisation of each sample over its features (Ba et al., 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..arrays import column_sums
+from ..backend import Array, module_of
+from ..ranges import Ranged
+from .base import Draw
+from .built_in import BuiltInOperation, flag
+from .writing import Node, Writer
+
+
+class LayerNorm(BuiltInOperation):
+    """(z - mean) / sqrt(variance + eps) over the features of a sample, times a gain, plus a bias (Ba et al., 2016)."""
+
+    name = "layer_norm"
+    eps = Ranged("0 <= eps < inf")
+    scope = "sample"
+    settings = {"eps": float}
+    vectors = ("gain", "bias")
+
+    def __init__(self, eps: float = 1e-5) -> None:
+        self.eps = eps
+
+    def initial(self, widths: tuple[int, ...], draw: Draw) -> Mapping[str, Any]:
+        return {"gain": np.ones(widths[0]), "bias": np.zeros(widths[0])}
+
+    def forward(self, *inputs: Array, **given: Any) -> Array:
+        normal, _ = self._normal(inputs[0])
+        normal *= given["gain"]
+        normal += given["bias"]
+        return normal
+
+    def backward(self, grad: Array, *inputs: Array, **given: Any) -> Any:
+        normal, scale = self._normal(inputs[0])
+        grad_normal = grad * given["gain"]
+        mean = grad_normal.mean(axis=1, keepdims=True)
+        along = (grad_normal * normal).mean(axis=1, keepdims=True)
+        return scale * (grad_normal - mean - normal * along), column_sums(grad * normal), column_sums(grad)
+
+    def _normal(self, z: Array) -> tuple[Array, Array]:
+        centred = z - z.mean(axis=1, keepdims=True)
+        variance = (centred * centred).mean(axis=1, keepdims=True)
+        scale = 1 / module_of(z).sqrt(variance + z.dtype.type(self.eps))
+        return centred * scale, scale
+
+    def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
+        return writer.add("LayerNormalization", inputs[0], own["gain"], own["bias"], epsilon=self.eps)
+
+    def facts(self) -> tuple[Any, ...]:
+        return LayerNorm, self.eps
+
+    def write(self, writer: Writer, node: Node, inputs: Sequence[str], to: int) -> None:
+        place, source = writer.place(node), writer.values[inputs[0]]
+        normal, scale = writer.keep(node, node.width), writer.keep(node, 1)
+        gain, bias = (f"params + {place.vectors[name][0]}" for name in self.vectors)
+        call = f"{node.width}, S({self.eps!r}), {gain}, {bias}, b{source}, b{normal}, b{scale}, b{to}, tile.used"
+        writer.emit(f"bpx::graph_normalise<R, S>({call})", [source], [normal, scale, to], {normal: (source,)})
+
+    def write_below(self, writer: Writer, node: Node, inputs: Sequence[str], grad: int) -> None:
+        vectors, width = writer.placed(node).vectors, node.width
+        normal, scale = writer.kept[node.name]
+        writer.column_sums(width, grad, normal, vectors["gain"][1])
+        writer.column_sums(width, grad, None, vectors["bias"][1])
+        if inputs[0] in writer.wanted:
+            to, add = writer.target(inputs[0])
+            gain = f"params + {vectors['gain'][0]}"
+            call = f"{width}, {gain}, b{normal}, b{scale}, b{grad}, b{to}, tile.used, {flag(add)}"
+            reads = [normal, scale, grad, *([to] if add else [])]
+            writer.emit(f"bpx::graph_normalise_below<R, S>({call})", reads, [to])

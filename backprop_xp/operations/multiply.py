@@ -1,0 +1,42 @@
+"""The product of several inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..backend import Array
+from .built_in import BuiltInOperation
+from .folding import fold, onnx_fold, same
+from .writing import Node, Writer
+
+
+class Multiply(BuiltInOperation):
+    """The product of its inputs, element by element; they are of one width."""
+
+    name = "multiply"
+    scope = "sample"
+    arity = None
+
+    def width(self, *widths: int) -> int:
+        return same(widths)
+
+    def forward(self, *inputs: Array, **given: Any) -> Array:
+        return fold("multiply", inputs)
+
+    def backward(self, grad: Array, *inputs: Array, **given: Any) -> Any:
+        # the products of all others, not a quotient: factors may be 0
+        return tuple(fold("multiply", (grad, *inputs[:i], *inputs[i + 1 :])) for i in range(len(inputs)))
+
+    def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
+        return onnx_fold(writer, "Mul", inputs)
+
+    def passes_on(self, inputs: int, dropping: bool) -> bool:
+        return inputs == 1
+
+    def write(self, writer: Writer, node: Node, inputs: Sequence[str], to: int) -> None:
+        writer.product(node.width, [writer.values[piece] for piece in inputs], to)
+
+    def write_below(self, writer: Writer, node: Node, inputs: Sequence[str], grad: int) -> None:
+        for i, piece in enumerate(inputs):
+            writer.add_product(piece, grad, [writer.values[other] for k, other in enumerate(inputs) if k != i])

@@ -1,0 +1,137 @@
+"""The two loops over the steps of a plan: forward in topological order, backward in reverse.
+
+Chains of linear nodes and activations are steps of their own, and run by the very loops of passes/article.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..backend import Array
+from ..operations import Context
+from ..plan.call import Call, Values, as_layers
+from ..plan.plan import Node, Step
+from . import article
+from .article import Signals
+
+
+def forward_pass(call: Call) -> Values:
+    """The value of every node."""
+    values = Values(dict(call.inputs))
+    for step in call.plan.steps:
+        inputs = [values.data[name] for name in step.inputs]
+        if step.node is None:
+            add(values, step, article.forward_pass(as_layers(step.chain, call.parameters), inputs[0]))
+        else:
+            node, shape = step.node, (call.samples, step.node.width)
+            context = _context(call, node)
+            given = values.given[node.name] = node.operation.from_context(context, *inputs)
+            result = node.operation.forward(*inputs, **call.parameters.get(node.owner, {}), **given)
+            values.data[step.output] = _checked(node, "returned", result, shape, call.dtype)
+            if call.training and node.operation.changes_buffers:
+                changed = node.operation.new_buffers(context, *inputs, **given)
+                call.new_buffers[node.name] = _checked_buffers(call, node, changed)
+    return values
+
+
+def backward_pass(call: Call, values: Values, grad_output: Array) -> list[Array]:
+    """The parameters' gradients, in the order of ``call.parameters``, from the gradient in the output.
+
+    The nodes' gradients are added to ``values``. Where a value is used more than once, they are summed.
+    """
+    values.grads = {call.plan.output.name: grad_output}
+    parameters: dict[tuple[str, str], Array] = {}
+    for step in reversed(call.plan.steps):
+        inputs = [values.data[name] for name in step.inputs]
+        grad = values.grads[step.output]
+        if step.node is None:
+            wanted = call.input_grad or step.inputs[0] not in call.inputs
+            layers, signals = as_layers(step.chain, call.parameters), values.signals[step.output]
+            signals.grad_linear, signals.grad_nonlinear = [], []
+            found = article.backward_pass(layers, inputs[0], signals, grad, input_grad=wanted)
+            values.grads |= _named(step, signals.grad_linear, signals.grad_nonlinear)
+            gradients = (found.x,)
+            for (linear, _), weight, bias in zip(step.chain, found.weights, found.biases):
+                _accumulate(parameters, (linear.owner, "weight"), weight)
+                _accumulate(parameters, (linear.owner, "bias"), bias)
+        else:
+            node = step.node
+            given = {**call.parameters.get(node.owner, {}), **values.given[node.name]}
+            result = node.operation.backward(grad, *inputs, **given)
+            gradients, own = _split(node, result, inputs, call)
+            for name, gradient in own.items():
+                _accumulate(parameters, (node.owner, name), gradient)
+        for name, gradient in zip(step.inputs, gradients):
+            if call.input_grad or name not in call.inputs:
+                _accumulate(values.grads, name, gradient)
+    return [parameters[owner, name] for owner, own in call.parameters.items() for name in own]
+
+
+def of_chain(call: Call, data: Mapping[str, Array]) -> Values:
+    """The values of a chain, of which those of all nodes are known but for the input."""
+    (step,) = call.plan.steps
+    linear = [data[node.name] for node, _ in step.chain]
+    nonlinear = [t if f is None else data[f.name] for t, (_, f) in zip(linear, step.chain)]
+    return Values({**data, **call.inputs}, {step.output: Signals(linear, nonlinear)})
+
+
+def add(values: Values, step: Step, signals: Signals) -> None:
+    """Note the signals of a chain, by the names of its nodes too."""
+    values.signals[step.output] = signals
+    values.data |= _named(step, signals.linear, signals.nonlinear)
+    values.grads |= _named(step, signals.grad_linear, signals.grad_nonlinear)
+
+
+def _accumulate(sums: dict[Any, Array], key: Any, more: Array | None) -> None:
+    """Add a gradient, to a new array: the old one may be another node's too."""
+    if more is not None:
+        sums[key] = sums[key] + more if key in sums else more
+
+
+def _named(step: Step, linear: list[Array], nonlinear: list[Array]) -> dict[str, Array]:
+    """Signals of a chain, or their gradients, by the names of the nodes."""
+    named = {}
+    for (node, activation), t, z in zip(step.chain, linear, nonlinear):
+        named[node.name] = t
+        if activation is not None:
+            named[activation.name] = z
+    return named
+
+
+def _context(call: Call, node: Node) -> Context:
+    shape, buffers = (call.samples, node.width), call.buffers.get(node.name, {})
+    key = call.keys.get(node.name)
+    return Context(node.name, call.backend.xp, call.dtype, shape, call.training, buffers, key, call.first)
+
+
+def _checked_buffers(call: Call, node: Node, changed: Mapping[str, Array]) -> dict[str, Array]:
+    """What an operation's buffers are to become, checked."""
+    own = call.buffers.get(node.name, {})
+    if odd := sorted(changed.keys() - own.keys()):
+        raise ValueError(f"node {node.name!r} returned a buffer {odd[0]!r} that it doesn't have")
+    return {
+        name: _checked(node, f"returned as buffer {name!r}", array, own[name].shape, call.dtype)
+        for name, array in changed.items()
+    }
+
+
+def _split(node: Node, result: Any, inputs: list[Array], call: Call) -> tuple[tuple[Array, ...], dict[str, Array]]:
+    """What an operation's backward returned, checked: gradients in the inputs, and in its parameters by name."""
+    results = result if isinstance(result, (tuple, list)) else (result,)
+    own = call.parameters.get(node.owner, {})
+    if len(results) != len(inputs) + len(own):
+        expected = f"{len(inputs)} input(s)" + (f" and {len(own)} parameter(s)" if own else "")
+        raise ValueError(f"node {node.name!r} returned {len(results)} gradient(s) for its {expected}")
+    checked = [
+        _checked(node, "returned a gradient of", gradient, array.shape, call.dtype)
+        for gradient, array in zip(results, [*inputs, *own.values()])
+    ]
+    return tuple(checked[: len(inputs)]), dict(zip(own, checked[len(inputs) :]))
+
+
+def _checked(node: Node, does: str, result: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    if getattr(result, "shape", None) != shape:
+        got = getattr(result, "shape", type(result).__name__)
+        raise ValueError(f"node {node.name!r} {does} shape {got}, expected {shape}")
+    return result if result.dtype == dtype else result.astype(dtype)

@@ -1,0 +1,49 @@
+"""What the rooms below nets know of a net; :class:`backprop_xp.model.Model` says what each of its methods is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..backend import Array, Backend
+from ..tensor import Tensor
+from .call import Call, Parameters, Values
+from .plan import Plan
+
+
+class Layered(Protocol):
+    """A net that was written as a list of layers, :class:`backprop_xp.Net`."""
+
+    sizes: tuple[int, ...]
+    weights: list[Tensor]
+    biases: list[Tensor]
+    activations: list[Any]
+    backend: Backend
+    dtype: np.dtype
+
+
+class AnyNet(Protocol):
+    """A net that can be called, whose Tensors a call fills."""
+
+    backend: Backend
+    dtype: np.dtype
+    engine: str
+    loss: Any
+    reduction: str
+    threads: int | None
+    _kept: tuple[Call, Values | Array] | None
+    _prepared: Any
+
+    @property
+    def parameters(self) -> Sequence[Tensor]: ...
+    def loss_and_grad(self, x: Any, y: Any = None, *, sample_weight: Any = None) -> Any: ...
+    def plan(self, x: Any) -> Any: ...
+    def _plan(self) -> Plan: ...
+    def _tensors(self) -> Mapping[str, Mapping[str, Tensor]]: ...
+    def _arrays(self) -> Parameters: ...
+    def _signals(self) -> Mapping[str, Tensor]: ...
+    def _now(self) -> tuple[list[Any], list[Any], list[Any], str]: ...
+    def _call(self, x: Any, keep_signals: bool | None, training: bool) -> Call: ...
+    def _keep(self, call: Call | None, values: Values | None) -> None: ...

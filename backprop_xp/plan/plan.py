@@ -1,0 +1,158 @@
+"""What a net computes, in an order in which it can be computed: the form in which every net reaches the engines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..activations import Identity
+from ..operations import Activate, Input, Linear, Operation
+from ..operations.built_in import PLAIN, BuiltInOperation
+
+IDENTITY = Identity()
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of a net.
+
+    Attributes:
+        inputs: names of the nodes it computes from.
+        width: features of its value.
+        owner: the name of the node whose parameters it uses, its own unless they are shared.
+    """
+
+    name: str
+    operation: Operation
+    inputs: tuple[str, ...]
+    width: int
+    owner: str
+
+    @cached_property
+    def form(self) -> BuiltInOperation:
+        """The operation, for questions that are asked of those built in; one of the user's has nothing special."""
+        return self.operation if isinstance(self.operation, BuiltInOperation) else PLAIN
+
+
+#: A linear node, and the activation that follows it or None.
+Pair = tuple[Node, Node | None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node by itself, or a chain of linear nodes, each with the activation that follows it or None.
+
+    Attributes:
+        inputs: names of the nodes it computes from.
+        output: the name of its last node.
+    """
+
+    inputs: tuple[str, ...]
+    output: str
+    node: Node | None = None
+    chain: tuple[Pair, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The nodes of a net, each after those it computes from, the output last.
+
+    It holds no arrays. Operations and activations are the user's own objects: what is in them may change between calls.
+
+    Attributes:
+        nodes: all of them, inputs included.
+        layered: whether the net was written as a list of layers, by which messages then name its parts.
+    """
+
+    nodes: tuple[Node, ...]
+    layered: bool = False
+
+    @property
+    def output(self) -> Node:
+        """The node whose value is the net's."""
+        return self.nodes[-1]
+
+    @cached_property
+    def inputs(self) -> dict[str, int]:
+        """The features of every input, by its name."""
+        return {node.name: node.width for node in self.nodes if node.form.is_input}
+
+    @cached_property
+    def widths(self) -> dict[str, int]:
+        """The features of every node's value, by its name."""
+        return {node.name: node.width for node in self.nodes}
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The nodes cut into chains and others, inputs left out."""
+        return _steps(self.nodes)
+
+    @cached_property
+    def chain(self) -> tuple[Pair, ...] | None:
+        """The layers, where the net is a chain of them with parameters of their own, all or none with a bias."""
+        if len(self.steps) != 1:
+            return None
+        pairs = self.steps[0].chain
+        biases: set[Any] = {linear.operation.bias for linear, _ in pairs}  # type: ignore[attr-defined]
+        own = all(linear.owner == linear.name for linear, _ in pairs)
+        return pairs if pairs and own and len(biases) == 1 else None
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """The widths of a chain's layers, input first."""
+        assert self.chain is not None
+        return (*self.inputs.values(), *(linear.width for linear, _ in self.chain))
+
+    @property
+    def activations(self) -> list[Any]:
+        """The activation of each layer of a chain; the identity where a layer has none."""
+        assert self.chain is not None
+        return [IDENTITY if f is None else f.operation.activation for _, f in self.chain]  # type: ignore[attr-defined]
+
+
+def of_layers(sizes: Sequence[int], bias: bool, activations: Sequence[Any]) -> Plan:
+    """The plan of a chain of layers: nodes "x", then "t0" and "z0" for the first layer's t and z, and so on."""
+    nodes = [Node("x", Input(sizes[0]), (), sizes[0], "x")]
+    for i, (width, activation) in enumerate(zip(sizes[1:], activations)):
+        nodes.append(Node(f"t{i}", Linear(width, bias), (nodes[-1].name,), width, f"t{i}"))
+        nodes.append(Node(f"z{i}", Activate(activation), (f"t{i}",), width, f"z{i}"))
+    return Plan(tuple(nodes), layered=True)
+
+
+def _steps(nodes: Sequence[Node]) -> tuple[Step, ...]:
+    uses: dict[str, list[Node]] = {node.name: [] for node in nodes}
+    for node in nodes:
+        for name in node.inputs:
+            uses[name].append(node)
+
+    def only_user(name: str, kind: type[Operation]) -> Node | None:
+        users = uses[name]
+        return users[0] if len(users) == 1 and _is_plain(users[0].operation, kind) else None
+
+    steps, done = [], set()
+    for node in nodes:
+        if node.name in done or node.form.is_input:
+            continue
+        if not _is_plain(node.operation, Linear):
+            steps.append(Step(node.inputs, node.name, node))
+            continue
+        chain: list[Pair] = []
+        linear: Node | None = node
+        last = node.name
+        while linear is not None:
+            activation = only_user(linear.name, Activate)
+            chain.append((linear, activation))
+            last = linear.name if activation is None else activation.name
+            done |= {linear.name, last}
+            linear = only_user(last, Linear)
+        steps.append(Step(node.inputs, last, chain=tuple(chain)))
+    return tuple(steps)
+
+
+def _is_plain(operation: Operation, kind: type[Operation]) -> bool:
+    """Whether it is of this kind and computes as this does, in a class that may differ in other ways."""
+    cls, overridden = type(operation), {"forward", "backward"} & vars(operation).keys()
+    same = isinstance(operation, kind) and cls.forward is kind.forward and cls.backward is kind.backward
+    return same and not overridden

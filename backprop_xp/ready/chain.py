@@ -1,0 +1,54 @@
+"""What ready calls know of a net: the Tensors and functions of a chain, as they are at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..plan.net import AnyNet
+from ..tensor import Tensor
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The layers of a net.
+
+    Attributes:
+        sizes: their widths, input first.
+        tensors: the weights, then the biases where there are any, and what the data of each is.
+        input: the Tensor for x, None where the net has none.
+        linear, nonlinear: the Tensors for t and z of each layer; None where a layer has no activation, and z is t.
+    """
+
+    sizes: tuple[int, ...]
+    bias: bool
+    activations: list[Any]
+    tensors: list[tuple[Tensor, np.ndarray]]
+    input: Tensor | None
+    linear: list[Tensor]
+    nonlinear: list[Tensor | None]
+
+    @classmethod
+    def of(cls, net: AnyNet) -> Chain:
+        """The layers of a net whose plan is a chain."""
+        plan, own, signals = net._plan(), net._tensors(), net._signals()
+        assert plan.chain is not None
+        names = [linear.name for linear, _ in plan.chain]
+        kinds = [kind for kind in ("weight", "bias") if kind in own[names[0]]]
+        tensors = [own[name][kind] for kind in kinds for name in names]
+        return cls(
+            sizes=plan.sizes,
+            bias="bias" in kinds,
+            activations=plan.activations,
+            tensors=[(tensor, tensor.data) for tensor in tensors],
+            input=signals.get(next(iter(plan.inputs))),
+            linear=[signals[name] for name in names],
+            nonlinear=[None if f is None else signals[f.name] for _, f in plan.chain],
+        )
+
+    def drop_signals(self, net: AnyNet) -> None:
+        """Forget the signals that an earlier call of the net kept."""
+        if net._kept is not None or self.linear[0].data is not None:
+            net._keep(None, None)

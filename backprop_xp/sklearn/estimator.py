@@ -1,0 +1,367 @@
+"""What the classifier and the regressor have in common."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ..backend import NUMPY, Array, get_backend, module_of, owner_of
+from ..net import Net
+from ..programs import fused
+from ..training.nan import DivergedError
+from . import arrays, weights
+from .settings import Settings, new_optimiser, set_rate, shifted
+from .stopping import Convergence
+
+SEEDS = 2**31 - 1
+TOO_LARGE = (
+    "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed"
+)
+
+
+class BackpropEstimator(BaseEstimator):
+    """The part of :class:`BackpropClassifier` and :class:`BackpropRegressor` that doesn't depend on the targets.
+
+    A subclass says what nets are to learn for targets, which loss they get, and how good their outputs are.
+    """
+
+    net_: Net
+    loss_curve_: list[float]
+    validation_scores_: list[float] | None
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        loss: Any = None,
+        optimiser: Any = "adam",
+        schedule: Any = None,
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate_init: float | None = None,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: float = 10,
+        bias: bool = True,
+        init: Any = "glorot_uniform",
+        dtype: Any = None,
+        backend: Any = None,
+        threads: int | None = None,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.loss = loss
+        self.optimiser = optimiser
+        self.schedule = schedule
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.bias = bias
+        self.init = init
+        self.dtype = dtype
+        self.backend = backend
+        self.threads = threads
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """Train on these samples, anew unless ``warm_start`` is set.
+
+        Args:
+            X: (n, features) numbers: an array of any library, a frame of pandas or polars, or a sparse matrix.
+            y: targets, one row a sample.
+            sample_weight: (n,) numbers from 0 on, by which the samples' losses are multiplied.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            ValueError, TypeError: a parameter, or the data, can't be used, or training diverged. The estimator is then
+                as it was before.
+
+        An interrupt ends training with a warning, and leaves a fitted estimator.
+        """
+        with as_it_was_on_failure(self):
+            goes_on = self.warm_start and self.__sklearn_is_fitted__()
+            self._fit(X, y, sample_weight, goes_on, None)
+        return self
+
+    def _partial_fit(self, X: Any, y: Any, sample_weight: Any, **known: Any) -> Any:
+        """Train for one epoch; ``known`` is what :meth:`_learn` is told besides."""
+        with as_it_was_on_failure(self):
+            if self.early_stopping:
+                raise ValueError("partial_fit does not support early_stopping=True")
+            goes_on = self.__sklearn_is_fitted__()
+            self._fit(X, y, sample_weight, goes_on, 1, **known)
+        return self
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, goes_on: bool, epochs: int | None, **known: Any) -> None:
+        """Train the net that is there, or a new one.
+
+        Args:
+            goes_on: whether it is the one that is there.
+            epochs: how many; None for ``max_iter``, with all that ends a run before.
+            known: what :meth:`_learn` is told besides.
+        """
+        settings = Settings.of(self)
+        x = arrays.inputs(self, X, reset=not goes_on)
+        weight = weights.of_samples(sample_weight, x.shape[0])
+        y, weight = self._learn(arrays.targets(self, y, x), weight, goes_on, whole=epochs is None, **known)
+        if goes_on:
+            self._refuse_another_net(settings)
+        else:
+            self._begin(x, settings)
+        self._place = arrays.place(X)
+        net = self.net_
+        net.activations, net.loss = [*settings.activations, net.activations[-1]], self._net_loss()
+        if epochs is None or not goes_on:
+            self._optimiser = new_optimiser(self.optimiser, self.learning_rate_init)
+        set_rate(self._optimiser, self.learning_rate_init)
+        schedule = self.schedule if epochs is None else shifted(self.schedule, self._optimiser.count)
+
+        score = None
+        if epochs is None and settings.early_stopping:
+            (x, y, weight), score = self._hold_out(x, y, weight, settings)
+        patience = settings.patience if epochs is None else np.inf
+        convergence = Convergence(settings.tol, patience, score, settings.verbose)
+        samples = x.shape[0]
+        self._run(
+            convergence,
+            x=x,
+            y=y,
+            sample_weight=weight,
+            epochs=epochs or settings.max_iter,
+            batch_size=settings.batch(samples),
+            optimiser=self._optimiser,
+            schedule=schedule,
+            l2=settings.penalty(samples, samples if weight is None else float(weight.sum())),
+            shuffle=settings.shuffle,
+            seed=int(self._random.randint(SEEDS)),
+        )
+        self._note(convergence, samples)
+        if epochs is None and schedule is None and not convergence.stopped and self.n_iter_ == settings.max_iter:
+            warnings.warn(
+                f"Maximum iterations ({settings.max_iter}) reached and the optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _run(self, convergence: Convergence, x: Any, **options: Any) -> None:
+        """Net.fit, and what its end means."""
+        net = self.net_
+        token = fused.any_widths.set(True)  # a search over widths doesn't wait for a compiler
+        try:
+            net.fit(x, callbacks=[convergence], progress=False, **options)
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=4)
+        except DivergedError as error:
+            if convergence.score is None or not convergence.scores:
+                raise ValueError(f"{TOO_LARGE}: {error}") from error
+            convergence.scores.append(float("nan"))
+            convergence.losses.append(float("nan"))
+            convergence.stopped = f"Training diverged, and ends with the best parameters before: {error}"
+            warnings.warn(convergence.stopped, ConvergenceWarning, stacklevel=4)
+        finally:
+            fused.any_widths.reset(token)
+        if convergence.score is not None:
+            convergence.put_back_the_best(net)
+        for tensor in net.parameters:
+            tensor.grad = None  # nobody's, and as large as the parameters
+
+    def _note(self, convergence: Convergence, samples: int) -> None:
+        """Set the attributes that say what the run came to."""
+        losses, scores = convergence.losses, convergence.scores
+        held_out = convergence.score is not None
+        self.n_iter_ = len(losses)
+        self.t_ += samples * self.n_iter_
+        self.loss_curve_ = [*self.loss_curve_, *losses]
+        self.loss_ = losses[-1] if losses else float("nan")
+        self.best_loss_ = None if held_out else min(self.loss_curve_, default=float("inf"))
+        self.validation_scores_ = [*(self.validation_scores_ or []), *scores] if held_out else None
+        self.best_validation_score_ = max((s for s in scores if s == s), default=None) if held_out else None
+
+    def _begin(self, x: Any, settings: Settings) -> None:
+        """A new net, and what is said of runs before it is forgotten."""
+        self._random = check_random_state(self.random_state)
+        outputs = self._net_outputs()
+        backend = self.backend
+        if backend is None and owner_of(x) == "cupy":
+            backend = f"cupy:{x.device.id}"
+        self.net_ = Net(
+            (x.shape[1], *settings.hidden, outputs),
+            (*settings.activations, "identity"),
+            self._net_loss(),
+            bias=settings.bias,
+            dtype=self._net_dtype(x),
+            rng=self._random,
+            backend=backend,
+            init=self.init,
+            reduction="mean",
+            threads=self.threads,
+        )
+        for tensor, (inputs, width) in zip(self.net_.biases, pairwise(self.net_.sizes)):
+            bound = np.sqrt(6 / (inputs + width))  # MLPClassifier's: with one feature, units must not bend in one place
+            tensor.data = self.net_.backend.asarray(self._random.uniform(-bound, bound, width), self.net_.dtype, "bias")
+        self.n_layers_, self.n_outputs_, self.t_ = len(settings.hidden) + 2, outputs, 0
+        self.loss_curve_ = []
+        self.validation_scores_ = None
+
+    def _net_dtype(self, x: Any) -> Any:
+        return ("float32" if x.dtype == np.float32 else "float64") if self.dtype is None else self.dtype
+
+    def _refuse_another_net(self, settings: Settings) -> None:
+        net = self.net_
+        now = (net.sizes, bool(net.biases), net.dtype.name, net.backend.name)
+        asked = (
+            (net.sizes[0], *settings.hidden, self._net_outputs()),
+            settings.bias,
+            net.dtype.name if self.dtype is None else np.dtype(self.dtype).name,
+            net.backend.name if self.backend is None else get_backend(self.backend).name,
+        )
+        for name, is_now, wanted in zip(("layers", "bias", "dtype", "backend"), now, asked):
+            if is_now != wanted:
+                raise ValueError(
+                    f"{type(self).__name__} goes on with the net that it has, whose {name} {is_now} differ from what "
+                    f"its parameters ask for, {wanted}: train anew with fit and warm_start=False"
+                )
+
+    def _hold_out(
+        self, x: Any, y: np.ndarray, weight: np.ndarray | None, settings: Settings
+    ) -> tuple[tuple[Any, np.ndarray, np.ndarray | None], Callable[[], float]]:
+        """The samples to train on, and a function that scores the net on the others."""
+        first, held = train_test_split(
+            np.arange(x.shape[0]),
+            random_state=self._random,
+            test_size=settings.validation_fraction,
+            stratify=self._strata(y),
+        )
+        if len(held) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+            )
+        train, rest = (
+            (arrays.rows_of(x, rows), y[rows], None if weight is None else weight[rows]) for rows in (first, held)
+        )
+        for what, part in (("training", train), ("validation", rest)):
+            if part[2] is not None and not part[2].any():
+                raise ValueError(f"every sample in the {what} set has a weight of zero: give another random_state")
+        return train, lambda: self._score_outputs(self._forward(rest[0]), rest[1], rest[2])
+
+    def _forward(self, x: Any) -> Array:
+        """The net's outputs, (n, outputs), for what :func:`arrays.inputs` gave."""
+        parts = [self.net_.forward(piece) for piece in arrays.pieces(x)]
+        return parts[0] if len(parts) == 1 else module_of(parts[0]).concatenate(parts)
+
+    def _outputs(self, X: Any, method: str) -> Array:
+        """The net's outputs, (n, outputs), for what a user handed to this method."""
+        check_is_fitted(self)
+        where = arrays.place(X)
+        if None not in (where, self._place) and where != self._place:
+            raise ValueError(
+                f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and the same device as "
+                f"those passed to fit(): {self._place}, got {where}"
+            )
+        outputs = self._forward(arrays.inputs(self, X, reset=False))
+        finite = module_of(outputs).isfinite(outputs)
+        if not bool(finite.all()):
+            row = int((~finite.all(axis=1)).argmax())
+            raise ValueError(f"the outputs for row {row} of X aren't finite: its numbers are too large for this net")
+        return outputs
+
+    def _learn(
+        self, y: np.ndarray, weight: np.ndarray | None, goes_on: bool, whole: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Targets of the net, (n,) indices or (n, outputs) numbers, and weights of the samples, (n,).
+
+        Args:
+            y: targets as users have them, (n,) or (n, outputs).
+            weight: the samples' own weights, (n,), or None.
+            goes_on: whether there is a net, made for targets of this kind.
+            whole: whether these are all samples, and not some of them for ``partial_fit``.
+        """
+        raise NotImplementedError
+
+    def _net_outputs(self) -> int:
+        """How many outputs the net has."""
+        raise NotImplementedError
+
+    def _net_loss(self) -> Any:
+        """The net's loss."""
+        raise NotImplementedError
+
+    def _strata(self, y: np.ndarray) -> np.ndarray | None:
+        """What the held-out rows must have their share of, (n,)."""
+        return None
+
+    def _score_outputs(self, outputs: Array, y: np.ndarray, weight: np.ndarray | None) -> float:
+        """How good the net's outputs are for these targets of it; NaN where they aren't finite."""
+        raise NotImplementedError
+
+    @property
+    def coefs_(self) -> list[np.ndarray]:
+        """The weights of each layer, (inputs, outputs), on the host."""
+        return [NUMPY.take(tensor.data).T for tensor in self._fitted_net().weights]
+
+    @property
+    def intercepts_(self) -> list[np.ndarray]:
+        """The biases of each layer, (outputs,), on the host; none without ``bias``."""
+        return [NUMPY.take(tensor.data) for tensor in self._fitted_net().biases]
+
+    def _fitted_net(self) -> Net:
+        if "net_" not in vars(self):
+            raise AttributeError(f"this {type(self).__name__} is not fitted yet")
+        return self.net_
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "net_" in vars(self)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.array_api_support = True
+        return tags
+
+
+@contextmanager
+def as_it_was_on_failure(estimator: Any) -> Iterator[None]:
+    """Give the estimator back its attributes, its net and its optimiser if anything goes wrong."""
+    before = dict(vars(estimator))
+    net, optimiser = before.get("net_"), before.get("_optimiser")
+    if net is not None and optimiser is not None:
+        functions, parameters = (net.activations, net.loss), [tensor.data.copy() for tensor in net.parameters]
+        run = {"lr": optimiser.lr}, optimiser.count, {name: array.copy() for name, array in optimiser.state.items()}
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        if net is not None and optimiser is not None:
+            net.activations, net.loss = functions
+            for tensor, data in zip(net.parameters, parameters):
+                tensor.data = data
+            optimiser.restore(*run)
+        raise

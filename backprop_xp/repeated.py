@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .backend import Array, owner_of
+from .formulas import is_formula
 from .losses import resolved
 from .plan.net import AnyNet
 
@@ -110,9 +111,9 @@ def _state(net: AnyNet) -> Any:
         type(net.loss),
         getattr(net.loss, "text", None),
         getattr(net.loss, "settings", None),
-        getattr(net.loss, "is_formula", False),
+        is_formula(net.loss),
         getattr(net.loss, "parameters", ()),
         [tensor for own in net._tensors().values() for tensor in own.values()],
         [(array.data.ptr, array.shape, array.strides, array.dtype) for array in parameters],
-        [(f.text, f.parameters) if getattr(f, "is_formula", False) else f for f in activations],
+        [(f.text, f.parameters) if is_formula(f) else f for f in activations],
     )

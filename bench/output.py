@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from backprop_xp.bench import grid, plot, report, standing, training
+from backprop_xp.bench import grid, heat_map, plot, report, standing, training
 from backprop_xp.bench.ablation import Step
 from backprop_xp.bench.busy import Watch
+from backprop_xp.bench.first_call import FirstCall
 from backprop_xp.bench.report import Result
 
 
@@ -30,8 +32,9 @@ class Run:
         families: dict[str, list[Result]],
         steps: Sequence[Step] = (),
         trained: Sequence[training.Row] = (),
+        first_calls: Sequence[FirstCall] = (),
     ) -> None:
-        self._watch, self._families = watch, families
+        self._watch, self._families, self._first_calls = watch, families, first_calls
         self.everything = [*results, *(result for swept in families.values() for result in swept)]
         everywhere = watch.end()
         spoiled = [result.name for result in self.everything if result.busy]
@@ -48,6 +51,7 @@ class Run:
             "multiply-add peaks": watch.peaks,
             "ablation": [asdict(step) for step in steps],
             "training": [asdict(row) for row in trained],
+            "first calls": [asdict(call) for call in first_calls],
         }
 
     @property
@@ -85,7 +89,17 @@ class Run:
             about = report.describe(self._watch.limits, machine).replace("\n", "\n\n")
             report.replace_file(named.with_suffix(".md"), f"{about}\n\n{self.markdown()}\n".encode())
             print(f"\nwritten: {named}.json and .md")
+            if arguments.full:
+                self._draw(named.with_suffix(".png"))
         if arguments.plot is not None:
-            date = self._environment["date"].partition("T")[0]
-            drawn = {family: swept for family, swept in self._families.items() if family != grid.FAMILY}
-            plot.throughput(arguments.plot, drawn, f"{machine.partition(chr(10))[0]}, {date}")
+            self._draw(arguments.plot)
+
+    def _draw(self, path: Path) -> None:
+        """Throughput in this file, and the grid in one beside it."""
+        machine, date = self._environment["machine"].partition("\n")[0], self._environment["date"].partition("T")[0]
+        grids = {family: swept for family, swept in self._families.items() if family.startswith(grid.FAMILY)}
+        swept = {family: results for family, results in self._families.items() if family not in grids}
+        if swept:
+            plot.throughput(path, swept, f"{machine}, {date}")
+        if len(grids) > 1:
+            heat_map.draw(heat_map.beside(path), grids, self._first_calls, f"{machine}, {date}")

@@ -68,6 +68,8 @@ def why_not(loop: Loop) -> str:
     prepared = calls.of(net, rows.x)
     if prepared is None:
         return calls.why_not(net) or f"the engine {net.engine} was asked for"
+    if prepared.chain is None:
+        return "the graph is no chain"
     if reason := prepared.refuses_batches or _refuses_rows(net, prepared.chain.sizes, rows):
         return reason
     if flat.tensors != [tensor for tensor, _ in prepared.chain.tensors]:
@@ -251,12 +253,10 @@ class _Ready:
     def _new_pass(self) -> Pass:
         """The pass with its rows and room to work, gradients in the order of the net's parameters."""
         net, rows = self._loop.net, self._rows
-        if type(net.loss) is SoftmaxCrossEntropy:
-            key = "classes" if batch.target(net, rows.y) == "classes" else "probabilities"
-        else:
-            key = net.loss.kernel
+        key = batch.kernel(net.loss, batch.target(net, rows.y))
         arrays, depth = [array for _, array in self._chain.tensors], len(self._chain.linear)
-        biases = arrays[depth:] or [None] * depth
+        rest = iter(arrays[depth:])
+        biases = [next(rest) if has else None for has in self._chain.bias]
         made = Pass(list(zip(arrays[:depth], biases, self._chain.activations)), net.loss, key)
         made.put_weights_first()
         args = made.args

@@ -16,7 +16,7 @@ def source(sizes, names, loss, dtype="float32", *, variant="ReadingAhead", dense
     activations = [get_activation(name) for name in names]
     kind = loss if loss in ("classes", "probabilities", None) else get_loss(loss).kernel
     texts = tuple(f.text for f in activations)
-    shape = fused.Shape(sizes, options.pop("bias", False), dtype, texts, kind, **options)
+    shape = fused.Shape(sizes, (options.pop("bias", False),) * len(names), dtype, texts, kind, **options)
     return fused_cuda.source(shape, activations, variant, dense)
 
 

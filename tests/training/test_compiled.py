@@ -256,6 +256,11 @@ def test_a_graph_that_is_a_chain(bias):
     assert_both_are_the_same(made, *draw(), epochs=3, batch_size=8, clip_norm=0.5, l2=0.01)
 
 
+def test_biases_of_some_layers():
+    assert_both_are_the_same(lambda: make(bias=(False, True)), *draw(), epochs=3, batch_size=8)
+    assert_both_are_the_same(lambda: make(bias=(True, False)), *draw(), epochs=3, batch_size=8)
+
+
 class TestCallbacks:
     def run(self, callback, wanted=None, **options):
         options = {"epochs": 4, "batch_size": 8} | options

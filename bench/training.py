@@ -3,11 +3,16 @@
 Three contenders get the same arrays, sizes and seeds: `net.fit` with the settings of `backprop-xp train`; the same
 loop in PyTorch, with the same weights, batches, optimiser and schedule; and scikit-learn's MLP with its own settings.
 Each is told to fit once untimed. Then, seed by seed, they take turns; a seed during which others took processor time
-is repeated. Memory is kept for everybody alike (`allocator.py`).
+is repeated. Memory is kept for everybody alike (`allocator.py`). What compiling adds to the first fit on a machine is
+measured once a set, in a process of its own that finds nothing compiled.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,6 +26,7 @@ from backprop_xp.bench.quiet import Machine, Spell
 from backprop_xp.bench.report import BUSY
 from backprop_xp.bench.standing import OURS, Point
 
+from backprop_xp import environment
 from backprop_xp.data import Classes, Recipe, read, recipe
 from backprop_xp.data.recipe import Prepared
 from backprop_xp.data.sets import SET_TARGET, SETS
@@ -63,6 +69,7 @@ class Row:
         fits: seconds of the whole run, seed by seed.
         spells: what the machine did besides, seed by seed.
         busy: why nothing here is to be quoted; empty if it may be.
+        first: seconds of a fit that has to compile everything; None of contenders that compile nothing.
     """
 
     case: str
@@ -76,6 +83,7 @@ class Row:
     fits: list[float] = field(default_factory=list)
     spells: list[Spell] = field(default_factory=list)
     busy: list[str] = field(default_factory=list)
+    first: float | None = None
 
 
 Progress = Callable[[str, float], None]
@@ -124,6 +132,11 @@ def table(rows: Sequence[Row]) -> str:
                 f"  {row.contender:22}{f'{row.fit:.3f} s':>10}{f'{row.to_loss:.3f} s':>12}"
                 f"{f'{1e3 * row.predict:.2f} ms':>11}{row.score:>9.4f}{row.steps:>8}{speedup:>11}"
             )
+        lines += [
+            f"  {row.contender}, the first fit on a machine, with compiling: {row.first:.2f} s"
+            for row in rows
+            if row.case == case and row.first is not None
+        ]
         reasons = dict.fromkeys(reason for row in rows if row.case == case for reason in row.busy)
         lines += [f"  {BUSY}: {reason}" for reason in reasons]
     return "\n".join(lines)
@@ -142,6 +155,16 @@ def ours(data: Prepared, settings: Recipe) -> Fit:
         **recipe.fit_options(settings),
     )
     return Fit(times, [epoch.loss for epoch in history.epochs], net.forward, history.epochs[-1].step)
+
+
+def first_fit(case: str, threads: int, settings: Recipe) -> float:
+    """Seconds of our fit in a new process that finds nothing compiled."""
+    request = json.dumps([case, vars(settings)])
+    with tempfile.TemporaryDirectory() as cache:
+        variables = environment.passed_on({environment.CACHE.name: cache, environment.NUM_THREADS.name: str(threads)})
+        command = [sys.executable, "-m", "backprop_xp.bench.training", request]
+        result = subprocess.run(command, capture_output=True, text=True, env=variables, check=True)
+    return float(result.stdout.split()[-1])
 
 
 def pytorch(data: Prepared, settings: Recipe) -> Fit:
@@ -254,7 +277,8 @@ def _case(
             ratios = [theirs[0] / mine[0] for theirs, mine in zip(measured["PyTorch loop"], measured[name])]
             speedup = float(np.median(ratios))
         fits = [run[0] for run in measured[name]]
-        rows.append(Row(case, name, fit, to_loss, predict, score, int(steps), speedup, fits, spells, list(busy)))
+        first = first_fit(case, threads, settings) if name == OURS else None
+        rows.append(Row(case, name, fit, to_loss, predict, score, int(steps), speedup, fits, spells, list(busy), first))
     return rows
 
 
@@ -283,7 +307,16 @@ def _measure(data: Prepared, fit: Fit, reached: float) -> tuple[float, float, fl
     return fit.times[-1], to_loss, float(np.median(seconds)), score, fit.steps
 
 
-if __name__ == "__main__":
+def main(request: str) -> None:
+    """What :func:`first_fit` asks a new process for: it prints the seconds."""
+    case, settings = json.loads(request)
+    mine = Recipe(**settings)
+    print(ours(recipe.prepare(read(case), SET_TARGET, mine), mine).times[-1])
+
+
+if __name__ == "__main__" and sys.argv[1:]:
+    main(sys.argv[1])
+elif __name__ == "__main__":
     from backprop_xp import threads
 
     rows = run(threads=threads.count(), seeds=MANY_SEEDS)

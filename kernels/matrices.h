@@ -30,7 +30,7 @@ struct MatrixLayer {
   i64 inputs, outputs;
   const void* weight;  // (out, in)
   const void* bias;    // (out), or null
-  i64 grad;            // where the weight's gradient (out, in) begins in Matrices::grads, which the bias's (out) follows
+  i64 grad, bias_grad; // where the gradients of the weight (out, in) and of the bias (out) begin in Matrices::grads
   Function f;          // both null for the identity
 };
 
@@ -42,6 +42,7 @@ struct Matrices {
   i64 x_row, x_column;
   const void* y;
   i64 y_row, y_column;
+  const i64* rows;                 // of x and y, one a sample; null: the samples' numbers
   const void* weight;
   i64 weight_row;
   double scale;
@@ -189,13 +190,14 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
     const View<S> to = z(-1);
     for (i64 p = 0; p < panels<S>(in); ++p) {
       const int most = in - p * V < V ? int(in - p * V) : V;
-      const S* const from = (const S*)m.x + (first + at) * m.x_row + p * V * m.x_column;
       for (i64 s = 0; s < rows; ++s) {
+        const i64 row = m.rows ? m.rows[first + at + s] : first + at + s;
+        const S* const from = (const S*)m.x + row * m.x_row + p * V * m.x_column;
         S* const target = to.at(at + s, p);
         if (m.x_column == 1) {
-          store<Pack<S, 1>>(target, load_part<S>(from + s * m.x_row, most));
+          store<Pack<S, 1>>(target, load_part<S>(from, most));
         } else {
-          for (int k = 0; k < V; ++k) target[k] = k < most ? from[s * m.x_row + k * m.x_column] : S(0);
+          for (int k = 0; k < V; ++k) target[k] = k < most ? from[k * m.x_column] : S(0);
         }
       }
     }
@@ -253,7 +255,7 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
     const i64 last = m.depth - 1, out = m.layers[last].outputs;
     const View<S> outputs = z(last);
     const LossBlock block{first + at, rows, outputs.at(at, 0), outputs.panel, outputs.row, out, m.y, m.y_row, m.y_column,
-                          m.weight, m.weight_row, m.scale, m.loss_p, losses() + at};
+                          m.rows, m.weight, m.weight_row, m.scale, m.loss_p, losses() + at};
     m.loss(&block, scratch(worker));
     if (!m.layers[last].f.value) return;
     const View<S> df = slope(last);
@@ -316,7 +318,7 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
                           layer.inputs - i < V ? int(layer.inputs - i) : V, first > origin);
       }
     if (p0 == 0 && layer.bias) {
-      S* const sums = (S*)m.grads + layer.grad + layer.inputs * layer.outputs;
+      S* const sums = (S*)m.grads + layer.bias_grad;
       for (i64 k = o / V * V; k < o + rows; k += V) {
         Pack<S, 1> total{};
         for (i64 s = 0; s < count; ++s) total = total + load<Pack<S, 1>>(g.at(s, k / V));

@@ -12,6 +12,7 @@ struct LossBlock {
   i64 panel, row, out;
   const void* y;
   i64 y_row, y_column;
+  const i64* rows;      // of y, one a sample; null: the samples' numbers
   const void* weight;   // (n) or null
   i64 weight_row;
   double scale;
@@ -71,13 +72,14 @@ template <class Loss, class S> void loss_block(const LossBlock& block, S* memory
     S* const z = (S*)block.z + s0 * block.row;
     for (int k = 0; k < V; ++k) {
       const int s = k < count ? k : 0;  // a sample that isn't there is like the first
+      const i64 y_at = (block.rows ? block.rows[at + s] : at + s) * block.y_row;
       weight[k] = block.weight ? ((const S*)block.weight)[(at + s) * block.weight_row] : S(1);
       factor[k] = weight[k] * S(block.scale);
       for (int o = 0; o < out; ++o) outputs[o * V + k] = z[o / V * block.panel + s * block.row + o % V];
       if constexpr (target == Target::values) {
-        for (int o = 0; o < out; ++o) y[o * V + k] = ((const S*)block.y)[(at + s) * block.y_row + o * block.y_column];
+        for (int o = 0; o < out; ++o) y[o * V + k] = ((const S*)block.y)[y_at + o * block.y_column];
       } else if constexpr (target == Target::classes) {
-        y[k] = S(((const i64*)block.y)[(at + s) * block.y_row]);
+        y[k] = S(((const i64*)block.y)[y_at]);
       }
     }
     store<T>(losses, Loss::template run<any_outputs, V>(outputs, y, (const S*)block.p, load<T>(factor), scaled, out));

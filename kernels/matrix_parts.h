@@ -98,6 +98,11 @@ template <class S> struct MatrixParts : Steps<MatrixParts<S>> {
   bool run() { return this->share_out(m.threads, MatrixCall<S>::wanted(m)); }
 };
 
+/// One call, in the way that suits it: whether it is done.
+template <class S> bool run_matrices(Matrices& m) {
+  return MatrixParts<S>::takes(m) ? MatrixParts<S>(m).run() : MatrixCall<S>(m).run();
+}
+
 inline i64 wrong_class(const i64* y, i64 n, i64 classes) {
   for (i64 s = 0; s < n; ++s)
     if ((unsigned long long)y[s] >= (unsigned long long)classes) return s;
@@ -112,9 +117,7 @@ inline i64 wrong_class(const i64* y, i64 n, i64 classes) {
   BPX_ENTRY bpx::i64 bpx_matrices_memory(bpx::Matrices* m) {                                                           \
     return bpx::MatrixParts<S>::takes(*m) ? bpx::MatrixParts<S>(*m).memory() : bpx::MatrixCall<S>(*m).memory();        \
   }                                                                                                                    \
-  BPX_ENTRY bpx::i64 bpx_matrices_run(bpx::Matrices* m) {                                                              \
-    return bpx::MatrixParts<S>::takes(*m) ? bpx::MatrixParts<S>(*m).run() : bpx::MatrixCall<S>(*m).run();              \
-  }                                                                                                                    \
+  BPX_ENTRY bpx::i64 bpx_matrices_run(bpx::Matrices* m) { return bpx::run_matrices<S>(*m); }                           \
   BPX_ENTRY bpx::i64 bpx_matrices_wrong_class(const bpx::i64* y, bpx::i64 n, bpx::i64 classes) {                       \
     return bpx::wrong_class(y, n, classes);                                                                            \
   }                                                                                                                    \

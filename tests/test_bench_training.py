@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from backprop_xp.bench import measure, report, training
@@ -36,6 +38,7 @@ def test_scikit_learns_loss_is_ours(case):
 
 def test_rows_and_table(monkeypatch):
     monkeypatch.setattr(training.measure, "REST", 0.0)
+    monkeypatch.setattr(training, "first_fit", lambda case, threads, settings: 1.5)
     rows = training.run(("iris", "diabetes"), 1, seeds=(0, 1), settings=EXACT, machine=QUIET)
     assert [(row.case, row.contender) for row in rows] == [
         (case, name) for case in ("iris", "diabetes") for name in training.EVERYBODY
@@ -48,6 +51,7 @@ def test_rows_and_table(monkeypatch):
     text = training.table(rows)
     assert all(len(line) <= 100 for line in text.splitlines())
     assert text.count("scikit-learn") == 2
+    assert text.count("backprop_xp, the first fit on a machine, with compiling: 1.50 s") == 2
     assert report.BUSY not in text
     assert [(point.what, len(point.ours), list(point.rivals)) for point in training.points(rows)] == [
         (case, 2, ["PyTorch loop", "scikit-learn"]) for case in ("iris", "diabetes")
@@ -57,6 +61,7 @@ def test_rows_and_table(monkeypatch):
 @pytest.mark.parametrize("disturbed", [1, measure.MOST_SET_ASIDE, 99])
 def test_a_seed_during_which_others_computed_is_repeated(disturbed, monkeypatch):
     monkeypatch.setattr(training.measure, "REST", 0.0)
+    monkeypatch.setattr(training, "first_fit", lambda case, threads, settings: 1.5)
     machine = Scripted(busy=[True] * disturbed)
     rows = training.run(("iris",), 1, seeds=(0, 1), settings=EXACT, machine=machine)
     assert len(machine.seen) == 2 + min(disturbed, measure.MOST_SET_ASIDE)
@@ -66,6 +71,18 @@ def test_a_seed_during_which_others_computed_is_repeated(disturbed, monkeypatch)
     assert (
         f"{report.BUSY}: with 2 of 2 seeds the machine did other work ({OTHERS})" in training.table(rows)
     ) == hopeless
+
+
+def test_the_first_fit_finds_nothing_compiled(monkeypatch):
+    start = training.subprocess.run
+
+    def run(command, env, **options):
+        assert not list(Path(env["BACKPROP_XP_CACHE"]).iterdir())
+        return start(command, env=env, **options)
+
+    monkeypatch.setattr(training.subprocess, "run", run)
+    monkeypatch.setenv("CXX", "/nonexistent")  # compiling is slow, and tested elsewhere
+    assert training.first_fit("iris", 1, EXACT) > 0
 
 
 def test_the_same_loss_is_one_that_all_reach():

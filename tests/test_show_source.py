@@ -48,7 +48,7 @@ def afresh(monkeypatch):
         (chain, ['#include "net_cpu.h"', "bpx::Layer<3, 4, ", "BPX_BACKPROP(Net)"]),
         (
             any_widths,
-            ['#include "matrix_parts.h"', "BPX_MATRICES(double)", "bpx::activation_both<", "bpx::loss_block<"],
+            ['#include "training_cpu.h"', "BPX_MATRICES(double)", "bpx::activation_both<", "bpx::loss_block<"],
         ),
         (sample, ['#include "single.h"', "BPX_ENTRY void single("]),
         (residual, ['#include "graph.h"', "struct Graph {", "BPX_GRAPH(Graph)"]),

@@ -1,12 +1,14 @@
 """The pass of kernels/matrices.h, which is compiled once for nets of all widths, and the functions a net gives it.
 
-Three kinds of libraries, each compiled once for a dtype and kept: the pass itself, one for each activation, and one for
-each loss. A net that was never seen needs no compiler if its activations and its loss were.
+Three kinds of libraries, each compiled once for a dtype and kept: the pass itself, with the steps of training
+around it; one for each activation; and one for each loss. A net that was never seen needs no compiler if its
+activations and its loss were.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -21,7 +23,7 @@ from ..toolchain import cache as kernel_cache
 from ..toolchain import compiler
 from . import structs
 from .fused import WRITTEN_OUT, loss_source, same_registers
-from .structs import INT, POINTER, Function, Matrices, MatrixLayer
+from .structs import INT, POINTER, Function, Matrices, MatrixLayer, Sweep, Training
 
 #: Seconds after which a call comes back to Python, where an interrupt is seen.
 SECONDS = 0.1
@@ -41,6 +43,7 @@ class Pass:
     Attributes:
         args: what is handed over; a caller sets the fields of its batch.
         parameters: how many numbers the weights and biases hold; ``args.grads`` has room for them, layer by layer.
+        slices: of each gradient in them, and its shape, in their order.
 
     Raises:
         CompileError: something can't be compiled here.
@@ -49,22 +52,30 @@ class Pass:
     def __init__(self, layers: Sequence[tuple[np.ndarray, np.ndarray | None, Any]], loss: Any, loss_key: Any) -> None:
         dtype = layers[0][0].dtype
         self.core, self.dtype, self.parameters = core(dtype.name), dtype, 0
-        self.slices: list[tuple[slice, tuple[int, ...]]] = []  # of each weight's and bias's gradient, and its shape
+        self.slices: list[tuple[slice, tuple[int, ...]]] = []
         self._held: list[Any] = []
         self._layers = (MatrixLayer * len(layers))()
         for at, (weight, bias, f) in zip(self._layers, layers):
             at.outputs, at.inputs = weight.shape
-            at.weight, at.grad = self._address(weight), self.parameters
-            self._room(weight)
+            at.weight, at.grad = self._address(weight), self._room(weight.shape)
             if bias is not None:
-                at.bias = self._address(bias)
-                self._room(bias)
+                at.bias, at.bias_grad = self._address(bias), self._room(bias.shape)
             at.f = Function(*activation(f, dtype.name), self._scalars(f))
         self.args = Matrices(depth=len(layers), layers=ctypes.addressof(self._layers), scale=1.0, time=SECONDS)
         self.args.worth_a_thread = WORTH_A_THREAD
         if loss is not None:
             self.args.loss, self.args.loss_p = loss_function(loss_key, dtype.name), self._scalars(loss)
         self.pointer = ctypes.addressof(self.args)
+
+    def put_weights_first(self) -> None:
+        """Have the gradients of all weights before those of the biases, as a net's parameters stand."""
+        slices, self.parameters, self.slices = iter(self.slices), 0, []
+        shapes = [(next(slices)[1], next(slices)[1] if at.bias else None) for at in self._layers]
+        for at, (weight, _) in zip(self._layers, shapes):
+            at.grad = self._room(weight)
+        for at, (_, bias) in zip(self._layers, shapes):
+            if bias is not None:
+                at.bias_grad = self._room(bias)
 
     def numbers(self) -> int:
         """Of the memory that this call wants, with room to begin at a multiple of 64 bytes."""
@@ -87,9 +98,11 @@ class Pass:
     def _scalars(self, f: Any) -> int:
         return self._address(np.array([*getattr(f, "parameters", ()), 0.0], self.dtype))
 
-    def _room(self, array: np.ndarray) -> None:
-        self.slices.append((slice(self.parameters, self.parameters + array.size), array.shape))
-        self.parameters += array.size
+    def _room(self, shape: tuple[int, ...]) -> int:
+        """Where a gradient of this shape goes: behind the others."""
+        start, self.parameters = self.parameters, self.parameters + math.prod(shape)
+        self.slices.append((slice(start, self.parameters), shape))
+        return start
 
 
 def core(dtype: str) -> Any:
@@ -100,11 +113,11 @@ def core(dtype: str) -> Any:
 # What is kept is kept by compiler: one of other flags may give code for other registers, and libraries work together.
 @cache
 def _core(dtype: str, cxx: compiler.Compiler) -> Any:
-    text = kernel_source("matrix_parts.h") + f"BPX_MATRICES({C_NAMES[dtype]})\n"
+    number = C_NAMES[dtype]
+    text = kernel_source("training_cpu.h") + f"BPX_MATRICES({number})\nBPX_TRAINING({number})\n"
     library = kernel_cache.library(text, f"the pass for nets of any widths in {dtype}")
-    structs.check(library, MatrixLayer, Matrices)
-    for name in ("memory", "run"):
-        function = getattr(library, f"bpx_matrices_{name}")
+    structs.check(library, MatrixLayer, Matrices, Sweep, Training)
+    for function in (library.bpx_matrices_memory, library.bpx_matrices_run, library.bpx_train):
         function.argtypes, function.restype = (POINTER,), INT
     library.bpx_matrices_wrong_class.argtypes, library.bpx_matrices_wrong_class.restype = (POINTER, INT, INT), INT
     library.bpx_share_out.argtypes, library.bpx_share_out.restype = (POINTER, POINTER, INT), None

@@ -58,7 +58,8 @@ class MatrixLayer(ctypes.Structure):
     """``bpx::MatrixLayer`` of kernels/matrices.h."""
 
     _fields_ = [
-        ("inputs", INT), ("outputs", INT), ("weight", POINTER), ("bias", POINTER), ("grad", INT), ("f", Function),
+        ("inputs", INT), ("outputs", INT), ("weight", POINTER), ("bias", POINTER), ("grad", INT), ("bias_grad", INT),
+        ("f", Function),
     ]  # fmt: skip
 
 
@@ -67,10 +68,31 @@ class Matrices(ctypes.Structure):
 
     _fields_ = [
         ("n", INT), ("depth", INT), ("layers", POINTER), ("x", POINTER), ("x_row", INT), ("x_column", INT),
-        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("weight", POINTER), ("weight_row", INT), ("scale", DOUBLE),
-        ("loss", POINTER), ("loss_p", POINTER), ("grads", POINTER), ("output", POINTER), ("x_grad", POINTER),
-        ("memory", POINTER), ("threads", INT), ("worth_a_thread", DOUBLE), ("time", DOUBLE), ("next", INT),
-        ("total", DOUBLE),
+        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("rows", POINTER), ("weight", POINTER), ("weight_row", INT),
+        ("scale", DOUBLE), ("loss", POINTER), ("loss_p", POINTER), ("grads", POINTER), ("output", POINTER),
+        ("x_grad", POINTER), ("memory", POINTER), ("threads", INT), ("worth_a_thread", DOUBLE), ("time", DOUBLE),
+        ("next", INT), ("total", DOUBLE),
+    ]  # fmt: skip
+
+
+class Sweep(ctypes.Structure):
+    """``bpx::Sweep`` of kernels/training_cpu.h: a formula over arrays."""
+
+    _fields_ = [
+        ("run", POINTER), ("size", INT), ("inputs", INT), ("outputs", INT), ("reads", POINTER), ("writes", POINTER),
+        ("p", POINTER),
+    ]  # fmt: skip
+
+
+class Training(ctypes.Structure):
+    """``bpx::Training`` of kernels/training_cpu.h, which says what each field is."""
+
+    _fields_ = [
+        ("call", POINTER), ("rows", POINTER), ("samples", INT), ("batch", INT), ("classes", INT), ("weight", POINTER),
+        ("scale", DOUBLE), ("last_scale", DOUBLE), ("parameters", INT), ("grads", POINTER), ("changed", POINTER),
+        ("penalty", Sweep), ("update", Sweep), ("scalars", INT), ("square_sum", POINTER), ("clip_norm", DOUBLE),
+        ("losses", POINTER), ("stop_on_nan", INT), ("threads", INT), ("time", DOUBLE), ("steps", INT), ("first", INT),
+        ("done", INT), ("begun", INT),
     ]  # fmt: skip
 
 

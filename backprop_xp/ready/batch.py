@@ -16,13 +16,12 @@ from ..programs.matrices import Pass
 from ..programs.narrow import Narrow
 from ..workspace import recycled
 from .chain import Chain
+from .gradients import Gradients, hand_out
 
 #: Bytes that are kept from call to call by themselves; more comes from the workspace, which takes longer.
 KEPT_BYTES = 1 << 20
 #: Multiply-adds from which on a call asks how many threads there are.
 WORTH_ASKING = 50_000
-#: Arrays of gradients that are used again once nobody else holds them: one is handed out while another is filled.
-KEPT_GRADIENTS = 2
 
 
 def target(net: AnyNet, y: Any) -> str:
@@ -45,21 +44,13 @@ def parts(net: AnyNet, outputs: int) -> int:
     return terms(net.loss, outputs) if net.reduction == "mean" else 0
 
 
-def _references(arrays: list[np.ndarray], i: int) -> int:
-    """How many hold an array of a list; what Python itself adds to it differs between its versions."""
-    return sys.getrefcount(arrays[i])
-
-
-_ONLY_THE_LIST = _references([np.empty(0)], 0)
-
-
 class _Ready:
     """The pass for nets of any widths, and the memory that it works in."""
 
     def __init__(self, net: AnyNet, chain: Chain, loss: Any, loss_key: Any) -> None:
         self._lock = forks.lock(threading.RLock)  # the arguments and the memory are shared by all threads
         self._dtype, self._features, self._outputs = net.dtype, chain.sizes[0], chain.sizes[-1]
-        self._signal = chain.linear[0]
+        self._chain = chain
         depth = len(chain.linear)
         biases = iter(chain.tensors[depth:])
         layers = [[weight, *([next(biases)] if has else [])] for weight, has in zip(chain.tensors, chain.bias)]
@@ -91,11 +82,6 @@ class _Ready:
         ready.use(self._memory)
         return ready.run()
 
-    def _drop_signals(self, net: AnyNet) -> None:
-        """Forget the signals that an earlier call kept."""
-        if net._kept is not None or self._signal.data is not None:
-            net._keep(None, None)
-
     def _grow(self, numbers: int) -> bool:
         """Keep memory for ``numbers`` from now on; whether it is little enough, and there is room for it."""
         size = numbers * self._dtype.itemsize
@@ -122,7 +108,7 @@ class Batch(_Ready):
         args = self._pass.args
         args.y_row, args.y_column = (1 if target == "classes" else self._outputs), 1
         self._parts = parts(net, self._outputs)
-        self._gradients: list[np.ndarray] = []
+        self._gradients = Gradients(self._pass.parameters, self._dtype)
         texts = tuple(f.text for f in chain.activations)
         self._shape = fused.Shape(chain.sizes, chain.bias, self._dtype.name, texts, key, factors=bool(self._parts))
         self._functions = [*chain.activations, net.loss]
@@ -155,7 +141,7 @@ class Batch(_Ready):
                     wrong = self._pass.core.bpx_matrices_wrong_class(args.y, n, self._outputs)
                     if wrong >= 0:
                         raise ValueError(f"class indices must be from 0 to {self._outputs - 1}, got {y[wrong]}")
-            gradients = self._unused()
+            gradients = self._gradients.unused()
             if self._narrow is not None and self._is_narrow(n):
                 total = self._run_narrow(self._narrow, net, x, gradients)
             else:
@@ -163,9 +149,8 @@ class Batch(_Ready):
                 self._run(net, x)
                 total = args.total
             loss = self._dtype.type(total * args.scale)
-        for tensor, (at, shape) in zip(self._filled, self._pass.slices):
-            tensor._later = (gradients, None, at, shape)
-        self._drop_signals(net)
+        hand_out(gradients, self._filled, self._pass)
+        self._chain.drop_signals(net)
         return loss
 
     def _is_narrow(self, samples: int) -> bool:
@@ -176,15 +161,6 @@ class Batch(_Ready):
         args.n, args.x, args.x_row, args.x_column = len(x), x.__array_interface__["data"][0], self._features, 1
         args.y, args.y_row, args.y_column, args.scale = known.y, known.y_row, known.y_column, known.scale
         return narrow.loss_and_grad(threads.count(net.threads), gradients)
-
-    def _unused(self) -> np.ndarray:
-        """An array for all gradients that nobody else holds: what was handed out is never overwritten."""
-        for i in range(len(self._gradients)):
-            if _references(self._gradients, i) == _ONLY_THE_LIST:
-                return self._gradients[i]
-        array = np.empty(self._pass.parameters, self._dtype)
-        self._gradients = [*self._gradients[1 - KEPT_GRADIENTS :], array]
-        return array
 
 
 class Outputs(_Ready):
@@ -203,5 +179,5 @@ class Outputs(_Ready):
         with self._lock:
             self._pass.args.output = output.__array_interface__["data"][0]
             self._run(net, x)
-        self._drop_signals(net)
+        self._chain.drop_signals(net)
         return output

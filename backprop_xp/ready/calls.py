@@ -32,7 +32,7 @@ class Prepared:
     """The compiled calls of a net as it is now."""
 
     def __init__(self, net: AnyNet) -> None:
-        self._chain = Chain.of(net) if net._plan().chain else None
+        self.chain = Chain.of(net) if net._plan().chain else None
         tensors = [tensor for own in net._tensors().values() for tensor in own.values()]
         watched = [(tensor, Watched(tensor.data)) for tensor in tensors]
         self._arrays = [(tensor, w.array, w.shape, w.head, w.raw) for tensor, w in watched]
@@ -64,23 +64,28 @@ class Prepared:
         """Don't try again what failed for a kind of call: the engine that runs instead says so once."""
         self._refused[kind] = str(error)
 
+    @property
+    def refuses_batches(self) -> str:
+        """Why no batch has a prepared call, "" if batches have one."""
+        return self._refused[1]
+
     def for_sample(self, net: AnyNet, x: np.ndarray, y: Any, keep_signals: bool | None) -> sample.Single | None:
         """The call for one sample, None where there is none for it."""
         if self._refused[0]:
             return None
         if self._single is None:
-            assert self._chain is not None
-            self._single = sample.Single(net, self._chain)
+            assert self.chain is not None
+            self._single = sample.Single(net, self.chain)
         return self._single if self._single.takes(x, y, keep_signals) else None
 
     def for_batch(self, net: AnyNet, x: np.ndarray, y: Any, keep_signals: bool | None) -> Batch | None:
         """The call for a batch, None where there is none for it."""
-        if self._refused[1] or keep_signals:
+        if self.refuses_batches or keep_signals:
             return None
         target = batch.target(net, y)
         call = self._batch.get(target)
         if call is None:
-            call = graph.GraphBatch(net, target) if self._chain is None else batch.Batch(net, self._chain, target)
+            call = graph.GraphBatch(net, target) if self.chain is None else batch.Batch(net, self.chain, target)
             self._batch[target] = call
         return call if call.takes(x, y) else None
 
@@ -89,13 +94,13 @@ class Prepared:
         if self._refused[2]:
             return None
         if self._forward is None:
-            self._forward = graph.GraphOutputs(net) if self._chain is None else batch.Outputs(net, self._chain)
+            self._forward = graph.GraphOutputs(net) if self.chain is None else batch.Outputs(net, self.chain)
         return self._forward if self._forward.takes(x) else None
 
 
 def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None) -> sample.Single | Batch | None:
     """The prepared call for these arguments, None where they need more checks or an engine of another kind."""
-    prepared = _prepared(net, x)
+    prepared = of(net, x)
     if prepared is None:
         return None
     try:
@@ -109,7 +114,7 @@ def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None) -> sample.Singl
 
 def find_forward(net: AnyNet, x: Any, keep_signals: bool | None) -> Outputs | None:
     """The compiled call that gives the outputs alone, None if there is none for ``x``."""
-    prepared = _prepared(net, x)
+    prepared = of(net, x)
     if prepared is None or x.ndim != 2 or keep_signals:
         return None
     try:
@@ -119,7 +124,8 @@ def find_forward(net: AnyNet, x: Any, keep_signals: bool | None) -> Outputs | No
         return None
 
 
-def _prepared(net: AnyNet, x: Any) -> Prepared | None:
+def of(net: AnyNet, x: Any) -> Prepared | None:
+    """The prepared calls of the net as it is, None where there are none for an ``x`` of this type."""
     if type(x) is not np.ndarray or net.engine not in ("auto", "fused"):
         return None
     prepared = net._prepared

@@ -47,3 +47,8 @@ class Chain:
             linear=[signals[name] for name in names],
             nonlinear=[None if f is None else signals[f.name] for _, f in plan.chain],
         )
+
+    def drop_signals(self, net: AnyNet) -> None:
+        """Forget the signals that an earlier call of the net kept."""
+        if net._kept is not None or self.linear[0].data is not None:
+            net._keep(None, None)

@@ -45,6 +45,7 @@ class Rows:
     are read at a time, and of a sparse ``x`` only a batch's rows become an array.
 
     Attributes:
+        x, y, weight: all rows; y and weight None where there are none.
         samples, steps: in an epoch.
         seed: the one given, or one that was drawn, where None was given; then ``drawn`` is true.
     """
@@ -59,10 +60,10 @@ class Rows:
             raise ValueError(f"the loss {getattr(loss, 'name', type(loss).__name__)} needs a target: fit(x, y)")
         self.backend: Backend = net.backend
         self._dtype = net.dtype
-        self._x = _each(x, self._input, "x")
-        self._y = _each(y, lambda a, name: self._target(a, loss, net.dtype, name), "y")
-        self._weight = None if weight is None else self._array(weight, net.dtype, "sample_weight")
-        for array in self._x.values() if isinstance(self._x, dict) else [self._x]:
+        self.x = _each(x, self._input, "x")
+        self.y = _each(y, lambda a, name: self._target(a, loss, net.dtype, name), "y")
+        self.weight = None if weight is None else self._array(weight, net.dtype, "sample_weight")
+        for array in self.x.values() if isinstance(self.x, dict) else [self.x]:
             if array.ndim < 2:
                 raise ValueError(f"x must be (n, features), a sample a row, got shape {array.shape}")
         self.samples = self._count()
@@ -71,7 +72,7 @@ class Rows:
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
         order = None
         if self.shuffle:
-            order = np.random.default_rng((self.seed, number)).permutation(self.samples)
+            order = self.order(number)
             if self.backend.on_gpu and not any(mapping(c) or is_sparse(c) for c in self._columns()):
                 with self.backend.activate():
                     order = self.backend.xp.asarray(order)
@@ -79,12 +80,18 @@ class Rows:
             for step in range(start, self.steps):
                 rows = slice(step * self.batch_size, (step + 1) * self.batch_size)
                 chosen = rows if order is None else order[rows]
-                x, y, weight = (_each(column, self._take, chosen) for column in (self._x, self._y, self._weight))
+                x, y, weight = (_each(column, self._take, chosen) for column in (self.x, self.y, self.weight))
                 yield Batch(x, y, weight, step + 1 == self.steps)
+
+    def order(self, number: int) -> np.ndarray:
+        """The rows (samples,) int64 in the order in which this epoch takes them."""
+        if not self.shuffle:
+            return np.arange(self.samples, dtype=np.int64)
+        return np.random.default_rng((self.seed, number)).permutation(self.samples)
 
     def _columns(self) -> list[Array]:
         columns: list[Array] = []
-        for part in (self._x, self._y, self._weight):
+        for part in (self.x, self.y, self.weight):
             columns += part.values() if isinstance(part, dict) else [] if part is None else [part]
         return columns
 

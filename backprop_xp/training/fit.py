@@ -14,6 +14,7 @@ import numpy as np
 from .. import inputs
 from ..losses import Loss, get_loss, terms
 from ..numbers import flag, is_number, whole
+from . import compiled
 from .batches import Rows, as_batches
 from .buffers import Buffers
 from .checkpoints import Folder
@@ -69,7 +70,8 @@ def fit(
         epochs: passes over the data.
         batch_size: samples a step; an epoch's last batch has what is left.
         optimiser: a name, or an object such as ``SGD(lr=0.1, momentum=0.9)``, which keeps its state.
-        schedule: "constant", "cosine" over the whole run, or a function from the step (from 0) to a factor of lr.
+        schedule: "constant", "cosine" over the whole run, or a function from the step (from 0) to a factor of lr. It is
+            asked for many steps of an epoch before they are made.
         validation: (x, y), or (x,) where the loss takes no target: its loss is computed after every epoch.
         sample_weight: (n,) factors of the samples' losses. A batch in which all are 0 makes a step with a loss and a
             gradient of 0, by momentum or weight decay alone.
@@ -154,7 +156,7 @@ class Run:
         progress = Progress(loop.steps, loop.number, shown)
         started, loss = time.perf_counter(), float("nan")
         try:
-            for step in loop:
+            for step in compiled.steps(loop, None if saver is None else saver.every):
                 loss = step.loss
                 self.total += loss * step.weight if averages else loss
                 self.weight += step.weight if averages else step.samples

@@ -77,26 +77,30 @@ class Loop:
         self.saved: Any = None
 
     def __iter__(self) -> Iterator[Step]:
+        while self.epoch < self.epochs:
+            yield from self.rest_of_epoch()
+
+    def rest_of_epoch(self) -> Iterator[Step]:
+        """The steps that remain of this epoch."""
         net, optimiser, schedule, options = self.net, self.optimiser, self.schedule, self.options
         waits = self.stop_on_nan or not net.backend.on_gpu
-        while self.epoch < self.epochs:
-            for x, y, weight, last in self.batches.epoch(self.epoch, self.position):
-                put_back = undo(net)
-                loss = net.loss_and_grad(x, y, sample_weight=weight)
-                if waits:
-                    loss = float(loss)
-                if self.stop_on_nan and not math.isfinite(loss):
-                    put_back()
-                    raise diverged(net, x, y, weight, self.number + 1, loss, self.saved)
-                optimiser.step(net.parameters, factor=schedule(self.number), **options)
-                epoch = self.epoch + 1
-                self.number += 1
-                self.position += 1
-                if last:
-                    self.epoch, self.position = epoch, 0
-                samples = _samples(x)
-                total = _total(net, y, weight, samples, waits)
-                yield Step(self.number, epoch, loss, samples, last, total)
+        for x, y, weight, last in self.batches.epoch(self.epoch, self.position):
+            put_back = undo(net)
+            loss = net.loss_and_grad(x, y, sample_weight=weight)
+            if waits:
+                loss = float(loss)
+            if self.stop_on_nan and not math.isfinite(loss):
+                put_back()
+                raise diverged(net, x, y, weight, self.number + 1, loss, self.saved)
+            optimiser.step(net.parameters, factor=schedule(self.number), **options)
+            epoch = self.epoch + 1
+            self.number += 1
+            self.position += 1
+            if last:
+                self.epoch, self.position = epoch, 0
+            samples = _samples(x)
+            total = _total(net, y, weight, samples, waits)
+            yield Step(self.number, epoch, loss, samples, last, total)
 
 
 def _check_last_batch(net: Any, batches: Batches) -> None:

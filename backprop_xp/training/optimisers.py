@@ -14,10 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, module_of, owner_of
+from ..dtypes import name_of
 from ..formulas import Formula
 from ..messages import unknown
 from ..numbers import flag, real
+from ..programs import norm
 from ..tensor import Tensor
+from ..toolchain.compiler import CompileError
 from .flat import Flat
 from .options import Option, known_options
 from .update import Update
@@ -101,16 +104,24 @@ class Optimiser:
             l1, l2: add the gradients of l1 sum |w| and l2 / 2 sum w^2 of the matrices' elements, before clipping; with
                 ``maximize`` subtract them, so that they keep weights small there too.
         """
-        flat, lr = self.bind(parameters), self.lr * real("the factor of the learning rate", factor)
+        flat, lr = self.bind(parameters), self.rate(factor)
         with flat.device:
             flat.gather()
             if l1 or l2:
-                sign = -1.0 if self.maximize else 1.0
-                self._penalty((sign * not_negative("l1", l1), sign * not_negative("l2", l2)))
+                self._penalty(self.penalties(l1, l2))
             if clip_norm is not None:
                 clip(flat.grad, as_clip_norm(clip_norm))
             self.count += 1
             self._update(self.numbers(lr, self.count))
+
+    def rate(self, factor: Any) -> float:
+        """The learning rate with this factor of a schedule's."""
+        return self.lr * real("the factor of the learning rate", factor)
+
+    def penalties(self, l1: float, l2: float) -> tuple[float, float]:
+        """The scalars of PENALTY."""
+        sign = -1.0 if self.maximize else 1.0
+        return sign * not_negative("l1", l1), sign * not_negative("l2", l2)
 
     def bind(self, parameters: Sequence[Tensor]) -> Flat:
         """The parameters in one array, with the state that the rule needs; made at the first call."""
@@ -349,11 +360,19 @@ def clip(grad: Array, most: float) -> None:
         norm = cupy.sqrt(cupy.square(grad, dtype=np.float64).sum())
         grad *= cupy.minimum(most / (norm + 1e-6), 1.0).astype(grad.dtype)
         return
-    # in float64, where no square of a float32 overflows
-    norm = math.sqrt(np.einsum("i,i", grad, grad, dtype=np.float64))
-    if not (factor := most / (norm + 1e-6)) >= 1:
+    length = math.sqrt(_square_sum(grad))
+    if not (factor := most / (length + 1e-6)) >= 1:
         with np.errstate(invalid="ignore"):  # an infinite gradient times 0
             grad *= grad.dtype.type(factor)
+
+
+def _square_sum(grad: np.ndarray) -> float:
+    """Of a contiguous array, in float64, where no square of a float32 overflows."""
+    try:
+        function = norm.square_sum(name_of(grad.dtype))
+    except CompileError:
+        return float(np.einsum("i,i", grad, grad, dtype=np.float64))
+    return float(function(grad.size, grad.__array_interface__["data"][0]))
 
 
 @lru_cache(maxsize=256)

@@ -12,7 +12,7 @@ import numpy as np
 from .. import threads
 from ..backend import module_of, owner_of
 from ..formulas import Formula, blocked
-from ..programs import elementwise
+from ..programs import elementwise, structs
 from ..toolchain import cache
 from ..toolchain.compiler import CompileError
 
@@ -56,6 +56,29 @@ class Update:
                 self._functions[0](*self._arguments)
             else:
                 self._run_on_threads(self._functions[1])
+
+    def sweep(self, held: list[Any]) -> structs.Sweep:
+        """What other compiled code is handed to compute it; its scalars are left to the caller.
+
+        Args:
+            held: collects what must live until that code returns.
+
+        Raises:
+            CompileError: it can't be compiled.
+        """
+        function = self._functions
+        if function is None:
+            raise CompileError(f"{self.what} can't be compiled")
+        inputs, outputs = (self._pointers(names, 0) for names in (self.formula.variables, self.outputs))
+        held += [self.arrays, inputs, outputs]
+        return structs.Sweep(
+            run=ctypes.cast(function[1], structs.POINTER).value,
+            size=self.size,
+            inputs=len(inputs),
+            outputs=len(outputs),
+            reads=ctypes.addressof(inputs),
+            writes=ctypes.addressof(outputs),
+        )
 
     @cached_property
     def _functions(self) -> tuple[Any, Any] | None:

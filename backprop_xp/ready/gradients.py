@@ -1,0 +1,46 @@
+"""Arrays that compiled passes fill with all gradients of a net."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..programs.matrices import Pass
+from ..tensor import Tensor
+
+#: Arrays that are used again once nobody else holds them: one is handed out while another is filled.
+KEPT = 2
+
+
+def _references(arrays: list[np.ndarray], i: int) -> int:
+    """How many hold an array of a list; what Python itself adds to it differs between its versions."""
+    return sys.getrefcount(arrays[i])
+
+
+_ONLY_THE_LIST = _references([np.empty(0)], 0)
+
+
+class Gradients:
+    """Arrays (count,) for all gradients: what was handed out is never overwritten."""
+
+    def __init__(self, count: int, dtype: Any) -> None:
+        self._count, self._dtype = count, dtype
+        self._arrays: list[np.ndarray] = []
+
+    def unused(self) -> np.ndarray:
+        """One that nobody else holds, of unspecified content."""
+        for i in range(len(self._arrays)):
+            if _references(self._arrays, i) == _ONLY_THE_LIST:
+                return self._arrays[i]
+        array = np.empty(self._count, self._dtype)
+        self._arrays = [*self._arrays[1 - KEPT :], array]
+        return array
+
+
+def hand_out(gradients: np.ndarray, tensors: Sequence[Tensor], ready: Pass) -> None:
+    """Let each tensor have its gradient in an array that the pass has filled; ``tensors`` are in the pass's order."""
+    for tensor, (at, shape) in zip(tensors, ready.slices):
+        tensor._later = (gradients, None, at, shape)

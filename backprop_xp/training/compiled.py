@@ -1,0 +1,315 @@
+"""Steps of a run in calls of C, many in each, where they give the bits of those that the loop in Python makes.
+
+:func:`why_not` says where they wouldn't. What a step computes is the same compiled code either way: the pass of
+``programs/matrices.py`` and the optimiser's :class:`Update`; kernels/training_cpu.h only strings it together.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from .. import threads
+from ..losses import SoftmaxCrossEntropy, averaged
+from ..programs import arguments, fused, matrices, norm, structs
+from ..programs.matrices import Pass
+from ..ready import batch, calls
+from ..ready.gradients import Gradients, hand_out
+from ..toolchain.compiler import CompileError
+from ..watched import Watched
+from .batches import Rows, mapping
+from .loop import Loop, Step
+from .optimisers import OPTIMISERS
+
+#: Steps that are prepared for one call, the learning rate of each: twice as many as the last call made in its time, and
+#: at least and at most these. Calculated: preparing one takes 2 us, and making one 5 us and more.
+FEWEST, MOST = 16, 1024
+#: The module of the loss_and_grad that these calls stand for; it imports this one.
+MODEL = f"{__name__.split('.')[0]}.model"
+#: Methods of an optimiser that one of its objects might have been given of its own.
+OVERRIDDEN = {"step", "numbers", "rule"}
+#: The place of the gradient among the variables of an optimiser's formula.
+GRAD = 1
+
+
+def steps(loop: Loop, every: int | None = None) -> Iterator[Step]:
+    """The steps that remain of the run, as iterating over the loop gives them, but several are made before the first.
+
+    Args:
+        every: a step whose number is a multiple of it is given before the next one is made, as an epoch's last is.
+    """
+    compiled = Calls(loop)
+    while loop.epoch < loop.epochs:
+        yield from compiled.make(every) or loop.rest_of_epoch()
+
+
+def why_not(loop: Loop) -> str:
+    """Why Python has to make the loop's next step, "" if a call of C can make it."""
+    net, rows, optimiser = loop.net, loop.batches, loop.optimiser
+    own = getattr(type(net), "loss_and_grad", None)
+    if getattr(own, "__module__", "") != MODEL or "loss_and_grad" in vars(net):
+        return "the net has a loss_and_grad of its own"
+    if not isinstance(rows, Rows):
+        return "the batches come from an iterable"
+    if type(optimiser) not in OPTIMISERS.values() or OVERRIDDEN & vars(optimiser).keys():
+        return "the optimiser is none of the built-in ones"
+    if type(rows.x) is not np.ndarray:
+        return "x is no array in memory"
+    try:
+        flat = optimiser.bind(net.parameters)
+        flat.adopt()
+    except (AttributeError, TypeError, ValueError) as error:
+        return str(error)  # which the loop raises when it makes the step
+    prepared = calls.of(net, rows.x)
+    if prepared is None:
+        return calls.why_not(net) or f"the engine {net.engine} was asked for"
+    if prepared.chain is None:
+        return "the graph is no chain"
+    if reason := prepared.refuses_batches or _refuses_rows(net, prepared.chain.sizes, rows):
+        return reason
+    if flat.tensors != [tensor for tensor, _ in prepared.chain.tensors]:
+        return "the parameters stand in another order"
+    if min(rows.batch_size, rows.samples) < fused.narrow_from(outputs_alone=False) or fused.any_widths.get():
+        return ""
+    narrow = not fused.why_not_narrow(flat.data.size, len(prepared.chain.linear))
+    return "a batch is large enough for a pass of the net's own" if narrow else ""
+
+
+def _refuses_rows(net: Any, sizes: tuple[int, ...], rows: Rows) -> str:
+    """Why these arrays can't be handed to C as they are: they need a check in every step, which may fail."""
+    loss, x, y, weight = net.loss, rows.x, rows.y, rows.weight
+    for array in (x, y, weight):
+        if array is not None and not _in_memory(array):
+            return "x, y or sample_weight are not arrays in memory"
+    if x.shape != (rows.samples, sizes[0]) or x.dtype != net.dtype:
+        return "x has another shape or dtype than the net takes"
+    if (y is not None) != getattr(loss, "needs_target", False):
+        return "the loss needs a target, or takes none"
+    if y is not None and not _is_target(net.loss, y, (rows.samples, sizes[-1]), net.dtype):
+        return "y has another shape or dtype than the loss takes"
+    if weight is not None and (weight.shape != (rows.samples,) or weight.dtype != net.dtype):
+        return "sample_weight is not one number a sample"
+    return ""
+
+
+def _in_memory(array: Any) -> bool:
+    return type(array) is np.ndarray and mapping(array) is None and arguments.readable(array) is array
+
+
+def _is_target(loss: Any, y: np.ndarray, shape: tuple[int, int], dtype: np.dtype) -> bool:
+    if y.ndim == 1 and type(loss) is SoftmaxCrossEntropy:
+        return y.dtype == np.int64 and y.shape == shape[:1]
+    return y.dtype == dtype and (y.shape == shape or (shape[1] == 1 and y.shape == shape[:1]))
+
+
+class Calls:
+    """The calls of C that make the steps of one run."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._ready: _Ready | None = None
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+        self._most = FEWEST
+
+    def make(self, every: int | None) -> list[Step]:
+        """Make some steps of this epoch; none where Python must, or where it will meet an exception in the next one."""
+        loop, rows = self._loop, self._loop.batches
+        ready = self._for_next_step()
+        if ready is None or not isinstance(rows, Rows):
+            return []
+        until = sys.maxsize if every is None else every - loop.number % every
+        scalars = self._scalars(min(self._most, rows.steps - loop.position, until))
+        if not scalars:
+            return []
+        if self._epoch != loop.epoch:
+            self._epoch, self._order = loop.epoch, rows.order(loop.epoch)
+        try:
+            ready.run(self._order, scalars)
+        finally:
+            made = ready.account()
+            self._most = min(max(FEWEST, 2 * len(made)), MOST)
+        return made
+
+    def _for_next_step(self) -> _Ready | None:
+        if self._ready is None or not self._ready.current():
+            self._ready = None
+            if not why_not(self._loop):
+                with suppress(CompileError, MemoryError):  # met again by the engines, which know what to do
+                    self._ready = _Ready(self._loop)
+        return self._ready
+
+    def _scalars(self, most: int) -> list[Sequence[float]]:
+        """The rule's scalars at each of the next steps, up to where the schedule raises an exception."""
+        loop, optimiser = self._loop, self._loop.optimiser
+        found: list[Sequence[float]] = []
+        with suppress(Exception):
+            for k in range(most):
+                rate = optimiser.rate(loop.schedule(loop.number + k))
+                found.append(optimiser.numbers(rate, optimiser.count + k + 1))
+        return found
+
+
+class _Ready:
+    """A call of C with everything at hand but the rows, for a net, rows and an optimiser as they are now.
+
+    Raises:
+        CompileError, MemoryError: there can be no such call.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        net, rows, optimiser = loop.net, loop.batches, loop.optimiser
+        assert isinstance(rows, Rows)
+        self._loop, self._rows, self._prepared, self._chain = loop, rows, net._prepared, net._prepared.chain
+        self._watched = [Watched(array) for array in (rows.x, rows.y, rows.weight) if array is not None]
+        self._update, self._threads = optimiser._update, net.threads
+        self._tensors = [tensor for tensor, _ in self._chain.tensors]
+        self._last = rows.samples - (rows.steps - 1) * rows.batch_size  # samples of the epoch's last step
+        self._held: list[Any] = []
+        self._pass = self._new_pass()
+        self._gradients, self._filled = Gradients(self._pass.parameters, net.dtype), np.empty(0, net.dtype)
+        self._changed = optimiser.bind(net.parameters).grad
+        self._totals: list[float] = []
+        self.args = self._new_arguments()
+        self._pointer = ctypes.addressof(self.args)
+
+    def current(self) -> bool:
+        """Whether all that :func:`why_not` looks at, and that was handed to C, is what it was."""
+        loop, net = self._loop, self._loop.net
+        if "loss_and_grad" in vars(net) or OVERRIDDEN & vars(loop.optimiser).keys() or net.threads != self._threads:
+            return False
+        try:
+            loop.optimiser.bind(net.parameters).adopt()
+        except (AttributeError, TypeError, ValueError):
+            return False
+        if any(array.changed for array in self._watched) or calls.of(net, self._rows.x) is not self._prepared:
+            return False
+        return loop.optimiser._update is self._update
+
+    def run(self, order: np.ndarray, scalars: list[Sequence[float]]) -> None:
+        """Make steps from where the loop is, or some of them.
+
+        When a signal's handler raises an exception, no thread is at work any more.
+
+        Args:
+            order: the rows of the epoch.
+            scalars: of the optimiser's rule, for each step.
+        """
+        args, rows = self.args, self._rows
+        held: list[Any] = []
+        self._losses, self._filled = np.empty(len(scalars)), self._gradients.unused()
+        args.rows, args.losses = arguments.address(order, held), arguments.address(self._losses, held)
+        args.grads = arguments.address(self._filled, held)
+        if self._reads is not None:
+            self._reads[GRAD] = args.grads
+        args.update.p = arguments.address(self._as_numbers(scalars), held)
+        args.first, args.steps = self._loop.position * rows.batch_size, len(scalars)
+        if rows.weight is not None:
+            weight = rows.weight.take(order[args.first : args.first + args.steps * rows.batch_size])
+            args.weight = arguments.address(weight, held)
+            self._weigh(weight)
+        train = self._pass.core.bpx_train
+        while not train(self._pointer):
+            pass
+
+    def account(self) -> list[Step]:
+        """Bring the run to where the call has come: the steps that were made."""
+        loop, net, rows, args = self._loop, self._loop.net, self._rows, self.args
+        done, made = args.done, []
+        number, epoch = loop.number, loop.epoch + 1
+        for k, loss in enumerate(self._losses[:done].tolist(), 1):
+            last = loop.position + k == rows.steps
+            samples = self._last if last else rows.batch_size
+            made.append(Step(number + k, epoch, loss, samples, last, self._totals[k - 1] if self._totals else samples))
+        loop.optimiser.count += done
+        loop.number += done
+        loop.position += done
+        if loop.position == rows.steps:
+            loop.epoch, loop.position = epoch, 0
+        if args.begun:  # it has overwritten the gradients of the last step
+            for tensor in self._tensors:
+                tensor.grad = None
+        elif done:
+            hand_out(self._filled, self._tensors, self._pass)
+        self._chain.drop_signals(net)
+        args.done = args.begun = 0
+        return made
+
+    def _weigh(self, weight: np.ndarray) -> None:
+        """Make samples' weights what their losses are multiplied by, for which a step in Python asks this function."""
+        net, size = self._loop.net, self._rows.batch_size
+        self._totals = []
+        for at in range(0, len(weight), size):
+            part = weight[at : at + size]
+            self._totals.append(float(part.sum(dtype=np.float64)))
+            if net.reduction == "mean":
+                self.args.scale, part[...] = averaged(net.loss, (len(part), self._chain.sizes[-1]), part)
+        self.args.last_scale = self.args.scale
+
+    def _new_pass(self) -> Pass:
+        """The pass with its rows and room to work, gradients in the order of the net's parameters."""
+        net, rows = self._loop.net, self._rows
+        key = batch.kernel(net.loss, batch.target(net, rows.y))
+        arrays, depth = [array for _, array in self._chain.tensors], len(self._chain.linear)
+        rest = iter(arrays[depth:])
+        biases = [next(rest) if has else None for has in self._chain.bias]
+        made = Pass(list(zip(arrays[:depth], biases, self._chain.activations)), net.loss, key)
+        made.put_weights_first()
+        args = made.args
+        args.x, args.x_row, args.x_column = self._address(rows.x), *_strides(rows.x)
+        if rows.y is not None:
+            args.y, args.y_row, args.y_column = self._address(rows.y), *_strides(rows.y)
+        args.threads, numbers = threads.count(net.threads), 0
+        for args.n in {min(rows.batch_size, rows.samples), self._last}:
+            numbers = max(numbers, made.numbers())
+        memory = np.empty(numbers, net.dtype)
+        self._held.append(memory)
+        made.use(memory)
+        return made
+
+    def _new_arguments(self) -> structs.Training:
+        loop, net, rows, options = self._loop, self._loop.net, self._rows, self._loop.options
+        args = structs.Training(
+            call=self._pass.pointer,
+            samples=rows.samples,
+            batch=min(rows.batch_size, rows.samples),
+            classes=self._chain.sizes[-1] if batch.target(net, rows.y) == "classes" else 0,
+            scale=self._scale(rows.batch_size),
+            last_scale=self._scale(self._last),
+            parameters=self._pass.parameters,
+            changed=self._address(self._changed),
+            stop_on_nan=loop.stop_on_nan,
+            threads=self._pass.args.threads,
+            time=matrices.SECONDS,
+        )
+        penalised = bool(options["l1"] or options["l2"])
+        if penalised:
+            args.penalty = loop.optimiser._penalty.sweep(self._held)
+            args.penalty.p = self._address(self._as_numbers(loop.optimiser.penalties(options["l1"], options["l2"])))
+        if options["clip_norm"] is not None:
+            args.square_sum, args.clip_norm = norm.address(self._changed.dtype.name), options["clip_norm"]
+        args.update = self._update.sweep(self._held)
+        args.scalars = len(self._update.formula.parameters)
+        self._reads = None
+        if not (penalised or args.square_sum):  # the update reads the gradients where the pass leaves them
+            self._reads = (structs.POINTER * args.update.inputs).from_address(args.update.reads)
+        return args
+
+    def _scale(self, samples: int) -> float:
+        net = self._loop.net
+        return averaged(net.loss, (samples, self._chain.sizes[-1]), None)[0] if net.reduction == "mean" else 1.0
+
+    def _address(self, array: np.ndarray) -> int:
+        return arguments.address(array, self._held)
+
+    def _as_numbers(self, scalars: Any) -> np.ndarray:
+        return np.array(scalars, np.float64).astype(self._pass.dtype)
+
+
+def _strides(array: np.ndarray) -> tuple[int, int]:
+    """From row to row and, where there are columns, from column to column, in numbers."""
+    return arguments.stride(array, 0), arguments.stride(array, 1) if array.ndim == 2 else 1

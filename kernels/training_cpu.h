@@ -1,0 +1,132 @@
+#pragma once
+#include "matrix_parts.h"
+// Steps of training, many in one call: the pass of matrices.h over some rows, and the update of all parameters.
+//
+// The update is formulas over arrays (elementwise.h) that are compiled elsewhere and called by their addresses, as Python
+// calls them: the same code, and so the same bits.
+
+namespace bpx {
+
+using Formula = void(i64 n, const void* const* in, void* const* out, const void* p);
+using SquareSum = double(i64 n, const void* numbers);
+
+/// A formula over arrays of `size` numbers; an output may be one of the inputs.
+struct Sweep {
+  Formula* run;             // null: nothing to do
+  i64 size, inputs, outputs;
+  const void* const* reads;
+  void* const* writes;
+  const void* p;            // its scalars
+};
+
+/// Steps of one epoch. All parameters lie one after another, and so do their gradients.
+struct Training {
+  Matrices* call;           // x and y are all rows; n, rows, weight, scale and grads are filled in for each step
+  const i64* rows;          // of the epoch, in the order in which they are taken
+  i64 samples, batch;       // rows of the epoch, and of a step; its last one has what is left
+  i64 classes;              // class indices in y must be below; 0: y holds none
+  const void* weight;       // of the rows that these steps take, in their order; null: all 1
+  double scale, last_scale; // of the loss of a whole batch, and of the last one
+  i64 parameters;
+  void* grads;              // as the pass gives them
+  void* changed;            // room for the same with penalties, clipped
+  Sweep penalty, update;
+  i64 scalars;              // of the update at each step; update.p begins with those of the first
+  SquareSum* square_sum;    // null: no clipping
+  double clip_norm;
+  double* losses;           // of each step
+  i64 stop_on_nan, threads;
+  double time;              // seconds after which it returns to the caller
+  i64 steps;                // to be made
+  i64 first;                // the first row of the next one
+  i64 done, begun;          // steps made, and whether the next one is
+};
+
+/// Numbers of an array that a thread takes at once, whole registers; and numbers that are worth a thread.
+constexpr i64 sweep_block = 1 << 12, worth_a_sweep = 1 << 14;
+constexpr int most_arrays = 16;
+
+template <class S> struct SweepCall {
+  const Sweep& sweep;
+  const S* p;
+  i64 next = 0;
+
+  void run(i64 threads) {
+    if (!sweep.run || !sweep.size) return;
+    const i64 wanted = sweep.size / worth_a_sweep + 1;
+    if (wanted == 1 || threads == 1) return sweep.run(sweep.size, sweep.reads, sweep.writes, p);
+    share_out([](void* call) { ((SweepCall*)call)->take_part(); }, this, wanted < threads ? wanted : threads);
+  }
+  void take_part() {
+    const void* in[most_arrays];
+    void* out[most_arrays];
+    for (i64 at; (at = __atomic_fetch_add(&next, sweep_block, __ATOMIC_RELAXED)) < sweep.size;) {
+      for (i64 k = 0; k < sweep.inputs; ++k) in[k] = (const S*)sweep.reads[k] + at;
+      for (i64 k = 0; k < sweep.outputs; ++k) out[k] = (S*)sweep.writes[k] + at;
+      sweep.run(sweep.size - at < sweep_block ? sweep.size - at : sweep_block, in, out, p);
+    }
+  }
+};
+
+template <class S> struct TrainingCall {
+  Training& t;
+  Matrices& m;
+
+  explicit TrainingCall(Training& t) : t(t), m(*t.call) {}
+
+  /// False if it must be called again to go on with the step that is begun. It may make fewer steps than `steps`, and
+  /// none where the next one is one for the caller: its loss isn't finite, or a class isn't there.
+  bool run() {
+    const double since = seconds();
+    while (t.done < t.steps) {
+      if (!t.begun && !begin()) return true;
+      if (!run_matrices<S>(m)) return false;
+      const S loss = S(m.total * m.scale);
+      if (t.stop_on_nan && !(loss - loss == 0)) return true;
+      t.losses[t.done] = double(loss);
+      update();
+      t.first += m.n;
+      t.begun = 0;
+      ++t.done;
+      if (seconds() - since > t.time) return true;
+    }
+    return true;
+  }
+
+  bool begin() {
+    const i64 left = t.samples - t.first;
+    m.n = left < t.batch ? left : t.batch;
+    m.rows = t.rows + t.first;
+    for (i64 s = 0; t.classes && s < m.n; ++s)
+      if ((unsigned long long)((const i64*)m.y)[m.rows[s] * m.y_row] >= (unsigned long long)t.classes) return false;
+    m.weight = t.weight ? (const S*)t.weight + t.done * t.batch : nullptr;
+    m.weight_row = 1;
+    m.scale = left <= t.batch ? t.last_scale : t.scale;
+    m.grads = t.grads;
+    m.next = 0;
+    m.total = 0;
+    t.begun = 1;
+    return true;
+  }
+
+  /// The gradients that the pass has given stay as they are.
+  void update() {
+    if (t.penalty.run || t.square_sum) __builtin_memcpy(t.changed, t.grads, t.parameters * sizeof(S));
+    SweepCall<S>{t.penalty, (const S*)t.penalty.p}.run(t.threads);
+    if (t.square_sum) clip((S*)t.changed);
+    SweepCall<S>{t.update, (const S*)t.update.p + t.done * t.scalars}.run(t.threads);
+  }
+  void clip(S* grads) const {
+    const double norm = __builtin_sqrt(t.square_sum(t.parameters, grads)), factor = t.clip_norm / (norm + 1e-6);
+    if (factor >= 1) return;
+    const S by = S(factor);
+    for (i64 i = 0; i < t.parameters; ++i) grads[i] = grads[i] * by;
+  }
+};
+
+}  // namespace bpx
+
+/// What Python calls, for S = float or double: 1 when it has ended, 0 if it must be called again.
+#define BPX_TRAINING(S)                                                                                  \
+  BPX_ENTRY bpx::i64 bpx_train(bpx::Training* t) { return bpx::TrainingCall<S>(*t).run(); }             \
+  BPX_SIZE_OF(Sweep) BPX_SIZE_OF(Training)

@@ -37,7 +37,9 @@ def _make(case: Case, name: str, form: str, threads: int) -> contenders.Contende
         return contenders.jax_jit(case)
     if name.startswith("backprop_xp"):
         return contenders.ours(case, name.partition(" ")[2] or "auto", threads, "numpy")
-    return contenders.torch_eager(case, form, compiled=name == "torch.compile")
+    if name == contenders.COMPILED:
+        return contenders.torch_compiled(case, form)
+    return contenders.torch_eager(case, form)
 
 
 def _status(field: str) -> int:

@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from ..losses import SoftmaxCrossEntropy
 from ..plan.net import AnyNet
 from ..tensor import Tensor
+
+#: Types of attributes that change only by becoming another object; a formula's text is one too.
+FIXED = (float, int, bool, str, tuple, type(None), np.float64, np.float32, np.int64, np.int32)
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,10 @@ class Chain:
             linear=[signals[name] for name in names],
             nonlinear=[None if f is None else signals[f.name] for _, f in plan.chain],
         )
+
+
+def why_not_loss(net: AnyNet) -> str:
+    """Why the loss needs more than its outputs and targets, or a check; "" if it doesn't."""
+    if getattr(net.loss, "outputs", None) not in (None, net._plan().output.width):
+        return "the loss has parameters for another number of outputs"
+    return "the loss changes its targets" if isinstance(net.loss, SoftmaxCrossEntropy) and net.loss.settings else ""

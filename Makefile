@@ -21,8 +21,9 @@ extras = $(subst $() ,$(comma),$(strip $(1)))
 bench: $(VENV)/.bench
 	$(BIN)/python -m backprop_xp bench
 
+# To $(RESULTS)/<processor>.json and .md, and pictures beside them: another kind of processor replaces nothing.
 bench-full: $(VENV)/.full
-	$(BIN)/python -m backprop_xp bench --full --json bench/results/full.json --plot bench/results/full.png
+	$(BIN)/python -m backprop_xp bench --full --results $(RESULTS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest

@@ -8,7 +8,7 @@ project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").rea
 extras = project["optional-dependencies"]
 for requirement in [
     *project["dependencies"],
-    *(r for name in ("bench", "data", "exchange", "sklearn", "dev") for r in extras[name]),
+    *(r for name in ("bench", "data", "exchange", "sklearn", "compiler", "dev") for r in extras[name]),
 ]:
     if found := re.match(r"([\w.-]+)>=([\d.]+)$", requirement):
         print(f"{found[1]}=={found[2]}")

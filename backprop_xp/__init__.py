@@ -1,6 +1,9 @@
 """Explicit backpropagation for fully connected nets, at the speed of the machine."""
 
 from . import _clone  # noqa: F401  first: what the others import may stand beside this folder
+from . import ahead as _ahead
+from . import exchange as _exchange
+from . import model as _model
 from .activations import (
     ACTIVATIONS,
     CELU,
@@ -45,12 +48,9 @@ from .losses import (
 from .net import Net
 from .tensor import Tensor
 
-# isort: split
-from . import exchange as _exchange
-from . import model as _model
-
-# files know all kinds of nets, and nets no files
+# files and calls made ahead know all kinds of nets, and nets neither of them
 _model.Model.save, _model.Model.load = _exchange.save, staticmethod(_exchange.load)
+_model.Model.compile = _ahead.compile
 
 __version__ = "0.1.0"
 

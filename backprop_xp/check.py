@@ -7,7 +7,7 @@ allowed error grows with the loss or with the gradient: a wrong gradient stays w
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +15,12 @@ import numpy as np
 
 from .activations import ACTIVATIONS, BuiltIn
 from .backend import NUMPY
-from .dtypes import DTYPES
-from .losses import LOSSES
+from .graph import GraphNet
+from .losses import LOSSES, get_loss, terms
 from .net import Net
-from .passes.article import Layer, forward_pass
+from .rounding import EPS, Computed, computed, forward_error
 from .tensor import Tensor
 
-EPS = {name: float(np.finfo(name).eps) for name in DTYPES}
 #: The step of central differences, times max(1, |w|): it balances truncation h^2 f''' / 6 and rounding eps |f| / h.
 STEP = EPS["float64"] ** (1 / 3)
 #: A larger error is never allowed: where rounding alone may exceed it, nothing would be proved.
@@ -80,72 +79,86 @@ class Report:
         return "\n".join(lines)
 
 
-def numerical_gradients(net: Net, x: Any, y: Any = None, sample_weight: Any = None) -> dict[str, np.ndarray]:
+def numerical_gradients(net: Net | GraphNet, x: Any, y: Any = None, sample_weight: Any = None) -> dict[str, np.ndarray]:
     """The gradients of every parameter and of x by central differences in float64, on a copy of the net.
 
-    (l(w + h) - l(w - h)) / 2h with h = eps^(1/3) max(1, |w|), for each number w. Keys are "W0", "b0", ..., "x", by
-    the parameter's place, the first one of a Tensor that stands in several.
+    (l(w + h) - l(w - h)) / 2h with h = eps^(1/3) max(1, |w|), for each number w. Dropout drops the same numbers in
+    every call, those that the net's next call in training would drop.
+
+    Returns:
+        For a chain "W0", "b0", ..., "x"; for a graph the names of its parameters and of its inputs ("input NAME" for
+        an input that is called like a parameter). A Tensor that stands in several places is there once, under the
+        name of the first.
     """
     double = _in_double(net)
-    x = np.array(_host(_host(x), net.dtype), np.float64)  # what the net itself sees
+    arrays = {name: np.array(_host(_host(array), net.dtype), np.float64) for name, array in _inputs(net, x).items()}
 
     def loss() -> float:
-        return float(double.loss_and_grad(x, y, sample_weight=sample_weight, keep_signals=False))
+        return float(_undrawn(double, _given(net, arrays), y, sample_weight=sample_weight, keep_signals=False))
 
-    arrays = {name: tensor.data for name, tensor in _by_place(double).items()} | {"x": x}
-    return {name: _differences(array, loss) for name, array in arrays.items()}
+    moved = {name: tensor.data for name, tensor in _by_place(double).items()} | _named(net, arrays)
+    return {name: _differences(array, loss) for name, array in moved.items()}
 
 
-def check_gradients(net: Net, x: Any, y: Any = None, sample_weight: Any = None) -> Report:
+def check_gradients(net: Net | GraphNet, x: Any, y: Any = None, sample_weight: Any = None) -> Report:
     """The net's gradients, as its engine, dtype and backend give them, against :func:`numerical_gradients`.
 
     With the step h = eps^(1/3) (eps that of float64), three errors are allowed:
 
     - rounding of the loss l in the differences, eps |l| / h = eps^(2/3) |l| in each number (10 times that);
     - their truncation, h^2 / 6 times the third derivative: 100 eps^(2/3) of the gradient, which supposes third
-      derivatives of at most some hundred times the gradient;
-    - the forward error of the net's own dtype, see :func:`_forward_error`.
+      derivatives of at most some hundred times the gradient (times s^2, where a normalisation divides by 1 / s < 1);
+    - the forward error of the net's own dtype, see :func:`~backprop_xp.rounding.forward_error`.
+
+    A net with dropout is checked in training, with the numbers dropped that its next call would drop.
     """
+    loss, grad_x = _undrawn(net, x, y, sample_weight=sample_weight, input_grad=True)
     expected = numerical_gradients(net, x, y, sample_weight)
-    loss, grad_x = net.loss_and_grad(x, y, sample_weight=sample_weight, input_grad=True)
-    relative = 100 * STEP**2 + _forward_error(net, x)
+    found = _computed(net, x, y, sample_weight)
+    relative = 100 * STEP**2 * max(one.steepness for one in found) ** 2 + forward_error(net.dtype, found)
     absolute = 10 * STEP**2 * abs(float(loss))
     report = Report(f"{net} against central differences", unit=_unit(net, x, y, sample_weight))
     for name, tensor in _by_place(net).items():
         report.add(name, tensor.grad, expected[name], relative, absolute)
-    report.add("x", grad_x, expected["x"], relative, absolute)
+    for name, grad in _named(net, _inputs(net, grad_x)).items():
+        report.add(name, grad, expected[name], relative, absolute)
     return report
 
 
-def check_against_torch(net: Net, x: Any, y: Any = None, sample_weight: Any = None) -> Report:
-    """The net's loss and gradients against PyTorch's autograd: nn.Linear modules with the weights copied over.
+def check_against_torch(net: Net | GraphNet, x: Any, y: Any = None, sample_weight: Any = None) -> Report:
+    """The net's loss and gradients against PyTorch's autograd: its modules, with the parameters copied over.
 
-    Two computations in the same dtype may differ by twice their forward error, see :func:`_forward_error`.
+    Two computations in the same dtype may differ by twice their forward error, see
+    :func:`~backprop_xp.rounding.forward_error`. Dropout, for which PyTorch draws other numbers, is left out.
 
     Raises:
-        ImportError: PyTorch is not installed. TypeError: an activation or the loss is not built in.
+        ImportError: PyTorch is not installed. TypeError: an activation, an operation or the loss is not built in.
     """
     try:
         import torch
     except ImportError:
         raise ImportError("this check needs PyTorch: pip install 'backprop-xp[bench]'") from None
-    from .exchange.pytorch import sequential
+    from .exchange.pytorch import as_module
 
-    model = sequential(net, torch_activation)
-    linears = model[::2]
-    tx = torch.tensor(_host(x).copy(), dtype=getattr(torch, net.dtype.name), requires_grad=True)
-    theirs = _torch_loss(net, model(tx), y, sample_weight)
+    model, parameters = as_module(net, torch_activation)
+    kind = getattr(torch, net.dtype.name)
+    tensors = {
+        name: torch.tensor(_host(array).copy(), dtype=kind, requires_grad=True)
+        for name, array in _inputs(net, x).items()
+    }
+    order = net.inputs if isinstance(net, GraphNet) else tensors
+    theirs = _torch_loss(net, model.eval()(*(tensors[name] for name in order)), y, sample_weight)
     theirs.backward()
 
-    loss, grad_x = net.loss_and_grad(x, y, sample_weight=sample_weight, input_grad=True)
-    tolerance = 2 * _forward_error(net, x)
+    loss, grad_x = net.loss_and_grad(x, y, sample_weight=sample_weight, input_grad=True, training=False)
+    tolerance = 2 * forward_error(net.dtype, _computed(net, x, y, sample_weight))
     report = Report(f"{net} against PyTorch", unit=_unit(net, x, y, sample_weight))
     report.add("loss", loss, theirs, tolerance)
-    theirs_by_place = [linear.weight for linear in linears] + [linear.bias for linear in linears if net.biases]
-    by_tensor = dict(zip((*net.weights, *net.biases), theirs_by_place))
     for name, tensor in _by_place(net).items():
-        report.add(name, tensor.grad, by_tensor[tensor].grad, tolerance)
-    report.add("x", grad_x, tx.grad, tolerance)
+        report.add(name, tensor.grad, parameters[tensor].grad, tolerance)
+    expected = _named(net, {name: tensor.grad for name, tensor in tensors.items()})
+    for name, grad in _named(net, _inputs(net, grad_x)).items():
+        report.add(name, grad, expected[name], tolerance)
     return report
 
 
@@ -246,54 +259,82 @@ def _differences(array: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
     return result
 
 
-def _unit(net: Net, x: Any, y: Any, sample_weight: Any) -> float:
+def _unit(net: Net | GraphNet, x: Any, y: Any, sample_weight: Any) -> float:
     """What one sample of the batch counts for in the loss, at most: 1 for a plain sum, 1 / n for a mean."""
-    call = net._call(x, None, False)
+    call = net._call(x, None, False, get_loss(net.loss))
     net._aim(call, y, sample_weight)
     return call.scale * (1.0 if call.weight is None else float(np.abs(_host(call.weight)).max(initial=0)))
 
 
-def _forward_error(net: Net, x: Any) -> float:
-    """How far gradients in the net's dtype may be off, relative to their size: 100 eps times what the layers sum.
-
-    t = W z + b carries an error of some eps (|W| |z| + |b|), through which the derivative f'(t) and everything
-    after it move; the largest of these sums is taken, 1 if they are smaller.
-    """
+def _computed(net: Net | GraphNet, x: Any, y: Any, sample_weight: Any) -> list[Computed]:
+    """Every layer, or node, of the call with this x, computed in float64."""
     double = _in_double(net)
-    layers = [(w.data, double.biases[i].data if double.biases else None) for i, w in enumerate(double.weights)]
-    with np.errstate(all="ignore"):
-        signals = forward_pass([Layer(w, b, f) for (w, b), f in zip(layers, net.activations)], _host(x))
-    largest = 1.0
-    for (w, b), z in zip(layers, [_host(x), *signals.nonlinear]):
-        summed = np.abs(z) @ np.abs(w).T + (0.0 if b is None else np.abs(b))
-        largest = max(largest, float(np.max(summed, initial=0)))
-    return 100 * EPS[net.dtype.name] * largest
+    inputs = {name: _host(array) for name, array in _inputs(net, x).items()}
+    _undrawn(double, _given(net, inputs), y, sample_weight=sample_weight, keep_signals=True)
+    return computed(double, inputs)
 
 
-def _in_double(net: Net) -> Net:
+def _undrawn(net: Net | GraphNet, x: Any, y: Any, **options: Any) -> Any:
+    """``net.loss_and_grad``, whose dropout leaves the net's next draw to the next call."""
+    draws = getattr(net, "draws", 0)
+    result = net.loss_and_grad(x, y, **options)
+    if isinstance(net, GraphNet):
+        net.draws = draws
+    return result
+
+
+def _in_double(net: Any) -> Any:
+    """A copy of the net in float64 on NumPy, whose tensors are copies."""
     double = copy.copy(net)
-    double.__dict__.update(net.__getstate__())
     double.backend, double.dtype, double.engine = NUMPY, np.dtype(np.float64), "layered"
-    places = ("weights", "biases", "linear_outputs", "nonlinear_outputs")
-    copies = {tensor: copy.copy(tensor) for name in places for tensor in getattr(net, name)}
-    for name in places:
-        setattr(double, name, [copies[tensor] for tensor in getattr(net, name)])
+    copies: dict[Tensor, Tensor] = {}
+
+    def copied(tensor: Tensor) -> Tensor:
+        return copies.setdefault(tensor, copy.copy(tensor))
+
+    for name in ("weights", "biases", "linear_outputs", "nonlinear_outputs", "tensors", "signals"):
+        tensors = getattr(net, name, [])
+        if isinstance(tensors, dict):
+            setattr(double, name, {key: copied(tensor) for key, tensor in tensors.items()})
+        elif tensors:
+            setattr(double, name, [copied(tensor) for tensor in tensors])
     for tensor in double.parameters:
         tensor.data = np.array(_host(tensor.data), np.float64)
     return double
 
 
-def _by_place(net: Net) -> dict[str, Tensor]:
-    """Each parameter under the name of its first place, "W0", "b0", ..., whatever the Tensor is called."""
-    places = {f"W{i}": tensor for i, tensor in enumerate(net.weights)}
-    places |= {f"b{i}": tensor for i, tensor in enumerate(net.biases)}
+def _inputs(net: Net | GraphNet, x: Any) -> dict[str, Any]:
+    """What a call takes, or gradients in it, by name: "x" for a chain. What isn't there is for the net to say."""
+    if isinstance(x, Mapping):
+        return dict(x)
+    return {"x": x} if isinstance(net, Net) else dict.fromkeys([*net.inputs][:1], x)
+
+
+def _given(net: Net | GraphNet, arrays: dict[str, Any]) -> Any:
+    """What :func:`_inputs` took apart."""
+    return arrays["x"] if isinstance(net, Net) else arrays
+
+
+def _named(net: Net | GraphNet, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs, or gradients in them, under names that no parameter has."""
+    taken = _by_place(net)
+    return {f"input {name}" if name in taken else name: array for name, array in arrays.items()}
+
+
+def _by_place(net: Net | GraphNet) -> dict[str, Tensor]:
+    """Each parameter under the name of its first place, whatever the Tensor is called; "W0", "b0", ... in a chain."""
+    if isinstance(net, GraphNet):
+        places = dict(net.tensors)
+    else:
+        places = {f"W{i}": tensor for i, tensor in enumerate(net.weights)}
+        places |= {f"b{i}": bias for i, (_, bias, _) in enumerate(net.layers) if bias is not None}
     first: dict[Tensor, str] = {}
     for name, tensor in places.items():
         first.setdefault(tensor, name)
     return {name: tensor for tensor, name in first.items()}
 
 
-def _torch_loss(net: Net, z: Any, y: Any, sample_weight: Any) -> Any:
+def _torch_loss(net: Net | GraphNet, z: Any, y: Any, sample_weight: Any) -> Any:
     import torch
 
     loss: Any = net.loss
@@ -310,7 +351,7 @@ def _torch_loss(net: Net, z: Any, y: Any, sample_weight: Any) -> Any:
         ignored = target == (-100 if loss.ignore_index is None else loss.ignore_index)
         classes = torch.ones(z.shape[-1]) if loss.weight is None else z.new_tensor(loss.weight)
         weight = weight * classes[target.masked_fill(ignored, 0)] * ~ignored
-    return total / weight.sum() / (z.shape[-1] if loss.mean_over == "elements" else 1)
+    return total / weight.sum() / terms(loss, z.shape[-1])
 
 
 def _host(array: Any, dtype: Any = np.float64) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The command line: train, predict, bench, check, demo, info, cache."""
+"""The command line: train, predict, bench, check, compile, demo, info, cache."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .backend import BackendError
 from .dtypes import DTYPES
 from .engines import ENGINES
 from .messages import sentence
+from .toolchain.compiler import CompileError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()
         return 141
-    except (ValueError, TypeError, BackendError, ImportError, OSError) as error:
+    except (ValueError, TypeError, BackendError, CompileError, ImportError, OSError) as error:
         _say(sentence(error))
         return 1
     except KeyboardInterrupt:
@@ -93,7 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--within", type=float, metavar="S", help="leave out the last cases if a run would take longer")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
     bench.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown")
-    bench.add_argument("--results", type=Path, metavar="FOLDER", help="write both there, named after the device")
+    bench.add_argument(
+        "--results",
+        type=Path,
+        metavar="FOLDER",
+        help="write both there, with --full pictures too, named after the device",
+    )
     bench.add_argument("--plot", type=Path, metavar="FILE.png", help="draw throughput over batch size, 1 to 2^20")
     bench.set_defaults(run=_bench)
 
@@ -102,6 +108,20 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--dtype", choices=DTYPES, default="float64")
     check.add_argument("--backend", metavar="NAME")
     check.set_defaults(run=_check)
+
+    compiled = commands.add_parser("compile", help="compile now what calls of a net will need")
+    compiled.add_argument("nets", nargs="+", metavar="NET", help="widths such as 784-128-10, or the file of a net")
+    compiled.add_argument(
+        "--activations", metavar="A,B", help="one a layer, or one for all but the last (default: tanh, identity last)"
+    )
+    compiled.add_argument("--loss", metavar="NAME", help="(default: half_sum_sq)")
+    compiled.add_argument("--dtype", choices=("float32", "float64"), help="(default: float64)")
+    compiled.add_argument("--bias", action="store_true", help="every layer has one")
+    compiled.add_argument("--reduction", choices=("sum", "mean"), help="of the losses of a batch (default: sum)")
+    compiled.add_argument("--sample-weight", action="store_true", help="for calls with sample weights as well")
+    compiled.add_argument("--input-grad", action="store_true", help="for gradients in the input as well")
+    compiled.add_argument("--backend", metavar="NAME", help="auto, numpy, cupy or cupy:N")
+    compiled.set_defaults(run=_compile)
 
     add_data_commands(commands)
     demo = commands.add_parser("demo", help="the article's example, step by step")
@@ -135,6 +155,25 @@ def _check(arguments: argparse.Namespace) -> int:
             print(report)
     print(f"{failures} failed" if failures else "every gradient is right")
     return 1 if failures else 0
+
+
+def _compile(arguments: argparse.Namespace) -> int:
+    from . import ahead
+
+    chosen = {
+        name: getattr(arguments, name) for name in ("activations", "loss", "dtype", "bias", "reduction", "backend")
+    }
+    nets = [ahead.made(text, **chosen) for text in arguments.nets]
+    for text, net in zip(arguments.nets, nets):
+        print(f"{text}: {net!r}", flush=True)
+        programs = net.compile(
+            lambda built: print(f"  {built}", flush=True),
+            sample_weight=arguments.sample_weight,
+            input_grad=arguments.input_grad,
+        )
+        if not programs:
+            print("  nothing that isn't there")
+    return 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:

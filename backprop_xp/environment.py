@@ -123,7 +123,7 @@ XDG_CACHE_HOME = Variable(
 CXX = Variable(
     "CXX",
     "",
-    "the first of g++, clang++ and c++",
+    "the first of g++, clang++ and c++, else that of the package ziglang",
     "a program and its arguments, quoted as in a shell",
     "the C++ compiler; if it can't be used, there is none",
     str,

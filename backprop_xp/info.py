@@ -14,7 +14,7 @@ from .backend import get_backend
 from .toolchain import cache, compiler
 from .toolchain.compiler import CompileError
 
-PACKAGES = ("numpy", "cupy-cuda13x", "cupy-cuda12x", "torch", "jax", "threadpoolctl")
+PACKAGES = ("numpy", "cupy-cuda13x", "cupy-cuda12x", "torch", "jax", "threadpoolctl", "ziglang")
 
 
 def text() -> str:
@@ -60,8 +60,9 @@ def _compiler() -> list[tuple[str, str]]:
         return [("C++ compiler", f"{error}; the fused engine is not available")]
     features = compiler.cpu_features()
     width = 512 if "avx512f" in features else 256 if "avx" in features else 128
+    package = f", of the package {found.package}" if found.package else ""
     return [
-        ("C++ compiler", f"{' '.join(found.command)}, {found.version}"),
+        ("C++ compiler", f"{' '.join(found.command)}, {found.version}{package}"),
         ("flags", " ".join(found.flags)),
         ("vector registers", f"{width} bits"),
     ]

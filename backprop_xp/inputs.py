@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from .activations import get_activation
 from .backend import Array, Backend, owner_of
 from .messages import unknown
-from .numbers import whole
+from .numbers import flag, whole
 from .passes import streamed
 from .passes.article import Layer
 from .plan.net import Layered
@@ -39,6 +40,16 @@ def as_activations(activations: Any, depth: int) -> list[Any]:
     return activations
 
 
+def as_flags(what: str, value: Any, count: int) -> tuple[bool, ...]:
+    """A truth value for each of ``count`` layers, given as such or as one for all."""
+    if not hasattr(value, "__iter__") or isinstance(value, (str, bytes)) or getattr(value, "ndim", 1) == 0:
+        return (flag(what, value),) * count
+    flags = tuple(flag(f"every {what}", one) for one in value)
+    if len(flags) != count:
+        raise ValueError(f"{what} must be True or False, or {count} of them, one a layer, got {len(flags)}")
+    return flags
+
+
 def one_of(what: str, value: Any, known: tuple[str, ...]) -> str:
     """``value`` if it is one of the known names."""
     if value not in known:
@@ -52,15 +63,18 @@ def as_layers(net: Layered) -> list[Layer]:
     for name, having in (("weights", net.weights), ("activations", net.activations)):
         if len(having) != depth:
             raise ValueError(f"net.{name} must hold {depth}, one a layer, got {len(having)}")
-    if len(net.biases) not in (0, depth):
-        raise ValueError(f"net.biases must be empty or hold {depth}, one a layer, got {len(net.biases)}")
+    if len(net.biases) != sum(net.bias):
+        expected = f"{sum(net.bias)}, one for each layer that has one," if any(net.bias) else f"{depth}, one a layer,"
+        raise ValueError(f"net.biases must be empty or hold {expected} got {len(net.biases)}")
     layers = []
-    for i, shape in enumerate(zip(net.sizes[1:], net.sizes[:-1])):
-        weight = as_parameter(net.weights[i].data, shape, net.backend, net.dtype, f"weights[{i}].data")
-        bias = None
-        if net.biases:
-            bias = as_parameter(net.biases[i].data, shape[:1], net.backend, net.dtype, f"biases[{i}].data")
-        layers.append(Layer(weight, bias, get_activation(net.activations[i])))
+    numbers = itertools.count()  # in net.biases
+    for i, (weight, bias, activation) in enumerate(net.layers):
+        shape = net.sizes[i + 1], net.sizes[i]
+        w = as_parameter(weight.data, shape, net.backend, net.dtype, f"weights[{i}].data")
+        b = None
+        if bias is not None:
+            b = as_parameter(bias.data, shape[:1], net.backend, net.dtype, f"biases[{next(numbers)}].data")
+        layers.append(Layer(w, b, get_activation(activation)))
     return layers
 
 

@@ -25,6 +25,7 @@ from .ready import calls
 from .repeated import Repeated
 from .tensor import Tensor
 from .threads import count
+from .toolchain.built import Built
 from .training.fit import fit
 
 REDUCTIONS = ("sum", "mean")
@@ -64,6 +65,8 @@ class Model:
     #: :func:`backprop_xp.exchange.save` and ``load``; the package's __init__ puts them here.
     save: Callable[..., None]
     load: Callable[..., Any]
+    #: :func:`backprop_xp.ahead.compile`, from there too.
+    compile: Callable[..., list[Built]]
 
     def loss_and_grad(
         self,

@@ -34,7 +34,7 @@ class Net(Model):
         sizes: widths of the layers, input first.
         activations: a name or an object for each layer; by default tanh, and identity for the last.
         loss: a name or an object.
-        bias: whether every layer has one; they start at zero.
+        bias: whether every layer has one, or a truth value for each layer; they start at zero.
         dtype: "float32" or "float64".
         rng: where weights are drawn from: None (NumPy's global state), a seed, a Generator or a RandomState.
         backend: "auto", "numpy", "cupy", "cupy:N"; None asks the environment (BACKPROP_XP_BACKEND).
@@ -45,8 +45,10 @@ class Net(Model):
             else every processor this process may run on. The results don't depend on it.
 
     Attributes:
-        weights, biases: Tensors of shape (out, in) and (out,); ``biases`` is empty without them. Layers of one shape
-            may share a Tensor: ``net.weights[2] = net.weights[1]``.
+        weights: a Tensor of shape (out, in) for each layer. Layers of one shape may share one:
+            ``net.weights[2] = net.weights[1]``.
+        biases: a Tensor of shape (out,) for each layer that has a bias, in the layers' order. ``bias`` says which
+            these are, and ``layers`` has every layer's weight, bias or None, and activation side by side.
         parameters: the weights, then the biases, each Tensor once.
         linear_outputs, nonlinear_outputs: Tensors t_i and z_i of the last call that kept its signals.
         activations, loss: objects, which may be replaced.
@@ -57,7 +59,7 @@ class Net(Model):
         sizes: Sequence[int] | None = None,
         activations: Sequence[str | Activation] | None = None,
         loss: str | Loss = "half_sum_sq",
-        bias: bool = False,
+        bias: bool | Sequence[bool] = False,
         dtype: Any = "float64",
         rng: Any = None,
         backend: str | Backend | None = None,
@@ -81,23 +83,39 @@ class Net(Model):
             if drawn.shape != shape:
                 raise ValueError(f"the initialiser must return shape {shape}, got {drawn.shape}")
             self.weights.append(Tensor(drawn, f"W{i}"))
-        self.biases = [Tensor(self._zeros(n), f"b{i}") for i, n in enumerate(self.sizes[1:])] if bias else []
+        self._bias = inputs.as_flags("bias", bias, depth)
+        widths = zip(self.sizes[1:], self._bias)
+        self.biases = [Tensor(self._zeros(n), f"b{i}") for i, (n, has) in enumerate(widths) if has]
         self.linear_outputs = [Tensor(self._zeros(n), f"t{i}") for i, n in enumerate(self.sizes[1:])]
         self.nonlinear_outputs = [Tensor(self._zeros(n), f"z{i}") for i, n in enumerate(self.sizes[1:])]
         #: what the last plan was made of, and that plan: it is another where one of the user's lists is
-        self._planned: tuple[list[Any], bool, Plan] | None = None
+        self._planned: tuple[list[Any], tuple[bool, ...], Plan] | None = None
 
     @property
     def parameters(self) -> list[Tensor]:
         """The weights, then the biases, each Tensor once."""
         return list(dict.fromkeys([*self.weights, *self.biases]))
 
+    @property
+    def bias(self) -> tuple[bool, ...]:
+        """Whether each layer has a bias: no layer if ``biases`` is empty, every one if it holds one a layer."""
+        depth = len(self.sizes) - 1
+        return (bool(self.biases),) * depth if len(self.biases) in (0, depth) else self._bias
+
+    @property
+    def layers(self) -> list[tuple[Tensor, Tensor | None, Any]]:
+        """The weight, the bias or None, and the activation of every layer, as they stand in the net's lists."""
+        biases = iter(self.biases)
+        return [
+            (weight, next(biases, None) if has else None, activation)
+            for weight, has, activation in zip(self.weights, self.bias, self.activations)
+        ]
+
     def _plan(self) -> Plan:
-        bias = bool(self.biases)
+        bias = self.bias
         if self._planned is not None:
             activations, with_bias, plan = self._planned
-            depth = len(activations)
-            complete = len(self.activations) == len(self.weights) == len(self.biases or self.weights) == depth
+            complete = len(self.activations) == len(self.weights) == len(bias) and len(self.biases) == sum(bias)
             if complete and with_bias == bias and all(map(is_, activations, self.activations)):
                 return plan
         plan = of_layers(self.sizes, bias, [layer.activation for layer in inputs.as_layers(self)])
@@ -105,10 +123,10 @@ class Net(Model):
         return plan
 
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
-        tensors = {f"t{i}": {"weight": weight} for i, weight in enumerate(self.weights)}
-        for i, bias in enumerate(self.biases):
-            tensors[f"t{i}"]["bias"] = bias
-        return tensors
+        return {
+            f"t{i}": {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+            for i, (weight, bias, _) in enumerate(self.layers)
+        }
 
     def _arrays(self) -> Parameters:
         return {

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from .backend import Array, owner_of
+from .formulas import is_formula
 from .losses import resolved
 from .plan.net import AnyNet
 from .ready.known import Known, as_it_is
@@ -128,18 +129,12 @@ def _state(net: AnyNet) -> Any:
         type(net.loss),
         getattr(net.loss, "text", None),
         getattr(net.loss, "settings", None),
-        getattr(net.loss, "is_formula", False),
+        is_formula(net.loss),
         getattr(net.loss, "parameters", ()),
         tensors,
         [_place(tensor.data) for tensor in tensors],
-        [_function(f) for f in activations],
+        [(f.text, f.parameters) if is_formula(f) else f for f in activations],
     )
-
-
-def _function(activation: Any) -> Any:
-    """What a captured call holds of an activation; of one in Python, which it can't hold, itself."""
-    is_formula = getattr(activation, "is_formula", False)
-    return (activation.text, activation.parameters) if is_formula else activation
 
 
 def _place(array: Any) -> Any:

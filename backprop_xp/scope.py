@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from .formulas import is_formula
 from .messages import unknown
 
 SCOPES = ("sample", "batch", "batch in training")
@@ -33,7 +34,7 @@ def scope_of(thing: Any) -> str:
     Raises:
         ValueError: its scope is none of the three.
     """
-    if getattr(thing, "is_formula", False):
+    if is_formula(thing):
         return "sample"
     for attributes in (getattr(thing, "__dict__", {}), *map(vars, type(thing).__mro__)):
         if "scope" in attributes:

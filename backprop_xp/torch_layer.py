@@ -6,58 +6,63 @@ model = torch.nn.Sequential(torch.nn.Linear(100, 64), layer, torch.nn.Softmax(di
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 
-from .activations import get_activation
-from .arrays import apart
-from .backend import NOTHING, Backend
+from .backend import Backend
+from .graph import GraphNet
 from .net import Net
-from .passes.article import Layer, Signals, backward_pass, forward_pass
-from .programs.device_layers import summed_together
-from .torch_link import Link, as_array, as_tensor, backend_of
+from .torch_calls import Calls
+from .torch_link import Link, as_array, as_tensor, backend_of, module_paths
 
 
-def as_torch(net: Net) -> NetModule:
+def as_torch(net: Net | GraphNet) -> NetModule:
     """A module that computes the net's outputs, whose parameters are the net's.
 
     They share memory, so an optimizer's step is seen by the net, and an in-place step of the net's user by the module.
     Where one side is given other memory (by ``net.fit``, by a load, a move or a conversion of the module), the other
     takes it over at the next use of the module or of its ``net``, with the dtype and the device; a copy of a module
-    has a net of its own.
+    has a net of its own. Dropout drops numbers while the module is in training mode, those that the net would drop.
     """
+    if isinstance(net, GraphNet):
+        return GraphModule(net)
     if not isinstance(net, Net):
-        raise TypeError(f"as_torch takes a chain of layers, a Net, got {type(net).__name__}")
-    return NetModule(net)
+        raise TypeError(f"as_torch takes a Net or a GraphNet, got {type(net).__name__}")
+    return ChainModule(net)
 
 
 class NetModule(torch.nn.Module):
-    """Takes (..., features) of the dtype and device of its parameters. The net's loss is not used.
+    """A net's outputs for tensors of the dtype and device of the parameters. The net's loss is not used."""
 
-    Attributes:
-        weights, biases: Parameters that share memory with those of the net.
-    """
+    _net: Any
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Net | GraphNet) -> None:
         super().__init__()
         self._net, self._link = net, Link(net)
-        weights, biases = self._link.make()
-        self.weights, self.biases = torch.nn.ParameterList(weights), torch.nn.ParameterList(biases)
+        self._take_in(self._link.make())
         self.register_load_state_dict_post_hook(_loaded)
 
+    def _take_in(self, parameters: list[torch.nn.Parameter]) -> None:
+        """Register the Parameters of the net's places."""
+        raise NotImplementedError
+
+    def _in_places(self) -> list[torch.nn.Parameter]:
+        """The Parameters of the net's places, as they are now."""
+        raise NotImplementedError
+
     @property
-    def net(self) -> Net:
+    def net(self) -> Any:
         """The net, with the module's parameters."""
         self._share()
         return self._net
 
-    def _share(self) -> list[torch.Tensor]:
+    def _share(self) -> list[torch.nn.Parameter]:
         """The parameters, in memory that they share with the net."""
-        parameters = [*self.weights, *self.biases]
+        parameters = self._in_places()
         # others stand in for them in torch.func.functional_call and the like, for a while
         if all(type(p) is torch.nn.Parameter or isinstance(p, torch.nn.Parameter) for p in parameters):
             self._link.renew(parameters)
@@ -65,7 +70,7 @@ class NetModule(torch.nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._share()
-        for parameter in (*self.weights, *self.biases):  # before anything is changed
+        for parameter in self._in_places():  # before anything is changed
             backend_of(fn(torch.empty(1, dtype=parameter.dtype, device=parameter.device)))
         super()._apply(fn, recurse)
         self._share()
@@ -81,23 +86,95 @@ class NetModule(torch.nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._link = Link(self._net, [*self.weights, *self.biases])
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        parameters = self._share()
-        like = parameters[0]
-        if x.dtype != like.dtype or x.device != like.device:
-            raise TypeError(
-                f"x must be {like.dtype} on {like.device}, as the parameters are; got {x.dtype} on {x.device}"
-            )
-        if x.ndim == 0 or x.shape[-1] != like.shape[1]:
-            raise ValueError(f"x must be (..., {like.shape[1]}), got shape {tuple(x.shape)}")
-        flat = x if x.ndim <= 2 else x.reshape(-1, x.shape[-1])
-        output = _Backprop.apply(self._net, flat, *parameters)
-        return output if x.ndim <= 2 else output.reshape(*x.shape[:-1], -1)
+        self._link = Link(self._net, self._in_places())
 
     def extra_repr(self) -> str:
         return repr(self._net)
+
+
+class ChainModule(NetModule):
+    """Takes x, (..., features).
+
+    Attributes:
+        weights, biases: Parameters that share memory with those of the net.
+    """
+
+    _net: Net
+
+    def _take_in(self, parameters: list[torch.nn.Parameter]) -> None:
+        self._bias, in_turn = self._net.bias, iter(parameters)
+        weights, biases = [], []
+        for has in self._bias:
+            weights.append(next(in_turn))
+            biases += [next(in_turn)] if has else []
+        self.weights, self.biases = torch.nn.ParameterList(weights), torch.nn.ParameterList(biases)
+
+    def _in_places(self) -> list[torch.nn.Parameter]:
+        biases = iter(self.biases)
+        return [p for w, has in zip(self.weights, self._bias) for p in ((w, next(biases)) if has else (w,))]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parameters = self._share()
+        _check(x, "x", self._net.sizes[0], parameters[0])
+        flat = x if x.ndim <= 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+        output = _Backprop.apply(Calls(self._net), 1, flat, *parameters)
+        return output if x.ndim <= 2 else output.reshape(*x.shape[:-1], output.shape[-1])
+
+
+class GraphModule(NetModule):
+    """Takes the net's inputs in the order of ``net.inputs``, or by their names: (..., features), alike before the last.
+
+    Attributes:
+        tensors: Parameters that share memory with those of the net, as modules of its nodes' names: "tensors.h.weight"
+            in the state_dict is ``net.tensors["h.weight"]``. Where PyTorch can't have a name, underscores take the
+            place of what is wrong with it.
+    """
+
+    _net: GraphNet
+
+    def _take_in(self, parameters: list[torch.nn.Parameter]) -> None:
+        self.tensors = torch.nn.Module()
+        self._at: list[tuple[torch.nn.Module, str]] = []
+        owners = [full.rpartition(".") for names in self._net._names.values() for full in names.values()]
+        paths = module_paths(dict.fromkeys(owner for owner, _, _ in owners))
+        for (owner, _, name), parameter in zip(owners, parameters, strict=True):
+            module = self.tensors
+            for part in paths[owner].split("."):
+                if part not in module._modules:
+                    module.add_module(part, torch.nn.Module())
+                module = module.get_submodule(part)
+            module.register_parameter(name, parameter)
+            self._at.append((module, name))
+
+    def _in_places(self) -> list[torch.nn.Parameter]:
+        return [getattr(module, name) for module, name in self._at]
+
+    def forward(self, /, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+        parameters, widths = self._share(), self._net.inputs
+        given = dict(zip(widths, inputs)) | named
+        if given.keys() != widths.keys() or len(inputs) + len(named) != len(widths):
+            expected = ", ".join(map(repr, widths))
+            raise TypeError(f"the inputs are {expected}, got {len(inputs)} in order and by name {[*named]}")
+        for name, width in widths.items():
+            _check(given[name], f"input {name!r}", width, parameters[0] if parameters else None)
+        shapes = {tuple(x.shape[:-1]) for x in given.values()}
+        if len(shapes) != 1:
+            found = ", ".join(f"{name!r} {tuple(x.shape)}" for name, x in given.items())
+            raise ValueError(f"the inputs must be alike in all dimensions but the last, got {found}")
+        (shape,) = shapes
+        flat = [given[name].reshape(math.prod(shape), width) for name, width in widths.items()]
+        output = _Backprop.apply(Calls(self._net, self.training), len(flat), *flat, *parameters)
+        return output.reshape(*shape, output.shape[-1])
+
+
+def _check(x: torch.Tensor, name: str, width: int, like: torch.Tensor | None) -> None:
+    """That an input is what the parameters, of which one is ``like``, can be multiplied with."""
+    if like is not None and (x.dtype != like.dtype or x.device != like.device):
+        raise TypeError(
+            f"{name} must be {like.dtype} on {like.device}, as the parameters are; got {x.dtype} on {x.device}"
+        )
+    if x.ndim == 0 or x.shape[-1] != width:
+        raise ValueError(f"{name} must be (..., {width}), got shape {tuple(x.shape)}")
 
 
 def _loaded(module: NetModule, keys: Any) -> None:
@@ -107,29 +184,27 @@ def _loaded(module: NetModule, keys: Any) -> None:
 
 class _Backprop(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, net: Net, x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
-        activations = [get_activation(f) for f in net.activations]
-        with _backend_of(x) as backend, np.errstate(all="ignore"):
-            signals = forward_pass(_layers(backend, activations, parameters), as_array(x, backend))
-            result = as_tensor(apart(signals.nonlinear[-1], signals.linear[-1]), backend)
-        # PyTorch notices if these are changed before the backward pass
-        ctx.save_for_backward(x, *parameters)
-        ctx.activations, ctx.linear, ctx.nonlinear = activations, signals.linear, signals.nonlinear
+    def forward(ctx: Any, calls: Calls, inputs: int, *tensors: torch.Tensor) -> torch.Tensor:
+        with _backend_of(tensors[0]) as backend:
+            arrays = [as_array(tensor, backend) for tensor in tensors]
+            output, ctx.signals = calls.forward(backend, arrays[:inputs], arrays[inputs:])
+            result = as_tensor(output, backend)
+        ctx.save_for_backward(*tensors)  # PyTorch notices if these are changed before the backward pass
+        ctx.calls, ctx.inputs = calls, inputs
         return result
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, *parameters = ctx.saved_tensors
-        with _backend_of(x) as backend:
-            layers, signals = _layers(backend, ctx.activations, parameters), Signals(ctx.linear, ctx.nonlinear)
-            grad, x = as_array(grad_output, backend), as_array(x, backend)
-            with np.errstate(all="ignore"), summed_together() if backend.on_gpu else NOTHING:
-                gradients = backward_pass(layers, x, signals, grad, input_grad=ctx.needs_input_grad[1])
-            arrays = [gradients.x, *gradients.weights, *(b for b in gradients.biases if b is not None)]
-            results = [None if a is None else as_tensor(a, backend) for a in arrays]
+        tensors, inputs = ctx.saved_tensors, ctx.inputs
+        wanted = any(ctx.needs_input_grad[2 : 2 + inputs])
+        with _backend_of(tensors[0]) as backend:
+            arrays = [as_array(tensor, backend) for tensor in tensors]
+            grad = as_array(grad_output, backend)
+            found = ctx.calls.backward(backend, arrays[:inputs], arrays[inputs:], ctx.signals, grad, wanted)
+            results = [None if array is None else as_tensor(array, backend) for array in found]
         if torch.is_grad_enabled():  # with create_graph=True: these gradients may be differentiated in turn
-            results = [None if r is None else _Final.apply(r, grad_output, *ctx.saved_tensors) for r in results]
-        return None, *results
+            results = [None if r is None else _Final.apply(r, grad_output, *tensors) for r in results]
+        return None, None, *results
 
 
 class _Final(torch.autograd.Function):
@@ -142,13 +217,6 @@ class _Final(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> None:
         raise RuntimeError("a net of backprop_xp can be differentiated once: its gradients have no derivatives")
-
-
-def _layers(backend: Backend, activations: list[Any], parameters: Sequence[torch.Tensor]) -> list[Layer]:
-    arrays = [as_array(p, backend) for p in parameters]
-    depth = len(activations)
-    biases = arrays[depth:] or [None] * depth
-    return [Layer(w, b, f) for w, b, f in zip(arrays, biases, activations)]
 
 
 @contextmanager

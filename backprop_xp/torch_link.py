@@ -7,26 +7,29 @@ than when they were linked (by ``fit``, ``net.to`` or ``.data = ...`` there; by 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from . import inputs
 from .backend import NUMPY, Array, Backend, get_backend, owner_of
 from .dtypes import DTYPES
+from .graph import GraphNet
 from .net import Net
 from .tensor import Tensor
 from .watched import Watched
 
 AGAIN = "call as_torch(net) again"
+#: What modules have beside the attributes of their class.
+INSIDE = frozenset({"training", "meta", "weight", "gain", "bias"})
 
 
 class Link:
     """Where the parameters of a net and of its module were when they last shared memory."""
 
-    def __init__(self, net: Net, parameters: Sequence[torch.nn.Parameter] | None = None) -> None:
+    def __init__(self, net: Net | GraphNet, parameters: Sequence[torch.nn.Parameter] | None = None) -> None:
         self._net = net
         self._places: list[Any] = []
         #: the same on the CPU in another form: tensor and parameter, the one's array, the other's address and strides
@@ -34,12 +37,12 @@ class Link:
         if parameters is not None:
             self._take(parameters)
 
-    def make(self) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
-        """Parameters for the net's weights and its biases, one for each Tensor, wherever it stands."""
-        tensors = [*self._net.weights, *self._net.biases]
+    def make(self) -> list[torch.nn.Parameter]:
+        """The Parameter for each of the net's places: the same for the same Tensor."""
+        tensors = self._net._places()
         made = dict(zip(tensors, map(torch.nn.Parameter, self._arrays())))
         self._places = [_place(tensor.data) for tensor in tensors]
-        return [made[w] for w in self._net.weights], [made[b] for b in self._net.biases]
+        return [made[tensor] for tensor in tensors]
 
     def renew(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Let both sides share memory again, if they don't.
@@ -50,7 +53,7 @@ class Link:
         """
         if self._untouched(parameters):
             return
-        tensors = [*self._net.weights, *self._net.biases]
+        tensors = self._net._places()
         if _pattern(tensors) != _pattern(parameters):
             raise RuntimeError(f"the net's layers have other parameters, or share others, than its module's: {AGAIN}")
         ours, theirs = [_place(t.data) for t in tensors], [_place(p) for p in parameters]
@@ -66,7 +69,7 @@ class Link:
 
     def _untouched(self, parameters: Sequence[torch.nn.Parameter]) -> bool:
         """Whether it is plain that all is as it was: a microsecond for each parameter."""
-        tensors = (*self._net.weights, *self._net.biases)
+        tensors = self._net._places()
         if not len(tensors) == len(parameters) == len(self._known):
             return False
         for tensor, parameter, (known, theirs, ours, at, strides) in zip(tensors, parameters, self._known):
@@ -77,7 +80,7 @@ class Link:
         return True
 
     def _watch(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        tensors = (*self._net.weights, *self._net.biases)
+        tensors = self._net._places()
         self._known = [
             (tensor, parameter, Watched(tensor.data), parameter.data_ptr(), parameter.stride())
             for tensor, parameter in zip(tensors, parameters)
@@ -97,7 +100,7 @@ class Link:
 
     def _take(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """The net takes over the module's memory, dtype and device."""
-        net, tensors = self._net, [*self._net.weights, *self._net.biases]
+        net, tensors = self._net, self._net._places()
         first = parameters[0]
         backend = backend_of(first)
         for parameter, shape in zip(parameters, _shapes(net)):
@@ -123,16 +126,35 @@ class Link:
             raise RuntimeError(
                 f"the net is on {net.backend.name!r} and this PyTorch sees no CUDA device: call net.to('numpy')"
             )
-        layers = inputs.as_layers(net)
-        arrays = [*[layer.weight for layer in layers], *[b for _, b, _ in layers if b is not None]]
+        arrays = [array for own in net._arrays().values() for array in own.values()]
         with net.backend.activate():
-            for tensor, array in zip((*net.weights, *net.biases), arrays, strict=True):
+            for tensor, array in zip(net._places(), arrays, strict=True):
                 # what PyTorch can't share is replaced in the net, too: arrays that are read-only, or run backwards
                 if net.backend.on_gpu:
                     tensor.data = net.backend.xp.ascontiguousarray(array)
                 else:
                     tensor.data = np.require(array, requirements=["C", "W"])
-        return [as_tensor(tensor.data, net.backend) for tensor in (*net.weights, *net.biases)]
+        return [as_tensor(tensor.data, net.backend) for tensor in net._places()]
+
+
+def module_paths(names: Iterable[str]) -> dict[str, str]:
+    """Where a module of PyTorch has its modules for nodes of these names: under the same names, if it can.
+
+    Dots separate modules within modules. Of other characters than letters and digits of ASCII an underscore remains;
+    names that are taken, or that modules use for something else, get one at the end, and none has one at the front.
+    """
+    paths: dict[str, str] = {}
+    for name in names:
+        path = ".".join(map(_module_name, name.split(".")))
+        while path in paths.values():
+            path += "_"
+        paths[name] = path
+    return paths
+
+
+def _module_name(part: str) -> str:
+    part = re.sub(r"\W", "_", part, flags=re.ASCII).lstrip("_") or "node"
+    return f"{part}_" if hasattr(torch.fx.GraphModule, part) or part in INSIDE else part
 
 
 def backend_of(tensor: torch.Tensor) -> Backend:
@@ -171,7 +193,9 @@ def _pattern(things: Sequence[Any]) -> list[int]:
     return [first.setdefault(id(thing), i) for i, thing in enumerate(things)]
 
 
-def _shapes(net: Net) -> list[tuple[int, ...]]:
-    """Of the weights, then of the biases."""
-    biases = [(n,) for n in net.sizes[1:]] if net.biases else []
-    return [*zip(net.sizes[1:], net.sizes[:-1]), *biases]
+def _shapes(net: Net | GraphNet) -> list[tuple[int, ...]]:
+    """The shapes of the arrays of the net's places."""
+    if isinstance(net, GraphNet):
+        return [net._shapes[full] for names in net._names.values() for full in names.values()]
+    widths = zip(net.sizes, net.sizes[1:], net.bias)
+    return [shape for into, out, has in widths for shape in ((out, into), (out,))[: 1 + has]]

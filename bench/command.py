@@ -15,7 +15,9 @@ from backprop_xp.bench import (
     busy,
     contenders,
     environment,
+    first_call,
     grid,
+    heat_map,
     limits,
     limits_gpu,
     report,
@@ -75,7 +77,7 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
             trained = training.run(chosen[0], threads, chosen[1], progress.show)
             progress.write("\n" + training.table(trained))
         families: dict[str, list[report.Result]] = {}
-        steps = []
+        steps, first_calls = [], []
         if arguments.full and not backend.on_gpu:
             for case in ablation.CASES:
                 progress.show(f"what each step brings: {case.name}", 0.0)
@@ -88,14 +90,20 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
             swept = [cases[0].with_samples(n) for n in PLOTTED_BATCHES]
             families = {"batch": [run_case(case, quick, progress.show, workers) for case in swept]}
         if whole and settings.backend == "numpy" and contenders.available("torch"):
-            widths, batches = grid.WHOLE if arguments.full else grid.QUICK
-            families[grid.FAMILY] = grid.run(widths, batches, settings, progress.show, workers)
-            progress.write("\n" + grid.table(families[grid.FAMILY]))
+            parts = grid.WHOLE if arguments.full else grid.QUICK
+            points = grid.run(parts, settings, progress.show, workers)
+            for part in parts:
+                for rival in (contenders.EAGER, grid.FASTEST) if arguments.full else (contenders.EAGER,):
+                    progress.write("\n" + grid.table(part, points[part.family], rival))
+            families |= points
+            if arguments.full:
+                first_calls = first_call.run(*grid.first_calls(), settings, progress.show)
+                progress.write("\n" + first_call.table(first_calls))
         for swept_results in families.values():
             watch.after(swept_results)
-    ended = Run(watch, about, results, families, steps, trained, left_out)
+    ended = Run(watch, about, results, families, steps, trained, left_out, first_calls)
     for family, swept_results in families.items():
-        if family != grid.FAMILY:
+        if not family.startswith(grid.FAMILY):
             print(f"\nover {family}\n" + report.table(swept_results, watch.limits))
     print("\n" + "\n".join(ended.closing))
     ended.write(arguments)
@@ -158,15 +166,18 @@ def _settings(arguments: argparse.Namespace, threads: int) -> Settings:
 
 def _check_outputs(arguments: argparse.Namespace, backend: Backend) -> None:
     """Refuse what could not be written after the measurements."""
-    names = ("json", "markdown", "plot")
-    outputs = {f"--{name}": path for name in names if (path := getattr(arguments, name)) is not None}
+    outputs = {f"--{name}": path for name in ("json", "markdown") if (path := getattr(arguments, name)) is not None}
+    pictures = {} if arguments.plot is None else {"--plot": arguments.plot}
     if arguments.results is not None:
         arguments.results.mkdir(parents=True, exist_ok=True)
         device = limits_gpu.describe(backend)["device"] if backend.on_gpu else environment.processor()
         named = arguments.results / report.file_name(device)
         outputs |= {f"--results ({kind})": named.with_suffix(kind) for kind in (".json", ".md")}
-    check_outputs(outputs)
-    if arguments.plot is not None and not contenders.available("matplotlib"):
+        pictures |= {"--results (.png)": named.with_suffix(".png")} if arguments.full else {}
+    if arguments.full:
+        pictures |= {f"{name}, of the grid": heat_map.beside(path) for name, path in pictures.items()}
+    check_outputs(outputs | pictures)
+    if pictures and not contenders.available("matplotlib"):
         raise ValueError("--plot needs matplotlib: pip install 'backprop-xp[bench]'")
 
 

@@ -20,8 +20,8 @@ try:
 except ImportError:  # on Windows
     resource = None  # type: ignore[assignment]
 
-#: How far a gradient may be from PyTorch's, as the norm of the difference over the norm. float32 sums a million terms
-#: in another order, and units near a kink of relu fall to either side of it.
+#: How far a gradient may be from PyTorch's, as the norm of the difference over the norm: float32 sums a million terms
+#: in another order. No unit of relu is so near its kink that rounding decides its slope (cases.py).
 TOLERANCE = {"float32": 3e-4, "float64": 1e-10}
 #: Beyond so many samples it grows with them, as PyTorch's error in float32 does: its gradients of the article's net are
 #: 1e-5 from those in float64 at a million samples and 4e-4 at four (ours 5e-8 and 4e-8).

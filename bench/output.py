@@ -9,10 +9,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from backprop_xp.bench import grid, plot, report, standing, training
+from backprop_xp.bench import grid, heat_map, plot, report, standing, training
 from backprop_xp.bench.ablation import Step
 from backprop_xp.bench.busy import Watch
 from backprop_xp.bench.cases import Case
+from backprop_xp.bench.first_call import FirstCall
 from backprop_xp.bench.report import Result
 
 
@@ -34,7 +35,9 @@ class Run:
         steps: Sequence[Step] = (),
         trained: Sequence[training.Row] = (),
         left_out: Sequence[Case] = (),
+        first_calls: Sequence[FirstCall] = (),
     ) -> None:
+        self._first_calls = first_calls
         everywhere = watch.end()
         spoiled = [one.name for one in (*results, *(one for swept in families.values() for one in swept)) if one.busy]
         spoiled += dict.fromkeys(f"training on {row.case}" for row in trained if row.busy)
@@ -57,6 +60,7 @@ class Run:
             "multiply-add peaks": watch.peaks,
             "ablation": [asdict(step) for step in steps],
             "training": [asdict(row) for row in trained],
+            "first calls": [asdict(call) for call in first_calls],
         }
 
     @property
@@ -91,10 +95,10 @@ class Run:
             unfinished(path).unlink(missing_ok=True)
         if arguments.results is not None:
             print(f"\nwritten: {self._named(arguments.results)}.json and .md")
+            if arguments.full:
+                self._draw(self._named(arguments.results).with_suffix(".png"))
         if arguments.plot is not None:
-            machine, date = self._environment["machine"], self._environment["date"].partition("T")[0]
-            drawn = {family: swept for family, swept in self._families.items() if family != grid.FAMILY}
-            plot.throughput(arguments.plot, drawn, f"{machine.partition(chr(10))[0]}, {date}")
+            self._draw(arguments.plot)
 
     def write_unfinished(self, arguments: argparse.Namespace) -> None:
         """The same files so far, beside those of a run before: whenever this one ends, nothing is lost."""
@@ -115,6 +119,16 @@ class Run:
             files[named.with_suffix(".json")] = whole
             files[named.with_suffix(".md")] = f"{about}\n\n{table}\n".encode()
         return files
+
+    def _draw(self, path: Path) -> None:
+        """Throughput in this file, and the grid in one beside it."""
+        machine, date = self._environment["machine"].partition("\n")[0], self._environment["date"].partition("T")[0]
+        grids = {family: swept for family, swept in self._families.items() if family.startswith(grid.FAMILY)}
+        swept = {family: results for family, results in self._families.items() if family not in grids}
+        if swept:
+            plot.throughput(path, swept, f"{machine}, {date}")
+        if len(grids) > 1:
+            heat_map.draw(heat_map.beside(path), grids, self._first_calls, f"{machine}, {date}")
 
     def _named(self, folder: Path) -> Path:
         return folder / report.file_name(self._environment["device"])

@@ -31,7 +31,11 @@ def kernel_source(case: Case, variant: fused_cuda.Variant = fused_cuda.VARIANTS[
     """CUDA source of the fused kernel ``bpx_backprop`` for this case."""
     activations = [get_activation(name) for name in case.activations]
     shape = fused.Shape(
-        case.sizes, case.bias, case.dtype, tuple(f.text for f in activations), kernel_of(get_loss(case.loss), None)
+        case.sizes,
+        (case.bias,) * len(activations),
+        case.dtype,
+        tuple(f.text for f in activations),
+        kernel_of(get_loss(case.loss), None),
     )
     return fused_cuda.source(shape, activations, variant)
 

@@ -18,6 +18,8 @@
 #define BPX_ENTRY extern "C" __attribute__((visibility("default")))
 /// For the caller, which mirrors the struct (backprop_xp/programs/structs.py), to compare its size.
 #define BPX_SIZE_OF(STRUCT) BPX_ENTRY bpx::i64 bpx_sizeof_##STRUCT() { return sizeof(bpx::STRUCT); }
+/// Libraries that work together have registers of one width.
+#define BPX_VECTOR_BYTES_ENTRY BPX_ENTRY bpx::i64 bpx_vector_bytes() { return BPX_VECTOR_BYTES; }
 #ifndef BPX_VECTOR_BYTES
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 #define BPX_VECTOR_BYTES 64
@@ -38,8 +40,10 @@
 #endif
 #if BPX_CUDA
 #define BPX_UNROLL_OUTER BPX_UNROLL
+#elif defined(__clang__)
+#define BPX_UNROLL_OUTER _Pragma("nounroll")
 #else
-#define BPX_UNROLL_OUTER
+#define BPX_UNROLL_OUTER _Pragma("GCC unroll 1")
 #endif
 
 namespace bpx {

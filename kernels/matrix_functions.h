@@ -90,4 +90,4 @@ template <class Loss, class S> void loss_block(const LossBlock& block, S* memory
 
 }  // namespace bpx
 
-BPX_ENTRY bpx::i64 bpx_vector_bytes() { return BPX_VECTOR_BYTES; }
+BPX_VECTOR_BYTES_ENTRY

@@ -1,13 +1,17 @@
 #pragma once
 #include "losses.h"
 #include "net.h"
-#include "tiles_cpu.h"
 // The fused pass over a whole batch on the CPU: chunks of samples, handed out to any number of threads.
 //
 // A chunk's sums depend on its samples alone, and chunks are added in a tree that depends on their number alone
-// (Tree), so the result is the same bits for any number of threads.
+// (tree_cpu.h), so the result is the same bits for any number of threads. What doesn't depend on the net's widths is
+// compiled once and handed over as functions: a net is compiled while somebody waits.
 
 namespace bpx {
+
+using LoadTile = void(const void* from, i64 row, i64 column, int features, int valid, int next, void* to);
+using StoreTile = void(const void* from, int features, int valid, void* to);
+using AddLanes = void(const void* grads, int params, void* sums);
 
 /// What the caller hands over. Strides are in elements; the parameters' gradients are laid out like `params`.
 struct Args {
@@ -27,6 +31,9 @@ struct Args {
   double* losses;               // (chunks,): each chunk's sum of weight * loss
   i64 first, last;              // chunks first .. last - 1 are to do; sums and losses begin at chunk `first`
   i64 next;                     // the next chunk to hand out; starts at `first`
+  LoadTile* load_tile;          // of tiles_cpu.h
+  StoreTile* store_tile;
+  AddLanes* add_lanes;
   i64* stop;                    // raise it, and threads return after the chunk they are at; 2: one found no memory
 };
 
@@ -57,11 +64,11 @@ template <class Net> void run_chunk(const Args& args, i64 chunk, Workspace<Net>&
   const i64 begin = chunk * Net::chunk, end = begin + Net::chunk < args.n ? begin + Net::chunk : args.n;
   for (i64 at = begin; at < end; at += W) {
     const int valid = tile.valid = end - at < W ? int(end - at) : W;
-    load_tile<in, W>((const S*)args.x + at * args.x_row, args.x_row, args.x_column, valid, x);
     const i64 left = args.n - at - W;
-    prefetch_tile<in>((const S*)args.x + (at + W) * args.x_row, args.x_row, left < 0 ? 0 : left < W ? int(left) : W);
+    args.load_tile((const S*)args.x + at * args.x_row, args.x_row, args.x_column, in, valid,
+                   left < 0 ? 0 : left < W ? int(left) : W, x);
     if constexpr (Net::Loss::target == Target::values) {
-      load_tile<out, W>((const S*)args.y + at * args.y_row, args.y_row, args.y_column, valid, y);
+      args.load_tile((const S*)args.y + at * args.y_row, args.y_row, args.y_column, out, valid, 0, y);
     } else if constexpr (Net::Loss::target == Target::classes) {
       for (int s = 0; s < W; ++s) y[s] = s < valid ? S(((const i64*)args.y)[(at + s) * args.y_row]) : S(0);
     }
@@ -82,10 +89,10 @@ template <class Net> void run_chunk(const Args& args, i64 chunk, Workspace<Net>&
     const T both = total + sum, part = both - total;  // Knuth's TwoSum
     low = low + ((total - (both - part)) + (sum - part));
     total = both;
-    if constexpr (Net::input_grad) store_tile<in, W>(x, valid, (S*)args.x_grad + at * in);
+    if constexpr (Net::input_grad) args.store_tile(x, in, valid, (S*)args.x_grad + at * in);
   }
 
-  add_lanes<P>(work.grads, (S*)args.sums + (chunk - args.first) * P);
+  args.add_lanes(work.grads, P, (S*)args.sums + (chunk - args.first) * P);
   double result = 0, rest = 0;
   for (int l = 0; l < lanes; ++l) result += total.v[l], rest += low.v[l];
   args.losses[chunk - args.first] = result - result == 0 ? result + rest : result;  // rest is NaN where result is inf
@@ -100,9 +107,9 @@ template <class Net> void run_forward(const Args& args, i64 chunk) {
   const i64 begin = chunk * Net::chunk, end = begin + Net::chunk < args.n ? begin + Net::chunk : args.n;
   for (i64 at = begin; at < end; at += W) {
     const int valid = end - at < W ? int(end - at) : W;
-    load_tile<in, W>((const S*)args.x + at * args.x_row, args.x_row, args.x_column, valid, x);
+    args.load_tile((const S*)args.x + at * args.x_row, args.x_row, args.x_column, in, valid, 0, x);
     infer<W, 0, 0>(Layers(), (const S*)args.params, (const S*)args.scalars, x, z);
-    store_tile<out, W>(z, valid, (S*)args.output + at * out);
+    args.store_tile(z, out, valid, (S*)args.output + at * out);
   }
 }
 
@@ -126,67 +133,14 @@ template <class Net> void run_backprop(Args* args) {
   __builtin_free(memory);
 }
 
-constexpr int tree_levels = 41;  // enough for 2^40 chunks
-/// A sum of chunks, taken in order, in a tree like a binary counter: a level holds the sum of 2^level chunks.
-struct Tree {
-  i64 params, count;
-  void* levels;    // (tree_levels, params)
-  double* losses;  // (tree_levels,)
-};
-template <class S> void tree_add(Tree* tree, const void* sums, const double* losses, i64 chunks) {
-  const i64 P = tree->params;
-  for (i64 k = 0; k < chunks; ++k) {
-    S* level = (S*)tree->levels;
-    const S* const add = (const S*)sums + k * P;
-    int l = 0;
-    const i64 count = tree->count++;
-    if (!(count & 1)) {
-      for (i64 p = 0; p < P; ++p) level[p] = add[p];
-      tree->losses[0] = losses[k];
-      continue;
-    }
-    // the first carry adds the chunk to level 0 and goes on from there
-    for (i64 p = 0; p < P; ++p) level[p] += add[p];
-    tree->losses[0] += losses[k];
-    for (; count >> l & 1; ++l, level += P) {
-      const bool last = !(count >> (l + 1) & 1);
-      S* const next = level + P;
-      for (i64 p = 0; p < P; ++p) next[p] = last ? level[p] : next[p] + level[p];
-      tree->losses[l + 1] = last ? tree->losses[l] : tree->losses[l + 1] + tree->losses[l];
-    }
-  }
-}
-/// The sum of all that was added, into `sums`; returns the loss. Low levels are added first.
-template <class S> double tree_total(const Tree* tree, void* out) {
-  const i64 P = tree->params;
-  S* const sums = (S*)out;
-  double loss = 0;
-  for (i64 p = 0; p < P; ++p) sums[p] = S(0);
-  bool any = false;
-  for (int l = 0; l < tree_levels; ++l) {
-    if (!(tree->count >> l & 1)) continue;
-    const S* const level = (const S*)tree->levels + l * P;
-    for (i64 p = 0; p < P; ++p) sums[p] = any ? level[p] + sums[p] : level[p];
-    loss = any ? tree->losses[l] + loss : tree->losses[l];
-    any = true;
-  }
-  return loss;
-}
-
 }  // namespace bpx
 
 /// The entry points for `Net`.
-#define BPX_BACKPROP(NET)                                                                                       \
-  BPX_ENTRY void bpx_backprop(bpx::Args* args) {                                                                \
-    bpx::run_backprop<NET>(args);                                                                               \
-  }                                                                                                             \
-  BPX_ENTRY void bpx_tree_add(bpx::Tree* tree, const void* sums, const double* losses, bpx::i64 chunks) {       \
-    bpx::tree_add<NET::S>(tree, sums, losses, chunks);                                                          \
-  }                                                                                                             \
-  BPX_ENTRY double bpx_tree_total(const bpx::Tree* tree, void* sums) { return bpx::tree_total<NET::S>(tree, sums); } \
-  BPX_SIZE_OF(Args) BPX_SIZE_OF(Tree)
-#define BPX_FORWARD(NET)                                                                                        \
-  BPX_ENTRY void bpx_forward(bpx::Args* args) {                                                                 \
-    bpx::for_chunks(args, [=](bpx::i64 chunk) { bpx::run_forward<NET>(*args, chunk); });                        \
-  }                                                                                                             \
-  BPX_SIZE_OF(Args)
+#define BPX_BACKPROP(NET) \
+  BPX_ENTRY void bpx_backprop(bpx::Args* args) { bpx::run_backprop<NET>(args); } \
+  BPX_SIZE_OF(Args) BPX_VECTOR_BYTES_ENTRY
+#define BPX_FORWARD(NET)                                                                                 \
+  BPX_ENTRY void bpx_forward(bpx::Args* args) {                                                          \
+    bpx::for_chunks(args, [=](bpx::i64 chunk) { bpx::run_forward<NET>(*args, chunk); });                 \
+  }                                                                                                      \
+  BPX_SIZE_OF(Args) BPX_VECTOR_BYTES_ENTRY

@@ -76,6 +76,7 @@ struct Pool {
     static Pool pool = {PTHREAD_MUTEX_INITIALIZER};
     return pool;
   }
+  static inline bool children_forget = false;  // as their own children will
   static void forget() { one() = Pool{PTHREAD_MUTEX_INITIALIZER}; }
 
   /// What a thread does; `born` holds its number, and the round before its first.
@@ -97,8 +98,7 @@ struct Pool {
   /// The number of threads a call gets, itself included, which then must call run() and leave(); 1 if others have them.
   int enter(int count) {
     if (count <= 1 || pthread_mutex_trylock(&user) != 0) return 1;
-    static const bool registered = pthread_atfork(nullptr, nullptr, forget) == 0;
-    (void)registered;
+    if (!children_forget) children_forget = pthread_atfork(nullptr, nullptr, forget) == 0;
     while (threads < count - 1 && threads < most) {
       pthread_t thread;
       if (pthread_create(&thread, nullptr, loop, (void*)(round << 10 | (threads + 1))) != 0) break;

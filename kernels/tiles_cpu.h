@@ -1,6 +1,7 @@
 #pragma once
 #include "transpose_cpu.h"
-// Samples, a row each, to tiles that stand feature by feature, and back.
+// Samples, a row each, to tiles that stand feature by feature, and back; and the sum of a tile's lanes. This is compiled
+// once, for nets of all widths.
 //
 // Where the processor can pick numbers from two registers at will, whole registers are read and transposed: gathering
 // them number by number takes some processors ten times as long.
@@ -31,10 +32,10 @@ template <int N, int W, class S> BPX_FN void load_dense(const S* from, S* to) {
   }
 }
 /// A register of samples at any distance: to[f * W + s] = from[s * row + f].
-template <int N, int W, class S> BPX_FN void load_rows(const S* from, i64 row, S* to) {
+template <int W, class S> BPX_FN void load_rows(const S* from, i64 row, int features, S* to) {
   constexpr int lanes = 64 / sizeof(S);
-  for (int f = 0; f < N; f += lanes) {
-    const int count = N - f < lanes ? N - f : lanes;
+  for (int f = 0; f < features; f += lanes) {
+    const int count = features - f < lanes ? features - f : lanes;
     typename Register<S>::V rows[lanes];
     BPX_UNROLL
     for (int s = 0; s < lanes; ++s) rows[s] = load_first(from + s * row + f, count);
@@ -44,61 +45,69 @@ template <int N, int W, class S> BPX_FN void load_rows(const S* from, i64 row, S
       if (k < count) store<Pack<S, 1>>(to + (f + k) * W, {rows[k]});
   }
 }
-/// to[s * N + f] = from[f * W + s] for a register of samples.
-template <int N, int W, class S> BPX_FN void store_rows(const S* from, S* to) {
+/// to[s * features + f] = from[f * W + s] for a register of samples.
+template <int W, class S> BPX_FN void store_rows(const S* from, int features, S* to) {
   constexpr int lanes = 64 / sizeof(S);
-  for (int f = 0; f < N; f += lanes) {
-    const int count = N - f < lanes ? N - f : lanes;
+  for (int f = 0; f < features; f += lanes) {
+    const int count = features - f < lanes ? features - f : lanes;
     typename Register<S>::V rows[lanes];
     BPX_UNROLL
     for (int k = 0; k < lanes; ++k) rows[k] = load<Pack<S, 1>>(from + (f + (k < count ? k : 0)) * W).v;
     transpose<S>(rows);
     BPX_UNROLL
-    for (int s = 0; s < lanes; ++s) store_first(to + s * N + f, rows[s], count);
+    for (int s = 0; s < lanes; ++s) store_first(to + s * features + f, rows[s], count);
   }
 }
 #else
 template <int N, int W, class S> BPX_FN void load_dense(const S*, S*) {}
-template <int N, int W, class S> BPX_FN void load_rows(const S*, i64, S*) {}
-template <int N, int W, class S> BPX_FN void store_rows(const S*, S*) {}
+template <int W, class S> BPX_FN void load_rows(const S*, i64, int, S*) {}
+template <int W, class S> BPX_FN void store_rows(const S*, int, S*) {}
 #endif
 
-/// to[f * W + s] = from[s * row + f * column]; zeros beyond `valid` samples.
-template <int N, int W, class S> BPX_KERNEL void load_tile(const S* from, i64 row, i64 column, int valid, S* to) {
+/// Whole registers of samples that lie one after another, if they have at most N features; returns how many samples.
+template <int N, int W, class S> BPX_FN int load_adjacent(const S* from, int features, int samples, S* to) {
   constexpr int lanes = Lane<Pack<S, 1>>::width;
+  int s = 0;
+  if constexpr (N > 0) {
+    if (features < N) return load_adjacent<N - 1, W>(from, features, samples, to);
+    for (; s + lanes <= samples; s += lanes) load_dense<N, W>(from + s * N, to + s);
+  }
+  return s;
+}
+
+/// to[f * W + s] = from[s * row + f * column]; zeros beyond `valid` samples. Then asks for the `next` samples, which will
+/// be loaded next: between two tiles so much is computed that the processor forgets the stream.
+template <class S> void load_tile(const S* from, i64 row, i64 column, int features, int valid, int next, S* to) {
+  constexpr int W = Shape<S>::samples, lanes = Lane<Pack<S, 1>>::width, line = 64 / sizeof(S);
   int s = 0;
   if (have_permute && column == 1) {
-    if (N <= 8 && row == N) {
-      for (; s + lanes <= valid; s += lanes) load_dense<N <= 8 ? N : 1, W>(from + s * row, to + s);
+    if (features <= 8 && row == features) {
+      s = load_adjacent<8, W>(from, features, valid, to);
     } else {
-      for (; s + lanes <= valid; s += lanes) load_rows<N, W>(from + s * row, row, to + s);
+      for (; s + lanes <= valid; s += lanes) load_rows<W>(from + s * row, row, features, to + s);
     }
   }
-  for (int f = 0; f < N; ++f)
+  for (int f = 0; f < features; ++f)
     for (int k = s; k < W; ++k) to[f * W + k] = k < valid ? from[k * row + f * column] : S(0);
-}
-/// Asks for a tile that will be loaded next: between two tiles so much is computed that the processor forgets the stream.
-template <int N, class S> BPX_FN void prefetch_tile(const S* from, i64 row, int samples) {
-  constexpr int line = 64 / sizeof(S);
   const int step = row > 0 && row < line ? int(line / row) : 1;
-  for (int s = 0; s < samples; s += step)
-    for (int f = 0; f < N; f += line) __builtin_prefetch(from + s * row + f);
+  for (int k = 0; k < next; k += step)
+    for (int f = 0; f < features; f += line) __builtin_prefetch(from + (W + k) * row + f);
 }
-/// to[s * N + f] = from[f * W + s] for the valid samples
-template <int N, int W, class S> BPX_KERNEL void store_tile(const S* from, int valid, S* to) {
-  constexpr int lanes = Lane<Pack<S, 1>>::width;
+/// to[s * features + f] = from[f * W + s] for the valid samples
+template <class S> void store_tile(const S* from, int features, int valid, S* to) {
+  constexpr int W = Shape<S>::samples, lanes = Lane<Pack<S, 1>>::width;
   int s = 0;
   if (have_permute)
-    for (; s + lanes <= valid; s += lanes) store_rows<N, W>(from + s, to + i64(s) * N);
+    for (; s + lanes <= valid; s += lanes) store_rows<W>(from + s, features, to + i64(s) * features);
   for (; s < valid; ++s)
-    for (int f = 0; f < N; ++f) to[i64(s) * N + f] = from[f * W + s];
+    for (int f = 0; f < features; ++f) to[i64(s) * features + f] = from[f * W + s];
 }
 
 /// sums[p] = what the lanes of parameter p hold together; `grads` is filled up to whole registers of parameters.
-template <int P, class S> BPX_KERNEL void add_lanes(const S* grads, S* sums) {
+template <class S> void add_lanes(const S* grads, int params, S* sums) {
   using T = Pack<S, 1>;
   constexpr int lanes = Lane<T>::width;
-  for (int p = 0; p < P; p += lanes) {
+  for (int p = 0; p < params; p += lanes) {
     S buffer[lanes];
 #if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
     typename Register<S>::V rows[lanes];
@@ -117,8 +126,18 @@ template <int P, class S> BPX_KERNEL void add_lanes(const S* grads, S* sums) {
       buffer[k] = parts[0];
     }
 #endif
-    for (int k = 0; k < lanes && p + k < P; ++k) sums[p + k] = buffer[k];
+    for (int k = 0; k < lanes && p + k < params; ++k) sums[p + k] = buffer[k];
   }
 }
 
 }  // namespace bpx
+
+/// The entry points for S = float or double.
+#define BPX_TILES(S)                                                                                                    \
+  BPX_ENTRY void bpx_load_tile(const S* from, bpx::i64 row, bpx::i64 column, int features, int valid, int next, S* to) { \
+    bpx::load_tile<S>(from, row, column, features, valid, next, to);                                                    \
+  }                                                                                                                     \
+  BPX_ENTRY void bpx_store_tile(const S* from, int features, int valid, S* to) {                                        \
+    bpx::store_tile<S>(from, features, valid, to);                                                                      \
+  }                                                                                                                     \
+  BPX_ENTRY void bpx_add_lanes(const S* grads, int params, S* sums) { bpx::add_lanes<S>(grads, params, sums); }

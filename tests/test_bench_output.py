@@ -179,7 +179,7 @@ def test_a_real_run_writes_every_round(tmp_path, capsys, monkeypatch):
     about = content["environment"]
     assert set(about) == {
         "date", "commit", "compiler", "system", "processor", "threads", "memory", "device", "machine", "versions", "settings",
-        "load before", "load after", "multiply-add peaks", "ablation", "training",
+        "load before", "load after", "multiply-add peaks", "ablation", "training", "first calls",
     }  # fmt: skip
     assert (about["load before"], about["load after"]) == (40.0, 40.0)
     assert len(about["multiply-add peaks"]) in (0, 2)  # before and after; none without a compiler

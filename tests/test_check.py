@@ -7,8 +7,23 @@ import sys
 import numpy as np
 import pytest
 
-from backprop_xp import ACTIVATIONS, LOSSES, MSE, Elementwise, Net, Tanh, check, cli
+from backprop_xp import (
+    ACTIVATIONS,
+    LOSSES,
+    MSE,
+    Elementwise,
+    Graph,
+    GraphNet,
+    Input,
+    Linear,
+    Net,
+    Residual,
+    Tanh,
+    check,
+    cli,
+)
 from backprop_xp.exchange import pytorch
+from backprop_xp.graph import Dropout
 
 
 class Wrong(Tanh):
@@ -230,3 +245,93 @@ def test_tensors_are_told_apart_by_their_place():
     net = Net((3, 3, 3), rng=0)
     net.weights = [type(w)(w.data) for w in net.weights]  # without names
     assert check.check_gradients(net, np.ones(3)).ok
+
+
+def graph(function="tanh", p=0.5, **options):
+    """Two inputs, a block with dropout, a shared weight, a product and a normalisation."""
+    g = Graph()
+    x, z = g.input(3, "x"), g.input(2, "z")
+    first = g.linear(x, 4, name="h")
+    h = g.chain(g.apply(function, first), Residual(Linear(4), "gelu", Dropout(p)), name="block")
+    h = g.layer_norm(h * g.linear(x, 4, share=first), name="norm")
+    net = g.net(g.linear(g.concatenate(h, z), 2, bias=False, name="out"), rng=0, backend="numpy", **options)
+    for name in ("h.bias", "block.0.bias"):
+        net.tensors[name].data = net.tensors[name].data + net.dtype.type(0.25)
+    return net
+
+
+NAMES = ["h.weight", "h.bias", "block.0.weight", "block.0.bias", "norm.gain", "norm.bias", "out.weight", "x", "z"]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (6,)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_graphs_by_the_names_of_their_parameters_and_inputs(engine, dtype, reduction, shape, random):
+    pytest.importorskip("torch")
+    net = graph(loss="softmax_cross_entropy", dtype=dtype, reduction=reduction, engine=engine)
+    x = {"z": random.normal(size=(*shape, 2)), "x": random.normal(size=(*shape, 3))}
+    y, weight = random.integers(0, 2, shape), random.uniform(1, 2, shape)
+    report = check.check_gradients(net, x, y, weight)
+    assert report.ok, report
+    assert sorted(row.name for row in report.rows) == sorted(NAMES)
+    report = check.check_against_torch(net, x, y, weight)
+    assert report.ok, report
+    assert sorted(row.name for row in report.rows) == sorted(["loss", *NAMES])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_wrong_derivative_in_a_graph_fails(dtype, random):
+    x = {"x": random.normal(size=(5, 3)), "z": random.normal(size=(5, 2))}
+    right, wrong = (check.check_gradients(graph(f, dtype=dtype), x) for f in ("tanh", Wrong(1e-1)))
+    assert right.ok, right
+    assert {row.name for row in wrong.rows if not row.ok} <= {"h.weight", "h.bias", "x"}
+    assert not wrong.ok
+    assert not check.check_gradients(graph(Lost()), x).ok
+
+
+def test_dropout_drops_the_same_in_every_call_and_the_net_draws_on_as_if_nothing_was(random):
+    net, same = graph(), graph()
+    x = {"x": random.normal(size=(5, 3)), "z": random.normal(size=(5, 2))}
+    reports = []
+    for _ in range(3):
+        assert check.check_gradients(net, x).ok
+        before = {name: tensor.data.copy() for name, tensor in net.tensors.items()}
+        reports.append(check.numerical_gradients(net, x)["h.weight"])
+        assert net.draws == same.draws
+        assert net.loss_and_grad(x) == same.loss_and_grad(x)
+        np.testing.assert_allclose(reports[-1], net.tensors["h.weight"].grad, rtol=1e-6, atol=1e-6)
+        for name, tensor in net.tensors.items():
+            np.testing.assert_array_equal(tensor.data, before[name])
+    assert not np.allclose(reports[0], reports[1])
+
+
+def test_a_graph_with_one_input_takes_an_array(random):
+    net = GraphNet({"in": Input(3), "y": (Linear(2), "in")}, rng=0, backend="numpy")
+    x = random.normal(size=(4, 3))
+    assert [row.name for row in check.check_gradients(net, x).rows] == ["y.weight", "y.bias", "in"]
+    assert check.check_gradients(net, {"in": x}).ok
+    assert check.numerical_gradients(net, x).keys() == {"y.weight", "y.bias", "in"}
+
+
+def test_an_input_that_is_called_like_a_parameter(random):
+    net = GraphNet({"a.weight": Input(2), "a": (Linear(2), "a.weight")}, rng=0, backend="numpy")
+    report = check.check_gradients(net, random.normal(size=(4, 2)))
+    assert report.ok
+    assert [row.name for row in report.rows] == ["a.weight", "a.bias", "input a.weight"]
+
+
+def test_a_tensor_in_two_nodes_of_a_graph_is_moved_in_both(random):
+    pytest.importorskip("torch")
+    net = GraphNet({"x": Input(3), "a": (Linear(3), "x"), "y": (Linear(3), "a")}, rng=0, backend="numpy")
+    net.tensors["y.weight"] = net.tensors["a.weight"]
+    for report in (check.check_gradients(net, np.ones((2, 3))), check.check_against_torch(net, np.ones((2, 3)))):
+        assert report.ok, report
+        assert [row.name for row in report.rows if row.name != "loss"] == ["a.weight", "a.bias", "y.bias", "x"]
+
+
+def test_what_is_wrong_with_inputs_is_for_the_net_to_say(random):
+    for proof in (check.check_gradients, check.numerical_gradients):
+        with pytest.raises((TypeError, ValueError), match=r"the inputs? .*'x', 'z'"):
+            proof(graph(), np.ones((2, 3)))
+        with pytest.raises(ValueError, match="x must hold the inputs 'x', 'z', got 'x', 'y'"):
+            proof(graph(), {"x": np.ones((2, 3)), "y": np.ones((2, 2))})

@@ -84,7 +84,7 @@ def test_only_the_shim_imports_cupy():
 def test_no_module_imports_itself_by_a_detour():
     """At its top, within functions and for types: what a room needs lies below it."""
     modules = {_module(path): path for path in SOURCES}
-    below = {name: set(_imported(name, path, modules)) - {name} for name, path in modules.items()}
+    below = {name: set(_with_folders(_imported(name, path, modules), name)) - {name} for name, path in modules.items()}
     while free := [name for name, needed in below.items() if not needed & below.keys()]:
         for name in free:
             del below[name]
@@ -108,6 +108,14 @@ def _imported(name, path, modules):
             origin = ".".join([*base, node.module or ""]).rstrip(".")
             for alias in node.names:
                 yield next((m for m in (f"{origin}.{alias.name}", origin) if m in modules), name)
+
+
+def _with_folders(imported, name):
+    """With a module its folders are imported, unless the one who imports it stands in them."""
+    for each in imported:
+        parts = each.split(".")
+        yield each
+        yield from (f for f in (".".join(parts[:k]) for k in range(1, len(parts))) if not name.startswith(f))
 
 
 def _imports_cupy(tree):

@@ -169,6 +169,7 @@ def test_the_output_may_be_changed_in_place(last, shape):
 def test_an_empty_batch(device):
     layer = as_torch(make(bias=True, device=device))
     layer(torch.empty(0, 3, dtype=torch.float64, device=device)).sum().backward()
+    assert layer(torch.empty(2, 0, 3, dtype=torch.float64, device=device)).shape == (2, 0, 2)
     assert not layer.weights[0].grad.any() and not layer.biases[1].grad.any()
 
 
@@ -190,8 +191,8 @@ def test_errors(x, error, message):
         as_torch(make())(x)
 
 
-def test_only_chains():
-    with pytest.raises(TypeError, match="as_torch takes a chain of layers, a Net, got list"):
+def test_only_nets():
+    with pytest.raises(TypeError, match="as_torch takes a Net or a GraphNet, got list"):
         as_torch([make()])
 
 

@@ -20,6 +20,7 @@ from ..training import DivergedError
 from .dates import EITHER
 from .errors import DataError
 from .model import Model
+from .nets import NORMALISATIONS
 from .numerals import DECIMALS
 from .picture import draw
 from .reader import NOTES, SEPARATORS
@@ -50,6 +51,22 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     fit.add_argument(
         "--activation", default=default.activation, metavar="NAME", help="of the hidden layers (default: %(default)s)"
+    )
+    fit.add_argument(
+        "--residual", action="store_true", help="add hidden layers that are as wide as the one before to what they take"
+    )
+    fit.add_argument(
+        "--dropout",
+        type=float,
+        default=default.dropout,
+        metavar="P",
+        help="share of the hidden layers' numbers that training leaves out (default: %(default)s)",
+    )
+    fit.add_argument(
+        "--normalisation",
+        default=default.normalisation,
+        choices=NORMALISATIONS,
+        help="of the hidden layers (default: %(default)s)",
     )
     fit.add_argument("--epochs", type=int, default=default.epochs, metavar="N", help="(default: %(default)s)")
     fit.add_argument("--batch-size", type=int, default=default.batch_size, metavar="N", help="(default: %(default)s)")
@@ -209,6 +226,9 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
         hidden.append(int(part))
     names = (
         "activation",
+        "residual",
+        "dropout",
+        "normalisation",
         "epochs",
         "batch_size",
         "lr",

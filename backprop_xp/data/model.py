@@ -10,11 +10,13 @@ import numpy as np
 from ..backend import NUMPY
 from ..exchange import ModelFileError, load_with_extra, save
 from ..exchange.container import field
+from ..graph import GraphNet
 from ..net import Net
 from . import frames, targets
 from .cells import cells
 from .columns import texts
 from .frames import Frame
+from .nets import widths
 from .sets import need
 from .table import Table
 from .targets import Target
@@ -29,7 +31,7 @@ class Model:
         missing: texts that mean a missing value, besides an empty cell.
     """
 
-    def __init__(self, net: Net, table: Table, target: Target, missing: tuple[str, ...] = ()) -> None:
+    def __init__(self, net: Net | GraphNet, table: Table, target: Target, missing: tuple[str, ...] = ()) -> None:
         self.net, self.table, self.target, self.missing = net, table, target, missing
 
     def outputs(self, frame: Frame) -> np.ndarray:
@@ -73,7 +75,7 @@ class Model:
             table = Table.build(field(extra, "table", list))
             target = targets.build(field(extra, "target", dict))
             missing = texts(extra, "missing") if "missing" in extra else ()
-            if type(net) is not Net or (net.sizes[0], net.sizes[-1]) != (table.width, target.outputs):
+            if widths(net) != (table.width, target.outputs):
                 raise ModelFileError(
                     f"its table gives {table.width} numbers and its target takes {target.outputs}, its net is {net}"
                 )

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from .. import inputs
+from ..graph import GraphNet
 from ..net import Net
-from ..numbers import as_seed, real, whole
+from ..numbers import as_seed, flag, real, whole
 from ..training import AdamW, History
-from . import frames, leaks, targets
+from . import frames, leaks, nets, targets
 from .cells import Cells
 from .dates import EITHER
 from .errors import DataError
@@ -36,6 +37,9 @@ class Recipe:
     Attributes:
         hidden: widths of the hidden layers.
         activation: of the hidden layers.
+        residual: whether a hidden layer of the width of the one before is added to what it takes.
+        dropout: the probability with which numbers of hidden layers are dropped in training.
+        normalisation: of the hidden layers before their activations, "none" or "layer".
         epochs, batch_size, lr, weight_decay: of AdamW under a cosine schedule.
         validation: the share of the rows that are held out.
         seed: of the split, the weights and the order of the rows; None draws one.
@@ -51,6 +55,9 @@ class Recipe:
 
     hidden: Sequence[int] = (128,)
     activation: str = "gelu_tanh"
+    residual: bool = False
+    dropout: float = 0.0
+    normalisation: str = "none"
     epochs: int = 50
     batch_size: int = 64
     lr: float = 0.01
@@ -70,6 +77,9 @@ class Recipe:
     def __post_init__(self) -> None:
         checked = {
             "hidden": tuple(whole("every width in hidden", width, 1) for width in self.hidden),
+            "residual": flag("residual", self.residual),
+            "dropout": real("dropout", self.dropout, 0, below=1),
+            "normalisation": inputs.one_of("normalisation", self.normalisation, nets.NORMALISATIONS),
             "epochs": whole("epochs", self.epochs),
             "batch_size": whole("batch_size", self.batch_size, 1),
             "lr": real("lr", self.lr, 0),
@@ -79,6 +89,7 @@ class Recipe:
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        nets.check(self.hidden, self.residual, self.dropout, self.normalisation)
 
 
 @dataclass
@@ -184,13 +195,17 @@ def prepare(frame: Frame, column: str, recipe: Recipe) -> Prepared:
     return Prepared(frame, x, y, first, held, table, target, notes)
 
 
-def new_net(data: Prepared, recipe: Recipe) -> Net:
+def new_net(data: Prepared, recipe: Recipe) -> Net | GraphNet:
     """The net, untrained."""
-    return Net(
-        (data.table.width, *recipe.hidden, data.target.outputs),
-        (*[recipe.activation] * len(recipe.hidden), "identity"),
-        data.target.loss,
-        bias=True,
+    return nets.net_of(
+        data.table.width,
+        recipe.hidden,
+        data.target.outputs,
+        recipe.activation,
+        residual=recipe.residual,
+        dropout=recipe.dropout,
+        normalisation=recipe.normalisation,
+        loss=data.target.loss,
         dtype=recipe.dtype,
         rng=recipe.seed,
         backend=recipe.backend,

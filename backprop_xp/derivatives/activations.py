@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import arrays
 from ..backend import Array
-from ..formulas import Formula, differentiate
+from ..formulas import Formula, differentiate, is_formula
 
 
 def derivatives(activation: Any, t: Array, order: int) -> list[Array]:
@@ -19,7 +19,7 @@ def derivatives(activation: Any, t: Array, order: int) -> list[Array]:
     Raises:
         TypeError: the activation is written in Python; only formulas can be derived.
     """
-    if not getattr(activation, "is_formula", False):
+    if not is_formula(activation):
         shown = getattr(activation, "name", type(activation).__name__)
         raise TypeError(f"{shown} is written in Python: an Elementwise formula has derivatives of every order")
     formula = _formula(activation.text, order)

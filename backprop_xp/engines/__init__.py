@@ -1,6 +1,6 @@
 """How a whole batch is run, and the choice among the ways.
 
-An engine is a module of this folder with the functions of :class:`backprop_xp.engines.protocol.Engine`. "auto" takes
+An engine is a module of this folder with the functions of :class:`backprop_xp.plan.engine.Engine`. "auto" takes
 the first of a backend's engines that can run the call and doesn't yield it to the next one. On the GPU: fused, one
 sample a thread, while a sample's signals fit into a thread's registers; beyond, cooperative, a tile of samples a block,
 or layered, matrix products, by the rule in plan/cost.py.
@@ -17,10 +17,10 @@ from ..backend import Array, owner_of
 from ..messages import unknown
 from ..passes import streamed
 from ..plan.call import Call, Result, Values
+from ..plan.engine import Engine, Yielding
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from . import cooperative, fused, fused_gpu, layered, tiled
-from .protocol import Engine, Yielding
 
 __all__ = ["ENGINES", "ON_CPU", "ON_GPU", "Choice", "choice", "forward", "loss_and_grad"]
 

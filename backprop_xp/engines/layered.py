@@ -10,6 +10,7 @@ import numpy as np
 
 from ..arrays import apart, matmul
 from ..backend import NOTHING, Array
+from ..formulas import is_formula
 from ..losses import compiles, weighted
 from ..operations import is_built_in
 from ..passes import article, steps
@@ -97,13 +98,13 @@ def _few_launches(call: Call) -> Result:
 def may_fuse(call: Call) -> bool:
     """Whether the last activation and the loss are formulas or built in, so that a kernel can hold both."""
     vectors = getattr(call.loss, "outputs", None) is not None  # the kernel doesn't know how many outputs there are
-    return compiles(call.loss) and not vectors and getattr(call.layers[-1].activation, "is_formula", False)
+    return compiles(call.loss) and not vectors and is_formula(call.layers[-1].activation)
 
 
 def may_recycle(call: Call) -> bool:
     """Whether nobody holds on to intermediate arrays: they are not kept, and no code of the user's sees them."""
     functions = [function for node in call.plan.nodes for function in node.form.functions]
     user_code = not all(is_built_in(node.operation) for node in call.plan.nodes)
-    user_code |= not all(getattr(function, "is_formula", False) for function in functions)
+    user_code |= not all(is_formula(function) for function in functions)
     user_code |= call.loss is not None and not compiles(call.loss)
     return not (user_code or call.keep_signals or call.input_grad)

@@ -81,9 +81,9 @@ def load_with_extra(
 
 def _describe_chain(net: Net) -> tuple[dict[str, Any], Arrays]:
     layers = inputs.as_layers(net)
-    arrays = {f"weights.{i}": layer.weight for i, layer in enumerate(layers)}
-    arrays |= {f"biases.{i}": layer.bias for i, layer in enumerate(layers) if layer.bias is not None}
-    shared = same_tensors(_places(net))
+    places = _places(net)
+    arrays = dict(zip(places, [*(layer.weight for layer in layers), *(b for _, b, _ in layers if b is not None)]))
+    shared = same_tensors(places)
     activations = [describe_object(layer.activation, ACTIVATIONS) for layer in layers]
     distinct("activations", zip(activations, (layer.activation for layer in layers)))
     description = {
@@ -91,7 +91,7 @@ def _describe_chain(net: Net) -> tuple[dict[str, Any], Arrays]:
         "activations": activations,
         "loss": describe_object(get_loss(net.loss), LOSSES),
         "reduction": net.reduction,
-        "bias": bool(net.biases),
+        "bias": all(net.bias) if len(set(net.bias)) == 1 else list(net.bias),
         "dtype": net.dtype.name,
         **shared,
     }
@@ -100,10 +100,11 @@ def _describe_chain(net: Net) -> tuple[dict[str, Any], Arrays]:
 
 def _build_chain(description: dict[str, Any], arrays: Arrays, custom: Custom, backend: Any) -> Net:
     sizes = inputs.as_sizes(field(description, "sizes", list))
-    bias, dtype = field(description, "bias", bool), as_dtype(short_text(description, "dtype"))
+    kind = list if isinstance(description.get("bias"), list) else bool
+    bias = inputs.as_flags("bias", field(description, "bias", kind), len(sizes) - 1)
+    dtype = as_dtype(short_text(description, "dtype"))
     shapes: dict[str, tuple[int, ...]] = {f"weights.{i}": shape for i, shape in enumerate(zip(sizes[1:], sizes[:-1]))}
-    if bias:
-        shapes |= {f"biases.{i}": (n,) for i, n in enumerate(sizes[1:])}
+    shapes |= {f"biases.{i}": (n,) for i, (n, has) in enumerate(zip(sizes[1:], bias)) if has}
     arrays = expanded(description, arrays)
     check_arrays(arrays, shapes, dtype)
     activations = field(description, "activations", list)
@@ -118,19 +119,19 @@ def _build_chain(description: dict[str, Any], arrays: Arrays, custom: Custom, ba
         init=lambda rng, shape: next(weights),
         reduction=inputs.one_of("reduction", short_text(description, "reduction"), REDUCTIONS),
     )
-    for i, tensor in enumerate(net.biases):
-        tensor.data = net.backend.asarray(arrays[f"biases.{i}"], dtype, f"biases.{i}")
     places = _places(net)
-    for name, other in shared_names(description).items():
-        kind, number = name.split(".")
-        getattr(net, kind)[int(number)] = places[other]
+    depth = len(net.weights)
+    for name, tensor in [*places.items()][depth:]:
+        tensor.data = net.backend.asarray(arrays[name], dtype, name)
+    tensors = [*(places | {name: places[other] for name, other in shared_names(description).items()}).values()]
+    net.weights[:], net.biases[:] = tensors[:depth], tensors[depth:]
     return net
 
 
 def _places(net: Net) -> dict[str, Tensor]:
     """The tensor of every place of a chain by the name of its array in a file."""
     places = {f"weights.{i}": tensor for i, tensor in enumerate(net.weights)}
-    return places | {f"biases.{i}": tensor for i, tensor in enumerate(net.biases)}
+    return places | {f"biases.{i}": bias for i, (_, bias, _) in enumerate(net.layers) if bias is not None}
 
 
 class Kind(NamedTuple):

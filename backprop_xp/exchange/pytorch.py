@@ -1,60 +1,49 @@
-"""Chains as torch.nn.Sequential, and back: parameters are copied, outputs and gradients are the same."""
+"""Nets as modules of PyTorch, and back: parameters are copied, outputs and gradients are the same.
+
+A chain is a torch.nn.Sequential, a graph a torch.fx.GraphModule.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import inputs
-from ..activations import ACTIVATIONS, Activation
+from ..activations import Activation
 from ..backend import NUMPY
-from ..messages import unknown
+from ..graph import GraphNet
 from ..net import Net
 from ..tensor import Tensor
+from .torch_modules import MODULES, from_module, is_activation, need_torch, refuse_hooks, to_module
 
-#: PyTorch's module, and the arguments that make it this one, for every built-in activation that PyTorch has, by name.
-#: Parameters have PyTorch's names.
-MODULES: dict[str, tuple[str, dict[str, Any]]] = {
-    "identity": ("Identity", {}),
-    "tanh": ("Tanh", {}),
-    "sigmoid": ("Sigmoid", {}),
-    "relu": ("ReLU", {}),
-    "leaky_relu": ("LeakyReLU", {}),
-    "elu": ("ELU", {}),
-    "selu": ("SELU", {}),
-    "celu": ("CELU", {}),
-    "gelu": ("GELU", {"approximate": "none"}),
-    "gelu_tanh": ("GELU", {"approximate": "tanh"}),
-    "silu": ("SiLU", {}),
-    "mish": ("Mish", {}),
-    "softplus": ("Softplus", {}),
-    "softsign": ("Softsign", {}),
-    "hard_sigmoid": ("Hardsigmoid", {}),  # its derivative is a float32 1 / 6 even in float64
-    "hard_tanh": ("Hardtanh", {}),
-    "hard_swish": ("Hardswish", {}),
-    "relu6": ("ReLU6", {}),
-    "log_sigmoid": ("LogSigmoid", {}),
-}
+__all__ = ["MODULES", "as_module", "from_module", "from_torch", "to_module", "to_torch"]
 
 
-def to_torch(net: Net) -> Any:
-    """A torch.nn.Sequential of this net's layers on the CPU, with copies of its parameters; the loss stays behind.
+def to_torch(net: Net | GraphNet) -> Any:
+    """The net as modules of PyTorch on the CPU, with copies of its parameters; the loss stays behind.
 
-    Layers that share a Tensor become Linear modules that share a Parameter.
+    Layers and nodes that share a Tensor become modules that share a Parameter.
+
+    Returns:
+        For a chain a torch.nn.Sequential of its layers, Linear and activation in turn. For a graph a
+        torch.fx.GraphModule, which takes the inputs in the order of ``net.inputs``, or by their names: linear nodes,
+        activations, dropout and normalisations are modules of it with the names of their nodes, so that
+        ``net.tensors["h.weight"]`` is "h.weight" of its state_dict (a normalisation's gain is PyTorch's weight).
+        Where PyTorch can't have a name, underscores take the place of what is wrong with it. Like every new module
+        it is in training mode: after ``.eval()`` dropout drops nothing.
 
     Raises:
-        TypeError: an activation is not built in, or PyTorch lacks it. ImportError: PyTorch is not installed.
+        TypeError: an activation or an operation is not built in, or PyTorch lacks it. ImportError: PyTorch is not
+        installed.
     """
-    if not isinstance(net, Net):
-        raise TypeError(f"to_torch takes a chain, a Net, got {type(net).__name__}")
-    return sequential(net, to_module)
+    if not isinstance(net, (Net, GraphNet)):
+        raise TypeError(f"to_torch takes a Net or a GraphNet, got {type(net).__name__}")
+    return as_module(net, to_module)[0]
 
 
-def sequential(net: Net, module_of: Callable[[Any], Any]) -> Any:
-    """The torch.nn.Sequential of :func:`to_torch`, with ``module_of(activation)`` as the activations' modules."""
-    torch = _torch()
-    dtype = getattr(torch, net.dtype.name)
-    modules: list[Any] = []
+def as_module(net: Net | GraphNet, module_of: Callable[[Any], Any]) -> tuple[Any, dict[Tensor, Any]]:
+    """The module of :func:`to_torch`, with ``module_of(activation)`` as activations, and each Tensor's Parameter."""
+    torch = need_torch()
     made: dict[Tensor, Any] = {}
 
     def parameter(tensor: Tensor, array: Any) -> Any:
@@ -62,91 +51,93 @@ def sequential(net: Net, module_of: Callable[[Any], Any]) -> Any:
             made[tensor] = torch.nn.Parameter(torch.from_numpy(NUMPY.take(array)))
         return made[tensor]
 
-    for i, (weight, bias, activation) in enumerate(inputs.as_layers(net)):
+    if isinstance(net, GraphNet):
+        from .to_fx import graph_module  # it imports PyTorch
+
+        return graph_module(net, module_of, parameter), made
+    modules: list[Any] = []
+    for (weight, bias, activation), (w, b, _) in zip(inputs.as_layers(net), net.layers):
         out, width = weight.shape
-        linear = torch.nn.utils.skip_init(torch.nn.Linear, width, out, bias=bias is not None, dtype=dtype)
-        linear.weight = parameter(net.weights[i], weight)
-        if bias is not None:
-            linear.bias = parameter(net.biases[i], bias)
+        linear = torch.nn.utils.skip_init(
+            torch.nn.Linear, width, out, bias=bias is not None, dtype=getattr(torch, net.dtype.name)
+        )
+        linear.weight = parameter(w, weight)
+        if b is not None:
+            linear.bias = parameter(b, bias)
         modules += [linear, module_of(activation)]
-    return torch.nn.Sequential(*modules)
+    return torch.nn.Sequential(*modules), made
 
 
-def from_torch(model: Any, **options: Any) -> Net:
-    """The net that computes what this torch.nn.Sequential of Linear modules and activations does.
+def from_torch(model: Any, *, features: Mapping[str, int] | None = None, **options: Any) -> Any:
+    """The net that computes what this module of PyTorch does.
 
     Args:
-        model: on any device; a Sequential within a Sequential is a part of the chain. Linear modules that share a
-            Parameter become layers that share a Tensor.
-        options: of :class:`~backprop_xp.Net`: loss, reduction, backend, engine, threads.
+        model: on any device, taking (n, features). Either a torch.nn.Sequential of Linear modules, each followed by
+            one activation or none; or anything that torch.fx can trace, or that torch.export has exported, and that
+            is built of Linear, LayerNorm, Dropout, activations, sums, products and concatenations along the
+            features. Modules and functions will do, as will parts within parts.
+        features: how many the inputs have, by name: needed for those of which no Linear and no LayerNorm says it.
+        options: of :class:`~backprop_xp.Net` or :class:`~backprop_xp.GraphNet`: loss, reduction, backend, engine,
+            threads, and for a graph rng, the seed of its dropout, and dtype, the parameters' one if there are any.
+
+    Returns:
+        A :class:`~backprop_xp.Net` for the former, a :class:`~backprop_xp.GraphNet` for all others, with the inputs'
+        names, and with parameters called as in the model's state_dict. What the model shares is shared: a Parameter
+        in several places becomes a Tensor in several places.
 
     Raises:
-        TypeError: a module has no counterpart here; the message says which. ImportError: PyTorch is not installed.
+        TypeError: something in it has no counterpart here; the message says what. ValueError: values that are added
+        or multiplied aren't of one width. ImportError: PyTorch is not installed.
     """
-    torch = _torch()
-    linears: list[tuple[str, Any]] = []
-    activations: list[Activation | None] = []
-    for name, module in _flat(model, torch, ""):
-        if type(module) is torch.nn.Linear:
-            linears.append((name, module))
-            activations.append(None)
-        elif type(module) is not torch.nn.Identity:
-            activation = from_module(module, name)
-            if not activations or activations[-1] is not None:
-                raise TypeError(f"{_shown(name, module)} doesn't follow a Linear, as an activation must")
-            activations[-1] = activation
+    torch = need_torch()
+    layers = _as_chain(model, torch)
+    if layers is None:
+        from .from_fx import from_graph  # it imports PyTorch
+
+        return from_graph(model, features or {}, options)
+    linears = [(name, linear) for name, linear, _ in layers]
     _refuse_odd(linears)
     first = linears[0][1]
     weights = [linear.weight.detach().cpu() for _, linear in linears]
     drawn = iter(weights)
     net = Net(
         (first.in_features, *(len(weight) for weight in weights)),
-        [activation or "identity" for activation in activations],
-        bias=first.bias is not None,
+        [activation for _, _, activation in layers],
+        bias=[linear.bias is not None for _, linear in linears],
         dtype=str(first.weight.dtype).removeprefix("torch."),
         init=lambda rng, shape: next(drawn).numpy().copy(),
         **options,
     )
-    for tensor, (name, linear) in zip(net.biases, linears):
-        tensor.data = net.backend.take(net.backend.asarray(linear.bias.detach().cpu().numpy(), net.dtype, name))
+    biases = [linear.bias for _, linear in linears if linear.bias is not None]
+    for tensor, bias in zip(net.biases, biases):
+        tensor.data = net.backend.take(net.backend.asarray(bias.detach().cpu().numpy(), net.dtype, "a bias"))
     tensors: dict[int, Tensor] = {}
-    for i, (_, linear) in enumerate(linears):
-        net.weights[i] = tensors.setdefault(id(linear.weight), net.weights[i])
-        if net.biases:
-            net.biases[i] = tensors.setdefault(id(linear.bias), net.biases[i])
+    for ours, theirs in ((net.weights, [linear.weight for _, linear in linears]), (net.biases, biases)):
+        ours[:] = [tensors.setdefault(id(parameter), tensor) for parameter, tensor in zip(theirs, ours)]
     return net
 
 
-def to_module(activation: Any) -> Any:
-    """PyTorch's module for a built-in activation with these parameters."""
-    torch = _torch()
-    name = getattr(activation, "name", "")
-    if name not in MODULES or ACTIVATIONS.get(name) is not type(activation) or not activation.is_formula:
-        shown = type(activation).__name__ + (f" {name!r}" if name else "")
-        raise TypeError(f"PyTorch has no counterpart of the activation {shown}")
-    module, arguments = MODULES[name]
-    parameters = {parameter: getattr(activation, parameter) for parameter in activation.params}
-    return getattr(torch.nn, module)(**arguments, **parameters)
-
-
-def from_module(module: Any, name: str = "") -> Activation:
-    """The built-in activation that this module of PyTorch's is."""
-    torch = _torch()
-    for ours, (theirs, arguments) in MODULES.items():
-        same = type(module) is getattr(torch.nn, theirs)
-        if same and all(getattr(module, argument) == value for argument, value in arguments.items()):
-            cls = ACTIVATIONS[ours]
-            return cls(**{parameter: getattr(module, parameter) for parameter in cls.params})
-    known = ["Linear", "Sequential", *dict.fromkeys(theirs for theirs, _ in MODULES.values())]
-    raise TypeError(f"{_shown(name, module)} has no counterpart: {unknown('module', type(module).__name__, known)}")
+def _as_chain(model: Any, torch: Any) -> list[tuple[str, Any, str | Activation]] | None:
+    """The name, the Linear module and the activation of every layer; None for what is no chain of them."""
+    if type(model) is not torch.nn.Sequential:
+        return None
+    refuse_hooks(model)
+    layers: list[tuple[str, Any, Any]] = []
+    modules = list(_flat(model, torch, ""))
+    if not modules:
+        raise TypeError("a net needs a Linear module, the Sequential has none")
+    for name, module in modules:
+        if type(module) is torch.nn.Linear:
+            layers.append((name, module, None))
+        elif type(module) is not torch.nn.Identity:
+            if not layers or layers[-1][2] is not None or not is_activation(module):
+                return None
+            layers[-1] = (*layers[-1][:2], from_module(module, name))
+    return [(name, linear, activation or "identity") for name, linear, activation in layers]
 
 
 def _flat(module: Any, torch: Any, name: str) -> Any:
     """Every module that isn't a Sequential itself, in order, with its name."""
-    if type(module) is not torch.nn.Sequential and not name:
-        raise TypeError(f"from_torch takes a torch.nn.Sequential, got {type(module).__name__}")
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise TypeError(f"{_shown(name, module)} has forward hooks, which would be lost")
     if type(module) is not torch.nn.Sequential:
         yield name, module
         return
@@ -155,12 +146,8 @@ def _flat(module: Any, torch: Any, name: str) -> Any:
 
 
 def _refuse_odd(linears: list[tuple[str, Any]]) -> None:
-    if not linears:
-        raise TypeError("a net needs a Linear module, the Sequential has none")
     first_name, first = linears[0]
     for i, (name, linear) in enumerate(linears):
-        if (linear.bias is None) != (first.bias is None):
-            raise TypeError(f"either every Linear has a bias or none: {first_name} and {name} differ")
         if linear.weight.dtype != first.weight.dtype:
             raise TypeError(f"all Linear modules must have one dtype: {first_name} and {name} differ")
         if i and linear.in_features != linears[i - 1][1].out_features:
@@ -168,15 +155,3 @@ def _refuse_odd(linears: list[tuple[str, Any]]) -> None:
                 f"Linear {name} takes {linear.in_features} features, {linears[i - 1][0]} gives "
                 f"{linears[i - 1][1].out_features}"
             )
-
-
-def _shown(name: str, module: Any) -> str:
-    return f"module {name} ({type(module).__name__})" if name else f"module {type(module).__name__}"
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise ImportError("exchanging nets with PyTorch needs PyTorch: pip install torch") from None
-    return torch

@@ -130,10 +130,10 @@ def to_onnx(net: Net | GraphNet, path: str | os.PathLike[str]) -> None:
 
 def _chain(writer: _Writer, net: Net) -> str:
     z = "x"
-    for i, (weight, bias, activation) in enumerate(inputs.as_layers(net)):
-        parameters = [writer.parameter(net.weights[i], weight, f"W{i}")]
-        if bias is not None:
-            parameters.append(writer.parameter(net.biases[i], bias, f"b{i}"))
+    for i, ((weight, bias, activation), (w, b, _)) in enumerate(zip(inputs.as_layers(net), net.layers)):
+        parameters = [writer.parameter(w, weight, f"W{i}")]
+        if b is not None:
+            parameters.append(writer.parameter(b, bias, f"b{i}"))
         z = writer.activation(activation, writer.add("Gemm", z, *parameters, transB=1))
     return z
 

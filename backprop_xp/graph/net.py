@@ -10,7 +10,7 @@ from ..backend import Array, Backend
 from ..initialisers import Draw, as_random, get_initialiser
 from ..losses import Loss
 from ..model import Model
-from ..operations import Linear, draws
+from ..operations import Input, Linear, draws
 from ..plan.call import Call, Parameters
 from ..plan.plan import Plan
 from ..tensor import Tensor
@@ -89,6 +89,9 @@ class GraphNet(Model):
                 self._buffer_names.setdefault(node.name, {})[name] = full
         #: Samples that a batch in training must have, unless it is empty.
         self.fewest_samples = max(node.form.fewest_samples for node in self.nodes)
+        self._activated = [node.form for node in self.nodes if node.form.functions]
+        others = [node.operation for node in self.nodes if not node.form.functions]
+        self._settings = [operation for operation in others if not isinstance(operation, (Input, Linear))]
         self._drawing = [node for node in self.nodes if node.operation.needs_key]
         self.seed = int(random.uniform() * 2**53) if self._drawing else 0
         self.draws = 0
@@ -134,8 +137,8 @@ class GraphNet(Model):
         return self.signals
 
     def _now(self) -> tuple[list[Any], list[Any], list[Any], str]:
-        functions = [function for node in self.nodes for function in node.form.functions]
-        return [*self.tensors.values()], [*self.signals.values()], [*functions, self.loss], self.reduction
+        functions = [*(function for form in self._activated for function in form.functions), *self._settings, self.loss]
+        return [*self.tensors.values()], [*self.signals.values()], functions, self.reduction
 
     def _keys(self) -> dict[str, int]:
         keys = {node.name: draws.key(self.seed, self.draws, i) for i, node in enumerate(self._drawing)}

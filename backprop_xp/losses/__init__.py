@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..formulas import is_formula
 from ..messages import unknown
-from .base import Array, Loss, averaged, check_outputs, product, resolved, weighted
+from .base import Array, Loss, averaged, check_outputs, product, resolved, terms, weighted
 from .built_in import MAE, MSE, BCEWithLogits, HalfSquaredError, HalfSumSq, Huber
 from .cross_entropy import SoftmaxCrossEntropy
 from .elementwise import BuiltInLoss, ElementwiseLoss, KernelLoss
@@ -21,7 +22,7 @@ from .elementwise import BuiltInLoss, ElementwiseLoss, KernelLoss
 __all__ = [
     "LOSSES", "MAE", "MSE", "BCEWithLogits", "ElementwiseLoss", "HalfSquaredError", "HalfSumSq", "Huber", "KernelLoss",
     "Loss", "SoftmaxCrossEntropy", "averaged", "check_outputs", "compiles", "get_loss", "kernel_of", "product",
-    "resolved", "weighted",
+    "resolved", "terms", "weighted",
 ]  # fmt: skip
 
 _BUILT_IN: list[type[Loss]] = [*BuiltInLoss.__subclasses__(), SoftmaxCrossEntropy]
@@ -32,7 +33,7 @@ LOSSES: dict[str, type[Loss]] = {cls.name: cls for cls in _BUILT_IN}
 
 def compiles(loss: Any) -> bool:
     """Whether kernels can hold this loss, as :func:`resolved` gives it."""
-    return getattr(loss, "is_formula", False) or type(loss) is SoftmaxCrossEntropy
+    return is_formula(loss) or type(loss) is SoftmaxCrossEntropy
 
 
 def kernel_of(loss: Any, y: Array | None) -> KernelLoss | str:

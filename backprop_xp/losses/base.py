@@ -80,6 +80,11 @@ def resolved(loss: Any, y: Array | None, output_shape: tuple[int, ...], dtype: n
     return loss.resolved(y, output_shape, dtype) if isinstance(loss, Loss) else Resolved(loss, y)
 
 
+def terms(loss: Any, outputs: int) -> int:
+    """How many numbers a mean counts for each sample: its outputs where it is over elements, else 1."""
+    return outputs if getattr(loss, "mean_over", "samples") == "elements" else 1
+
+
 def averaged(
     loss: Any, output_shape: tuple[int, ...], weight: Array | None, counts: Array | None = None
 ) -> tuple[float, Array | None]:
@@ -88,7 +93,7 @@ def averaged(
     The sum of the samples' losses times ``weight`` is divided by that of ``counts``, which is ``weight`` unless it is
     given. A sample of weight 0 contributes nothing, even where all of them are.
     """
-    scale = 1.0 / output_shape[-1] if getattr(loss, "mean_over", "samples") == "elements" else 1.0
+    scale = 1.0 / terms(loss, output_shape[-1])
     counts = weight if counts is None else counts
     if counts is not None:
         weight = module_of(counts).ones_like(counts) if weight is None else weight

@@ -6,7 +6,7 @@ buffers of page-locked memory, copied to the device on a stream of its own, and 
 next piece is read and copied. Everything smaller is moved whole. Where the device runs out of memory in either way,
 smaller pieces are tried, down to one chunk of samples.
 
-Pieces are whole chunks. A :class:`backprop_xp.engines.protocol.Chunked` engine gives the same bits in any number of
+Pieces are whole chunks. A :class:`backprop_xp.plan.engine.Chunked` engine gives the same bits in any number of
 pieces; the sums of others' pieces are added in a tree.
 """
 
@@ -23,8 +23,8 @@ import numpy as np
 
 from .. import threads
 from ..backend import Array, owner_of
-from ..engines.protocol import Chunked, Engine
 from ..plan.call import Call, Result, Values
+from ..plan.engine import Chunked, Engine
 from ..programs import arguments
 from ..sums.chunk_sums import ChunkSums
 from ..sums.tree import ChunkTree, Partial

@@ -23,6 +23,11 @@ class Layered(Protocol):
     backend: Backend
     dtype: np.dtype
 
+    @property
+    def bias(self) -> tuple[bool, ...]: ...
+    @property
+    def layers(self) -> list[tuple[Tensor, Tensor | None, Any]]: ...
+
 
 class AnyNet(Protocol):
     """A net that can be called, whose Tensors a call fills."""

@@ -91,13 +91,11 @@ class Plan:
 
     @cached_property
     def chain(self) -> tuple[Pair, ...] | None:
-        """The layers, where the net is a chain of them with parameters of their own, all or none with a bias."""
+        """The layers, where the net is a chain of them with parameters of their own."""
         if len(self.steps) != 1:
             return None
         pairs = self.steps[0].chain
-        biases: set[Any] = {linear.operation.bias for linear, _ in pairs}  # type: ignore[attr-defined]
-        own = all(linear.owner == linear.name for linear, _ in pairs)
-        return pairs if pairs and own and len(biases) == 1 else None
+        return pairs if pairs and all(linear.owner == linear.name for linear, _ in pairs) else None
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -106,17 +104,23 @@ class Plan:
         return (*self.inputs.values(), *(linear.width for linear, _ in self.chain))
 
     @property
+    def bias(self) -> tuple[bool, ...]:
+        """Whether each layer of a chain has a bias."""
+        assert self.chain is not None
+        return tuple(linear.operation.bias for linear, _ in self.chain)  # type: ignore[attr-defined]
+
+    @property
     def activations(self) -> list[Any]:
         """The activation of each layer of a chain; the identity where a layer has none."""
         assert self.chain is not None
         return [IDENTITY if f is None else f.operation.activation for _, f in self.chain]  # type: ignore[attr-defined]
 
 
-def of_layers(sizes: Sequence[int], bias: bool, activations: Sequence[Any]) -> Plan:
+def of_layers(sizes: Sequence[int], bias: Sequence[bool], activations: Sequence[Any]) -> Plan:
     """The plan of a chain of layers: nodes "x", then "t0" and "z0" for the first layer's t and z, and so on."""
     nodes = [Node("x", Input(sizes[0]), (), sizes[0], "x")]
-    for i, (width, activation) in enumerate(zip(sizes[1:], activations)):
-        nodes.append(Node(f"t{i}", Linear(width, bias), (nodes[-1].name,), width, f"t{i}"))
+    for i, (width, has, activation) in enumerate(zip(sizes[1:], bias, activations)):
+        nodes.append(Node(f"t{i}", Linear(width, has), (nodes[-1].name,), width, f"t{i}"))
         nodes.append(Node(f"z{i}", Activate(activation), (f"t{i}",), width, f"z{i}"))
     return Plan(tuple(nodes), layered=True)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..backend import Array
 from ..dtypes import name_of
+from ..formulas import is_formula
 from ..losses import compiles, kernel_of
 from ..plan.call import Call, Result
 from . import fused
@@ -21,7 +22,7 @@ def shape(call: Call) -> fused.Shape:
     loss = None if call.loss is None else loss_key(call)
     return fused.Shape(
         call.sizes,
-        call.layers[0].bias is not None,
+        tuple(layer.bias is not None for layer in call.layers),
         name_of(call.dtype),
         tuple(layer.activation.text for layer in call.layers),
         loss,
@@ -37,7 +38,7 @@ def loss_key(call: Call) -> Any:
 
 def written_in_python(call: Call) -> str:
     """What of a chain's call is no formula, so that it can't be compiled, "" if all of it is."""
-    if not all(getattr(layer.activation, "is_formula", False) for layer in call.layers):
+    if not all(is_formula(layer.activation) for layer in call.layers):
         return "an activation is written in Python"
     return loss_in_python(call.loss)
 

@@ -121,7 +121,7 @@ def packed(shape: fused.Shape) -> int:
     for i, (inputs, outputs) in enumerate(zip(shape.sizes, shape.sizes[1:])):
         down = shape.loss is not None and (i > 0 or shape.input_grad)
         count += inputs * _padded(outputs) + (outputs * _padded(inputs) if down else 0)
-        count += _padded(outputs) if shape.bias else 0
+        count += _padded(outputs) if shape.bias[i] else 0
     return count
 
 
@@ -135,8 +135,8 @@ def source(shape: fused.Shape, activations: Sequence[Any], tiling: Tiling) -> st
     scalars = sum(len(f.parameters) for f in activations) + (
         shape.loss.parameters(shape.sizes[-1]) if isinstance(shape.loss, KernelLoss) else 0
     )
-    arrays = [f"{kind}{i}" for i in range(len(activations)) for kind in ("w", "b")[: 1 + shape.bias]]
-    table = [f"w{i}, {f'b{i}' if shape.bias else 'nullptr'}" for i in range(len(activations))]
+    arrays = [f"{kind}{i}" for i, has in enumerate(shape.bias) for kind in ("w", "b")[: 1 + has]]
+    table = [f"w{i}, {f'b{i}' if has else 'nullptr'}" for i, has in enumerate(shape.bias)]
     names, values = [field.split()[-1] for field in FIELDS], [f"s{k}" for k in range(scalars)]
     return "\n".join(
         [

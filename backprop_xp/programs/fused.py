@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from ..activations import ACTIVATIONS, Identity
@@ -13,6 +14,8 @@ from ..formulas import emit
 from ..kernels import source as kernel_source
 from ..losses import KernelLoss
 from ..toolchain import cache as kernel_cache
+from ..toolchain import compiler
+from ..toolchain.compiler import CompileError
 from . import structs
 from .structs import DOUBLE, INT, POINTER
 
@@ -39,13 +42,14 @@ class Shape:
     """All that is known about a net, and about a kind of call of it, when it is compiled.
 
     Attributes:
+        bias: whether each layer has one.
         activations: a formula's text a layer.
         loss: what :func:`backprop_xp.losses.kernel_of` says, None for forward only.
         factors: whether gradients are multiplied by sample weights or a scale.
     """
 
     sizes: tuple[int, ...]
-    bias: bool
+    bias: tuple[bool, ...]
     dtype: str
     activations: tuple[Any, ...]
     loss: Any
@@ -55,7 +59,7 @@ class Shape:
     @property
     def parameters(self) -> int:
         """How many numbers the weights and biases hold."""
-        return sum((a + self.bias) * b for a, b in zip(self.sizes, self.sizes[1:]))
+        return sum((a + has) * b for a, has, b in zip(self.sizes, self.bias, self.sizes[1:]))
 
     @property
     def multiply_adds(self) -> int:
@@ -67,6 +71,15 @@ class Shape:
     def flops(self) -> int:
         """Operations for one sample, about: those of the matrix products, and some for each activation."""
         return 2 * self.multiply_adds + ACTIVATION_FLOPS * sum(self.sizes)
+
+    @property
+    def name(self) -> str:
+        """For people: of the net's pass for many samples."""
+        kind = "outputs" if self.loss is None else "loss and gradients"
+        more = [self.loss] if isinstance(self.loss, str) else []
+        more += ["weighted"] * self.factors + ["with the input's"] * self.input_grad
+        net = f"the net {'-'.join(map(str, self.sizes))} in {self.dtype}"
+        return f"{kind} of {net}" + (f" ({', '.join(more)})" if more else "")
 
     def narrow(self, samples: int) -> bool:
         """Whether a batch is worth a pass that is compiled for this net alone (kernels/net_cpu.h), in registers.
@@ -96,7 +109,21 @@ def narrow_from(outputs_alone: bool) -> int:
 #: By a formula's text, the struct of kernels/activations.h that computes it faster.
 WRITTEN_OUT = {cls.text: f"bpx::{cls.kernel}" for cls in ACTIVATIONS.values() if cls.kernel}
 
-_programs: dict[Shape, Any] = {}
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled net.
+
+    Attributes:
+        run: ``bpx_backprop``, or without a loss ``bpx_forward``, of kernels/net_cpu.h.
+        parts: the library of what it shares with all others, kernels/net_parts.h.
+    """
+
+    run: Any
+    parts: Any
+
+
+_programs: dict[Shape, Program] = {}
 
 
 def why_not_narrow(parameters: int, layers: int) -> str:
@@ -109,21 +136,38 @@ def too_deep(layers: int) -> str:
     return f"it has {layers} layers, and compiling more than {MOST_LAYERS} takes too long" * (layers > MOST_LAYERS)
 
 
-def program(shape: Shape, activations: Sequence[Any]) -> Any:
-    """The library with the entry points of kernels/net_cpu.h. Raises CompileError."""
+def program(shape: Shape, activations: Sequence[Any]) -> Program:
+    """The compiled net. Raises CompileError."""
     if shape not in _programs:
-        what = f"the net {'-'.join(map(str, shape.sizes))} in {shape.dtype}"
+        what = shape.name
+        parts = _parts(shape.dtype, compiler.find())
         library = kernel_cache.library(source(shape, activations), what)
-        if shape.loss is None:
-            structs.check(library, structs.Args)
-            library.bpx_forward.argtypes, library.bpx_forward.restype = (POINTER,), None
-        else:
-            structs.check(library, structs.Args, structs.Tree)
-            library.bpx_backprop.argtypes, library.bpx_backprop.restype = (POINTER,), None
-            library.bpx_tree_add.argtypes, library.bpx_tree_add.restype = (POINTER, POINTER, POINTER, INT), None
-            library.bpx_tree_total.argtypes, library.bpx_tree_total.restype = (POINTER, POINTER), DOUBLE
-        _programs[shape] = library
+        structs.check(library, structs.Args)
+        same_registers(library, parts, what)
+        function = library.bpx_forward if shape.loss is None else library.bpx_backprop
+        function.argtypes, function.restype = (POINTER,), None
+        _programs[shape] = Program(function, parts)
     return _programs[shape]
+
+
+# It is kept by compiler: one of other flags may give code for other registers, and the two libraries work together.
+@cache
+def _parts(dtype: str, cxx: compiler.Compiler) -> Any:
+    number = C_NAMES[dtype]
+    text = kernel_source("net_parts.h") + f"BPX_TILES({number})\nBPX_TREE({number})\n"
+    library = kernel_cache.library(text, f"what all small nets share in {dtype}")
+    structs.check(library, structs.Tree)
+    library.bpx_tree_add.argtypes, library.bpx_tree_add.restype = (POINTER, POINTER, POINTER, INT), None
+    library.bpx_tree_total.argtypes, library.bpx_tree_total.restype = (POINTER, POINTER), DOUBLE
+    return library
+
+
+def same_registers(library: Any, other: Any, what: str) -> None:
+    """Raise CompileError if two libraries that work together are compiled for registers of different widths."""
+    for one in (library, other):
+        one.bpx_vector_bytes.restype = INT
+    if library.bpx_vector_bytes() != other.bpx_vector_bytes():
+        raise CompileError(f"{what} and what it works with are compiled for registers of different widths")
 
 
 def source(shape: Shape, activations: Sequence[Any]) -> str:
@@ -140,10 +184,9 @@ def declarations(shape: Shape, activations: Sequence[Any], written_out: Mapping[
         facts: further constants of the net.
     """
     names, code = activation_source(activations, written_out)
-    bias = str(shape.bias).lower()
     layers = ", ".join(
-        f"bpx::Layer<{inputs}, {outputs}, {names[f.text]}, {bias}>"
-        for inputs, outputs, f in zip(shape.sizes, shape.sizes[1:], activations)
+        f"bpx::Layer<{inputs}, {outputs}, {names[f.text]}, {str(has).lower()}>"
+        for inputs, outputs, f, has in zip(shape.sizes, shape.sizes[1:], activations, shape.bias)
     )
     loss, loss_code = loss_source(shape.loss)
     code += loss_code

@@ -98,4 +98,5 @@ def source(shape: Shape, activations: Sequence[Any], variant: Variant = VARIANTS
 
 def _counts(shape: Shape) -> list[int]:
     """How many numbers each weight and each bias holds, layer by layer."""
-    return [n for a, b in zip(shape.sizes, shape.sizes[1:]) for n in (a * b, *([b] if shape.bias else []))]
+    layers = zip(shape.sizes, shape.sizes[1:], shape.bias)
+    return [n for a, b, has in layers for n in (a * b, *([b] if has else []))]

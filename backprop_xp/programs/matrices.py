@@ -19,9 +19,8 @@ from ..formulas import emit
 from ..kernels import source as kernel_source
 from ..toolchain import cache as kernel_cache
 from ..toolchain import compiler
-from ..toolchain.compiler import CompileError
 from . import structs
-from .fused import WRITTEN_OUT, loss_source
+from .fused import WRITTEN_OUT, loss_source, same_registers
 from .structs import INT, POINTER, Function, Matrices, MatrixLayer
 
 #: Seconds after which a call comes back to Python, where an interrupt is seen.
@@ -104,7 +103,6 @@ def _core(dtype: str, cxx: compiler.Compiler) -> Any:
     text = kernel_source("matrix_parts.h") + f"BPX_MATRICES({C_NAMES[dtype]})\n"
     library = kernel_cache.library(text, f"the pass for nets of any widths in {dtype}")
     structs.check(library, MatrixLayer, Matrices)
-    library.bpx_vector_bytes.restype = INT
     for name in ("memory", "run"):
         function = getattr(library, f"bpx_matrices_{name}")
         function.argtypes, function.restype = (POINTER,), INT
@@ -117,11 +115,11 @@ def activation(f: Any, dtype: str) -> tuple[int | None, int | None]:
     """The addresses of an activation's ``both`` and ``value``; None for the identity. Raises CompileError."""
     if f.text == Identity.text:
         return None, None
-    return _activation(f.text, f.formula, dtype, compiler.find())
+    return _activation(f.text, f.formula, f.name, dtype, compiler.find())
 
 
 @cache
-def _activation(text: Any, formula: Any, dtype: str, cxx: compiler.Compiler) -> tuple[int, int]:
+def _activation(text: Any, formula: Any, called: str, dtype: str, cxx: compiler.Compiler) -> tuple[int, int]:
     name, code = WRITTEN_OUT.get(text), ""
     if name is None:
         name, code = "Activation", emit.struct(formula, "Activation", ("t",))
@@ -132,8 +130,8 @@ def _activation(text: Any, formula: Any, dtype: str, cxx: compiler.Compiler) -> 
         f"BPX_ENTRY void bpx_value(bpx::i64 n, const {number}* t, {number}* z, const {number}* p) {{\n"
         f"  bpx::activation_value<{name}>(n, t, z, p);\n}}\n"
     )
-    library = _functions(code + entries, f"an activation in {dtype}", dtype)
-    return _address(library.bpx_both), _address(library.bpx_value)
+    library = _functions(code + entries, f"the activation {called} in {dtype}", dtype)
+    return structs.address_of(library.bpx_both), structs.address_of(library.bpx_value)
 
 
 def loss_function(key: Any, dtype: str) -> int:
@@ -143,24 +141,18 @@ def loss_function(key: Any, dtype: str) -> int:
 
 @cache
 def _loss_function(key: Any, dtype: str, cxx: compiler.Compiler) -> int:
-    name, structs = loss_source(key)
+    name, code = loss_source(key)
     entry = (
         "BPX_ENTRY void bpx_loss(const bpx::LossBlock* block, void* memory) {\n"
         f"  bpx::loss_block<{name}>(*block, ({C_NAMES[dtype]}*)memory);\n}}\n"
     )
-    return _address(_functions("\n".join(structs) + entry, f"a loss in {dtype}", dtype).bpx_loss)
+    what = f"the loss of {key} in {dtype}" if isinstance(key, str) else f"a loss in {dtype}"
+    library = _functions("\n".join(code) + entry, what, dtype)
+    return structs.address_of(library.bpx_loss)
 
 
 def _functions(code: str, what: str, dtype: str) -> Any:
     """A library around kernels/matrix_functions.h, for registers as wide as those of the pass: blocks depend on it."""
     library = kernel_cache.library(kernel_source("matrix_functions.h") + code, what)
-    library.bpx_vector_bytes.restype = INT
-    if library.bpx_vector_bytes() != core(dtype).bpx_vector_bytes():
-        raise CompileError(f"{what} and the pass are compiled for registers of different widths")
+    same_registers(library, core(dtype), what)
     return library
-
-
-def _address(function: Any) -> int:
-    address = ctypes.cast(function, POINTER).value
-    assert address is not None
-    return address

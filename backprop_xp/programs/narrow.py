@@ -38,6 +38,7 @@ class Narrow:
         self._shape, self._parameters = shape, parameters
         self._dtype = parameters[0].dtype
         self._program, self._core = fused.program(shape, activations), matrices.core(shape.dtype)
+        parts = self._program.parts
         self._stop = threads.Stop()
         self._packed = np.empty(shape.parameters, self._dtype)
         self._scalars = np.array([*scalars, 0.0], self._dtype)
@@ -46,11 +47,14 @@ class Narrow:
             scalars=_address(self._scalars),
             scale=1.0,
             stop=ctypes.addressof(self._stop),
+            load_tile=structs.address_of(parts.bpx_load_tile),
+            store_tile=structs.address_of(parts.bpx_store_tile),
+            add_lanes=structs.address_of(parts.bpx_add_lanes),
         )
 
     def outputs(self, workers: int) -> None:
         """Fill ``args.output``."""
-        for _ in self._waves(self._program.bpx_forward, workers):
+        for _ in self._waves(workers):
             pass
 
     def loss_and_grad(self, workers: int, total: np.ndarray) -> float:
@@ -62,17 +66,18 @@ class Narrow:
         levels, level_losses = np.empty((structs.TREE_LEVELS, count), self._dtype), np.empty(structs.TREE_LEVELS)
         tree = structs.Tree(count, 0, _address(levels), _address(level_losses))
         pointer = ctypes.addressof(tree)
-        for chunks in self._waves(self._program.bpx_backprop, workers):
-            self._program.bpx_tree_add(pointer, self.args.sums, self.args.losses, chunks)
-        return self._program.bpx_tree_total(pointer, _address(total))
+        parts = self._program.parts
+        for chunks in self._waves(workers):
+            parts.bpx_tree_add(pointer, self.args.sums, self.args.losses, chunks)
+        return parts.bpx_tree_total(pointer, _address(total))
 
-    def _waves(self, function: Any, workers: int) -> Iterator[int]:
+    def _waves(self, workers: int) -> Iterator[int]:
         """How many chunks each wave had, when it is done."""
         at = 0
         for array in self._parameters:
             self._packed[at : at + array.size] = array.ravel()
             at += array.size
-        args, address = self.args, ctypes.cast(function, structs.POINTER).value
+        args, address = self.args, structs.address_of(self._program.run)
         chunks, wave = -(-args.n // self._shape.narrow_chunk), wave_chunks(self._shape, args.n)
         for first in range(0, chunks, wave):
             args.first = args.next = first

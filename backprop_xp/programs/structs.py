@@ -15,17 +15,18 @@ class Args(ctypes.Structure):
         ("n", INT), ("x", POINTER), ("x_row", INT), ("x_column", INT),
         ("y", POINTER), ("y_row", INT), ("y_column", INT), ("weight", POINTER), ("weight_row", INT),
         ("params", POINTER), ("scalars", POINTER), ("scale", DOUBLE), ("output", POINTER), ("x_grad", POINTER),
-        ("sums", POINTER), ("losses", POINTER), ("first", INT), ("last", INT), ("next", INT), ("stop", POINTER),
+        ("sums", POINTER), ("losses", POINTER), ("first", INT), ("last", INT), ("next", INT),
+        ("load_tile", POINTER), ("store_tile", POINTER), ("add_lanes", POINTER), ("stop", POINTER),
     ]  # fmt: skip
 
 
 class Tree(ctypes.Structure):
-    """``bpx::Tree`` of kernels/net_cpu.h: the sums of the chunks so far, on TREE_LEVELS levels."""
+    """``bpx::Tree`` of kernels/tree_cpu.h: the sums of the chunks so far, on TREE_LEVELS levels."""
 
     _fields_ = [("params", INT), ("count", INT), ("levels", POINTER), ("losses", POINTER)]
 
 
-#: ``bpx::tree_levels`` of kernels/net_cpu.h.
+#: ``bpx::tree_levels`` of kernels/tree_cpu.h.
 TREE_LEVELS = 41
 
 
@@ -86,3 +87,10 @@ def check(library: Any, *mirrors: type[ctypes.Structure]) -> None:
             raise RuntimeError(
                 f"bpx::{mirror.__name__} is {compiled} bytes in kernels/, and {here} in programs/structs.py"
             )
+
+
+def address_of(function: Any) -> int:
+    """The address of a library's function."""
+    address = ctypes.cast(function, POINTER).value
+    assert address is not None
+    return address

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import forks, threads, workspace
-from ..losses import SoftmaxCrossEntropy
+from ..losses import SoftmaxCrossEntropy, terms
 from ..plan.net import AnyNet
 from ..programs import fused
 from ..programs.matrices import Pass
@@ -33,6 +33,18 @@ def target(net: AnyNet, y: Any) -> str:
     return "classes" if takes_classes else "values"
 
 
+def kernel(loss: Any, target: str) -> Any:
+    """What a kernel of this loss is compiled for, see :func:`backprop_xp.losses.kernel_of`."""
+    if type(loss) is not SoftmaxCrossEntropy:
+        return loss.kernel
+    return "classes" if target == "classes" else "probabilities"
+
+
+def parts(net: AnyNet, outputs: int) -> int:
+    """By what the loss of one sample is divided for the net's reduction, beside the number of samples; 0 for a sum."""
+    return terms(net.loss, outputs) if net.reduction == "mean" else 0
+
+
 def _references(arrays: list[np.ndarray], i: int) -> int:
     """How many hold an array of a list; what Python itself adds to it differs between its versions."""
     return sys.getrefcount(arrays[i])
@@ -49,8 +61,8 @@ class _Ready:
         self._dtype, self._features, self._outputs = net.dtype, chain.sizes[0], chain.sizes[-1]
         self._signal = chain.linear[0]
         depth = len(chain.linear)
-        biases = chain.tensors[depth:]
-        layers = [[weight, *biases[i : i + 1]] for i, weight in enumerate(chain.tensors[:depth])]
+        biases = iter(chain.tensors[depth:])
+        layers = [[weight, *([next(biases)] if has else [])] for weight, has in zip(chain.tensors, chain.bias)]
         self._filled = [tensor for layer in layers for tensor, _ in layer]
         arrays = [[data for _, data in layer] for layer in layers]
         functions = zip(arrays, chain.activations)
@@ -105,18 +117,14 @@ class Batch(_Ready):
         self._wanted = target == "none" if not net.loss.needs_target else target != "none"
         if not self._wanted:
             return
-        if type(net.loss) is SoftmaxCrossEntropy:
-            key = "classes" if target == "classes" else "probabilities"
-        else:
-            key = net.loss.kernel
+        key = kernel(net.loss, target)
         super().__init__(net, chain, net.loss, key)
         args = self._pass.args
         args.y_row, args.y_column = (1 if target == "classes" else self._outputs), 1
-        mean = net.reduction == "mean"
-        self._parts = (self._outputs if net.loss.mean_over == "elements" else 1) if mean else 0
+        self._parts = parts(net, self._outputs)
         self._gradients: list[np.ndarray] = []
         texts = tuple(f.text for f in chain.activations)
-        self._shape = fused.Shape(chain.sizes, chain.bias, self._dtype.name, texts, key, factors=mean)
+        self._shape = fused.Shape(chain.sizes, chain.bias, self._dtype.name, texts, key, factors=bool(self._parts))
         self._functions = [*chain.activations, net.loss]
         self._narrow: Narrow | None = None
 

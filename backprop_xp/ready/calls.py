@@ -11,21 +11,27 @@ from typing import Any
 
 import numpy as np
 
+from ..formulas import is_formula
 from ..losses import compiles
+from ..operations import Operation
 from ..plan.net import AnyNet
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from ..watched import Watched
-from . import batch, device, sample
+from . import batch, device, graph, sample
 from .chain import FIXED, Chain, why_not_loss
+
+Batch = batch.Batch | graph.GraphBatch
+Outputs = batch.Outputs | graph.GraphOutputs
 
 
 class Prepared:
     """The compiled calls of a net as it is now."""
 
     def __init__(self, net: AnyNet) -> None:
-        self._chain = Chain.of(net)
-        watched = [(tensor, Watched(data)) for tensor, data in self._chain.tensors]
+        self._chain = Chain.of(net) if net._plan().chain else None
+        tensors = [tensor for own in net._tensors().values() for tensor in own.values()]
+        watched = [(tensor, Watched(tensor.data)) for tensor in tensors]
         self._arrays = [(tensor, w.array, w.shape, w.head, w.raw) for tensor, w in watched]
         self._parameters, self._signals, functions, self._reduction = net._now()
         self._functions = [(f, dict(vars(f))) for f in functions]
@@ -33,8 +39,8 @@ class Prepared:
         #: One sample, the loss of batches, outputs of batches.
         self._refused = [of_loss or sample.why_not(net), of_loss, ""]
         self._single: sample.Single | None = None
-        self._batch: dict[str, batch.Batch] = {}
-        self._forward: batch.Outputs | None = None
+        self._batch: dict[str, Batch] = {}
+        self._forward: Outputs | None = None
 
     def current(self, net: AnyNet) -> bool:
         """Whether the net is still what it was."""
@@ -60,25 +66,27 @@ class Prepared:
         if self._refused[0]:
             return None
         if self._single is None:
+            assert self._chain is not None
             self._single = sample.Single(net, self._chain)
         return self._single if self._single.takes(x, y, keep_signals) else None
 
-    def for_batch(self, net: AnyNet, x: np.ndarray, y: Any, keep_signals: bool | None) -> batch.Batch | None:
+    def for_batch(self, net: AnyNet, x: np.ndarray, y: Any, keep_signals: bool | None) -> Batch | None:
         """The call for a batch, None where there is none for it."""
         if self._refused[1] or keep_signals:
             return None
         target = batch.target(net, y)
         call = self._batch.get(target)
         if call is None:
-            call = self._batch[target] = batch.Batch(net, self._chain, target)
+            call = graph.GraphBatch(net, target) if self._chain is None else batch.Batch(net, self._chain, target)
+            self._batch[target] = call
         return call if call.takes(x, y) else None
 
-    def for_outputs(self, net: AnyNet, x: np.ndarray) -> batch.Outputs | None:
+    def for_outputs(self, net: AnyNet, x: np.ndarray) -> Outputs | None:
         """The call for the outputs of a small batch, None where there is none for it."""
         if self._refused[2]:
             return None
         if self._forward is None:
-            self._forward = batch.Outputs(net, self._chain)
+            self._forward = graph.GraphOutputs(net) if self._chain is None else batch.Outputs(net, self._chain)
         return self._forward if self._forward.takes(x) else None
 
 
@@ -98,7 +106,7 @@ def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None) -> Any:
         return None
 
 
-def find_forward(net: AnyNet, x: Any, keep_signals: bool | None) -> batch.Outputs | None:
+def find_forward(net: AnyNet, x: Any, keep_signals: bool | None) -> Outputs | None:
     """The compiled call that gives the outputs alone, None if there is none for ``x``."""
     prepared = _prepared(net, x)
     if prepared is None or x.ndim != 2 or keep_signals:
@@ -125,26 +133,22 @@ def why_not(net: AnyNet) -> str:
     """Why nothing can be prepared for this net, "" if it can."""
     if net.backend.on_gpu:
         return "it runs on the CPU"
-    plan = net._plan()
-    if not plan.chain:
-        return "the graph is no chain"
     functions = net._now()[2]
-    if not all(getattr(f, "is_formula", False) for f in functions[:-1]) or not compiles(net.loss):
+    activations = [f for f in functions[:-1] if not isinstance(f, Operation)]
+    if not all(is_formula(f) for f in activations) or not compiles(net.loss):
         return "an activation or the loss is no formula"
     if any(type(value) not in FIXED for f in functions for name, value in vars(f).items() if name != "text"):
-        return "a parameter of an activation or of the loss is no plain number, and may change in place"
+        return "a parameter of a function is no plain number, and may change in place"
     if net.reduction not in ("sum", "mean"):
         return "the reduction is unknown"
+    if not net._plan().chain and (reason := graph.why_not(net)):
+        return reason
     tensors = [tensor for own in net._tensors().values() for tensor in own.values()]
     if len(set(tensors)) != len(tensors):
         return "layers share a Tensor"
-    shapes = [shape for into, out in zip(plan.sizes, plan.sizes[1:]) for shape in ((out, into), (out,))]
-    if len(tensors) != len(shapes):
-        shapes = shapes[::2]  # no biases
-    for tensor, shape in zip(tensors, shapes):
-        data = tensor.data
-        if type(data) is not np.ndarray or data.dtype != net.dtype or data.shape != shape:
-            return "a parameter is no array of its layer's shape and the net's dtype"
-        if not (data.flags.c_contiguous and data.flags.aligned):
+    for tensor, array in zip(tensors, [array for own in net._arrays().values() for array in own.values()]):
+        if tensor.data is not array:
+            return "a parameter is no array of the net's dtype"
+        if not (array.flags.c_contiguous and array.flags.aligned):
             return "a parameter is not contiguous, or lies at an odd address"
     return compiler.missing()

@@ -21,13 +21,14 @@ class Chain:
 
     Attributes:
         sizes: their widths, input first.
-        tensors: the weights, then the biases where there are any, and what the data of each is.
+        bias: whether each has one.
+        tensors: the weights, then the biases that there are, and what the data of each is.
         input: the Tensor for x, None where the net has none.
         linear, nonlinear: the Tensors for t and z of each layer; None where a layer has no activation, and z is t.
     """
 
     sizes: tuple[int, ...]
-    bias: bool
+    bias: tuple[bool, ...]
     activations: list[Any]
     tensors: list[tuple[Tensor, np.ndarray]]
     input: Tensor | None
@@ -40,11 +41,10 @@ class Chain:
         plan, own, signals = net._plan(), net._tensors(), net._signals()
         assert plan.chain is not None
         names = [linear.name for linear, _ in plan.chain]
-        kinds = [kind for kind in ("weight", "bias") if kind in own[names[0]]]
-        tensors = [own[name][kind] for kind in kinds for name in names]
+        tensors = [own[name][kind] for kind in ("weight", "bias") for name in names if kind in own[name]]
         return cls(
             sizes=plan.sizes,
-            bias="bias" in kinds,
+            bias=plan.bias,
             activations=plan.activations,
             tensors=[(tensor, tensor.data) for tensor in tensors],
             input=signals.get(next(iter(plan.inputs))),

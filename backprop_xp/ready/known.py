@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..formulas import is_formula
 from ..losses import compiles
 from ..plan.net import AnyNet
 from .chain import FIXED
@@ -35,7 +36,7 @@ def as_it_is(net: AnyNet) -> Known | None:
     if not net._plan().chain:
         return None
     functions = net._now()[2]
-    if not (all(getattr(f, "is_formula", False) for f in functions[:-1]) and compiles(net.loss)):
+    if not (all(map(is_formula, functions[:-1])) and compiles(net.loss)):
         return None
     plain = all(type(value) in FIXED for f in functions for name, value in vars(f).items() if name != "text")
     return Known(net) if plain else None

@@ -13,6 +13,7 @@ from .. import forks, workspace
 from ..dtypes import C_NAMES
 from ..formulas import emit
 from ..kernels import source as kernel_source
+from ..losses import terms
 from ..plan.net import AnyNet
 from ..programs import fused
 from ..tensor import Tensor
@@ -38,9 +39,7 @@ class Single:
         arrays = [data for _, data in chain.tensors]
         pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
         self._y = np.empty(chain.sizes[-1], net.dtype) if net.loss.needs_target else None
-        scale = 1.0
-        if net.reduction == "mean" and net.loss.mean_over == "elements":
-            scale = 1.0 / chain.sizes[-1]
+        scale = 1.0 / terms(net.loss, chain.sizes[-1]) if net.reduction == "mean" else 1.0
         self._scale = np.array([scale], net.dtype)
         self._held = (pointers, arrays)
         self._kept = net._call(self._x, True, False)  # what a backward pass starts from, but for the sample
@@ -103,6 +102,8 @@ class Single:
 
 def why_not(net: AnyNet) -> str:
     """Why this net, which has a compiled form, has none for one sample; "" if it has one."""
+    if not net._plan().chain:
+        return "the graph is no chain"
     sizes = net._plan().sizes
     if sum(a * b for a, b in pairwise(sizes)) > MOST_PARAMETERS:
         return f"it has more than {MOST_PARAMETERS} weights"
@@ -113,7 +114,7 @@ def why_not(net: AnyNet) -> str:
 
 def source(net: AnyNet, chain: Chain) -> str:
     """C++ source of ``single(x, y, parameters, numbers, scale, out)`` for this net."""
-    number, sizes, depth = C_NAMES[net.dtype.name], chain.sizes, len(chain.sizes) - 1
+    number, sizes, bias_at = C_NAMES[net.dtype.name], chain.sizes, len(chain.sizes) - 1
     null = f"({number}*)nullptr"
     places, total = [], 1  # of each layer's t; z, grad_t and grad_z follow it
     for n in sizes[1:]:
@@ -123,12 +124,12 @@ def source(net: AnyNet, chain: Chain) -> str:
     grad_bias = total + sum(a * b for a, b in pairwise(sizes))
 
     forward, backward = [], []
-    for i, (inputs, n) in enumerate(pairwise(sizes)):
+    for i, (inputs, n, has_bias) in enumerate(zip(sizes, sizes[1:], chain.bias)):
         t = places[i]
         z, grad_t, grad_z = t + n, t + 2 * n, t + 3 * n
         previous = f"out + {places[i - 1] + inputs}" if i else "x"
         grad_previous = f"out + {places[i - 1] + 3 * inputs}" if i else null
-        bias = f"parameters[{depth + i}]" if chain.bias else null
+        bias = f"parameters[{bias_at}]" if has_bias else null
         forward.append(
             f"  {number} slope{i}[{n}];\n"
             f"  bpx::forward_layer<F{i}, {n}, {inputs}, {number}>(\n"
@@ -137,10 +138,11 @@ def source(net: AnyNet, chain: Chain) -> str:
         backward.append(
             f"  bpx::backward_layer<{n}, {inputs}, {number}>(\n"
             f"      parameters[{i}], {previous}, slope{i}, out + {grad_z}, out + {grad_t}, out + {grad_weight},\n"
-            f"      {f'out + {grad_bias}' if chain.bias else null}, {grad_previous});"
+            f"      {f'out + {grad_bias}' if has_bias else null}, {grad_previous});"
         )
         numbers += len(chain.activations[i].parameters)
-        grad_weight, grad_bias = grad_weight + n * inputs, grad_bias + n
+        grad_weight += n * inputs
+        grad_bias, bias_at = grad_bias + n * has_bias, bias_at + has_bias
     loss = (
         f"  out[0] = bpx::loss_and_grad<L, {n}, {number}>(out + {z}, y, numbers + {numbers}, *scale, out + {grad_z});"
     )

@@ -226,8 +226,12 @@ class BackpropClassifier(ClassifierMixin, BackpropEstimator):
     def _kind(self) -> str:
         return "several labels a sample" if self._labels.several else f"one of {len(self.classes_)} classes"
 
-    def _strata(self, y: np.ndarray) -> np.ndarray | None:
-        return None if self._labels.several else y.ravel()
+    def _strata(self, y: np.ndarray, held: int) -> np.ndarray | None:
+        if self._labels.several:
+            return None
+        counts = np.bincount(y.ravel().astype(np.int64))
+        room = min(held, len(y) - held) >= np.count_nonzero(counts) and counts[counts > 0].min() > 1
+        return y.ravel() if room or self._labels.binary else None
 
     def _score_outputs(self, outputs: Array, y: np.ndarray, weight: np.ndarray | None) -> float:
         if not bool(module_of(outputs).isfinite(outputs).all()):

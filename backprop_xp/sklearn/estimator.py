@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -257,7 +258,7 @@ class BackpropEstimator(BaseEstimator):
             np.arange(x.shape[0]),
             random_state=self._random,
             test_size=settings.validation_fraction,
-            stratify=self._strata(y),
+            stratify=self._strata(y, math.ceil(settings.validation_fraction * x.shape[0])),
         )
         if len(held) < 2:
             raise ValueError(
@@ -313,8 +314,8 @@ class BackpropEstimator(BaseEstimator):
         """The net's loss."""
         raise NotImplementedError
 
-    def _strata(self, y: np.ndarray) -> np.ndarray | None:
-        """What the held-out rows must have their share of, (n,)."""
+    def _strata(self, y: np.ndarray, held: int) -> np.ndarray | None:
+        """What the held-out rows, ``held`` of them, must have their share of, (n,)."""
         return None
 
     def _score_outputs(self, outputs: Array, y: np.ndarray, weight: np.ndarray | None) -> float:

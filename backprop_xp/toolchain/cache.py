@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from .. import environment
 from ..files import replacing
 from ..show_source import show
 from . import building, compiler
+from .built import telling
 from .compiler import CompileError
 
 FORMAT = b"backprop_xp 2"
@@ -64,7 +65,8 @@ def library(source: str, what: str) -> ctypes.CDLL:
     if found is None:
         show(source, what)
         try:
-            found = _load(source, what)
+            with telling(what) as compiles:
+                found = _load(source, what, compiles)
         except CompileError as error:
             found = error
         _loaded[memory] = found
@@ -92,8 +94,12 @@ def describe() -> str:
 
 
 def clear() -> int:
-    """Delete every compiled kernel; returns how many. Leftovers of stopped compilations go too, and nothing else."""
+    """Delete every compiled kernel; returns how many.
+
+    What stopped compilations left goes too, and what the compiler of a wheel keeps there; nothing else does.
+    """
     building.sweep(folder())
+    shutil.rmtree(folder() / compiler.WHEEL_FOLDER, ignore_errors=True)
     count = 0
     for path in folder().glob(f"*{SUFFIX}"):
         path.unlink(missing_ok=True)
@@ -103,13 +109,14 @@ def clear() -> int:
     return count
 
 
-def _load(source: str, what: str) -> ctypes.CDLL:
+def _load(source: str, what: str, compiles: Callable[[], None]) -> ctypes.CDLL:
     cxx = compiler.find()
     parts = (FORMAT, source.encode(), *map(os.fsencode, (*cxx.command, cxx.version, *cxx.flags)))
     parts += tuple(map(os.fsencode, compiler.cpu_features()))
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()
     path = home() / f"{key}{SUFFIX}"
     if not _intact(path, key):
+        compiles()
         content = _compile(cxx, source, path.parent, what)
         with _as_compile_errors(path.parent), replacing(path) as file:
             file.write(content + _seal(key, content))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
+import os
 import platform
 import shlex
 import shutil
@@ -24,6 +27,12 @@ FLAGS: tuple[str, ...] = (
 WIDE_VECTORS = "-mprefer-vector-width=512"
 OPTIONAL = ("-march=native", WIDE_VECTORS)  # kernels are right without them, and slower
 CANDIDATES = ("g++", "clang++", "c++")
+#: The package whose program is clang with all headers and libraries that it needs, for machines without a compiler, and
+#: the extra that brings it. Its C++ library, which kernels don't use, would take it minutes to make.
+WHEEL, EXTRA = "ziglang", "compiler"
+WHEEL_FLAGS = ("-nostdlib++", "-fno-exceptions", "-fno-rtti", "-fno-sanitize=undefined")
+#: Where beside our kernels it keeps the parts of the C library that it makes when it is first used, some seconds.
+WHEEL_FOLDER = "zig"
 ANNOUNCE_AFTER = 0.5  # seconds of compiling, after which a line says what is going on
 
 
@@ -33,11 +42,18 @@ class CompileError(RuntimeError):
 
 @dataclass(frozen=True)
 class Compiler:
-    """A compiler that answered. ``command`` is the program with whatever arguments $CXX holds."""
+    """A compiler that answered.
+
+    Attributes:
+        command: the program with whatever arguments $CXX holds.
+        version: the first line of what it says of itself.
+        package: the Python package that brought it, "" if it is the machine's own.
+    """
 
     command: tuple[str, ...]
     version: str
     flags: tuple[str, ...]
+    package: str = ""
 
     def build(self, source: Path, target: Path, what: str) -> None:
         """Compile one source file, in a folder for work, to a shared library. Raises CompileError."""
@@ -64,7 +80,11 @@ class Compiler:
 
 
 def find() -> Compiler:
-    """The compiler named by $CXX, else the first of g++, clang++ and c++ on the PATH. Raises CompileError."""
+    """The compiler named by $CXX, else the first of g++, clang++ and c++ on the PATH, else that of the package ziglang.
+
+    Raises:
+        CompileError: there is none.
+    """
     found = _find(environment.CXX.read(), environment.PATH.read())
     if isinstance(found, CompileError):
         raise found
@@ -88,23 +108,50 @@ def _find(cxx: str, path: str) -> Compiler | CompileError:
 def _search(cxx: str, path: str) -> Compiler:
     if platform.system() == "Windows":  # which has no process groups, owners of folders, or -fPIC
         raise CompileError("kernels are compiled on Linux and macOS, not on Windows")
-    try:
-        wanted = [tuple(shlex.split(cxx))] if cxx.strip() else [(name,) for name in CANDIDATES]
-    except ValueError as error:
-        raise CompileError(f"$CXX is {cxx!r}, which is no command: {error}") from None
+    if cxx.strip():
+        try:
+            wanted = [tuple(shlex.split(cxx))]
+        except ValueError as error:
+            raise CompileError(f"$CXX is {cxx!r}, which is no command: {error}") from None
+    else:
+        wanted = [(name,) for name in CANDIDATES]
     for command in wanted:
         program = shutil.which(command[0], path=path)
-        if program is None:
-            continue
-        code, output = _run((program, *command[1:], "--version"), 10.0)
-        if code != 0:
-            raise CompileError(f"{program} --version failed: {_first_error(output)}")
-        flags = FLAGS
-        if "avx512f" in cpu_features():
-            flags += (WIDE_VECTORS,)
-        return Compiler((program, *command[1:]), output.splitlines()[0] if output else "unknown", flags)
-    names = f"$CXX is {cxx!r}" if cxx.strip() else f"none of {', '.join(CANDIDATES)} is on the PATH"
-    raise CompileError(f"no C++ compiler was found ({names})")
+        if program is not None:
+            return _answered((program, *command[1:]))
+    if cxx.strip():
+        raise CompileError(f"no C++ compiler was found ($CXX is {cxx!r})")
+    if (program := _in_wheel()) is not None:
+        version = f"{WHEEL} {importlib.metadata.version(WHEEL)}"  # itself, it would make a folder before it says so
+        return Compiler((program, "c++"), version, (*_flags(), *WHEEL_FLAGS), WHEEL)
+    raise CompileError(
+        f"no C++ compiler was found (none of {', '.join(CANDIDATES)} is on the PATH; "
+        f"pip install 'backprop-xp[{EXTRA}]' brings one)"
+    )
+
+
+def _answered(command: tuple[str, ...]) -> Compiler:
+    """The compiler of this command, if it says its version. Raises CompileError."""
+    code, output = _run((*command, "--version"), 10.0)
+    if code != 0:
+        raise CompileError(f"{command[0]} --version failed: {_first_error(output)}")
+    return Compiler(command, output.splitlines()[0] if output else "unknown", _flags())
+
+
+def _flags() -> tuple[str, ...]:
+    return (*FLAGS, WIDE_VECTORS) if "avx512f" in cpu_features() else FLAGS
+
+
+def _in_wheel() -> str | None:
+    """The program of the package ziglang, None where it isn't installed; the package isn't imported."""
+    try:
+        found = importlib.util.find_spec(WHEEL)
+    except (ImportError, ValueError):
+        return None
+    for folder in (found and found.submodule_search_locations) or ():
+        if os.access(program := Path(folder, "zig"), os.X_OK):
+            return str(program)
+    return None
 
 
 @cache
@@ -136,7 +183,8 @@ def _run(
     """
     variables = environment.passed_on({"LC_ALL": "C"})
     if folder is not None:
-        variables["TMPDIR"] = str(folder)
+        own, shared = str(folder), str(folder.parent / WHEEL_FOLDER)
+        variables |= {"TMPDIR": own, "ZIG_LOCAL_CACHE_DIR": own, "ZIG_GLOBAL_CACHE_DIR": shared}
     group = Group(folder)
     try:
         process = group.start(command, variables)

@@ -23,6 +23,7 @@ from ..backend import cupy
 from ..files import replacing
 from ..show_source import show
 from . import cache
+from .built import telling
 from .compiler import CompileError
 
 #: Float divisions are right to 2 ULP, and need no branch.
@@ -71,7 +72,9 @@ def kernel(source: str, name: str) -> Any:
                 if module is None:
                     show(source, f"the kernel {name}")
                     module = _modules[device, source] = cupy().RawModule(code=source, options=OPTIONS)
-                found = _kernels[device, source, name] = module.get_function(name)
+                with telling(f"the kernel {name}") as compiles:
+                    compiles()  # or CuPy finds it in its own cache, and doesn't say
+                    found = _kernels[device, source, name] = module.get_function(name)
             except cupy().cuda.compiler.CompileException as error:
                 raise CompileError(f"NVRTC failed: {str(error).strip().splitlines()[0][:300]}") from None
     return found

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import inputs
-from ..losses import Loss, get_loss
+from ..losses import Loss, get_loss, terms
 from ..numbers import flag, is_number, whole
 from .batches import Rows, as_batches
 from .buffers import Buffers
@@ -224,17 +224,12 @@ def _average_loss(net: Any, rows: Rows) -> float:
         with net.backend.activate():
             target = inputs.as_target(batch.y, loss, z.shape, net.backend, net.dtype)
             value = loss(z) if target is None else loss(z, target)
-            total += float(value) / _divisor(net, loss, z)
+            total += float(value) / (terms(loss, z.shape[-1]) if averages else 1)
             counts = (
                 loss.counts(target, net.dtype) if averages and isinstance(loss, Loss) and target is not None else None
             )
             counted += len(z) if counts is None else float(counts.sum())
     return total / counted if counted else 0.0
-
-
-def _divisor(net: Any, loss: Any, z: Any) -> int:
-    elements = getattr(loss, "mean_over", "samples") == "elements"
-    return z.shape[-1] if elements and getattr(net, "reduction", "sum") == "mean" else 1
 
 
 def _held_out(net: Any, validation: Any) -> Rows:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop_xp import Net, exchange
+from backprop_xp import Equation, GraphNet, Input, Linear, Net, Residual, exchange
 from backprop_xp.derivatives import loops
 
 torch = pytest.importorskip("torch")
@@ -166,3 +166,20 @@ def test_on_a_gpu(cupy, random):
     net.to("cupy")
     for name, values in net.derivatives(cupy.asarray(x), "hessian", "laplacian", "u_xxt", inputs="x t").items():
         np.testing.assert_allclose(cupy.asnumpy(values), expected[name], rtol=1e-11, atol=1e-12)
+
+
+def test_a_graph_has_the_derivatives_of_the_net_that_it_is():
+
+    net = Net((2, 5, 1), ("tanh", "identity"), bias=True, rng=0, backend="numpy")
+    nodes = {"x": Input(2), "a": (Linear(5), "x"), "b": ("tanh", "a"), "c": (Linear(1), "b")}
+    graph = GraphNet(nodes, rng=0, backend="numpy")
+    x = np.random.default_rng(0).normal(size=(7, 2))
+    for wanted in ("jacobian", "u_x0x1"):
+        np.testing.assert_array_equal(graph.derivatives(x, wanted), net.derivatives(x, wanted))
+    equation = Equation("u_x0x0 + u_x1x1", inputs="x0 x1")
+    assert graph.loss_and_grad(x, loss=equation) == net.loss_and_grad(x, loss=equation)
+    for a, b in zip(graph.parameters, (net.weights[0], net.biases[0], net.weights[1], net.biases[1])):
+        np.testing.assert_array_equal(a.grad, b.grad)
+    residual = GraphNet({"x": Input(2), "y": (Residual(Linear(2), "tanh"), "x")}, rng=0, backend="numpy")
+    with pytest.raises(ValueError, match="this graph is none"):
+        residual.derivatives(x, "jacobian")

@@ -22,7 +22,7 @@ def shape(sizes, names, loss, dtype="float32", *, bias=True, factors=True, input
     activations = [ACTIVATIONS[name]() for name in names]
     loss = LOSSES[loss]().kernel if loss in LOSSES else loss
     texts = tuple(f.text for f in activations)
-    return Shape(sizes, bias, dtype, texts, loss, factors, input_grad), activations
+    return Shape(sizes, (bias,) * len(names), dtype, texts, loss, factors, input_grad), activations
 
 
 COMPILED = {
@@ -198,7 +198,8 @@ def in_pieces(cupy, net, x, pieces):
         at += samples
     total, loss = sums.total()
     gradients = arguments.result(call, total, None, loss).parameters
-    return [host(a) for a in (loss, *gradients)]
+    weights, biases = (gradients[::2], gradients[1::2]) if net.biases else (gradients, [])
+    return [host(a) for a in (loss, *weights, *biases)]
 
 
 @pytest.mark.gpu

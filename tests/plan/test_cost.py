@@ -18,7 +18,7 @@ from backprop_xp.plan.plan import of_layers
 
 
 def call(sizes, n, dtype="float32"):
-    plan = of_layers(sizes, False, ["tanh"] * (len(sizes) - 1))
+    plan = of_layers(sizes, [False] * (len(sizes) - 1), ["tanh"] * (len(sizes) - 1))
     parameters = {f"t{i}": {"weight": np.zeros((b, a), dtype)} for i, (a, b) in enumerate(itertools.pairwise(sizes))}
     return Call(NUMPY, np.dtype(dtype), plan, parameters, {"x": np.broadcast_to(np.zeros(1, dtype), (n, sizes[0]))})
 

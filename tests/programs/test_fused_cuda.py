@@ -16,7 +16,7 @@ def shape(sizes, names, loss, dtype="float32", **options):
     activations = [get_activation(name) for name in names]
     kind = loss if loss in ("classes", "probabilities", None) else get_loss(loss).kernel
     texts = tuple(f.text for f in activations)
-    return fused.Shape(sizes, options.pop("bias", False), dtype, texts, kind, **options), activations
+    return fused.Shape(sizes, (options.pop("bias", False),) * len(names), dtype, texts, kind, **options), activations
 
 
 def source(*arguments, variant=fused_cuda.VARIANTS[0], dense=True, **options):

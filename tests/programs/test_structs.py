@@ -68,6 +68,7 @@ def test_a_library_of_another_size_is_not_called(sizes, name, monkeypatch):
     monkeypatch.setattr(fused, "_programs", {})
     monkeypatch.setattr(matrices, name, longer, raising=False)
     matrices._core.cache_clear()
+    fused._parts.cache_clear()
     net = Net(sizes, rng=0, backend="numpy", engine="fused")
     size = ctypes.sizeof(longer)
     with pytest.raises(

@@ -80,6 +80,20 @@ def test_early_stopping_keeps_what_scored_best(kind, monkeypatch):
     assert model.score(x[held], y[held]) == pytest.approx(model.best_validation_score_)
 
 
+def test_held_out_rows_have_their_share_of_every_class(monkeypatch):
+    splits, split = [], estimator.train_test_split
+    monkeypatch.setattr(estimator, "train_test_split", lambda *a, **k: splits.append(split(*a, **k)) or splits[-1])
+    x, y = blobs(n=90)
+    BackpropClassifier(early_stopping=True, max_iter=1).fit(x, y)
+    assert np.bincount(y[splits[-1][1]]).tolist() == [3, 3, 3]
+    BackpropClassifier(early_stopping=True, max_iter=1).fit(x[:20], y[:20])  # two are held out, of three classes
+    assert len(splits[-1][1]) == 2
+    alone = np.where(np.arange(90) == 0, 3, y)  # a class of one
+    BackpropClassifier(early_stopping=True, max_iter=1).fit(x, alone)
+    with pytest.raises(ValueError, match="least populated class"):
+        BackpropClassifier(early_stopping=True).fit(x, alone == 3)
+
+
 def test_a_run_that_diverges_later_keeps_the_best():
     x, y = line()
     schedule = lambda step: 1.0 if step < 40 else 1e30  # noqa: E731

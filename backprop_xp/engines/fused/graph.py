@@ -13,6 +13,7 @@ import numpy as np
 from ... import scope, threads
 from ...backend import Array
 from ...dtypes import name_of
+from ...formulas import is_formula
 from ...operations import is_built_in
 from ...plan.call import Call, Result
 from ...programs import arguments, graph_source
@@ -34,7 +35,7 @@ def why_not(call: Call) -> str:
         if not (form.is_compiled and is_built_in(form)):
             return f"node {node.name!r} is written in Python"
         for function in form.functions:
-            if not getattr(function, "is_formula", False):
+            if not is_formula(function):
                 return f"the activation of node {node.name!r} is written in Python"
         if call.training and form.constants and form.changes_buffers:
             return scope.first_that_does([(f"node {node.name!r}", form)])

@@ -1,12 +1,12 @@
-"""What an engine is: a module of this folder with these functions, each of which takes a :class:`Call`."""
+"""What an engine is: a module of engines/ with these functions, each of which takes a :class:`Call`."""
 
 from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
 from ..backend import Array
-from ..plan.call import Call, Result, Values
 from ..sums.chunk_sums import ChunkSums
+from .call import Call, Result, Values
 
 
 @runtime_checkable

@@ -1,0 +1,137 @@
+"""Compiling ahead: whatever later calls of a net need is made now, so that none of them waits for a compiler.
+
+A copy of the net makes one call of every kind, on made-up data: what is compiled is by nature what such calls need.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import exchange
+from .losses import get_loss
+from .net import Net
+from .programs import fused
+from .toolchain import compiler
+from .toolchain.built import Built, heard
+from .toolchain.compiler import CompileError
+
+FEW = 2  # samples: a batch for which no net has a program of its own
+
+
+def compile(
+    net: Any, say: Callable[[Built], object] | None = print, *, sample_weight: bool = False, input_grad: bool = False
+) -> list[Built]:
+    """Compile all that calls of this net will need: outputs, loss and gradients, of one sample and of any batch.
+
+    What this process or an earlier one has compiled isn't compiled again. The net itself stays as it is.
+
+    Args:
+        net: a :class:`backprop_xp.Net` or :class:`backprop_xp.GraphNet`.
+        say: is told of each program as soon as it is there; by default prints a line of what it is and its seconds.
+        sample_weight: calls with sample weights as well.
+        input_grad: calls for the gradient in the input as well.
+
+    Returns:
+        The programs that were compiled, or found in the cache; not those that this process already had.
+
+    Raises:
+        CompileError: there is no compiler, or a program can't be compiled; the others were.
+    """
+    if not net.backend.on_gpu and net.engine != "layered":
+        compiler.find()
+    programs: list[Built] = []
+
+    def listen(built: Built) -> None:
+        programs.append(built)
+        if say is not None:
+            say(built)
+
+    twin = copy.deepcopy(net)
+    # made-up numbers may be beyond what a user's own code computes with; what can't be compiled is said at the end
+    with heard(listen), np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for call in _calls(twin, sample_weight, input_grad):
+            call()
+    for built in programs:
+        if built.error:
+            raise CompileError(f"{built.what} can't be compiled: {built.error}")
+    return programs
+
+
+def made(
+    text: str, activations: str | None, loss: str | None, dtype: str | None, bias: bool, reduction: str | None,
+    backend: str | None,
+) -> Any:  # fmt: skip
+    """The net that a command line names: widths such as 784-128-10, or a file that ``net.save`` wrote.
+
+    Args:
+        activations: names, one a layer, with commas; a single one stands for all layers but the last.
+        loss, dtype, bias, reduction: as for :class:`backprop_xp.Net`; a file says them itself.
+    """
+    if re.fullmatch(r"\d+(-\d+)+", text):
+        sizes = tuple(map(int, text.split("-")))
+        names = activations.split(",") if activations else None
+        if names and len(names) == 1 < len(sizes) - 1:
+            names = names * (len(sizes) - 2) + ["identity"]
+        given = {"loss": loss, "dtype": dtype, "reduction": reduction}
+        options: dict[str, Any] = {name: value for name, value in given.items() if value}
+        return Net(sizes, names, bias=bias, rng=0, backend=backend, **options)
+    if not text or not Path(text).exists():
+        raise ValueError(f"NET must be widths such as 784-128-10 or the file of a net, got {text!r}")
+    if activations or loss or dtype or bias or reduction:
+        raise ValueError(f"{text} is a file, which says activations, loss, dtype, bias and reduction itself")
+    return exchange.load(text, backend=backend)
+
+
+def _calls(net: Any, sample_weight: bool, input_grad: bool) -> Iterator[Callable[[], object]]:
+    """One call of each kind."""
+    gradients, outputs = [(), (FEW,)], [(), (FEW,)]
+    # only small nets have another program for many samples
+    small = sum(tensor.data.size for tensor in net.parameters) < fused.WIDE_PARAMETERS
+    if small and net.plan(_inputs(net, (FEW,))).engine == "fused":
+        gradients.append((fused.NARROW_SAMPLES,))
+        outputs.append((fused.NARROW_OUTPUTS,))
+    modes: list[dict[str, bool]] = [{"training": True}, {"training": False}] if _drops(net) else [{}]
+    weighted, with_input = ((False, True) if asked else (False,) for asked in (sample_weight, input_grad))
+    for batch, weigh, want, mode in itertools.product(gradients, weighted, with_input, modes):
+        weights = np.ones(batch) if weigh else None
+        for y in _targets(net, batch):
+            x = _inputs(net, batch)
+            yield lambda: net.loss_and_grad(x, y, sample_weight=weights, input_grad=want, **mode)  # noqa: B023
+    for batch, mode in itertools.product(outputs, modes):
+        yield lambda: net.forward(_inputs(net, batch), **mode)  # noqa: B023
+
+
+def _inputs(net: Any, batch: tuple[int, ...]) -> Any:
+    """A sample or a batch. The samples of a very large one are all the same memory."""
+
+    def full(width: int) -> np.ndarray:
+        if batch == (fused.NARROW_OUTPUTS,):
+            return np.broadcast_to(np.full(width, 0.5, net.dtype), (*batch, width))
+        return np.full((*batch, width), 0.5, net.dtype)
+
+    if hasattr(net, "sizes"):
+        return full(net.sizes[0])
+    return {name: full(width) for name, width in net.inputs.items()}
+
+
+def _targets(net: Any, batch: tuple[int, ...]) -> list[Any]:
+    """A target of each kind that the loss takes."""
+    loss = get_loss(net.loss)
+    if not getattr(loss, "needs_target", False):
+        return [None]
+    outputs = net.sizes[-1] if hasattr(net, "sizes") else net.nodes[-1].width
+    values = np.full((*batch, outputs), 1 / outputs, net.dtype)  # probabilities, too
+    return [np.zeros(batch, np.int64), values] if getattr(loss, "takes_indices", False) else [values]
+
+
+def _drops(net: Any) -> bool:
+    return bool(getattr(net, "_dropouts", ()))

@@ -16,7 +16,7 @@ endif
 comma := ,
 extras = $(subst $() ,$(comma),$(strip $(1)))
 
-.PHONY: bench bench-full gpu test coverage lowest wheel lint types clean
+.PHONY: bench bench-full gpu present test coverage lowest wheel lint types clean
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m backprop_xp bench
@@ -51,15 +51,18 @@ wheel: $(VENV)/.dev
 	build/wheel/venv/bin/python -m pip install -q build/wheel/*.whl
 	cd build/wheel && venv/bin/backprop-xp demo > demo.txt && tail -n 3 demo.txt
 
-# On a machine with a CUDA device: the proof, then the speed, to bench/results/<device>.json and .md. NO_INSTALL=1 takes
-# the packages that $(PYTHON) has, with this folder's through links. TESTS, BENCH and RESULTS make a smaller run.
+# On a machine with a CUDA device: the proof, then the speed, in stages of MINUTES together (bench/gpu.py). What each prints
+# is in OUT, the benchmark's results in RESULTS as <device>.json and .md. NO_INSTALL=1 takes the packages that $(PYTHON)
+# has, with this folder's through links in PRESENT. TESTS, BENCH and SMALL=1 make a smaller run.
+MINUTES ?= 8
 TESTS ?=
 BENCH ?= --compile
 RESULTS ?= bench/results
-SANITIZER := $(firstword $(shell command -v compute-sanitizer) $(wildcard /usr/local/cuda/bin/compute-sanitizer))
+OUT ?= build/gpu
+PRESENT ?= build/present
 ifdef NO_INSTALL
-GPU_READY := build/present
-GPU_RUN := PYTHONPATH=$(CURDIR)/build/present$${PYTHONPATH:+:$$PYTHONPATH} PYTHONSAFEPATH=1
+GPU_READY := present
+GPU_RUN := PYTHONPATH=$(abspath $(PRESENT))$${PYTHONPATH:+:$$PYTHONPATH} PYTHONSAFEPATH=1
 GPU_PYTHON := $(PYTHON)
 else
 GPU_READY := $(VENV)/.gpu
@@ -67,19 +70,15 @@ GPU_PYTHON := $(BIN)/python
 endif
 
 gpu: $(GPU_READY)
-	$(GPU_RUN) $(GPU_PYTHON) -m pytest -m gpu $(TESTS)
-ifneq ($(SANITIZER),)
-	$(GPU_RUN) $(SANITIZER) --error-exitcode 1 --report-api-errors no $(GPU_PYTHON) -m pytest -m gpu $(TESTS)
-else
-	@echo "compute-sanitizer is not installed: not run"
-endif
-	$(GPU_RUN) $(GPU_PYTHON) -m backprop_xp bench --backend cupy --results $(RESULTS) $(BENCH)
+	$(GPU_RUN) $(GPU_PYTHON) -m backprop_xp.bench.gpu --minutes $(MINUTES) --out $(OUT) --results $(RESULTS) \
+	  --tests='$(TESTS)' --bench='$(BENCH)' $(if $(SMALL),--small)
 
-.PHONY: build/present
-build/present:
-	rm -rf $@
-	mkdir -p $@/backprop_xp
-	ln -s $(CURDIR)/backprop_xp/* $(CURDIR)/kernels $(CURDIR)/bench $@/backprop_xp
+# Links that are right are left alone: somebody may be importing through them.
+present:
+	@mkdir -p $(PRESENT)/backprop_xp
+	@for path in $(CURDIR)/backprop_xp/* $(CURDIR)/kernels $(CURDIR)/bench; do \
+	  link=$(PRESENT)/backprop_xp/$${path##*/}; [ "$$link" -ef "$$path" ] || ln -sfn "$$path" "$$link"; done
+	@find $(PRESENT)/backprop_xp -type l ! -exec test -e {} \; -exec rm {} +
 
 lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check .
@@ -108,6 +107,13 @@ $(VENV)/.gpu: pyproject.toml | $(BIN)/python
 	$(if $(GPU_EXTRA),,$(error no NVIDIA driver answers: nvidia-smi says nothing))
 	$(BIN)/python -m pip install -q -e '.[$(call extras,dev $(GPU_EXTRA))]'
 	touch $@ $(VENV)/.dev $(VENV)/.bench
+
+# NVRTC's of other versions beside the installed one, for tests/nvrtc.py: the oldest that this package takes, and the one
+# that PyTorch for CUDA 13.0 brings, which is stricter than those before and after it.
+$(VENV)/.nvrtc: $(VENV)/.dev
+	$(BIN)/python -m pip install -q --no-deps --upgrade --target $(VENV)/nvrtc/12.0 'nvidia-cuda-nvrtc-cu12==12.0.*'
+	$(BIN)/python -m pip install -q --no-deps --upgrade --target $(VENV)/nvrtc/13.0 'nvidia-cuda-nvrtc==13.0.*'
+	touch $@
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest build dist *.egg-info

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import threads, workspace
-from .backend import Array, module_of, owner_of
+from .backend import Array, addressable, module_of, owner_of
 from .dtypes import SUMS, floating
 from .formulas import Formula, blocked, device
 from .programs import elementwise as compiled
@@ -31,7 +31,7 @@ def elementwise(
     """
     first = next(iter(arrays.values()))
     if owner_of(first) == "cupy":
-        return device.run(module_of(first), formula, outputs, arrays, parameters)
+        return device.run(module_of(first), formula, outputs, _addressable(arrays), parameters)
     nodes = [formula.nodes[formula.outputs[name]] for name in outputs]
     if all(node.op == "variable" and isinstance(arrays[node.name], np.ndarray) for node in nodes):
         return [arrays[node.name] for node in nodes]
@@ -46,6 +46,10 @@ def elementwise(
     if not (flat and compiled.run(formula, outputs, ready, parameters, outs)):
         blocked.tape(formula, outputs).run(ready, parameters, outs)
     return [out.reshape(shape)[()] for out in outs]
+
+
+def _addressable(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: addressable(array) if owner_of(array) == "cupy" else array for name, array in arrays.items()}
 
 
 def apart(array: Array, *others: Array) -> Array:
@@ -64,7 +68,7 @@ def sum_elementwise(
     """
     first = next(iter(arrays.values()))
     if owner_of(first) == "cupy":
-        return device.run(module_of(first), formula, (output,), arrays, parameters)[0].sum()
+        return device.run(module_of(first), formula, (output,), _addressable(arrays), parameters)[0].sum()
     dtype = floating(*arrays.values())
     ready = {name: np.atleast_1d(np.asarray(a, dtype)) for name, a in arrays.items()}
     first = next(iter(ready.values()))

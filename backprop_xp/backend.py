@@ -20,6 +20,8 @@ from . import environment, frames
 
 Array = Any
 
+DEFAULT_STREAMS = (0, 1)  # addresses that mean CUDA's (legacy) default stream
+
 
 class BackendError(RuntimeError):
     """A backend that was asked for can't be had; the message says what is missing and what to install."""
@@ -71,7 +73,7 @@ class Backend:
             return array
         try:
             with self.activate():
-                return self.xp.asarray(array, dtype=dtype)
+                return self.xp.asarray(array if isinstance(array, np.ndarray) else addressable(array), dtype=dtype)
         except MemoryError:
             if most_bytes is None or not isinstance(array, np.ndarray):
                 raise
@@ -84,7 +86,7 @@ class Backend:
         if owner_of(array) == "cupy" and self.device is None:
             return array.get()
         with self.activate():
-            return self.xp.array(array)
+            return self.xp.array(addressable(array) if owner_of(array) == "cupy" else array)
 
     def _foreign(self, data: Any, what: str) -> Array:
         if isinstance(data, np.ma.MaskedArray):
@@ -108,7 +110,9 @@ class Backend:
                 )
             try:
                 with self.activate():
-                    return self.xp.from_dlpack(data)
+                    array = self.xp.from_dlpack(data)
+                    _hold(data, self.xp)
+                    return array
             except (ValueError, TypeError, RuntimeError, BufferError) as error:
                 raise TypeError(f"{what} can't be read as an array: {error}") from None
         try:
@@ -245,3 +249,26 @@ def _on_cuda(data: Any) -> bool:
         return int(data.__dlpack_device__()[0]) in (2, 13)  # kDLCUDA, kDLCUDAManaged
     except (AttributeError, TypeError, ValueError, RuntimeError, BufferError):
         return False
+
+
+def _hold(tensor: Any, cupy: ModuleType) -> None:
+    """Let PyTorch give the memory of its tensor to no other before the work of CuPy's current stream is done.
+
+    It hands freed memory to the next tensor of the stream that it came from, not knowing that another stream reads it.
+    """
+    if hasattr(tensor, "record_stream"):
+        cuda, pointer = sys.modules["torch"].cuda, cupy.cuda.get_current_stream().ptr
+        default = pointer in DEFAULT_STREAMS
+        tensor.record_stream(
+            cuda.default_stream(tensor.device) if default else cuda.ExternalStream(pointer, tensor.device)
+        )
+
+
+def addressable(array: Array) -> Array:
+    """The CuPy array itself, or a copy where its elements lie at odd addresses, which no kernel can read."""
+    size = array.itemsize
+    if not (array.data.ptr % size or any(stride % size for stride in array.strides)):
+        return array
+    cupy = module_of(array)
+    as_bytes = cupy.ndarray((*array.shape, size), np.uint8, array.data, (*array.strides, 1))
+    return as_bytes.copy().view(array.dtype).reshape(array.shape)

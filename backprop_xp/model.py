@@ -51,7 +51,7 @@ class Model:
         self.backend = get_backend(backend)
         #: what the signals that the net holds come from, and they themselves, or of a ready call its x
         self._kept: tuple[Call, Values | Array] | None = None
-        self._prepared: calls.Prepared | None = None
+        self._prepared: Any = None  # what ready/calls.py or ready/device.py keep
 
     @property
     def parameters(self) -> list[Tensor]:

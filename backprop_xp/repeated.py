@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from .backend import Array, owner_of
 from .formulas import is_formula
 from .losses import resolved
 from .plan.net import AnyNet
+from .ready.known import Known, as_it_is
+from .tensor import Tensor
 
 #: Engines on the GPU that launch nothing but kernels of ours; cuBLAS, which layered needs, can't be captured.
 CAPTURED = ("fused", "cooperative")
@@ -40,8 +43,10 @@ class Repeated:
         self._arrays = {"x": x, "y": y, "sample_weight": sample_weight}
         self._on_device = net.backend.on_gpu and all(self._wrap(name) for name in self._arrays)
         self._state: Any = None
+        self._known: Known | None = None
         self._pool: Any = None
-        self._results: list[Array] = []
+        self._loss: Array = None
+        self._gradients: list[tuple[Tensor, Array]] = []
         self.graph: Any = None
 
     def __call__(self) -> Any:
@@ -49,19 +54,25 @@ class Repeated:
         net = self._net
         if not self._on_device or net.backend is not self._backend:
             return net.loss_and_grad(**self._arrays)
-        state = _state(net)
         with net.backend.activate():
-            if state != self._state:
-                self.graph, self._state = None, state
-                if net.plan(self._arrays["x"]).engine in CAPTURED and not _settles_on_host(net):
-                    self._capture()
+            if self._known is None or not self._known.holds(net):
+                self._look(net)
             if self.graph is None:
                 return net.loss_and_grad(**self._arrays)
-            loss, *gradients = self._results
-            for tensor, gradient in zip(net.parameters, gradients):
+            for tensor, gradient in self._gradients:
                 tensor.grad = gradient
             self.graph.launch()
-        return loss
+        return self._loss
+
+    def _look(self, net: AnyNet) -> None:
+        """Capture the call anew if the net is another one than it was."""
+        self._known, state = None, _state(net)
+        if state != self._state:
+            self.graph = self._state = None
+            if net.plan(self._arrays["x"]).engine in CAPTURED and not _settles_on_host(net):
+                self._capture()
+            self._state = state
+        self._known = as_it_is(net)
 
     def _wrap(self, name: str) -> bool:
         """Whether an array is on the device, or none; another library's is wrapped once and for all."""
@@ -88,11 +99,14 @@ class Repeated:
             stream.begin_capture()
             try:
                 loss = net.loss_and_grad(**self._arrays)
-            finally:
-                graph = stream.end_capture()
+            except BaseException:
+                with suppress(Exception):  # that the capture can't be ended now is not the reason
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
         cuda.get_current_stream().wait_event(stream.record())
         self.graph, self._pool = graph, pool
-        self._results = [loss, *(tensor.grad for tensor in net.parameters)]
+        self._loss, self._gradients = loss, [(tensor, tensor.grad) for tensor in net.parameters]
 
 
 def _settles_on_host(net: AnyNet) -> bool:
@@ -102,18 +116,29 @@ def _settles_on_host(net: AnyNet) -> bool:
 
 
 def _state(net: AnyNet) -> Any:
-    """What a captured call depends on, beside the numbers in its arrays."""
-    parameters = [array for own in net._arrays().values() for array in own.values()]
+    """What a captured call depends on, beside the numbers in its arrays.
+
+    Parameters of another dtype are converted within the call, so that it is they themselves that count.
+    """
+    tensors = [tensor for own in net._tensors().values() for tensor in own.values()]
     activations: list[Any] = [getattr(node.operation, "activation", None) for node in net._plan().nodes]
     return (
         net.engine,
         net.reduction,
+        net.dtype,
         type(net.loss),
         getattr(net.loss, "text", None),
         getattr(net.loss, "settings", None),
         is_formula(net.loss),
         getattr(net.loss, "parameters", ()),
-        [tensor for own in net._tensors().values() for tensor in own.values()],
-        [(array.data.ptr, array.shape, array.strides, array.dtype) for array in parameters],
+        tensors,
+        [_place(tensor.data) for tensor in tensors],
         [(f.text, f.parameters) if is_formula(f) else f for f in activations],
     )
+
+
+def _place(array: Any) -> Any:
+    """Where an array lies and how; of one that isn't CuPy's, which no call takes, its identity."""
+    if owner_of(array) == "numpy":
+        return id(array)
+    return array.data.ptr, array.shape, array.strides, array.dtype

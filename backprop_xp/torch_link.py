@@ -130,7 +130,10 @@ class Link:
         with net.backend.activate():
             for tensor, array in zip(net._places(), arrays, strict=True):
                 # what PyTorch can't share is replaced in the net, too: arrays that are read-only, or run backwards
-                tensor.data = array if net.backend.on_gpu else np.require(array, requirements=["C", "W"])
+                if net.backend.on_gpu:
+                    tensor.data = net.backend.xp.ascontiguousarray(array)
+                else:
+                    tensor.data = np.require(array, requirements=["C", "W"])
         return [as_tensor(tensor.data, net.backend) for tensor in net._places()]
 
 

@@ -3,65 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from backprop_xp.bench.cases import Case
 
 from backprop_xp.backend import Backend
+from backprop_xp.plan.devices import A100, H100, Device, device
+
+#: What is counted beside instructions.
+MEASURES = ("global bytes", "shared wavefronts")
 
 
-@dataclass(frozen=True)
-class Device:
-    """A GPU on paper.
-
-    Multiprocessors, clock and memory are from NVIDIA's architecture papers ("NVIDIA A100 Tensor Core GPU
-    Architecture", 2020; "NVIDIA H100 Tensor Core GPU Architecture", 2022; SXM modules of 80 GB, and the clock
-    at which their peak rates are given). Results per clock and multiprocessor are from the table of arithmetic
-    throughput in the CUDA C++ Programming Guide; loads and stores take a lane each of the 32 that reach memory.
-
-    Attributes:
-        architecture: the 80 of sm_80.
-        clock: Hz.
-        memory: bytes/s.
-        float32, float64: additions, products or multiply-adds per clock and multiprocessor.
-        others: integer and logical operations, comparisons and moves.
-        mufu: reciprocals, exponentials and the like.
-        lanes: loads and stores.
-        issued: instructions of any kind.
-    """
-
-    name: str
-    architecture: int
-    multiprocessors: int
-    clock: float
-    memory: float
-    float32: int
-    float64: int
-    others: int = 64
-    mufu: int = 16
-    lanes: int = 32
-    issued: int = 128
-
-
-#: Results per clock and multiprocessor, float32 and float64, where they aren't 128 and 2.
-RATES = {70: (64, 32), 75: (64, 2), 80: (64, 32), 90: (128, 64), 100: (128, 64)}
-
-A100 = Device("A100", 80, 108, 1.410e9, 2.039e12, 64, 32)
-H100 = Device("H100", 90, 132, 1.980e9, 3.352e12, 128, 64)
 DEVICES = (A100, H100)
 
 
 def here(backend: Backend, memory: float) -> Device:
     """The device of this backend, at its highest clock; ``memory`` is what a copy reaches."""
-    device = backend.xp.cuda.Device(backend.device)
-    facts, architecture = device.attributes, int(device.compute_capability)
-    rates = RATES.get(architecture, (128, 2))
-    clock = 1000.0 * facts["ClockRate"]
-    return Device("this", architecture, facts["MultiProcessorCount"], clock, memory, *rates)
+    assert backend.device is not None
+    return replace(device(backend.device), memory=memory)
 
 
-def bound(device: Device, dtype: str, counts: Mapping[str, float], bytes_moved: float) -> tuple[float, str]:
+def bound(on: Device, dtype: str, counts: Mapping[str, float], bytes_moved: float) -> tuple[float, str]:
     """Samples/s if nothing ever waits, and what limits them.
 
     Args:
@@ -69,16 +32,16 @@ def bound(device: Device, dtype: str, counts: Mapping[str, float], bytes_moved: 
         bytes_moved: of global memory, a sample.
     """
     floats = counts.get("fma", 0) + counts.get("add or multiply", 0)
-    memory = sum(counts.get(f"{where} {what}", 0) for where in ("shared", "global") for what in ("load", "store"))
+    memory = sum(counts.get(kind, 0) for kind in ("shared wavefronts", "global load", "global store"))
     clocks = {
-        "float arithmetic": floats / (device.float32 if dtype == "float32" else device.float64),
-        "other arithmetic": counts.get("other arithmetic", 0) / device.others,
-        "transcendentals": counts.get("mufu", 0) / device.mufu,
-        "loads and stores": (memory + counts.get("local", 0)) / device.lanes,
-        "instructions issued": sum(number for kind, number in counts.items() if kind != "global bytes") / device.issued,
+        "float arithmetic": floats / (on.float32 if dtype == "float32" else on.float64),
+        "other arithmetic": counts.get("other arithmetic", 0) / on.others,
+        "transcendentals": counts.get("mufu", 0) / on.mufu,
+        "loads and stores": (memory + counts.get("local", 0)) / on.lanes,
+        "instructions issued": sum(number for kind, number in counts.items() if kind not in MEASURES) / on.issued,
     }
-    seconds = {what: clock / (device.multiprocessors * device.clock) for what, clock in clocks.items()}
-    seconds["global memory"] = bytes_moved / device.memory
+    seconds = {what: clock / (on.multiprocessors * on.clock) for what, clock in clocks.items()}
+    seconds["global memory"] = bytes_moved / on.memory
     limit = max(seconds, key=lambda what: seconds[what])
     return 1 / seconds[limit], limit
 

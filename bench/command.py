@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
 
     A busy machine is no error: the tables, the files and the last lines say that nothing is to be quoted.
     """
-    load_before = busy.load()
+    load_before, begin = busy.load(), time.monotonic()
     settings = _settings(arguments, threads)
     backend = get_backend(settings.backend)
     _check_outputs(arguments, backend)
@@ -56,14 +57,19 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
         watch = busy.Watch(measured, peak, threads, load_before)
         about = environment.describe(settings, memory)  # here a GPU's clocks are those of a busy one
         progress.write(report.describe(watch.limits, about["machine"]))
-        results = []
+        results: list[report.Result] = []
+        left_out = list(cases)
         for case in cases:
-            result = run_case(case, settings, progress.show, workers)
+            if not _fits(arguments.within, time.monotonic() - begin, len(results)):
+                break
+            result = _case(case, settings, progress, workers, backend)
             watch.after([result])
             if backend.on_gpu:
                 result.notes += sass.reached(result, backend, watch.limits)
             results.append(result)
+            left_out.remove(case)
             progress.write("\n" + report.table([result], watch.limits))
+            Run(watch, about, results, {}, left_out=left_out).write_unfinished(arguments)
         trained = []
         whole = arguments.net is arguments.dtype is arguments.batch is None
         if whole and settings.backend == "numpy" and training.available():
@@ -95,13 +101,30 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
                 progress.write("\n" + first_call.table(first_calls))
         for swept_results in families.values():
             watch.after(swept_results)
-    ended = Run(watch, about, results, families, steps, trained, first_calls)
+    ended = Run(watch, about, results, families, steps, trained, left_out, first_calls)
     for family, swept_results in families.items():
         if not family.startswith(grid.FAMILY):
             print(f"\nover {family}\n" + report.table(swept_results, watch.limits))
     print("\n" + "\n".join(ended.closing))
     ended.write(arguments)
     return 1 if any(result.refused for result in ended.everything) else 0
+
+
+def _fits(within: float | None, spent: float, cases: int) -> bool:
+    """Whether another case ends in time if it takes what so many did on average; the first one always does."""
+    return within is None or not cases or spent + spent / cases <= within
+
+
+def _case(
+    case: Case, settings: Settings, progress: _Progress, workers: Sequence[Worker], backend: Backend
+) -> report.Result:
+    """One case; on a GPU the run goes on if it fails."""
+    try:
+        return run_case(case, settings, progress.show, workers)
+    except Exception as error:
+        if not backend.on_gpu:  # where it is a worker's process that failed, which the other cases need
+            raise
+        return report.Result(case, refused=f"{type(error).__name__}: {str(error).strip()[:500]}")
 
 
 @contextmanager
@@ -133,8 +156,9 @@ def _settings(arguments: argparse.Namespace, threads: int) -> Settings:
     for engine in chosen:
         if engine not in ("auto", *engines.ENGINES):
             raise ValueError(f"--engines takes auto, {', '.join(engines.ENGINES)}, got {engine!r}")
-    if not arguments.seconds > 0:
-        raise ValueError(f"--seconds must be positive, got {arguments.seconds}")
+    for name, value in (("--seconds", arguments.seconds), ("--within", arguments.within)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be positive, got {value}")
     with_jax = arguments.jax or (arguments.full and contenders.available("jax"))
     compiled = arguments.compile or arguments.full
     return Settings(threads, chosen, compiled, with_jax, backend.name, arguments.seconds, memory=not backend.on_gpu)

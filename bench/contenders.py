@@ -7,6 +7,7 @@ all parameter gradients are there. Nothing is kept from one step to the next but
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,13 @@ import numpy as np
 from backprop_xp.bench import graphs
 from backprop_xp.bench.cases import Case
 
-EAGER = "PyTorch eager"
+EAGER, COMPILED, GRAPH = "PyTorch eager", "torch.compile", "PyTorch CUDA graph"
+#: Forms of torch.compile, and what it calls them.
+MODES = {"nn": None, "nn, CUDA graphs": "reduce-overhead"}
+#: Samples up to which a step on a GPU takes no longer than launching it, about, so that CUDA graphs may pay in
+#: torch.compile, whose compilations take longest. Calculated.
+FEW_SAMPLES = 1 << 18
+WARM_UP = 3  # steps before a capture, in which libraries take what they need
 
 
 @dataclass
@@ -62,8 +69,65 @@ def ours(
     return Contender(name, chosen, step, results, _cupy_timer(net, step) if net.backend.on_gpu else None)
 
 
-def torch_eager(case: Case, form: str, compiled: bool = False, device: str = "cpu") -> Contender:
+def torch_eager(case: Case, form: str, device: str = "cpu") -> Contender:
     """PyTorch with nn.Linear modules (form "nn") or plain matrix products (form "matmul")."""
+    loss_of, x, parameters = _torch_model(case, form, device)
+    return _torch_contender(EAGER, form, loss_of, x, parameters, device)
+
+
+def torch_compiled(case: Case, form: str, device: str = "cpu") -> Contender:
+    """torch.compile of nn.Linear modules; ``form`` is one of MODES."""
+    import torch
+
+    loss_of, x, parameters = _torch_model(case, "nn", device)
+    if form == next(iter(MODES)):  # the first of a case: or the shapes of earlier cases count against it
+        torch._dynamo.reset()
+    compiled = torch.compile(loss_of, dynamic=False, mode=MODES[form])
+
+    def begin(x: Any) -> Any:
+        torch.compiler.cudagraph_mark_step_begin()  # results of the step before may be overwritten
+        return compiled(x)
+
+    return _torch_contender(COMPILED, form, begin, x, parameters, device)
+
+
+def torch_graph(case: Case, form: str, device: str) -> Contender:
+    """The step of PyTorch eager captured as a CUDA graph, as PyTorch's manual has it for whole networks."""
+    import torch
+
+    loss_of, x, parameters = _torch_model(case, form, device)
+
+    def forget() -> None:
+        for parameter in parameters:
+            parameter.grad = None
+
+    with torch.cuda.device(device):
+        aside, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UP):
+                forget()
+                loss_of(x).backward()
+        torch.cuda.current_stream().wait_stream(aside)
+        forget()  # so that the gradients are the graph's own memory
+        with torch.cuda.graph(graph):
+            loss = loss_of(x)
+            loss.backward()
+
+    def step() -> None:
+        graph.replay()
+        torch.cuda.synchronize(device)
+
+    return Contender(GRAPH, form, step, lambda: _torch_results(loss, parameters), _torch_timer(step, device))
+
+
+def compiled_forms(case: Case, on_gpu: bool) -> tuple[str, ...]:
+    """The forms of torch.compile that are worth their compilation for this case."""
+    return tuple(MODES)[: 2 if on_gpu and case.samples <= FEW_SAMPLES else 1]
+
+
+def _torch_model(case: Case, form: str, device: str) -> tuple[Callable[[Any], Any], Any, list[Any]]:
+    """The loss as a function of the batch, the batch, and the parameters: weights, then biases."""
     import torch
 
     net = case.net(backend="numpy")
@@ -99,9 +163,14 @@ def torch_eager(case: Case, form: str, compiled: bool = False, device: str = "cp
             return torch.nn.functional.cross_entropy(z, y, reduction="sum")
         return 0.5 * (z * z).sum()
 
-    if compiled:
-        torch._dynamo.reset()  # or the shapes of earlier cases count against it
-        loss_of = torch.compile(loss_of, dynamic=False)
+    return loss_of, x, parameters
+
+
+def _torch_contender(
+    name: str, form: str, loss_of: Callable[[Any], Any], x: Any, parameters: list[Any], device: str
+) -> Contender:
+    import torch
+
     last: list[Any] = []
 
     def step() -> None:
@@ -113,18 +182,26 @@ def torch_eager(case: Case, form: str, compiled: bool = False, device: str = "cp
         if device != "cpu":
             torch.cuda.synchronize(device)
 
-    def results() -> list[np.ndarray]:
-        return [a.detach().cpu().double().numpy() for a in (last[0], *(p.grad for p in parameters))]
-
     timer = None if device == "cpu" else _torch_timer(step, device)
-    return Contender("torch.compile" if compiled else EAGER, form, step, results, timer)
+    return Contender(name, form, step, lambda: _torch_results(last[0], parameters), timer)
 
 
-def jax_jit(case: Case) -> Contender:
-    """JAX: jit of value_and_grad."""
+def _torch_results(loss: Any, parameters: list[Any]) -> list[np.ndarray]:
+    return [a.detach().cpu().double().numpy() for a in (loss, *(p.grad for p in parameters))]
+
+
+def jax_jit(case: Case, device: int | None = None) -> Contender:
+    """JAX: jit of value_and_grad, on the CUDA device of this number or on the CPU.
+
+    By default JAX would take most of a device's memory, where the others' arrays are as well, and round float32
+    products to TF32.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
 
     jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_default_matmul_precision", "highest")
+    jax.config.update("jax_default_device", jax.devices("cpu")[0] if device is None else jax.devices("gpu")[device])
     import jax.numpy as jnp
 
     net = case.net(backend="numpy")

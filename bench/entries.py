@@ -1,6 +1,10 @@
-"""Who takes part in a case: ours by each engine asked for, PyTorch in two forms, torch.compile and JAX if asked for."""
+"""Who takes part in a case: ours by each engine asked for, PyTorch in two forms and as CUDA graphs, torch.compile
+and JAX if asked for."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 from backprop_xp.bench import contenders as make
 from backprop_xp.bench.cases import Case
@@ -9,29 +13,40 @@ from backprop_xp.bench.settings import Settings
 
 from backprop_xp import get_backend, repeated
 
+FORMS = ("nn", "matmul")  # of PyTorch
+
 
 def contenders(case: Case, settings: Settings, notes: list[str]) -> list[Contender]:
     """All of them, ready for their first step; ``notes`` gets a sentence on whoever can't take part."""
+    backend = get_backend(settings.backend)
     everybody = [make.ours(case, engine, settings.threads, settings.backend) for engine in settings.engines]
-    if get_backend(settings.backend).on_gpu and everybody[0].form in repeated.CAPTURED:
+    if backend.on_gpu and everybody[0].form in repeated.CAPTURED:
         everybody.append(make.ours(case, "auto", settings.threads, settings.backend, repeated=True))
     if make.available("torch"):
         import torch
 
         torch.set_num_threads(settings.threads)
-        number = get_backend(settings.backend).device
-        device = "cpu" if number is None or only_proves(settings) else f"cuda:{number}"
-        everybody += [make.torch_eager(case, form, device=device) for form in ("nn", "matmul")]
+        device = f"cuda:{backend.device}" if backend.on_gpu and not only_proves(settings) else "cpu"
+        everybody += [make.torch_eager(case, form, device) for form in FORMS]
+        rivals: list[tuple[str, Callable[[], Contender]]] = []
+        if device != "cpu":
+            rivals += [(make.GRAPH, partial(make.torch_graph, case, form, device)) for form in FORMS]
         if settings.compile and not only_proves(settings):
-            compiled = make.torch_eager(case, "nn", compiled=True, device=device)
+            forms = make.compiled_forms(case, backend.on_gpu)
+            rivals += [(make.COMPILED, partial(make.torch_compiled, case, form, device)) for form in forms]
+        for name, rival in rivals:
             try:
-                compiled.step()
-            except Exception as error:  # it needs compilers of its own, and fails in many ways without them
-                notes.append(f"torch.compile is left out, it failed: {str(error).strip().partition(chr(10))[0][:200]}")
+                contender = rival()
+                contender.step()
+            except Exception as error:  # they need compilers and captures of their own, and fail in many ways
+                notes.append(f"{name} is left out, it failed: {str(error).strip().partition(chr(10))[0][:200]}")
             else:
-                everybody.append(compiled)
+                everybody.append(contender)
     if settings.jax and make.available("jax"):
-        everybody.append(make.jax_jit(case))
+        try:
+            everybody.append(make.jax_jit(case, backend.device))
+        except RuntimeError as error:  # a JAX without CUDA
+            notes.append(f"JAX is left out: {str(error).strip().partition(chr(10))[0][:200]}")
     return everybody
 
 

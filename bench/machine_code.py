@@ -75,7 +75,7 @@ def compiled(source: str, architecture: int) -> bytes:
 
     program = nvrtc.createProgram(source, "kernel.cu", (), ())
     try:
-        nvrtc.compileProgram(program, (f"-arch=sm_{architecture}", *cuda.OPTIONS, "-ftz=true"))
+        nvrtc.compileProgram(program, (f"-arch=sm_{architecture}", *cuda.OPTIONS, *cuda.ADDED))
         return nvrtc.getCUBIN(program) + b"\0"  # CuPy drops the last byte
     except nvrtc.NVRTCError:
         raise ValueError(f"sm_{architecture}: {nvrtc.getProgramLog(program)[:2000]}") from None
@@ -140,7 +140,23 @@ def main_loop(instructions: Sequence[Instruction], labels: dict[str, int]) -> li
 
 
 def count(instructions: Sequence[Instruction]) -> Counter[str]:
-    """How many there are of each kind, and under "global bytes" what global loads bring; padding does not count."""
+    """How many there are of each kind; padding does not count.
+
+    Beside them, under "global bytes" what global loads bring a thread, and under "shared wavefronts" in how many goes a
+    warp's shared loads and stores are served (:func:`wavefronts`).
+    """
     counts = Counter(i.kind for i in instructions if i.name != PADDING)
     counts["global bytes"] = sum(i.bytes for i in instructions if i.kind == "global load")
+    counts["shared wavefronts"] = sum(wavefronts(i) for i in instructions if i.kind in ("shared load", "shared store"))
     return counts
+
+
+def wavefronts(instruction: Instruction) -> int:
+    """In how many goes, a clock each, shared memory serves a warp's load or store, at the least.
+
+    A go moves 128 bytes: 4 bytes a thread. Wider ones take as many goes as they have times 4 bytes, half as many where
+    neighbouring threads read the same address, which is what every thread of a fused kernel does with weights. (Said by
+    NVIDIA's engineers in its developer forum; no manual has it. Conflicts of banks come on top.)
+    """
+    goes = max(1, instruction.bytes // 4)
+    return max(1, goes // 2) if instruction.kind == "shared load" else goes

@@ -30,7 +30,8 @@ MANY = 1 << 20
 SHORTEST = 0.1  # seconds; shorter steps are timed several at a time
 #: Seconds of rest before every turn: the threads of the contender before must have gone to sleep. OpenMP workers, which
 #: PyTorch uses, spin for up to 200 ms after their last task, on processors that are somebody else's turn by then.
-REST = 0.25
+#: On a GPU nothing of the kind spins, and a rest would let its clocks fall.
+REST, REST_ON_GPU = 0.25, 0.0
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 40
 MOST_SET_ASIDE = 5  # rounds that others disturbed, after which a busy machine is called one
 #: A form that takes so many times what the fastest form of the same contender does, in the last one of so many rounds,
@@ -174,6 +175,7 @@ def alternate(
     machine: Machine,
     progress: Callable[[float], None] = lambda share: None,
     clock: Callable[[], float] = time.perf_counter,
+    rest: float | None = None,
 ) -> Rounds:
     """Every entrant's turn once a round, each after a rest, until the budget of seconds is spent.
 
@@ -184,17 +186,19 @@ def alternate(
         budget: seconds for all rounds together; FEWEST_ROUNDS are run even so.
         machine: looked at between rounds.
         progress: told the share of the budget that is spent.
+        rest: seconds before every turn and look; None: REST.
     """
+    rest = REST if rest is None else rest
     counts = [max(1, int(SHORTEST / max(entrant.turn(1).seconds, 1e-9))) for entrant in entrants]
     timings = [Timing(entrant) for entrant in entrants]
     running = list(zip(timings, counts))
     spells: list[Spell] = []
-    begin, before = clock(), rested_look(machine)
+    begin, before = clock(), rested_look(machine, rest)
     while not _enough(spells, clock() - begin > budget):
         for timing, count in running:
-            time.sleep(REST)
+            time.sleep(rest)
             timing.turns.append(timing.entrant.turn(count))
-        after = rested_look(machine)
+        after = rested_look(machine, rest)
         spells.append(machine.between(before, after))
         before = after
         if not spells[-1].busy and sum(not spell.busy for spell in spells) == AFTER_ROUNDS:
@@ -209,9 +213,9 @@ def fastest_form(timings: Sequence[Timing], name: str, memory: str | None = None
     return min(mine, key=lambda t: t.median, default=None)
 
 
-def rested_look(machine: Machine) -> Look:
-    """A look at the machine when the threads of the last turn are asleep."""
-    time.sleep(REST)
+def rested_look(machine: Machine, rest: float | None = None) -> Look:
+    """A look at the machine when the threads of the last turn are asleep, after ``rest`` seconds, or REST."""
+    time.sleep(REST if rest is None else rest)
     return machine.look()
 
 

@@ -41,7 +41,9 @@ def make(case: Case, name: str, form: str, threads: int) -> contenders.Contender
     import torch
 
     torch.set_num_threads(threads)
-    return contenders.torch_eager(case, form, compiled=name == "torch.compile")
+    if name == contenders.COMPILED:
+        return contenders.torch_compiled(case, form)
+    return contenders.torch_eager(case, form)
 
 
 def _status(field: str) -> int:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from backprop_xp.bench import grid, heat_map, plot, report, standing, training
 from backprop_xp.bench.ablation import Step
 from backprop_xp.bench.busy import Watch
+from backprop_xp.bench.cases import Case
 from backprop_xp.bench.first_call import FirstCall
 from backprop_xp.bench.report import Result
 
 
 class Run:
-    """A run that has ended.
+    """A run that has ended, or as far as it has come.
 
     Attributes:
         everything: the results of the table and of the sweeps, in this order.
@@ -32,16 +34,23 @@ class Run:
         families: dict[str, list[Result]],
         steps: Sequence[Step] = (),
         trained: Sequence[training.Row] = (),
+        left_out: Sequence[Case] = (),
         first_calls: Sequence[FirstCall] = (),
     ) -> None:
-        self._watch, self._families, self._first_calls = watch, families, first_calls
-        self.everything = [*results, *(result for swept in families.values() for result in swept)]
+        self._first_calls = first_calls
         everywhere = watch.end()
-        spoiled = [result.name for result in self.everything if result.busy]
+        spoiled = [one.name for one in (*results, *(one for swept in families.values() for one in swept)) if one.busy]
         spoiled += dict.fromkeys(f"training on {row.case}" for row in trained if row.busy)
         self.busy = [*everywhere, *([f"the machine was busy during {', '.join(spoiled)}"] if spoiled else [])]
-        for one in (*self.everything, *trained):
-            one.busy = [*one.busy, *everywhere]
+        # copies: the run may go on
+        results, trained = (
+            [replace(one, busy=[*one.busy, *everywhere]) for one in some] for some in (results, trained)
+        )
+        families = {
+            family: [replace(one, busy=[*one.busy, *everywhere]) for one in swept] for family, swept in families.items()
+        }
+        self._watch, self._families, self._left_out = watch, families, [Result(case).name for case in left_out]
+        self.everything = [*results, *(result for swept in families.values() for result in swept)]
         points = {"cases": report.points(results), "sets, by the time of fit": training.points(trained)}
         points |= {f"points over {family}": report.points(swept) for family, swept in families.items()}
         self.claims = [standing.sentence(some, where) for where, some in points.items() if some]
@@ -57,7 +66,9 @@ class Run:
     @property
     def closing(self) -> list[str]:
         """The last lines for people: claims, then whether they may be quoted."""
-        return [*self.claims, *([f"{report.BUSY}: {'; '.join(self.busy)}"] if self.busy else [])]
+        lines = [*self.claims]
+        lines += [f"not measured, for lack of time: {'; '.join(self._left_out)}"] if self._left_out else []
+        return lines + ([f"{report.BUSY}: {'; '.join(self.busy)}"] if self.busy else [])
 
     def content(self) -> dict[str, Any]:
         """Everything, for JSON."""
@@ -65,6 +76,7 @@ class Run:
             "quotable": not self.busy,
             "busy": self.busy,
             "claims": self.claims,
+            "left out": self._left_out,
             "environment": self._environment,
             "limits": asdict(self._watch.limits),
             "results": [asdict(result) for result in self.everything],
@@ -78,21 +90,35 @@ class Run:
 
     def write(self, arguments: argparse.Namespace) -> None:
         """The files that were asked for."""
-        machine = self._environment["machine"]
-        if arguments.json is not None:
-            report.write_json(arguments.json, self.content())
-        if arguments.markdown is not None:
-            report.replace_file(arguments.markdown, f"{self.markdown()}\n".encode())
+        for path, content in self._files(arguments).items():
+            report.replace_file(path, content)
+            unfinished(path).unlink(missing_ok=True)
         if arguments.results is not None:
-            named = arguments.results / report.file_name(self._environment["device"])
-            report.write_json(named.with_suffix(".json"), self.content())
-            about = report.describe(self._watch.limits, machine).replace("\n", "\n\n")
-            report.replace_file(named.with_suffix(".md"), f"{about}\n\n{self.markdown()}\n".encode())
-            print(f"\nwritten: {named}.json and .md")
+            print(f"\nwritten: {self._named(arguments.results)}.json and .md")
             if arguments.full:
-                self._draw(named.with_suffix(".png"))
+                self._draw(self._named(arguments.results).with_suffix(".png"))
         if arguments.plot is not None:
             self._draw(arguments.plot)
+
+    def write_unfinished(self, arguments: argparse.Namespace) -> None:
+        """The same files so far, beside those of a run before: whenever this one ends, nothing is lost."""
+        for path, content in self._files(arguments).items():
+            report.replace_file(unfinished(path), content)
+
+    def _files(self, arguments: argparse.Namespace) -> dict[Path, bytes]:
+        """The contents of the files that were asked for, but for pictures."""
+        whole, table = json.dumps(self.content(), indent=1).encode(), self.markdown()
+        files: dict[Path, bytes] = {}
+        if arguments.json is not None:
+            files[arguments.json] = whole
+        if arguments.markdown is not None:
+            files[arguments.markdown] = f"{table}\n".encode()
+        if arguments.results is not None:
+            named = self._named(arguments.results)
+            about = report.describe(self._watch.limits, self._environment["machine"]).replace("\n", "\n\n")
+            files[named.with_suffix(".json")] = whole
+            files[named.with_suffix(".md")] = f"{about}\n\n{table}\n".encode()
+        return files
 
     def _draw(self, path: Path) -> None:
         """Throughput in this file, and the grid in one beside it."""
@@ -103,3 +129,11 @@ class Run:
             plot.throughput(path, swept, f"{machine}, {date}")
         if len(grids) > 1:
             heat_map.draw(heat_map.beside(path), grids, self._first_calls, f"{machine}, {date}")
+
+    def _named(self, folder: Path) -> Path:
+        return folder / report.file_name(self._environment["device"])
+
+
+def unfinished(path: Path) -> Path:
+    """Where the file of a run stands until the run has ended."""
+    return path.with_name(f"{path.stem}.unfinished{path.suffix}")

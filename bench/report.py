@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -141,11 +140,6 @@ def describe(limits: Limits, machine: str) -> str:
         f"limits measured in this run: matrix product {gemm} Gflop/s; multiply-add peak {fma} Gflop/s; "
         f"copy {limits.copy / 1e9:.1f} GB/s"
     )
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """All numbers."""
-    replace_file(path, json.dumps(content, indent=1).encode())
 
 
 def file_name(device: str) -> str:

@@ -15,6 +15,8 @@ from backprop_xp.bench.settings import Settings
 from backprop_xp.bench.standing import OURS
 from backprop_xp.bench.worker import Worker
 
+from backprop_xp import get_backend
+
 Progress = Callable[[str, float], None]
 
 
@@ -34,7 +36,9 @@ def run_case(
     title = f"{case.name} {case.samples:,} x {case.dtype}"
     progress(title, 0.0)
     workers = workers or [worker.Here()]
-    machine = machine or Machine(settings.threads, [w.pid for w in workers if w.pid is not None])
+    on_gpu = get_backend(settings.backend).on_gpu
+    # on a GPU it is one thread of the host that launches
+    machine = machine or Machine(1 if on_gpu else settings.threads, [w.pid for w in workers if w.pid is not None])
     result = Result(case)
     everybody = []
     for one in workers:
@@ -48,7 +52,8 @@ def run_case(
         everybody += worker.entrants(one, ready)
     names = list(dict.fromkeys(entrant.name for entrant in everybody))
     everybody.sort(key=lambda entrant: names.index(entrant.name))
-    rounds = measure.alternate(everybody, settings.budget, machine, lambda share: progress(title, share))
+    rest = measure.REST_ON_GPU if on_gpu else measure.REST
+    rounds = measure.alternate(everybody, settings.budget, machine, lambda share: progress(title, share), rest=rest)
     result.spells, result.counted = rounds.spells, rounds.counted
     result.busy += [rounds.busy] if rounds.busy else []
     result.notes += [rounds.note] if rounds.note else []

@@ -22,12 +22,12 @@ from backprop_xp.programs import fused, fused_cuda
 
 ARCHITECTURES = (80, 90, 100)
 ROWS = (
-    "fma", "add or multiply", "other arithmetic", "mufu", "shared load", "shared store", "constant load",
-    "global load", "global bytes", "global store", "local", "control",
+    "fma", "add or multiply", "other arithmetic", "mufu", "shared load", "shared store", "shared wavefronts",
+    "constant load", "global load", "global bytes", "global store", "local", "control",
 )  # fmt: skip
 
 
-def kernel_source(case: Case, variant: str = fused_cuda.VARIANTS[0]) -> str:
+def kernel_source(case: Case, variant: fused_cuda.Variant = fused_cuda.VARIANTS[0]) -> str:
     """CUDA source of the fused kernel ``bpx_backprop`` for this case."""
     activations = [get_activation(name) for name in case.activations]
     shape = fused.Shape(
@@ -47,8 +47,8 @@ def per_sample(source: str, kernel: str, architecture: int, program: Path) -> Co
 
 
 def instructions(counts: Counter[str]) -> int:
-    """All of them, as opposed to bytes."""
-    return counts.total() - counts["global bytes"]
+    """All of them, as opposed to bytes and wavefronts."""
+    return counts.total() - sum(counts[measure] for measure in bounds.MEASURES)
 
 
 def report(case: Case, counted: dict[int, Counter[str]]) -> str:

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import pytest
 
-from backprop_xp import BackendError, Net, backend, environment, get_backend
+from backprop_xp import ACTIVATIONS, LOSSES, BackendError, Net, backend, environment, get_backend
 
 
 @pytest.fixture(autouse=True)
@@ -231,3 +231,95 @@ def test_no_copy_where_none_is_needed():
     torch = pytest.importorskip("torch")
     tensor = torch.ones(3, dtype=torch.float64)
     assert np.shares_memory(numpy.asarray(tensor, np.dtype(np.float64), "x"), tensor.numpy())
+
+
+def laid_out(cupy, array, start, row):
+    """The array (n, width) on the device, its numbers ``start`` bytes behind an address for them, its rows ``row`` apart."""
+    width = array.shape[1] * array.itemsize
+    memory = np.zeros(start + len(array) * row, np.uint8)
+    for i, numbers in enumerate(array):
+        memory[start + i * row :][:width] = np.frombuffer(numbers.tobytes(), np.uint8)
+    return cupy.ndarray(array.shape, array.dtype, cupy.asarray(memory).data + start, (row, array.itemsize))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("start, more", [(0, 4), (4, 0), (3, 5), (1, 1)])
+@pytest.mark.parametrize("engine", ["fused", "cooperative", "layered"])
+def test_arrays_at_odd_addresses_are_copied(cupy, random, engine, start, more):
+    """A kernel would read other numbers, or end all use of the device."""
+    net = Net((5, 4, 3), ("tanh", "sigmoid"), "half_squared_error", True, "float64", 0, "cupy", engine=engine)
+    x, y = random.normal(size=(40, 5)), random.normal(size=(40, 3))
+    expected = [float(net.loss_and_grad(x, y)), *(p.grad.get() for p in (*net.weights, *net.biases))]
+    odd = [laid_out(cupy, a, start, 8 * a.shape[1] + more) for a in (x, y)]
+    for tensor in net.weights:
+        tensor.data = laid_out(cupy, tensor.data.get(), start, 8 * tensor.data.shape[1] + more)
+    got = [float(net.loss_and_grad(*odd)), *(p.grad.get() for p in (*net.weights, *net.biases))]
+    for a, b in zip(expected, got, strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(net(odd[0]).get(), net(x).get())
+
+
+@pytest.mark.gpu
+def test_what_kernels_can_read_is_not_copied(cupy):
+    numbers = cupy.arange(40.0).reshape(5, 8)
+    for array in (
+        numbers,
+        numbers[::-2, 3:],
+        numbers.T,
+        numbers[0, 0],
+        numbers[:0],
+        cupy.zeros((3, 0)),
+        numbers.view("u1")[:, 1:],
+    ):
+        assert backend.addressable(array) is array
+    odd = laid_out(cupy, np.arange(6.0).reshape(2, 3), 4, 28)
+    for array in (odd, odd[0], odd[1, 2], odd[::-1], odd.T):
+        copy = backend.addressable(array)
+        assert copy.data.ptr % 8 == 0 and copy.flags.c_contiguous
+        assert (copy.shape, copy.dtype) == (array.shape, array.dtype)
+    np.testing.assert_array_equal(backend.addressable(odd).get(), np.arange(6.0).reshape(2, 3))
+    np.testing.assert_array_equal(backend.addressable(odd.T[::-1]).get(), np.arange(6.0).reshape(2, 3).T[::-1])
+
+
+@pytest.mark.gpu
+def test_functions_of_arrays_at_odd_addresses(cupy, random):
+    values = random.normal(size=(4, 3))
+    odd = laid_out(cupy, values, 4, 28)
+    for name in ("tanh", "gelu"):
+        f = ACTIVATIONS[name]()
+        np.testing.assert_array_equal(f(odd).get(), f(cupy.asarray(values)).get())
+    loss = LOSSES["half_sum_sq"]()
+    assert float(loss(odd)) == float(loss(cupy.asarray(values)))
+
+
+class Temporary:
+    """A tensor of PyTorch on a CUDA device, as far as it is looked at."""
+
+    device = "cuda:0"
+
+    def __init__(self, array):
+        self.array, self.streams = array, []
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def record_stream(self, stream):
+        self.streams.append(stream)
+
+
+@pytest.mark.gpu
+def test_pytorch_keeps_a_tensors_memory_until_our_stream_has_read_it(cupy, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: ("default", device))
+    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda pointer, device: (pointer, device))
+    net, x = Net((3, 2), backend="cupy", rng=0), Temporary(cupy.ones((4, 3)))
+    net.loss_and_grad(x)
+    assert x.streams == [("default", "cuda:0")]
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        net.loss_and_grad(x)
+    assert x.streams[1:] == [(stream.ptr, "cuda:0")]
+    stream.synchronize()

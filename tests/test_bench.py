@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 from backprop_xp.bench import (
     ablation,
     cases,
+    command,
     contenders,
     latency,
     limits,
@@ -59,6 +63,68 @@ def test_every_contender_computes_the_same(case):
     assert measure.prove_equal(reference, others, case.dtype) < measure.TOLERANCE[case.dtype]
     depth = len(case.sizes) - 1
     assert len(reference.results()) == 1 + depth * (2 if case.bias else 1)
+
+
+def test_the_batch_is_drawn_once_for_everybody():
+    first, _ = SMALL[0].arrays()
+    assert SMALL[0].arrays()[0] is first
+    assert SMALL[1].arrays()[0].dtype == SMALL[1].dtype
+    np.testing.assert_array_equal(SMALL[0].arrays()[0], first)
+
+
+def test_torch_compile_with_cuda_graphs_is_for_small_batches_of_a_gpu():
+    few, many = (cases.ARTICLE.with_samples(n) for n in (contenders.FEW_SAMPLES, contenders.FEW_SAMPLES + 1))
+    assert contenders.compiled_forms(few, True) == ("nn", "nn, CUDA graphs")
+    assert contenders.compiled_forms(many, True) == contenders.compiled_forms(few, False) == ("nn",)
+
+
+class Graph:
+    """What stands for torch.cuda here, where there is no device: a capture runs what it captures, a replay does nothing."""
+
+    replays = 0
+
+    def replay(self):
+        Graph.replays += 1
+
+    def wait_stream(self, stream):
+        """Nothing to wait for."""
+
+
+def test_pytorch_in_a_cuda_graph_reads_what_the_graph_writes(monkeypatch):
+    nothing = lambda *arguments: contextlib.nullcontext()  # noqa: E731
+    for name, stands_for in {
+        "CUDAGraph": Graph, "Stream": Graph, "current_stream": Graph, "device": nothing, "stream": nothing, "graph": nothing,
+        "synchronize": lambda device: None,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stands_for)
+    reference = contenders.torch_eager(SMALL[0], "nn")
+    captured = contenders.torch_graph(SMALL[0], "matmul", "cpu")
+    assert (captured.name, captured.form) == (contenders.GRAPH, "matmul")
+    assert measure.prove_equal(reference, [captured], "float32") < 1e-6
+    assert Graph.replays == 1
+    before = captured.results()
+    captured.step()
+    for a, b in zip(before, captured.results(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_jax_keeps_out_of_the_others_memory_and_does_not_round():
+    pytest.importorskip("jax")
+    code = (
+        "import os\nfrom backprop_xp.bench import cases, contenders\n"
+        "contenders.jax_jit(cases.ARTICLE.with_samples(8)).step()\nimport jax\n"
+        "print(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'], jax.config.jax_default_matmul_precision)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["false", "highest"]
+
+
+def test_a_jax_without_a_gpu_is_left_out_with_a_note():
+    jax = pytest.importorskip("jax")
+    if any(device.platform == "gpu" for device in jax.devices()):
+        pytest.skip("this JAX has one")
+    with pytest.raises(RuntimeError):
+        contenders.jax_jit(SMALL[0], 0)
 
 
 def test_jax_computes_the_same():
@@ -256,6 +322,36 @@ def test_on_a_gpu_the_devices_clock_is_used():
     assert contender.timer(2) >= 0
     (timing,) = measure.alternate([measure.here(contender)], 0.01, QUIET).timings
     assert len(timing.seconds) >= measure.FEWEST_ROUNDS
+
+
+@pytest.mark.gpu
+def test_contenders_on_a_gpu_have_no_rest(monkeypatch):
+    pytest.importorskip("cupy")
+    rests = []
+    monkeypatch.setattr(measure.time, "sleep", rests.append)
+    on_gpu = replace(SETTINGS, backend="cupy")
+    bench_run.run_case(cases.ARTICLE.with_samples(64), on_gpu, machine=QUIET)
+    assert set(rests) == {0.0}
+
+
+@pytest.mark.gpu
+def test_a_case_that_fails_ends_no_run_on_a_gpu(capsys, tmp_path, monkeypatch):
+    pytest.importorskip("cupy")
+    ours = contenders.ours
+
+    def failing(case, *arguments, **options):
+        if case.sizes == cases.ARTICLE.sizes:
+            raise MemoryError("no memory for this one")
+        return ours(case, *arguments, **options)
+
+    monkeypatch.setattr(contenders, "ours", failing)
+    monkeypatch.setattr(command, "GPU", (cases.ARTICLE, cases.Case("other", (3, 2), ("tanh",), 8)))
+    arguments = ("--dtype", "float32", "--batch", "32", "--seconds", "0.01", "--json", str(tmp_path / "results.json"))
+    assert cli.main(["bench", "--backend", "cupy", *arguments]) == 1
+    first, second = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert first["refused"] == "MemoryError: no memory for this one"
+    assert second["rows"]
+    assert "no speed is shown: MemoryError: no memory for this one" in capsys.readouterr().out
 
 
 @pytest.mark.gpu

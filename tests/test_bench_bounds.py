@@ -21,7 +21,9 @@ def test_the_scarcest_limits():
 
     assert limit(fma=10, mufu=1) == "instructions issued"
     assert limit(fma=10, mufu=2) == "transcendentals"
-    assert limit(fma=10, shared_load=4) == "loads and stores"
+    assert limit(fma=10, global_load=4) == "loads and stores"
+    assert limit(fma=10, shared_load=1, shared_wavefronts=4) == "loads and stores"
+    assert limit(fma=10, shared_load=1, shared_wavefronts=2) == "instructions issued"
     assert limit(fma=10, other_arithmetic=12) == "other arithmetic"
     assert limit(fma=10, other_arithmetic=4) == "instructions issued"
     assert limit(1e6, fma=10) == "global memory"

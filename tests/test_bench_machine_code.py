@@ -49,8 +49,16 @@ def test_kinds_are_counted():
     assert ".L_x_10" not in labels
     assert dict(machine_code.count(instructions)) == {
         "fma": 2, "add or multiply": 1, "mufu": 1, "shared load": 1, "shared store": 1, "global load": 2, "global store": 1,
-        "constant load": 1, "local": 1, "control": 5, "other arithmetic": 2, "global bytes": 20,
+        "constant load": 1, "local": 1, "control": 5, "other arithmetic": 2, "global bytes": 20, "shared wavefronts": 4,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name, goes",
+    [("LDS", 1), ("LDS.U8", 1), ("LDS.64", 1), ("LDS.128", 2), ("STS", 1), ("STS.64", 2), ("STS.128", 4)],
+)
+def test_wide_accesses_to_shared_memory_take_several_goes(name, goes):
+    assert machine_code.wavefronts(machine_code.Instruction(0, name, "")) == goes
 
 
 def test_the_main_loop_is_the_inner_one_with_the_multiply_adds():

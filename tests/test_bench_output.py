@@ -9,7 +9,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from backprop_xp.bench import busy, cases, environment, limits, memory, report, settings
+from backprop_xp.bench import busy, cases, command, environment, limits, memory, report, settings
 from backprop_xp.bench.busy import Watch
 from backprop_xp.bench.output import Run
 from backprop_xp.bench.report import Result, Row
@@ -79,6 +79,53 @@ def test_a_busy_run_claims_nothing(ended):
     assert all(one["busy"] for one in run.content()["results"])
 
 
+def test_a_run_that_is_stopped_leaves_what_it_has_and_what_was_there(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(memory, "extra_bytes", lambda *asked: None)
+    measured, run_case = [], command.run_case
+
+    def stopped(case, *arguments):
+        if measured:
+            raise KeyboardInterrupt
+        measured.append(case)
+        return run_case(case, *arguments)
+
+    monkeypatch.setattr(command, "run_case", stopped)
+    earlier = tmp_path / "results.json"
+    earlier.write_text("earlier")
+    options = ("--batch", "64", "--seconds", "0.01", "--threads", "1", "--backend", "numpy", "--dtype", "float32")
+    assert cli.main(["bench", *options, "--json", str(earlier), "--markdown", str(tmp_path / "results.md")]) == 130
+    assert earlier.read_text() == "earlier"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "results.json", "results.unfinished.json", "results.unfinished.md"
+    ]  # fmt: skip
+    content = json.loads((tmp_path / "results.unfinished.json").read_text())
+    (result,) = content["results"]
+    assert result["case"]["name"] == measured[0].name
+    assert len(content["left out"]) >= 3
+    text = (tmp_path / "results.unfinished.md").read_text()
+    assert f"not measured, for lack of time: {'; '.join(content['left out'])}" in text
+
+
+def test_cases_that_find_no_time_are_named(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(memory, "extra_bytes", lambda *asked: None)
+    path = tmp_path / "results.json"
+    options = ("--batch", "64", "--seconds", "0.01", "--threads", "1", "--backend", "numpy", "--within", "0.001")
+    assert cli.main(["bench", *options, "--dtype", "float32", "--json", str(path)]) == 0
+    content = json.loads(path.read_text())
+    assert len(content["results"]) == 1  # the most important one always has its turn
+    assert "not measured, for lack of time: " in capsys.readouterr().out
+    assert [one.name for one in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_writing_in_between_spoils_nothing(ended):
+    case = result("a", 1.0, 2.0)
+    for _ in range(2):
+        assert len(ended([case], load=7.0).content()["results"][0]["busy"]) == 2
+    assert case.busy == []
+
+
 def test_the_environment_can_be_traced():
     about = environment.describe(settings.Settings(2), "memory as it is")
     assert datetime.datetime.fromisoformat(about["date"]).tzinfo is not None
@@ -127,7 +174,8 @@ def test_a_real_run_writes_every_round(tmp_path, capsys, monkeypatch):
     arguments = ("--net", "3-4-2", "--batch", "64", "--seconds", "0.01", "--threads", "1", "--backend", "numpy")
     assert cli.main(["bench", *arguments, "--json", str(path), "--markdown", str(tmp_path / "results.md")]) == 0
     content = json.loads(path.read_text())
-    assert set(content) == {"quotable", "busy", "claims", "environment", "limits", "results"}
+    assert set(content) == {"quotable", "busy", "claims", "left out", "environment", "limits", "results"}
+    assert content["left out"] == []
     about = content["environment"]
     assert set(about) == {
         "date", "commit", "compiler", "system", "processor", "threads", "memory", "device", "machine", "versions", "settings",

@@ -307,7 +307,7 @@ WRITERS = {
     "save": lambda path: net().save(path),
     "to_onnx": lambda path: to_onnx(net(), path),
     "checkpoint": lambda path: Folder(path.parent).write(1, {"weights": np.ones(9)}, {}),
-    "report": lambda path: report.write_json(path, {"device": "x" * 100}),
+    "report": lambda path: report.replace_file(path, b"x" * 200),
 }
 
 
@@ -336,7 +336,7 @@ def test_there_is_one_place_where_files_are_written():
     """Elsewhere only what nobody keeps: in folders of their own that are deleted again."""
     package = Path(files.__file__).parent
     for path in (*package.rglob("*.py"), *(package.parent / "bench").glob("*.py")):
-        if path.name in ("files.py", "machine_code.py", "memory.py") or "savez(file" in path.read_text():
+        if path.name in ("files.py", "machine_code.py", "memory.py", "stages.py") or "savez(file" in path.read_text():
             continue
         found = re.findall(
             r"os\.replace|os\.rename|mkstemp|write_bytes\(|open\((?!os.devnull)[^)\n]*, \"[wxa]", path.read_text()

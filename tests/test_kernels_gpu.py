@@ -8,8 +8,8 @@ import reference
 from backprop_xp.kernels import source
 
 from backprop_xp import ACTIVATIONS, Net
+from backprop_xp.dtypes import C_NAMES
 from backprop_xp.formulas import emit
-from backprop_xp.programs.elementwise import NUMBERS
 from backprop_xp.programs.fused_cuda import WRITTEN_OUT
 from backprop_xp.toolchain import compiler, cuda
 
@@ -27,7 +27,7 @@ def both(cupy, name, dtype, t):
     """Value and derivative by the struct that the fused kernel takes."""
     structs = [emit.struct(f().formula, f"Act_{n}", ("t",)) for n, f in ACTIVATIONS.items() if not f.params]
     entries = [
-        entry(WRITTEN_OUT.get(f.text, f"Act_{n}"), NUMBERS[dtype], f"{n}_{dtype}")
+        entry(WRITTEN_OUT.get(f.text, f"Act_{n}"), C_NAMES[dtype], f"{n}_{dtype}")
         for n, f in ACTIVATIONS.items()
         if not f.params
         for dtype in ("float32", "float64")
@@ -52,7 +52,8 @@ def test_activations_are_right_to_a_few_ulp(cupy, name, dtype):
             assert abs(value[k] - exact) <= tiny
         assert abs(grad[k] - slope) <= 8 * eps, (x, grad[k])
         if name in ("tanh", "sigmoid") and abs(slope) > tiny:
-            assert reference.error_in_ulp(grad[k], reference.FUNCTIONS[name][1], x) <= 8, (x, grad[k])
+            # 9 if ex2 and the division err by the 2 ULP that CUDA's manual allows them
+            assert reference.error_in_ulp(grad[k], reference.FUNCTIONS[name][1], x) <= 9, (x, grad[k])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from arrays import host
 
-from backprop_xp import Activation, Net
+from backprop_xp import Activation, Net, repeated
+from backprop_xp.repeated import Repeated
 
 SIZES, ACTIVATIONS = (3, 4, 3, 2), ("tanh", "sigmoid", "identity")
 
@@ -81,6 +82,18 @@ def test_on_a_device_everything_may_change(cupy):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("loss", ["half_sum_sq", "softmax_cross_entropy"])
+def test_an_unchanged_net_is_recognised_without_looking_at_all_of_it(loss, cupy, monkeypatch):
+    net, x = Net(SIZES, ACTIVATIONS, loss, rng=0, backend="cupy"), cupy.ones((40, 3))
+    y = None if loss == "half_sum_sq" else cupy.zeros(40, "int64")
+    step = net.repeated(x, y)
+    step()
+    monkeypatch.setattr(repeated, "_state", lambda net: pytest.fail("looked at"))
+    net.weights[0].data *= 0.5
+    check(net, step, *(x,) if y is None else (x, y))
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("engine, n", [("fused", 1), ("fused", 600), ("cooperative", 600)])
 def test_targets_and_weights_are_read_anew(engine, n, cupy):
     random = np.random.default_rng(0)
@@ -132,6 +145,40 @@ def test_on_the_callers_stream_and_after_a_move(cupy):
     net.to("numpy")
     with pytest.raises(TypeError, match=r"x is an array on a CUDA device"):
         step()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("engine", ["fused", "cooperative"])
+def test_a_weight_of_another_dtype_is_captured_once_and_read_anew(engine, cupy, monkeypatch):
+    captures, capture = [], Repeated._capture
+    monkeypatch.setattr(Repeated, "_capture", lambda self: (captures.append(1), capture(self))[1])
+    net, x = Net(SIZES, ACTIVATIONS, rng=0, backend="cupy", engine=engine), cupy.ones((300, 3))
+    net.weights[1].data = net.weights[1].data.astype(np.float32)
+    step = net.repeated(x)
+    for factor in (1.0, 0.5, 0.25):
+        net.weights[1].data *= np.float32(factor)
+        check(net, step, x)
+    assert step.graph is not None
+    assert len(captures) == 1
+
+
+@pytest.mark.gpu
+def test_a_capture_that_fails_says_why_and_is_tried_again(cupy, monkeypatch):
+    net, x = Net(SIZES, ACTIVATIONS, rng=0, backend="cupy"), cupy.ones((300, 3))
+    step, calls, plain = net.repeated(x), [], Net.loss_and_grad
+
+    def failing(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:  # the first one warms up
+            raise MemoryError("no memory for the capture")
+        return plain(self, *arguments, **options)
+
+    monkeypatch.setattr(Net, "loss_and_grad", failing)
+    with pytest.raises(MemoryError, match="no memory for the capture"):
+        step()
+    monkeypatch.undo()
+    check(net, step, x)
+    assert step.graph is not None
 
 
 @pytest.mark.gpu

@@ -95,6 +95,18 @@ def test_arrays_that_cannot_be_shared_are_replaced_in_the_net(recwarn):
         assert np.shares_memory(w.data, p.detach().numpy())
 
 
+@pytest.mark.gpu
+def test_weights_that_run_backwards_on_a_device():
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch sees no CUDA device")
+    net = make(bias=True, device="cuda")
+    net.weights[0].data, net.biases[0].data = net.weights[0].data[::-1, ::-1], net.biases[0].data[::-1]
+    layer, x = as_torch(net), torch.ones(2, 3, dtype=torch.float64, device="cuda")
+    np.testing.assert_allclose(layer(x).detach().cpu(), net(np.ones((2, 3))).get(), rtol=1e-12)
+    for w, p in zip((*net.weights, *net.biases), layer.parameters()):
+        assert w.data.data.ptr == p.data_ptr()
+
+
 def test_it_is_differentiated_once(device):
     layer = as_torch(make(device=device))
     x = torch.ones(2, 3, dtype=torch.float64, device=device, requires_grad=True)

@@ -13,6 +13,7 @@ from backprop_xp import Net, Tensor
 
 torch = pytest.importorskip("torch")
 
+from backprop_xp import torch_link  # noqa: E402
 from backprop_xp.torch_layer import as_torch  # noqa: E402
 
 
@@ -246,3 +247,19 @@ def test_other_tensors_may_stand_in_for_the_parameters():
     zeros = {name: torch.zeros_like(p) for name, p in layer.named_parameters()}
     assert not torch.func.functional_call(layer, zeros, ones(layer)).any()
     assert_shared(layer, net)
+
+
+@pytest.mark.gpu
+def test_weights_that_run_backwards_on_a_device_are_put_straight(cupy, monkeypatch):
+    """CuPy tells PyTorch of a negative stride as of a very large one, and PyTorch then ends the process."""
+    handed = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch_link, "as_tensor", lambda a, backend: (handed.append(a), torch.from_numpy(a.get()))[1])
+    net = make().to("cupy")
+    net.weights[0].data, net.biases[1].data = net.weights[0].data[::-1, ::-1], net.biases[1].data[::-1]
+    expected = [tensor.data.get() for tensor in (*net.weights, *net.biases)]
+    torch_link.Link(net).make()
+    for tensor, array, numbers in zip((*net.weights, *net.biases), handed, expected, strict=True):
+        assert min(array.strides) > 0
+        assert tensor.data is array
+        np.testing.assert_array_equal(array.get(), numbers)

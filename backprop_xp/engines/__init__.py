@@ -28,7 +28,7 @@ __all__ = ["ENGINES", "ON_CPU", "ON_GPU", "Choice", "choice", "forward", "loss_a
 ON_CPU: dict[str, Engine] = {"fused": fused, "tiled": tiled, "layered": layered}
 ON_GPU: dict[str, Engine] = {"fused": fused_gpu, "cooperative": cooperative, "layered": layered}
 #: Those that "auto" doesn't always take, although they could run the call.
-YIELDING: dict[str, Yielding] = {"cooperative": cooperative}
+YIELDING: dict[str, Yielding] = {"fused": fused_gpu, "cooperative": cooperative}
 #: The names of all.
 ENGINES = ("fused", "cooperative", "tiled", "layered")
 
@@ -128,7 +128,7 @@ def _choose(name: str, call: Call) -> tuple[str, str]:
     for engine in _on(call) if name == "auto" else (name,):
         found = _engine(engine, call)
         reason = found.why_not(call)
-        if name == "auto" and not reason and engine in YIELDING:
+        if name == "auto" and not reason and engine in YIELDING and call.backend.on_gpu:
             reason = YIELDING[engine].yields(call)
         if not reason:
             return engine, "; ".join(reasons) or ("it is the fastest" if name == "auto" else "it was asked for")

@@ -14,14 +14,17 @@ import numpy as np
 from ..backend import Array
 from ..plan import cost
 from ..plan.call import Call, Result, Values
+from ..plan.devices import device
 from ..programs import arguments, block
+from ..sums import rounds
 from ..sums.chunk_sums import ROWS, ChunkSums
 
 #: Bytes of the partial sums of one wave of chunks, about; a wave is whole groups of the tree. Chosen, not measured.
 WAVE_BYTES = 256 << 20
-#: Samples of a chunk, at least and at most, powers of two and whole tiles, and the chunks that a batch should have.
-#: Calculated: a chunk's sums are written and read once, which many samples pay for; an H100 runs some 264 blocks.
-FEWEST_SAMPLES, MOST_SAMPLES, ENOUGH_CHUNKS = 64, 512, 256
+#: Samples of which a chunk has a multiple, whole tiles of any size; how many times it has them at most; how many of
+#: them a chunk's sums, which are written and read once, take as long as (calculated: 0.15 for 64-64-64-64-10 on an
+#: H100, 0.26 for 784-128-128-10); and how many blocks a multiprocessor has room for.
+TILES, MOST_TILES, WRITING, RESIDENT = 64, 16, 0.25, (1, 2)
 #: Blocks, and threads of each, that pack the parameters. Chosen, not measured: any number is right.
 PACK_BLOCKS, PACK_THREADS = 64, 256
 NULL = np.uintp(0)
@@ -43,30 +46,32 @@ def why_not(call: Call) -> str:
 
 def yields(call: Call) -> str:
     """That the layered engine is estimated to be faster."""
-    rows = block.tilings(arguments.shape(call), block.shared_limit(call.backend.device))[0].rows
-    if cost.layered(call) < cost.cooperative(call, rows, chunk_samples(call.samples)):
+    if cost.layered(call, device(call.backend.device)) < seconds(call):
         return "so wide a net, or so small a batch, is estimated to be faster in whole matrix products"
     return ""
 
 
-def chunk_samples(samples: int) -> int:
-    """Samples in a chunk, whole tiles, for a batch of ``samples``: a function of that number alone."""
-    chunk = MOST_SAMPLES
-    while chunk > FEWEST_SAMPLES and samples < ENOUGH_CHUNKS * chunk:
-        chunk //= 2
-    return chunk
+def seconds(call: Call) -> float:
+    """What a call that it doesn't refuse is estimated to take."""
+    rows = block.tilings(arguments.shape(call), block.shared_limit(call.backend.device))[0].rows
+    return cost.cooperative(call, device(call.backend.device), rows, chunk_samples(call))
+
+
+def chunk_samples(call: Call) -> int:
+    """Samples in a chunk, whole tiles: a function of the number of samples alone."""
+    return rounds.chunk_samples(call.samples, TILES, MOST_TILES, WRITING, RESIDENT)
 
 
 def intermediate_bytes(call: Call) -> int:
     """The packed parameters, and the sums of one wave of chunks and of the tree's levels."""
-    rows = min(_wave(call), -(-call.samples // chunk_samples(call.samples))) + ROWS
+    rows = min(_wave(call), -(-call.samples // chunk_samples(call))) + ROWS
     return (2 + rows) * call.numbers * call.dtype.itemsize
 
 
 def forward(call: Call) -> tuple[Array, Values | None]:
     """The net's outputs."""
     output = call.backend.xp.empty((call.samples, call.sizes[-1]), call.dtype)
-    _Pass(call).run(slice(0, call.samples), chunk_samples(call.samples), output=output)
+    _Pass(call).run(slice(0, call.samples), chunk_samples(call), output=output)
     return output, None
 
 
@@ -75,7 +80,7 @@ def loss_and_grad(call: Call) -> Result:
     xp = call.backend.xp
     grad_x = xp.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
     sums = ChunkSums(xp, call.numbers, call.dtype)
-    add_piece(call, sums, chunk_samples(call.samples), grad_x)
+    add_piece(call, sums, chunk_samples(call), grad_x)
     total, loss = sums.total(call.scale)
     return arguments.result(call, total, grad_x, loss)
 
@@ -137,8 +142,6 @@ def _strided(array: Array | None, axes: int) -> list[Any]:
     """The array and its strides in elements, as the kernel takes them."""
     if array is None:
         return [NULL, *[np.int64(0)] * axes]
-    if any(stride % array.itemsize for stride in array.strides):
-        array = array.copy()
     strides = [np.int64(stride // array.itemsize) for stride in array.strides]
     return [array, *strides, *[np.int64(0)] * (axes - array.ndim)]
 

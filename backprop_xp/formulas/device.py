@@ -21,6 +21,7 @@ from .language import Formula
 THREADS = 256  # of a block; chosen, not measured on a device
 MOST_BLOCKS = 4096  # beyond it, threads take several elements; chosen, not measured on a device
 OPTIONS = ("-std=c++17",)
+NULL = np.uintp(0)
 
 
 def run(
@@ -63,17 +64,20 @@ def run(
     return results
 
 
-def update(xp: Any, formula: Formula, arrays: Mapping[str, Any], parameters: Sequence[float]) -> None:
+def update(
+    xp: Any, formula: Formula, arrays: Mapping[str, Any], parameters: Sequence[float], unless: Any = None
+) -> None:
     """Overwrite the arrays that the formula's outputs are named after, in one launch on the current stream.
 
-    There is an array for every variable; all are contiguous, of one device, dtype and length. ``xp`` is CuPy.
+    There is an array for every variable; all are contiguous, of one device, dtype and length. ``xp`` is CuPy. Nothing
+    is overwritten if ``unless``, a 0-d array of int64, isn't 0 when the kernel runs.
     """
     variables = [arrays[name] for name in formula.variables]
     n, dtype = variables[0].size, variables[0].dtype
     kernel = _kernel(xp, formula, tuple(formula.outputs), (1,) * len(variables), dtype.name, True)
     scalars = [dtype.type(number) for number in parameters]
     blocks = min(MOST_BLOCKS, -(-n // THREADS))
-    launch(kernel, (blocks,), THREADS, (np.int64(n), *variables, *scalars))
+    launch(kernel, (blocks,), THREADS, (np.int64(n), NULL if unless is None else unless, *variables, *scalars))
 
 
 def launch(kernel: Any, blocks: tuple[int, ...], threads: int, arguments: Sequence[Any]) -> None:
@@ -95,11 +99,12 @@ def entry(
 ) -> str:
     """CUDA source of one kernel, without the headers: variable k is an array read at i / widths[k]; 0: it has none.
 
-    In place, each output overwrites the variable of its name, and no other arrays are written.
+    In place, each output overwrites the variable of its name, and no other arrays are written; the second argument is a
+    pointer to a number, or null, and nothing happens if it isn't 0.
     """
     number = C_NAMES[dtype]
     targets = [f"in{formula.variables.index(o)}" if in_place else f"out{k}" for k, o in enumerate(outputs)]
-    pointers = [] if in_place else [f"{number}* __restrict__ {target}" for target in targets]
+    pointers = ["const long long* unless"] if in_place else [f"{number}* __restrict__ {target}" for target in targets]
     const = "" if in_place else "const "
     pointers += [f"{const}{number}* __restrict__ in{k}" for k, width in enumerate(widths) if width]
     scalars = [f"{number} p{k}" for k in range(len(formula.parameters))]
@@ -108,6 +113,7 @@ def entry(
     lines = [
         emit.function(formula, outputs, f"Formula_{name}"),
         f'extern "C" __global__ void {name}(long long n, {", ".join([*pointers, *scalars])}) {{',
+        *(["  if (unless && *unless) return;"] if in_place else []),
         f"  const {number} p[] = {{{', '.join(f'p{k}' for k in range(len(scalars))) or '0'}}};",
         "  const long long step = (long long)gridDim.x * blockDim.x;",
         "  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {",

@@ -54,19 +54,19 @@ def run(engine: Engine, call: Call, what: str) -> Any:
     if not on_host or max(on_host) <= HOST_BYTES:
         warn()
     in_pieces = {"forward": _forward, "loss_and_grad": _loss_and_grad}[what]
-    fewest = engine.chunk_samples(call.samples) if isinstance(engine, Chunked) else FEWEST_SAMPLES
+    fewest = engine.chunk_samples(call) if isinstance(engine, Chunked) else FEWEST_SAMPLES
     kept = _unless_memory_lacks(_kept, call, what)
     if isinstance(kept, str):
         kind = "outputs" if what == "forward" else "gradients in x"
         raise MemoryError(f"the device has no memory for the {kind} of {call.samples} samples: {kept}")
-    rows = max(fewest, _rows(call))
+    rows = _whole(_rows(call), fewest)
     while True:
         result = _unless_memory_lacks(in_pieces, engine, call, rows, kept)
         if not isinstance(result, str):
             return result
         if rows == fewest:
             raise MemoryError(f"the device has no memory for {min(rows, call.samples)} samples at a time: {result}")
-        rows = max(fewest, rows // 2)
+        rows = _whole(rows // 2, fewest)
 
 
 @cache
@@ -94,10 +94,14 @@ def _given(call: Call) -> dict[tuple[str, str], Array]:
 
 
 def _rows(call: Call) -> int:
-    """Samples of a piece of PIECE_BYTES, a power of two."""
+    """Samples of a piece of PIECE_BYTES."""
     numbers = sum(1 if array.ndim == 1 else array.shape[1] for array in _given(call).values())
-    samples = PIECE_BYTES // (numbers * call.dtype.itemsize)
-    return 1 << max(0, min(samples, call.samples).bit_length() - 1)
+    return min(PIECE_BYTES // (numbers * call.dtype.itemsize), call.samples)
+
+
+def _whole(rows: int, fewest: int) -> int:
+    """``rows``, or less: a multiple of the ``fewest`` that are computed at a time."""
+    return max(fewest, rows // fewest * fewest)
 
 
 def _kept(call: Call, what: str) -> dict[str, Array]:
@@ -116,7 +120,7 @@ def _forward(engine: Engine, call: Call, rows: int, kept: dict[str, Array]) -> t
 
 def _loss_and_grad(engine: Engine, call: Call, rows: int, kept: dict[str, Array]) -> Result:
     if isinstance(engine, Chunked):
-        sums, chunk = ChunkSums(call.backend.xp, call.numbers, call.dtype), engine.chunk_samples(call.samples)
+        sums, chunk = ChunkSums(call.backend.xp, call.numbers, call.dtype), engine.chunk_samples(call)
         grad_x = next(iter(kept.values()), None)
         for piece, at in _pieces(call, rows):
             engine.add_piece(piece, sums, chunk, None if grad_x is None else grad_x[at])

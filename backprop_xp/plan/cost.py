@@ -1,54 +1,89 @@
 """What a call costs on a CUDA device by one engine and another: the rule by which "auto" chooses among them.
 
-It is a model of an H100, worked out on paper from flops and bytes. It has not been measured on hardware yet: when it
-is, these constants are what to correct.
+It is a model on paper, from flops, bytes and the device's own facts (devices.py). It has not been measured on hardware
+yet: when it is, these constants are what to correct.
 
-- Layered: matrix products near the peak, but every signal goes through main memory. Of each layer, the forward pass
-  reads its inputs and writes t, reads t and writes z; the backward pass reads grad_z and t and writes grad_t, reads
-  grad_t and the inputs for the weights, and reads grad_t again to write the inputs' gradient. In all, eight times its
-  outputs and three times its inputs. Seven launches a layer.
+- Layered: matrix products near the peak if they are large, but every signal goes through main memory. Of each layer,
+  the forward pass reads its inputs and writes t, reads t and writes z; the backward pass reads grad_z and t and writes
+  grad_t, reads grad_t and the inputs for the weights, and reads grad_t again to write the inputs' gradient. In all,
+  eight times its outputs and three times its inputs. Seven launches a layer.
 - Cooperative: products further from the peak, and of each tile of samples the second-level cache is asked for all
   weights twice and for all sums of its chunk, to be read and written. Main memory sees x, the targets, and once every
-  chunk its sums, written and read. A chunk is one block's work, so that few chunks leave most of the device idle.
-- Fused: it is taken whenever it doesn't refuse. One sample a thread has neither of the two traffics, and no barriers;
-  it refuses nets with so many parameters that the sums of a thread or a warp find no room.
+  chunk its sums, written and read. A chunk is one block's work: a multiprocessor that has one more than others is what
+  all wait for.
+- Fused: one sample a thread has neither of the two traffics, and no barriers. It refuses nets with more parameters
+  than a thread or a warp has room for the sums of.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
 from .call import Call
+from .devices import Device
 
-# All of them are calculated, from an H100's data sheet; none is measured.
-#: Operations in the time in which main memory moves a byte, and how many times faster the second-level cache is.
-FLOP_PER_BYTE, CACHE_SPEEDUP = {"float32": 20.0, "float64": 10.0}, 3.0
-#: Shares of the peak that the matrix products of cuBLAS and of a block of threads reach.
-LAYERED_PEAK, COOPERATIVE_PEAK = 0.9, 0.6
-#: Operations in the time of a launch (about five microseconds), and how many of them there are.
-LAUNCH_FLOP, LAYERED_LAUNCHES, COOPERATIVE_LAUNCHES = {"float32": 3e8, "float64": 1.5e8}, 7, 4
-#: Multiprocessors.
-PROCESSORS = 132
+#: How many times faster than main memory the second-level cache is: 5.5 TB/s on an H100, as microbenchmarks of others
+#: report.
+CACHE_SPEEDUP = 1.7
+#: Widths of a product (the lesser one), and the shares of the peak in float32 that are reached there: by cuBLAS as it
+#: is commonly reported for products of a batch with so narrow a matrix, and by kernels/block_cuda.h as the instructions
+#: and loads of its inner loops were counted (64 wide: 30 to 40 %; 128: about 45 %).
+WIDTHS, CUBLAS, BLOCKS = (32, 64, 128), (0.3, 0.5, 0.75), (0.3, 0.37, 0.45)
+#: Of the peak, where a thread has sums for all parameters (the article's net: 364 multiply-adds in 646 instructions,
+#: 60 % of which find a slot in time), and where a warp's threads share them, bound by loads of shared memory. Both
+#: counted in machine code, but for the 60 %.
+IN_REGISTERS, SHARED_OUT = 0.34, 0.3
+#: Seconds of a launch, as commonly reported, and how many of them there are, for layered of each layer. A batch that
+#: takes less is bound by Python, which is the same for all engines, about.
+LAUNCH, LAYERED_LAUNCHES, COOPERATIVE_LAUNCHES, FUSED_LAUNCHES = 4.5e-6, 7, 4, 2
 
 
-def layered(call: Call) -> float:
-    """The cost in floating-point operations that the device could do in that time."""
-    moved = sum(8 * outputs + 3 * inputs for inputs, outputs in zip(call.sizes, call.sizes[1:]))
-    time = _flops(call) / LAYERED_PEAK + call.samples * moved * _flop_per_number(call)
-    return time + LAYERED_LAUNCHES * len(call.layers) * LAUNCH_FLOP[call.dtype.name]
+def layered(call: Call, device: Device) -> float:
+    """Seconds of the layered engine."""
+    layers = list(zip(call.sizes, call.sizes[1:]))
+    numbers = call.samples * sum(8 * outputs + 3 * inputs for inputs, outputs in layers)
+    time = _products(call, CUBLAS) / device.flops(call.dtype.name, products=True) + _moved(call, device, numbers)
+    return time + LAYERED_LAUNCHES * len(layers) * LAUNCH
 
 
-def cooperative(call: Call, rows: int, chunk: int) -> float:
-    """The cost of the cooperative engine, in the same unit, with tiles of ``rows`` and chunks of ``chunk`` samples."""
+def cooperative(call: Call, device: Device, rows: int, chunk: int) -> float:
+    """Seconds of the cooperative engine, with tiles of ``rows`` samples and chunks of ``chunk``."""
     chunks = -(-call.samples // chunk)
-    products = _flops(call) / COOPERATIVE_PEAK * max(1.0, PROCESSORS / max(1, chunks))
+    products = _products(call, BLOCKS) / device.flops(call.dtype.name) / busy(chunks, device.multiprocessors)
     cached = 4 * call.numbers * call.samples / rows / CACHE_SPEEDUP
-    moved = call.samples * (call.sizes[0] + call.sizes[-1]) + 2 * call.numbers * chunks
-    time = products + (cached + moved) * _flop_per_number(call)
-    return time + COOPERATIVE_LAUNCHES * LAUNCH_FLOP[call.dtype.name]
+    return products + _moved(call, device, cached + _main_memory(call, chunks)) + COOPERATIVE_LAUNCHES * LAUNCH
 
 
-def _flop_per_number(call: Call) -> float:
-    return call.dtype.itemsize * FLOP_PER_BYTE[call.dtype.name]
+def fused(call: Call, device: Device, chunk: int, shared_out: bool) -> float:
+    """Seconds of the fused engine with chunks of ``chunk`` samples; ``shared_out`` as in kernels/net_cuda.h."""
+    chunks = -(-call.samples // chunk)
+    peak = device.flops(call.dtype.name) * (SHARED_OUT if shared_out else IN_REGISTERS)
+    time = 2 * call.samples * call.multiply_adds / peak / busy(chunks, device.multiprocessors)
+    return time + _moved(call, device, _main_memory(call, chunks)) + FUSED_LAUNCHES * LAUNCH
 
 
-def _flops(call: Call) -> int:
-    return 2 * call.samples * call.multiply_adds
+def busy(chunks: int, multiprocessors: int) -> float:
+    """The share of the time in which a multiprocessor has work, where each chunk is as much as any other."""
+    return chunks / (math.ceil(chunks / multiprocessors) * multiprocessors) if chunks else 1.0
+
+
+def _products(call: Call, shares: Sequence[float]) -> float:
+    """Operations of the matrix products, each divided by the share of the peak that is reached at its width."""
+    total = 0.0
+    for i, (inputs, outputs) in enumerate(zip(call.sizes, call.sizes[1:])):
+        products = 2 if i == 0 and not call.input_grad else 3
+        share = np.interp(math.log2(min(inputs, outputs)), np.log2(WIDTHS), shares)
+        total += 2 * products * inputs * outputs / float(share)
+    return call.samples * total
+
+
+def _main_memory(call: Call, chunks: int) -> float:
+    """Numbers that go through main memory where signals don't: x, outputs or targets, and the sums of all chunks."""
+    return call.samples * (call.sizes[0] + call.sizes[-1]) + 2 * call.numbers * chunks
+
+
+def _moved(call: Call, device: Device, numbers: float) -> float:
+    return numbers * call.dtype.itemsize / device.memory

@@ -38,8 +38,8 @@ class Yielding(Engine, Protocol):
 class Chunked(Engine, Protocol):
     """An engine for one device that gives the same bits however a batch is cut into whole chunks."""
 
-    def chunk_samples(self, samples: int) -> int:
-        """Samples in a chunk of a batch of ``samples``, a power of two: a function of that number alone."""
+    def chunk_samples(self, call: Call) -> int:
+        """Samples in a chunk: a function of the net and of the number of samples alone."""
 
     def add_piece(self, call: Call, sums: ChunkSums, chunk: int, grad_x: Array | None = None) -> None:
         """Compute the chunks of a call's samples.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..activations import ACTIVATIONS
 from ..dtypes import C_NAMES
@@ -11,8 +11,28 @@ from ..kernels import source as kernel_source
 from ..losses import KernelLoss
 from .fused import Shape, declarations
 
-#: Where a variant keeps the gradients' sums, the fastest first: see kernels/net_cuda.h.
-VARIANTS = ("ReadingAhead", "InRegisters", "SharedOut")
+
+class Variant(NamedTuple):
+    """One way to compile a net.
+
+    Attributes:
+        sums: where the gradients' sums are, a type of kernels/net_cuda.h.
+        blocks: for how many blocks a multiprocessor must have registers. 0 leaves that to the compiler, some versions
+            of which put numbers into local memory to make room for more blocks.
+    """
+
+    sums: str
+    blocks: int = 0
+
+    @property
+    def shares_out(self) -> bool:
+        """Whether a warp's threads share the sums, as no thread has registers for all of them."""
+        return self.sums == SHARED_OUT
+
+
+SHARED_OUT = "SharedOut"
+#: The fastest first.
+VARIANTS = Variant("ReadingAhead"), Variant("InRegisters"), Variant(SHARED_OUT), Variant(SHARED_OUT, 1)
 #: Registers of 4 bytes for a thread's sums, up to which the variants that hold them all are tried; a thread has 255.
 #: Calculated: whether they fit is found by compiling.
 MOST_SUM_REGISTERS = 200
@@ -25,16 +45,17 @@ BATCH = (
 )  # fmt: skip
 
 
-def variants(shape: Shape) -> tuple[str, ...]:
+def variants(shape: Shape) -> tuple[Variant, ...]:
     """The variants that may fit, the fastest first; "bpx_forward" has no sums."""
+    last = tuple(variant for variant in VARIANTS if variant.shares_out)
     if shape.loss is None:
-        return VARIANTS[-1:]
+        return last
     parameters = sum(_counts(shape))
     worth_trying = parameters * (2 if shape.dtype == "float64" else 1) <= MOST_SUM_REGISTERS
-    return VARIANTS if worth_trying else VARIANTS[-1:]
+    return VARIANTS if worth_trying else last
 
 
-def source(shape: Shape, activations: Sequence[Any], variant: str = VARIANTS[0], dense: bool = True) -> str:
+def source(shape: Shape, activations: Sequence[Any], variant: Variant = VARIANTS[0], dense: bool = True) -> str:
     """CUDA source of the kernel ``bpx_backprop``, or ``bpx_forward`` where ``shape`` has no loss.
 
     Its arguments are the fields of ``bpx::Batch``, for ``bpx_forward`` the output, then a pointer to each weight and
@@ -56,12 +77,13 @@ def source(shape: Shape, activations: Sequence[Any], variant: str = VARIANTS[0],
     if shape.loss is None:
         name, run = "bpx_forward", "bpx::run_forward<Net, S>(batch, output, params, scalars)"
     else:
-        name, run = "bpx_backprop", f"bpx::run_backprop<bpx::{variant}<Net>, S>(batch, params, scalars)"
+        name, run = "bpx_backprop", f"bpx::run_backprop<bpx::{variant.sums}<Net>, S>(batch, params, scalars)"
+    bounds = f"bpx::threads, {variant.blocks}" if variant.blocks else "bpx::threads"
     code = [
         kernel_source("net_cuda.h"),
         declarations(shape, activations, WRITTEN_OUT, dense=dense),
         f"using S = {C_NAMES[shape.dtype]};",
-        f"BPX_ENTRY void __launch_bounds__(bpx::threads) {name}({arguments}) {{",
+        f"BPX_ENTRY void __launch_bounds__({bounds}) {name}({arguments}) {{",
         f"  __shared__ __align__(16) S params[{sum(sizes)}];",
         *copies,
         "  __syncthreads();",

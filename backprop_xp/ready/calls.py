@@ -12,17 +12,14 @@ from typing import Any
 import numpy as np
 
 from ..formulas import is_formula
-from ..losses import SoftmaxCrossEntropy, compiles
+from ..losses import compiles
 from ..operations import Operation
 from ..plan.net import AnyNet
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from ..watched import Watched
-from . import batch, graph, sample
-from .chain import Chain
-
-#: Types of attributes that change only by becoming another object; a formula's text is one too.
-FIXED = (float, int, bool, str, tuple, type(None), np.float64, np.float32, np.int64, np.int32)
+from . import batch, device, graph, sample
+from .chain import FIXED, Chain, why_not_loss
 
 Batch = batch.Batch | graph.GraphBatch
 Outputs = batch.Outputs | graph.GraphOutputs
@@ -98,8 +95,10 @@ class Prepared:
         return self._forward if self._forward.takes(x) else None
 
 
-def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None) -> sample.Single | Batch | None:
+def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None) -> Any:
     """The prepared call for these arguments, None where they need more checks or an engine of another kind."""
+    if net.backend.on_gpu:
+        return device.find(net, x, y, keep_signals)
     prepared = of(net, x)
     if prepared is None:
         return None
@@ -129,18 +128,11 @@ def of(net: AnyNet, x: Any) -> Prepared | None:
     if type(x) is not np.ndarray or net.engine not in ("auto", "fused"):
         return None
     prepared = net._prepared
-    if prepared is None or not prepared.current(net):
+    if not isinstance(prepared, Prepared) or not prepared.current(net):
         if why_not(net):
             return None
         prepared = net._prepared = Prepared(net)
     return prepared
-
-
-def why_not_loss(net: AnyNet) -> str:
-    """Why the loss needs more than its outputs and targets, or a check; "" if it doesn't."""
-    if getattr(net.loss, "outputs", None) not in (None, net._plan().output.width):
-        return "the loss has parameters for another number of outputs"
-    return "the loss changes its targets" if isinstance(net.loss, SoftmaxCrossEntropy) and net.loss.settings else ""
 
 
 def why_not(net: AnyNet) -> str:

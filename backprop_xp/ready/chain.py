@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from ..losses import SoftmaxCrossEntropy
 from ..plan.net import AnyNet
 from ..tensor import Tensor
+
+#: Types of attributes that change only by becoming another object; a formula's text is one too.
+FIXED = (float, int, bool, str, tuple, type(None), np.float64, np.float32, np.int64, np.int32)
 
 
 @dataclass(frozen=True)
@@ -52,3 +56,10 @@ class Chain:
         """Forget the signals that an earlier call of the net kept."""
         if net._kept is not None or self.linear[0].data is not None:
             net._keep(None, None)
+
+
+def why_not_loss(net: AnyNet) -> str:
+    """Why the loss needs more than its outputs and targets, or a check; "" if it doesn't."""
+    if getattr(net.loss, "outputs", None) not in (None, net._plan().output.width):
+        return "the loss has parameters for another number of outputs"
+    return "the loss changes its targets" if isinstance(net.loss, SoftmaxCrossEntropy) and net.loss.settings else ""

@@ -13,6 +13,46 @@ from ..toolchain import cuda
 
 #: Rows of partial sums that one block adds up, and the threads of a block (columns, rows): as in kernels/sums_cuda.h.
 ROWS, BLOCK = 256, (32, 8)
+ALIGNED = 256  # bytes, of where arrays begin within one allocation
+NULL = np.uintp(0)
+
+
+class ReadySums:
+    """What ChunkSums does with one piece of a fixed number of chunks, with its launches ready.
+
+    Attributes:
+        rows, losses: where in the memory that a call is given the chunks' sums and their losses are to be written.
+        bytes: of that memory.
+    """
+
+    def __init__(self, chunks: int, parameters: int, dtype: np.dtype, scale: float) -> None:
+        counts = [chunks]
+        while counts[-1] > ROWS:
+            counts.append(-(-counts[-1] // ROWS))
+        self.bytes = 0
+        places = [(self._place(8 * n), self._place(n * parameters * dtype.itemsize)) for n in counts]
+        self.losses, self.rows = places[0]
+        ends: list[tuple[int, int | None]] = [*places[1:], (self._place(8), None)]  # the gradients are the caller's
+        self._levels: list[tuple[cuda.Launch, int, int, int, int | None]] = []
+        for n, place, end in zip(counts, places, ends):
+            add, grid, integers = _adding(n, parameters, dtype)
+            arguments = (*integers, *[NULL] * 5, np.float64(scale if end[1] is None else 1.0))
+            self._levels.append((cuda.Launch(add, grid, BLOCK, arguments), *place, *end))
+
+    def __call__(self, memory: int, gradients: int, loss: int, stream: int) -> None:
+        """Add up, on this stream, what was written to ``memory``; all of them are addresses."""
+        for launch, losses, rows, losses_to, rows_to in self._levels:
+            arguments = launch.arguments
+            arguments[2].value, arguments[3].value = memory + rows, memory + losses
+            arguments[4].value, arguments[5].value = memory + rows_to if rows_to else gradients, memory + losses_to
+            arguments[6].value = 0 if rows_to else loss
+            launch(stream)
+
+    def _place(self, size: int) -> int:
+        """Where ``size`` bytes begin, behind what was placed before."""
+        at = self.bytes
+        self.bytes += -(-size // ALIGNED) * ALIGNED
+        return at
 
 
 class ChunkSums:
@@ -72,11 +112,15 @@ class ChunkSums:
     def _launch(
         self, sums: Array, losses: Array, rows: int, to: Array, losses_to: Array, loss: Array | None, scale: float
     ) -> None:
-        add = cuda.kernel(source("sums_cuda.h"), f"bpx_tree_{C_NAMES[self._dtype.name]}")
-        grid = (-(-rows // ROWS), -(-self._parameters // BLOCK[0]) + 1)
-        pointer = np.uintp(0) if loss is None else loss
-        integers = np.int64(rows), np.int64(self._parameters)
+        add, grid, integers = _adding(rows, self._parameters, self._dtype)
+        pointer = NULL if loss is None else loss
         add(grid, BLOCK, (*integers, sums, losses, to, losses_to, pointer, np.float64(scale)))
 
     def _empty(self, rows: int) -> tuple[Array, Array]:
         return self._xp.empty((rows, self._parameters), self._dtype), self._xp.empty(rows)
+
+
+def _adding(rows: int, parameters: int, dtype: np.dtype) -> tuple[Any, tuple[int, int], tuple[np.int64, np.int64]]:
+    """The kernel that adds up ``rows`` rows in groups, its grid, and its first arguments."""
+    add = cuda.kernel(source("sums_cuda.h"), f"bpx_tree_{C_NAMES[dtype.name]}")
+    return add, (-(-rows // ROWS), -(-parameters // BLOCK[0]) + 1), (np.int64(rows), np.int64(parameters))

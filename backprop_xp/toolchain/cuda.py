@@ -6,6 +6,7 @@ known only after compiling them.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import threading
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import forks
 from ..backend import cupy
 from ..files import replacing
@@ -23,8 +26,11 @@ from . import cache
 from .built import telling
 from .compiler import CompileError
 
-#: Float divisions are right to 2 ULP, and need no branch; CuPy adds -ftz=true, so that float32 subnormals become zeros.
+#: Float divisions are right to 2 ULP, and need no branch.
 OPTIONS = ("-std=c++17", "-prec-div=false")
+#: What CuPy adds by itself, for whoever compiles without it: float32 subnormals become zeros, and functions that don't
+#: say where they run, such as lambdas, run on the device (NVRTC 13.0 refuses them otherwise).
+ADDED = ("-ftz=true", "--device-as-default-execution-space")
 FORMAT = "backprop_xp cuda 1"
 REGISTERS = 1 << 16  # of a multiprocessor, on every architecture since 2012
 
@@ -72,6 +78,56 @@ def kernel(source: str, name: str) -> Any:
             except cupy().cuda.compiler.CompileException as error:
                 raise CompileError(f"NVRTC failed: {str(error).strip().splitlines()[0][:300]}") from None
     return found
+
+
+#: ctypes' numbers for NumPy's, by their letters; an unsigned one is an address.
+NUMBERS: dict[str, Any] = {
+    np.dtype(name).char: number
+    for name, number in {
+        "int64": ctypes.c_int64, "uintp": ctypes.c_uint64, "float32": ctypes.c_float, "float64": ctypes.c_double,
+    }.items()
+}  # fmt: skip
+
+
+class Launch:
+    """A kernel with everything that a launch takes, so that launching it again is a microsecond of Python.
+
+    ::
+
+        launch = Launch(kernel, (blocks,), (threads,), arguments)    # as the kernel itself is called
+        launch.arguments[2].value = array.data.ptr
+        launch(stream.ptr)
+
+    Arrays among the arguments are addresses here: they must live until the launch is made. For one thread at a time.
+
+    Attributes:
+        arguments: of the kernel, as numbers of ctypes.
+    """
+
+    def __init__(
+        self,
+        kernel: Any,
+        blocks: Sequence[int],
+        threads: Sequence[int],
+        arguments: Sequence[Any],
+        shared_bytes: int = 0,
+    ) -> None:
+        self.arguments = [_as_number(argument) for argument in arguments]
+        self._addresses = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, self.arguments))
+        one = (1, 1, 1)
+        self._before = (kernel.kernel.ptr, *(*blocks, *one)[:3], *(*threads, *one)[:3], shared_bytes)
+        self._after = (ctypes.addressof(self._addresses), 0)
+        self._launch = cupy().cuda.driver.launchKernel
+
+    def __call__(self, stream: int) -> None:
+        """Launch it on the stream at this address."""
+        self._launch(*self._before, stream, *self._after)
+
+
+def _as_number(argument: Any) -> Any:
+    if isinstance(argument, np.generic):
+        return NUMBERS[argument.dtype.char](argument.item())
+    return ctypes.c_uint64(argument.data.ptr)
 
 
 def resources(kernel: Any) -> Resources:

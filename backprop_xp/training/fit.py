@@ -86,7 +86,8 @@ def fit(
         progress: None shows it where standard error is a terminal.
         checkpoint: a folder of this run's own, for its state after every ``checkpoint_every`` steps and at its end.
         resume: go on from the folder's last checkpoint, if there is one.
-        stop_on_nan: raise DivergedError before a step whose loss isn't finite. On CuPy this waits for every step.
+        stop_on_nan: raise DivergedError instead of making a step whose loss isn't finite. On CuPy the step isn't made
+            either, but the error is raised one step later, or at the end of the epoch, so that no step waits for it.
 
     Raises:
         DivergedError: see ``stop_on_nan``. CheckpointError: the folder or a checkpoint can't be used.

@@ -13,6 +13,7 @@ from ..losses.base import product
 from ..numbers import flag, whole
 from .batches import Batches, Rows, as_batches
 from .buffers import undo
+from .lookout import Lookout, Seen
 from .nan import diverged
 from .optimisers import Optimiser, as_clip_norm, get_optimiser, not_negative
 from .options import known_options
@@ -25,7 +26,7 @@ class Step(NamedTuple):
     Attributes:
         number: of the step, from 1.
         epoch: its epoch, from 1.
-        loss: of its batch, before the step; on CuPy without ``stop_on_nan`` a 0-d array, so that nothing waits for it.
+        loss: of its batch, before the step; on CuPy a 0-d array, so that nothing waits for it.
         samples: in its batch.
         last: whether it was the epoch's last.
         weight: what its samples count for in a mean, all together: their number, unless samples or classes have
@@ -75,6 +76,18 @@ class Loop:
         self.stop_on_nan = flag("stop_on_nan", stop_on_nan)
         self.number = self.epoch = self.position = 0
         self.saved: Any = None
+        self._lookout = Lookout(net.backend) if self.stop_on_nan and net.backend.on_gpu else None
+
+    def settle(self) -> None:
+        """Wait until every step so far is known to have been a good one. Raises DivergedError."""
+        if self._lookout is not None:
+            self._refuse(self._lookout.settle())
+
+    def _refuse(self, seen: Seen | None) -> None:
+        if seen is not None:
+            seen.undo()
+            self.optimiser.count -= 1  # of the step that the device didn't make
+            raise diverged(self.net, *seen.batch, seen.number, seen.loss, self.saved)
 
     def __iter__(self) -> Iterator[Step]:
         while self.epoch < self.epochs:
@@ -83,16 +96,23 @@ class Loop:
     def rest_of_epoch(self) -> Iterator[Step]:
         """The steps that remain of this epoch."""
         net, optimiser, schedule, options = self.net, self.optimiser, self.schedule, self.options
-        waits = self.stop_on_nan or not net.backend.on_gpu
+        waits, lookout = not net.backend.on_gpu, self._lookout
+        if lookout is not None:
+            options = options | {"unless": lookout.first}
         for x, y, weight, last in self.batches.epoch(self.epoch, self.position):
             put_back = undo(net)
             loss = net.loss_and_grad(x, y, sample_weight=weight)
             if waits:
                 loss = float(loss)
-            if self.stop_on_nan and not math.isfinite(loss):
+            if lookout is not None:
+                self._refuse(lookout.look(Seen(self.number + 1, loss, (x, y, weight), put_back)))
+                loss = lookout.loss
+            elif self.stop_on_nan and not math.isfinite(loss):
                 put_back()
                 raise diverged(net, x, y, weight, self.number + 1, loss, self.saved)
             optimiser.step(net.parameters, factor=schedule(self.number), **options)
+            if last:
+                self.settle()
             epoch = self.epoch + 1
             self.number += 1
             self.position += 1

@@ -94,6 +94,7 @@ class Optimiser:
         clip_norm: float | None = None,
         l1: float = 0.0,
         l2: float = 0.0,
+        unless: Array | None = None,
     ) -> None:
         """Change all parameters, in place, by their gradients.
 
@@ -103,6 +104,8 @@ class Optimiser:
             clip_norm: scale all gradients down together to this Euclidean norm, as ``clip_grad_norm_`` of PyTorch does.
             l1, l2: add the gradients of l1 sum |w| and l2 / 2 sum w^2 of the matrices' elements, before clipping; with
                 ``maximize`` subtract them, so that they keep weights small there too.
+            unless: on CuPy, a 0-d array of int64 on the device: parameters and state stay as they are if it isn't 0
+                when the device comes to this step.
         """
         flat, lr = self.bind(parameters), self.rate(factor)
         with flat.device:
@@ -112,7 +115,7 @@ class Optimiser:
             if clip_norm is not None:
                 clip(flat.grad, as_clip_norm(clip_norm))
             self.count += 1
-            self._update(self.numbers(lr, self.count))
+            self._update(self.numbers(lr, self.count), unless)
 
     def rate(self, factor: Any) -> float:
         """The learning rate with this factor of a schedule's."""

@@ -76,6 +76,7 @@ class Saver:
     def write(self) -> None:
         """Write a checkpoint of the run as it is now."""
         run, loop = self.run, self.run.loop
+        loop.settle()
         if loop.stop_on_nan:  # the last checkpoint is a good one
             check_parameters(loop.net, loop.number, loop.saved)
         loop.optimiser.bind(loop.net.parameters).adopt()  # with the state that changed options need

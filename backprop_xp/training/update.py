@@ -39,14 +39,14 @@ class Update:
         self.on_gpu = owner_of(first) == "cupy"
         self._scalars = np.zeros(max(1, len(formula.parameters)), self.dtype)
 
-    def __call__(self, parameters: Sequence[float]) -> None:
-        """Compute it once with these scalars."""
+    def __call__(self, parameters: Sequence[float], unless: Any = None) -> None:
+        """Compute it once with these scalars; on CuPy, unless this 0-d array of int64 isn't 0 by then."""
         if not self.size:
             return
         if self.on_gpu:
             from ..formulas.device import update
 
-            update(module_of(self.arrays["w"]), self.formula, self.arrays, parameters)
+            update(module_of(self.arrays["w"]), self.formula, self.arrays, parameters, unless)
         elif self._functions is None:
             outs = [self.arrays[name] for name in self.outputs]
             blocked.tape(self.formula, self.outputs).run(self.arrays, parameters, outs)

@@ -68,12 +68,8 @@ def test_tiles_are_as_large_as_fit():
     net, _ = COMPILED["three hidden layers"]
     assert [block.tilings(net, kib << 10)[0].rows for kib in (227, 99, 48, 24)] == [64, 32, 16, 8]
     assert block.tilings(net, 12 << 10) == ()
-    assert all(cooperative.FEWEST_SAMPLES % tiling.rows == 0 for tiling in block.tilings(net, 227 << 10))
+    assert all(cooperative.TILES % tiling.rows == 0 for tiling in block.tilings(net, 227 << 10))
     assert block.tilings(shape((1 << 24, 128), ("tanh",), "mse")[0], 227 << 10) == ()
-
-
-def test_chunks_are_few_or_large():
-    assert [cooperative.chunk_samples(n) for n in (0, 1, 32767, 32768, 65536, 1 << 40)] == [64, 64, 64, 128, 256, 512]
 
 
 def test_no_double_arithmetic_in_float_kernels():
@@ -196,7 +192,7 @@ def in_pieces(cupy, net, x, pieces):
     """The loss and the gradients of the parameters, one after another."""
     call = net._call(cupy.asarray(x), None, True)
     call.loss, at = net.loss, 0
-    sums, chunk = ChunkSums(cupy, call.numbers, call.dtype), cooperative.chunk_samples(len(x))
+    sums, chunk = ChunkSums(cupy, call.numbers, call.dtype), cooperative.chunk_samples(call)
     for samples in pieces:
         cooperative.add_piece(call.rows(slice(at, at + samples)), sums, chunk)
         at += samples
@@ -209,7 +205,8 @@ def in_pieces(cupy, net, x, pieces):
 @pytest.mark.gpu
 def test_the_same_bits_in_pieces_and_on_any_stream(cupy, random, monkeypatch):
     _, net = nets((2, 9, 1), ("tanh", "identity"), dtype="float32")
-    x = random.normal(size=(256 * cooperative.FEWEST_SAMPLES + 70, 2)).astype("float32")
+    monkeypatch.setattr(cooperative, "MOST_TILES", 1)
+    x = random.normal(size=(256 * cooperative.TILES + 70, 2)).astype("float32")
     expected = everything(net, x, input_grad=False)
     monkeypatch.setattr(cooperative, "WAVE_BYTES", 0)  # 256 chunks a wave
     stream = cupy.cuda.Stream(non_blocking=True)

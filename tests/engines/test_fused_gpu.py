@@ -10,12 +10,14 @@ from arrays import host, target
 
 from backprop_xp import ACTIVATIONS, LOSSES, Activation, Elementwise, Net
 from backprop_xp.engines import fused_gpu
+from backprop_xp.sums import rounds
 from backprop_xp.sums.chunk_sums import ChunkSums
 
 pytestmark = pytest.mark.gpu
 
 DTYPES = ["float32", "float64"]
-BLOCK, CHUNK = fused_gpu.THREADS, fused_gpu.FEWEST_SAMPLES
+BLOCK = fused_gpu.THREADS
+CHUNK = 2 * BLOCK
 BATCHES = [1, 31, 32, 33, BLOCK - 1, BLOCK, BLOCK + 1, CHUNK - 1, CHUNK, CHUNK + 1]
 
 # every activation, and every loss with a kind of target, in few nets, since each is a kernel to compile
@@ -104,11 +106,12 @@ def test_the_same_bits_on_any_grid_and_in_pieces(sizes, names, loss, bias, rando
 
     call = net._call(x, None, True)
     call.loss, call.y, call.input_grad = net.loss, None if y is None else cupy.asarray(y, "float32"), True
-    for cuts in ([0, CHUNK, n], [0, 2 * CHUNK, 3 * CHUNK, n]):
+    chunk = fused_gpu.chunk_samples(call)
+    for cuts in ([0, chunk, n], [0, 2 * chunk, 3 * chunk, n]):
         sums, grad_x = ChunkSums(cupy, call.numbers, call.dtype), cupy.empty_like(call.x)
         for first, last in itertools.pairwise(cuts):
             part = slice(first, last)
-            fused_gpu.add_piece(call.rows(part), sums, CHUNK, grad_x[part])
+            fused_gpu.add_piece(call.rows(part), sums, chunk, grad_x[part])
         total, loss = sums.total()
         np.testing.assert_array_equal(host(loss), expected[0])
         np.testing.assert_array_equal(host(grad_x), expected[1])
@@ -203,6 +206,10 @@ def test_a_batch_of_none_and_one_sample_run_layered():
     assert net.plan(np.ones((0, 5))).engine == net.plan(np.ones(5)).engine == "layered"
 
 
-@pytest.mark.parametrize("n, chunk", [(1, 256), (1 << 17, 256), (1 << 18, 512), (1 << 20, 2048), (1 << 30, 4096)])
-def test_chunks_fill_a_large_device(n, chunk):
-    assert fused_gpu.chunk_samples(n) == chunk
+def test_chunks_are_cut_for_as_many_blocks_as_have_registers(monkeypatch):
+    asked = []
+    monkeypatch.setattr(rounds, "chunk_samples", lambda *arguments: asked.append(arguments) or 128)
+    for net in (pair(*NETS[7], "float32")[1], pair(*NETS[8], "float32")[1]):
+        net.loss_and_grad(np.ones((300, net.sizes[0])))
+    assert {arguments[-1] for arguments in asked} == {fused_gpu.RESIDENT, fused_gpu.RESIDENT_SHARED_OUT}
+    assert {arguments[:2] for arguments in asked} == {(300, BLOCK)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backprop_xp import ACTIVATIONS, Elementwise
-from backprop_xp.backend import elementwise
+from backprop_xp.arrays import elementwise
 from backprop_xp.formulas import Formula, differentiate
 
 T = np.linspace(-6, 6, 1001) + 1e-3

@@ -40,6 +40,20 @@ def test_a_kernel_and_what_it_takes(cupy):
     assert cuda.kernel(DOUBLED, "doubled") is doubled
 
 
+def test_a_launch_is_described_once_and_made_again(cupy):
+    source = 'extern "C" __global__ void scaled(long long n, double a, float b, float* x) { if (threadIdx.x < n) x[threadIdx.x] *= a * b; }\n'
+    x, y = cupy.arange(3, dtype=np.float32), cupy.ones(3, np.float32)
+    launch = cuda.Launch(cuda.kernel(source, "scaled"), (1,), (4,), (np.int64(2), np.float64(3), np.float32(0.5), x))
+    stream = cupy.cuda.Stream(non_blocking=True)
+    launch(stream.ptr)
+    stream.synchronize()
+    np.testing.assert_array_equal(x.get(), [0, 1.5, 2])
+    launch.arguments[0].value, launch.arguments[3].value = 3, y.data.ptr
+    launch(stream.ptr)
+    stream.synchronize()
+    np.testing.assert_array_equal(y.get(), [1.5, 1.5, 1.5])
+
+
 def test_an_error_of_the_compiler_is_one_line():
     with pytest.raises(CompileError, match=r"NVRTC failed: .*wrong"):
         cuda.kernel('extern "C" __global__ void f(float* x) { wrong; }', "f")

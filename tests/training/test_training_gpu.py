@@ -91,10 +91,10 @@ def test_a_graph(data):
         np.testing.assert_allclose(q, p, rtol=1e-9, atol=1e-11)
 
 
-def test_the_loss_stays_on_the_device_if_nothing_waits_for_it(cupy, data):
-    for step in steps(net(), *data, batch_size=10, stop_on_nan=False):
-        assert isinstance(step.loss, cupy.ndarray)
-    assert all(isinstance(step.loss, float) for step in steps(net(), *data, batch_size=10))
+@pytest.mark.parametrize("stop_on_nan", [False, True])
+def test_the_loss_stays_on_the_device(cupy, data, stop_on_nan):
+    for step in steps(net(), *data, batch_size=10, stop_on_nan=stop_on_nan):
+        assert isinstance(step.loss, cupy.ndarray) and step.loss.shape == ()
 
 
 def test_data_on_the_device_and_in_a_file(cupy, data, tmp_path):

@@ -64,6 +64,11 @@ def passed_on(changes: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, **changes}
 
 
+def unless_set(name: str, value: str) -> None:
+    """Give another library's variable, which it reads when it is imported, this value if the user gave it none."""
+    os.environ.setdefault(name, value)
+
+
 def _whole(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not text.strip().isdecimal() or not least <= int(text) <= most:

@@ -7,7 +7,6 @@ all parameter gradients are there. Nothing is kept from one step to the next but
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 from backprop_xp.bench import graphs
 from backprop_xp.bench.cases import Case
+
+from backprop_xp.environment import unless_set
 
 EAGER, COMPILED, GRAPH = "PyTorch eager", "torch.compile", "PyTorch CUDA graph"
 #: Forms of torch.compile, and what it calls them.
@@ -196,7 +197,7 @@ def jax_jit(case: Case, device: int | None = None) -> Contender:
     By default JAX would take most of a device's memory, where the others' arrays are as well, and round float32
     products to TF32.
     """
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    unless_set("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
 
     jax.config.update("jax_enable_x64", True)

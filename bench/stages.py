@@ -17,6 +17,8 @@ from typing import IO
 
 from backprop_xp.bench.report import replace_file
 
+from backprop_xp.environment import passed_on
+
 GRACE = 5.0  # seconds from the interrupt to the end by force, for a command whose box has closed
 LOOK_EVERY = 0.05  # seconds, whether commands have ended
 NOT_STARTED = 127  # the code of a shell for a program that can't be started
@@ -158,7 +160,7 @@ def _start(command: Command, output: IO[bytes]) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
-        env=os.environ | command.environment,
+        env=passed_on(command.environment),
         start_new_session=True,  # so that whatever it starts can be ended with it
     )
 

@@ -257,9 +257,9 @@ def test_weights_that_run_backwards_on_a_device_are_put_straight(cupy, monkeypat
     monkeypatch.setattr(torch_link, "as_tensor", lambda a, backend: (handed.append(a), torch.from_numpy(a.get()))[1])
     net = make().to("cupy")
     net.weights[0].data, net.biases[1].data = net.weights[0].data[::-1, ::-1], net.biases[1].data[::-1]
-    expected = [tensor.data.get() for tensor in (*net.weights, *net.biases)]
+    expected = [tensor.data.get() for tensor in net._places()]
     torch_link.Link(net).make()
-    for tensor, array, numbers in zip((*net.weights, *net.biases), handed, expected, strict=True):
+    for tensor, array, numbers in zip(net._places(), handed, expected, strict=True):
         assert min(array.strides) > 0
         assert tensor.data is array
         np.testing.assert_array_equal(array.get(), numbers)

@@ -63,4 +63,4 @@ def test_nothing_else_reads_the_environment():
     package = Path(backprop_xp.__file__).parent
     for path in (*package.rglob("*.py"), *(package.parent / "bench").glob("*.py")):
         if path.name != "environment.py":
-            assert not re.findall(r"os\.environ|getenv", path.read_text()), path
+            assert not re.findall(r"os\.environ|getenv", path.read_text(encoding="utf-8")), path

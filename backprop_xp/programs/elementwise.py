@@ -15,6 +15,7 @@ from ..dtypes import C_NAMES, name_of
 from ..formulas import Formula, emit
 from ..kernels import source as kernel_source
 from ..toolchain import cache as kernel_cache
+from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 
 _here = threading.local()  # .active: this thread wants compiled loops
@@ -45,7 +46,9 @@ def run(
     """
     if not getattr(_here, "active", False):
         return False
-    function = _function(formula, outputs, name_of(outs[0].dtype))
+    if compiler.missing():
+        return False
+    function = _function(formula, outputs, name_of(outs[0].dtype), compiler.find())
     if function is None:
         return False
     dtype = outs[0].dtype
@@ -70,7 +73,7 @@ def source(formula: Formula, outputs: tuple[str, ...], dtype: str) -> str:
 
 
 @lru_cache(maxsize=512)
-def _function(formula: Formula, outputs: tuple[str, ...], dtype: str) -> Any:
+def _function(formula: Formula, outputs: tuple[str, ...], dtype: str, cxx: compiler.Compiler) -> Any:
     try:
         library = kernel_cache.library(source(formula, outputs, dtype), f"{', '.join(outputs)} of an activation")
     except CompileError:

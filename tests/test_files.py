@@ -336,9 +336,8 @@ def test_there_is_one_place_where_files_are_written():
     """Elsewhere only what nobody keeps: in folders of their own that are deleted again."""
     package = Path(files.__file__).parent
     for path in (*package.rglob("*.py"), *(package.parent / "bench").glob("*.py")):
-        if path.name in ("files.py", "machine_code.py", "memory.py", "stages.py") or "savez(file" in path.read_text(encoding="utf-8"):
+        text = path.read_text(encoding="utf-8")
+        if path.name in ("files.py", "machine_code.py", "memory.py", "stages.py") or "savez(file" in text:
             continue
-        found = re.findall(
-            r"os\.replace|os\.rename|mkstemp|write_bytes\(|open\((?!os.devnull)[^)\n]*, \"[wxa]", path.read_text(encoding="utf-8")
-        )
+        found = re.findall(r"os\.replace|os\.rename|mkstemp|write_bytes\(|open\((?!os.devnull)[^)\n]*, \"[wxa]", text)
         assert not found, (path, found)

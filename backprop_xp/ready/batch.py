@@ -121,13 +121,7 @@ class Batch(_Ready):
         if self._narrow is None and self._is_narrow(len(x)):
             scalars = [number for f in self._functions for number in getattr(f, "parameters", ())]
             self._narrow = Narrow(self._shape, self._functions[:-1], self._arrays, scalars)
-        if self._target == "none":
-            return True
-        if type(y) is not np.ndarray or not y.flags.c_contiguous or not y.flags.aligned:
-            return False
-        if self._target == "classes":
-            return y.dtype == np.int64 and y.shape == (len(x),)
-        return y.dtype == self._dtype and y.shape == (len(x), self._outputs)
+        return is_target(self._target, y, (len(x), self._outputs), self._dtype)
 
     def loss_and_grad(self, net: AnyNet, x: np.ndarray, y: np.ndarray | None) -> Any:
         """Fill every gradient of the net, and return the loss."""
@@ -181,3 +175,14 @@ class Outputs(_Ready):
             self._run(net, x)
         self._chain.drop_signals(net)
         return output
+
+
+def is_target(kind: str, y: Any, shape: tuple[int, int], dtype: np.dtype) -> bool:
+    """Whether ``y`` needs no more checks as a target, "none", "values" or "classes", of outputs of this shape."""
+    if kind == "none":
+        return True
+    if type(y) is not np.ndarray or not y.flags.c_contiguous or not y.flags.aligned:
+        return False
+    if kind == "classes":
+        return y.dtype == np.int64 and y.shape == shape[:1]
+    return y.dtype == dtype and y.shape == shape

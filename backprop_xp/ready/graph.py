@@ -22,7 +22,7 @@ from ..programs import graph_source
 from ..programs.structs import GraphArgs
 from ..sums.chunks import chunk_samples
 from ..workspace import recycled
-from .batch import kernel, parts
+from .batch import is_target, kernel, parts
 
 
 def why_not(net: AnyNet) -> str:
@@ -132,13 +132,7 @@ class GraphBatch(_Ready):
         """Whether this is a call that needs no more checks."""
         if not self._wanted or not self._fits(x):
             return False
-        if self._target == "none":
-            return True
-        if type(y) is not np.ndarray or not y.flags.c_contiguous or not y.flags.aligned:
-            return False
-        if self._target == "classes":
-            return y.dtype == np.int64 and y.shape == (len(x),)
-        return y.dtype == self._dtype and y.shape == (len(x), self._outputs)
+        return is_target(self._target, y, (len(x), self._outputs), self._dtype)
 
     def loss_and_grad(self, net: AnyNet, x: np.ndarray, y: np.ndarray | None) -> Any:
         """Fill every gradient of the net, and return the loss."""

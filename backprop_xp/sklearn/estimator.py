@@ -45,7 +45,7 @@ class BackpropEstimator(BaseEstimator):
         hidden_layer_sizes: Any = (100,),
         activation: Any = "relu",
         *,
-        loss: Any = None,
+        loss: Any = "squared_error",
         optimiser: Any = "adam",
         schedule: Any = None,
         alpha: float = 0.0001,

@@ -65,57 +65,6 @@ class BackpropRegressor(RegressorMixin, BackpropEstimator):
         n_layers_, n_outputs_, out_activation_: layers with the input, outputs, and "identity" or "exp".
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
-        *,
-        loss: Any = "squared_error",
-        optimiser: Any = "adam",
-        schedule: Any = None,
-        alpha: float = 0.0001,
-        batch_size: int | str = "auto",
-        learning_rate_init: float | None = None,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool = False,
-        warm_start: bool = False,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: float = 10,
-        bias: bool = True,
-        init: Any = "glorot_uniform",
-        dtype: Any = None,
-        backend: Any = None,
-        threads: int | None = None,
-    ) -> None:
-        super().__init__(
-            hidden_layer_sizes,
-            activation,
-            loss=loss,
-            optimiser=optimiser,
-            schedule=schedule,
-            alpha=alpha,
-            batch_size=batch_size,
-            learning_rate_init=learning_rate_init,
-            max_iter=max_iter,
-            shuffle=shuffle,
-            random_state=random_state,
-            tol=tol,
-            verbose=verbose,
-            warm_start=warm_start,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            bias=bias,
-            init=init,
-            dtype=dtype,
-            backend=backend,
-            threads=threads,
-        )
-
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> BackpropRegressor:
         """Train for one epoch on these samples, with the net and the optimiser of the calls before.
 

@@ -1,8 +1,9 @@
-"""Arrays for tests: results on the host, and targets for losses."""
+"""Arrays for tests: results on the host, batches, targets for losses, and gradients against central differences."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from backprop_xp import LOSSES
 
@@ -24,3 +25,23 @@ def target(loss, n, width, random, dtype="float64"):
     if loss == "softmax_cross_entropy":
         return random.integers(0, width, n)
     return random.uniform(0, 1, (n, width)).astype(dtype)
+
+
+def batch_of(net, shape, seed=0):
+    """x and a target like the outputs, drawn by a seed, (*shape, width) on the net's backend and of its dtype."""
+    random = np.random.default_rng(seed)
+    made = (random.normal(size=(*shape, width)).astype(net.dtype) for width in (net.sizes[0], net.sizes[-1]))
+    return tuple(net.backend.asarray(a, net.dtype, "a batch") for a in made)
+
+
+def assert_central_differences(gradients, arrays, loss, step=1e-6):
+    """That each gradient is, number by number, the slope of ``loss()`` in the array of its name, changed in place."""
+    for name, array in arrays.items():
+        for index in np.ndindex(array.shape):
+            before = array[index]
+            array[index] = before + step
+            above = loss()
+            array[index] = before - step
+            slope = (above - loss()) / (2 * step)
+            array[index] = before
+            assert gradients[name][index] == pytest.approx(slope, rel=1e-5, abs=1e-6), (name, index)

@@ -7,6 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
+from arrays import batch_of, host
 
 from backprop_xp import Activation, GraphNet, Input, Linear, Net, Tensor
 from backprop_xp.ready import calls
@@ -43,16 +44,6 @@ def tied(width=4, depth=4, engine="auto", backend="numpy", last="softplus", **op
     return nets
 
 
-def host(array):
-    return array.get() if hasattr(array, "get") else np.asarray(array)
-
-
-def batch(net, shape, seed=0):
-    random = np.random.default_rng(seed)
-    made = (random.normal(size=(*shape, width)).astype(net.dtype) for width in (net.sizes[0], net.sizes[-1]))
-    return tuple(net.backend.asarray(a, net.dtype, "a batch") for a in made)
-
-
 def assert_sums(net, own, tolerance=1e-12):
     """The gradients of a net with shared tensors are the sums of another's, whose tensors are its own."""
     w, b = [host(t.grad) for t in own.weights], [host(t.grad) for t in own.biases]
@@ -71,7 +62,7 @@ def assert_sums(net, own, tolerance=1e-12):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_gradients_add_up(engine, width, shape):
     net, own = tied(width, engine=engine)
-    x, y = batch(net, shape)
+    x, y = batch_of(net, shape)
     for one in (net, own):
         one.loss_and_grad(x, y)
     assert_sums(net, own)
@@ -89,13 +80,13 @@ def test_gradients_add_up(engine, width, shape):
 def test_with_code_of_the_users():
     net, own = tied(last=Cube())
     for one in (net, own):
-        one.loss_and_grad(*batch(net, (3000,)))
+        one.loss_and_grad(*batch_of(net, (3000,)))
     assert_sums(net, own)
 
 
 def test_ties_made_and_undone_between_calls_are_seen():
     net, own = tied()
-    x, y = batch(net, (5,))
+    x, y = batch_of(net, (5,))
     own.loss_and_grad(x, y)
     if not compiler.missing():
         assert calls.find(own, x, y, None) is not None
@@ -128,7 +119,7 @@ def test_two_tensors_over_the_same_memory_have_partial_derivatives():
     for k in (2, 3):
         own.weights[k] = Tensor(own.weights[1].data)
     for one in (net, own):
-        one.loss_and_grad(*batch(net, (6,)))
+        one.loss_and_grad(*batch_of(net, (6,)))
     assert_sums(net, own)
 
 
@@ -136,7 +127,7 @@ def test_two_tensors_over_the_same_memory_have_partial_derivatives():
 def test_it_trains_as_pytorch_does_with_a_shared_parameter(optimiser):
     torch = pytest.importorskip("torch")
     net, _ = tied(reduction="mean")
-    x, y = batch(net, (32,))
+    x, y = batch_of(net, (32,))
     linears = [torch.nn.Linear(4, 4).double() for _ in range(4)]
     for i, linear in enumerate(linears):
         linear.weight.data, linear.bias.data = (torch.tensor(t[i].data) for t in (net.weights, net.biases))
@@ -183,7 +174,7 @@ def test_in_a_graph(shape, engine):
 def test_on_a_device(engine, repeated):
     pytest.importorskip("cupy")
     net, own = tied(engine=engine, backend="cupy")
-    x, y = batch(net, (70,))
+    x, y = batch_of(net, (70,))
     own.loss_and_grad(x, y)
     step = net.repeated(x, y) if repeated else lambda: net.loss_and_grad(x, y)
     for _ in range(2):
@@ -210,7 +201,7 @@ def test_streamed_to_a_device(monkeypatch):
     monkeypatch.setattr(streamed, "HOST_BYTES", 1 << 12)
     monkeypatch.setattr(streamed, "PIECE_BYTES", 1 << 13)
     net, own = tied(backend="cupy")
-    x, y = (host(a) for a in batch(net, (3000,)))
+    x, y = (host(a) for a in batch_of(net, (3000,)))
     for one in (net, own):
         one.loss_and_grad(x, y)
     assert_sums(net, own, 1e-10)

@@ -12,6 +12,7 @@ import pickle
 
 import numpy as np
 import pytest
+from arrays import batch_of, host
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -41,16 +42,6 @@ def make(bias=FLAGS, sizes=(5, 4, 3, 2), **options):
     return net, whole
 
 
-def host(array):
-    return array.get() if hasattr(array, "get") else np.asarray(array)
-
-
-def batch(net, shape, seed=0):
-    random = np.random.default_rng(seed)
-    made = (random.normal(size=(*shape, width)).astype(net.dtype) for width in (net.sizes[0], net.sizes[-1]))
-    return tuple(net.backend.asarray(a, net.dtype, "a batch") for a in made)
-
-
 def assert_alike(net, whole, tolerance=1e-11):
     """The gradients of what both have."""
     pairs = [(w, v) for w, v in zip(net.weights, whole.weights, strict=True)]
@@ -76,7 +67,7 @@ def test_which_layers_have_one():
 @pytest.mark.parametrize("flags", [*itertools.product([False, True], repeat=3)], ids=str)
 def test_every_pattern_is_right(flags, random):
     net, _ = make(flags, engine="layered")
-    x, y = batch(net, (4,))
+    x, y = batch_of(net, (4,))
     proofs = [check.check_gradients(net, x, y)]
     if pytest.importorskip("torch"):
         proofs.append(check.check_against_torch(net, x, y))
@@ -91,7 +82,7 @@ def test_every_pattern_is_right(flags, random):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_engine(engine, dtype, sizes, shape):
     net, whole = make(sizes=sizes, engine=engine, dtype=dtype)
-    x, y = batch(net, shape)
+    x, y = batch_of(net, shape)
     tolerance = 1e-11 if dtype == "float64" else 1e-4
     for options in ({}, {"input_grad": True}, {"sample_weight": np.ones(shape)}):
         ours, theirs = (each.loss_and_grad(x, y, **options) for each in (net, whole))
@@ -109,16 +100,16 @@ def test_every_engine(engine, dtype, sizes, shape):
 def test_ready_calls_are_found_and_right(sizes):
     net, whole = make(sizes=sizes)
     for shape in SHAPES.values():
-        x, y = batch(net, shape)
+        x, y = batch_of(net, shape)
         whole.loss_and_grad(x, y)
         if shape != (0,) and not (sizes == WIDTHS["wide"] and shape == ()):  # BLAS is faster there
             assert calls.find(net, x, y, None) is not None
         net.loss_and_grad(x, y)
         assert_alike(net, whole, 1e-9)
-    x, _ = batch(net, (7,))
+    x, _ = batch_of(net, (7,))
     assert calls.find_forward(net, x, None) is not None
     np.testing.assert_allclose(net(x), whole(x), rtol=1e-12)
-    x, y = batch(net, ())
+    x, y = batch_of(net, ())
     net.loss_and_grad(x, y)
     net.backward(np.ones(net.sizes[-1]))  # from the signals that the compiled call kept
     whole.loss_and_grad(x, y)
@@ -134,7 +125,7 @@ def test_any_net(data):
     flags = tuple(data.draw(st.lists(st.booleans(), min_size=depth, max_size=depth)))
     engines = ["layered", "tiled", *([] if compiler.missing() else ["auto"])]
     net, whole = make(flags, sizes, engine=data.draw(st.sampled_from(engines)))
-    x, y = batch(net, data.draw(st.sampled_from([(), (1,), (40,)])))
+    x, y = batch_of(net, data.draw(st.sampled_from([(), (1,), (40,)])))
     np.testing.assert_allclose(net.loss_and_grad(x, y), whole.loss_and_grad(x, y), rtol=1e-11)
     assert_alike(net, whole)
 
@@ -151,7 +142,7 @@ def test_a_chain_as_a_graph_has_the_same_bits():
         graph.tensors[f"t{i}.weight"].data = weight.data
         if bias is not None:
             graph.tensors[f"t{i}.bias"].data = bias.data
-    x, y = batch(net, (2000,))
+    x, y = batch_of(net, (2000,))
     assert graph._plan().chain is not None
     assert graph.loss_and_grad(x, y) == net.loss_and_grad(x, y)
     for i, (weight, bias, _) in enumerate(net.layers):
@@ -165,7 +156,7 @@ def test_it_trains(engine):
     torch = pytest.importorskip("torch")
     net, _ = make(engine=engine, reduction="mean")
     model = to_torch(net)
-    x, y = batch(net, (32,))
+    x, y = batch_of(net, (32,))
     net.fit(x, y, epochs=5, batch_size=32, shuffle=False, optimiser="adam")
     optimizer = torch.optim.Adam(model.parameters(), 0.001)
     for _ in range(5):
@@ -191,7 +182,7 @@ def test_in_files_with_shared_tensors_and_as_before(tmp_path):
     assert description["shared"] == {"weights.3": "weights.1", "biases.2": "biases.1"}
     again = load(tmp_path / "net", backend="numpy")
     assert again.bias == net.bias and again.biases[1] is again.biases[0] and again.weights[3] is again.weights[1]
-    x, _ = batch(net, (3,))
+    x, _ = batch_of(net, (3,))
     np.testing.assert_array_equal(again(x), net(x))
     for flags in (False, True):
         save(make(flags)[0], tmp_path / "net")
@@ -222,7 +213,7 @@ def test_pytorch_there_and_back_and_as_a_layer():
     assert [linear.bias is None for linear in model[::2]] == [True, False, False]
     again = from_torch(model)
     assert isinstance(again, Net) and again.bias == net.bias and again.biases[1] is again.biases[0]
-    x, _ = batch(net, (3,))
+    x, _ = batch_of(net, (3,))
     np.testing.assert_allclose(again(x), net(x), rtol=1e-12)
     layer = as_torch(net)
     assert [*layer.state_dict()] == ["weights.0", "weights.1", "weights.2", "biases.0", "biases.1"]
@@ -241,14 +232,14 @@ def test_onnx(tmp_path):
 
     net, _ = make()
     to_onnx(net, tmp_path / "net.onnx")
-    x, _ = batch(net, (3,))
+    x, _ = batch_of(net, (3,))
     (z,) = ReferenceEvaluator(onnx.load(tmp_path / "net.onnx")).run(None, {"x": x})
     np.testing.assert_allclose(z, net(x), rtol=1e-12)
 
 
 def test_copies_and_drawings():
     net, _ = make()
-    x, _ = batch(net, (3,))
+    x, _ = batch_of(net, (3,))
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         np.testing.assert_array_equal(other(x), net(x))
         assert other.bias == FLAGS
@@ -257,7 +248,7 @@ def test_copies_and_drawings():
 
 def test_lists_that_are_replaced():
     net, whole = make()
-    x, _ = batch(net, (3,))
+    x, _ = batch_of(net, (3,))
     net(x)
     net.biases = [Tensor(b.data.copy()) for b in whole.biases]  # one a layer
     assert net.bias == (True,) * 3
@@ -302,7 +293,7 @@ def test_what_is_no_truth_value_a_layer(bias, message):
 def test_on_a_device(engine, flags):
     pytest.importorskip("cupy")
     net, whole = make(flags, engine=engine, backend="cupy")
-    x, y = batch(net, (70,))
+    x, y = batch_of(net, (70,))
     for options in ({}, {"input_grad": True}):
         for each in (net, whole):
             each.loss_and_grad(x, y, **options)
@@ -323,7 +314,7 @@ def test_streamed_to_a_device(engine, monkeypatch):
     monkeypatch.setattr(streamed, "HOST_BYTES", 1 << 12)
     monkeypatch.setattr(streamed, "PIECE_BYTES", 1 << 13)
     net, whole = make(engine=engine, backend="cupy")
-    x, y = (host(a) for a in batch(net, (3000,)))
+    x, y = (host(a) for a in batch_of(net, (3000,)))
     for each in (net, whole):
         each.loss_and_grad(x, y)
     assert_alike(net, whole, 1e-9)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from arrays import host
+from arrays import assert_central_differences, host
 
 from backprop_xp import GraphNet, Input, Linear
 from backprop_xp.exchange import load, save, to_onnx
@@ -127,15 +127,7 @@ def gradients_by_finite_differences(case, training):
     found = everything(net, x, y, training=training)
     for name, tensor in net_of(case, alone=False).buffers.items():  # not those that a call in training left
         net.buffers[name].data = tensor.data
-    for name, array in tensors.items():
-        for index in np.ndindex(array.shape):
-            before, step = array[index], 1e-6
-            array[index] = before + step
-            above = loss()
-            array[index] = before - step
-            slope = (above - loss()) / (2 * step)
-            array[index] = before
-            assert found[name][index] == pytest.approx(slope, rel=1e-5, abs=1e-6), (name, index)
+    assert_central_differences(found, tensors, loss)
 
 
 def the_same_in_pytorch(case, training, dtype, samples):

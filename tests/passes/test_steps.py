@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from arrays import assert_central_differences
 from graphs import arrays, descriptions, in_torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -80,15 +81,7 @@ def test_every_nodes_gradient_is_that_of_finite_differences(name):
     _, grads = net.loss_and_grad(x, y, input_grad=True)
     gradients = {name: tensor.grad for name, tensor in net.tensors.items()} | grads
     tensors = {name: tensor.data for name, tensor in net.tensors.items()} | x
-    for key, array in tensors.items():
-        for index in np.ndindex(array.shape):
-            before, step = array[index], 1e-6
-            array[index] = before + step
-            above = loss()
-            array[index] = before - step
-            slope = (above - loss()) / (2 * step)
-            array[index] = before
-            assert gradients[key][index] == pytest.approx(slope, rel=1e-5, abs=1e-6), (key, index)
+    assert_central_differences(gradients, tensors, loss)
 
 
 def test_a_chain_is_a_net_to_the_bit():

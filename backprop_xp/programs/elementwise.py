@@ -46,10 +46,9 @@ def run(
     """
     if not getattr(_here, "active", False):
         return False
-    if compiler.missing():
-        return False
-    function = _function(formula, outputs, name_of(outs[0].dtype), compiler.find())
-    if function is None:
+    try:
+        function = _function(formula, outputs, name_of(outs[0].dtype), compiler.find())
+    except CompileError:  # the engine that asked says so once
         return False
     dtype = outs[0].dtype
     # a variable that these outputs don't read gets some array, which is then not read
@@ -74,11 +73,7 @@ def source(formula: Formula, outputs: tuple[str, ...], dtype: str) -> str:
 
 @lru_cache(maxsize=512)
 def _function(formula: Formula, outputs: tuple[str, ...], dtype: str, cxx: compiler.Compiler) -> Any:
-    try:
-        library = kernel_cache.library(source(formula, outputs, dtype), f"{', '.join(outputs)} of an activation")
-    except CompileError:
-        return None  # the engine that asked says so once
-    function = library.formula
+    function = kernel_cache.library(source(formula, outputs, dtype), f"{', '.join(outputs)} of an activation").formula
     function.argtypes = (ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
     function.restype = None
     return function

@@ -31,7 +31,7 @@ SUFFIX, NOTE_SUFFIX = ".kernel", ".variant"  # a note says which variant of a GP
 DIGEST_BYTES = hashlib.sha256().digest_size
 LARGEST = 1 << 28  # bytes of a file that is read
 
-_loaded: dict[str, ctypes.CDLL | CompileError] = {}
+_loaded: dict[tuple[compiler.Compiler, str], ctypes.CDLL | CompileError] = {}  # by SHA-256 of the source
 
 
 def folder() -> Path:
@@ -58,9 +58,9 @@ def library(source: str, what: str) -> ctypes.CDLL:
         what: for the message that announces a compilation.
 
     Raises:
-        CompileError: it can't be compiled here; said again without another attempt on later calls.
+        CompileError: it can't be compiled here; said again without another attempt by the same compiler.
     """
-    memory = hashlib.sha256(source.encode()).hexdigest()
+    memory = compiler.find(), hashlib.sha256(source.encode()).hexdigest()
     found = _loaded.get(memory)
     if found is None:
         show(source, what)

@@ -30,11 +30,12 @@ def residual(layers, width=3):
 def test_a_failed_compilation_is_remembered_and_the_plan_says_what_runs(monkeypatch, make, name):
     asked = []
 
-    def fails(source, what):
+    def fails(source, what, compiles):
         asked.append(what)
         raise CompileError("the disk is full")
 
-    monkeypatch.setattr(cache, "library", fails)
+    monkeypatch.setattr(cache, "_load", fails)
+    monkeypatch.setattr(cache, "_loaded", {})
     monkeypatch.setattr(engines, "_failures", {})
     monkeypatch.setattr(fused, "_programs", {})
     monkeypatch.setattr(programs, "_programs", {})

@@ -22,6 +22,9 @@ from ..products import shared_out
 from ..programs.device_layers import fused_loss, summed_together
 from ..workspace import recycled
 
+#: Multiply-adds from which on OpenBLAS computes a matrix times a vector on several threads, as its source says.
+SMALL = 9216
+
 
 def why_not(call: Call) -> str:
     """Nothing: it runs every call."""
@@ -135,7 +138,7 @@ def _has_code(call: Call) -> bool:
 
 
 def _shared_out(call: Call) -> AbstractContextManager[None]:
-    """Matrix products on all threads, but of one sample."""
-    if call.samples < 2 or call.backend.on_gpu or _has_code(call):
+    """Matrix products on all threads, where BLAS might take several."""
+    if call.backend.on_gpu or call.samples * call.numbers < SMALL or _has_code(call):
         return NOTHING
     return shared_out(threads.count(call.threads))

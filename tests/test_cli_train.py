@@ -74,7 +74,8 @@ def test_other_files(kind, capsys, folder):
         pytest.importorskip("pyarrow")
         frame.to_parquet("houses.parquet")
     for data in ("houses.csv", f"houses.{kind}"):
-        assert run("train", "--data", data, "--target", "colour", "--epochs", 2, "--model", f"{data}.model") == 0
+        arguments = ("--target", "colour", "--epochs", 2, "--model", f"{data}.model", "--plot", f"{data}.png")
+        assert run("train", "--data", data, *arguments) == 0
         assert run("predict", f"{data}.model", "houses.csv") == 0
     assert answers(capsys.readouterr().out)
     assert (folder / "houses.csv.model").read_bytes() == (folder / f"houses.{kind}.model").read_bytes()
@@ -120,9 +121,10 @@ def test_an_unseen_label_says_where(capsys, folder):
     capsys.readouterr()
     assert run("predict", "houses.safetensors", "new.csv") == 1
     streams = capsys.readouterr()
-    assert streams.out == ""
+    first, second = answers(streams.out)
+    assert float(first["price"]) and second["price"] == ""
     assert streams.err == (
-        "backprop-xp: row 3, column 'colour': 'green' was not seen in training; known are 'blue', 'red'\n"
+        "no answer: row 3, column 'colour': 'green' was not seen in training; known are 'blue', 'red'\n"
     )
 
 
@@ -231,9 +233,11 @@ class TestWhatIsWritten:
 
     def test_answers_that_can_not_be_given_leave_the_old_ones(self, capsys, folder):
         assert run(*QUICK) == 0
-        (folder / "new.csv").write_text("size,colour\n1,red\n2,green\n")
+        (folder / "new.csv").write_text("size,colour\n1,brown\n2,green\n")
         (folder / "answers.csv").write_text("old")
-        assert run("predict", "houses.safetensors", "new.csv", "--output", "answers.csv") == 1
+        capsys.readouterr()
+        assert run("predict", "houses.safetensors", "new.csv", "--output", "answers.csv", "--force") == 1
+        assert "no row can be used: row 2, column 'colour': 'brown' was not seen" in capsys.readouterr().err
         assert (folder / "answers.csv").read_text() == "old"
 
     @pytest.mark.parametrize("path", ["houses.csv", "./houses.safetensors", "link", "folder", "pipe", "none/a", ""])

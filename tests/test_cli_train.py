@@ -304,3 +304,104 @@ def test_without_pandas(capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     assert run("train", "--data", "iris") == 1
     assert capsys.readouterr().err == "backprop-xp: real data needs pandas: pip install 'backprop-xp[data]'\n"
+
+
+class TestFilesThatAreThere:
+    @pytest.mark.parametrize("option", ["--model", "--plot", None])
+    def test_are_kept(self, option, capsys, folder, monkeypatch):
+        monkeypatch.setattr(command, "train", never)
+        name = "houses.safetensors" if option is None else "mine"
+        (folder / name).write_text("old")
+        assert run(*QUICK, *(() if option is None else (option, name))) == 1
+        assert f"{name}: this file is there already; --force writes over it" in capsys.readouterr().err
+        assert (folder / name).read_text() == "old"
+
+    def test_are_written_over_with_force(self, folder):
+        (folder / "houses.safetensors").write_text("old")
+        assert run(*QUICK, "--force") == 0
+        assert run("predict", "houses.safetensors", "houses.csv") == 0
+
+    @pytest.mark.parametrize(
+        "path", ["houses.csv", "other.csv", "parts.parquet/a.parquet", "parts.parquet/new", "hard"]
+    )
+    def test_force_writes_over_no_input(self, path, capsys, folder, monkeypatch):
+        monkeypatch.setattr(command, "train", never)
+        (folder / "other.csv").write_text(TABLE)
+        (folder / "parts.parquet").mkdir()
+        (folder / "parts.parquet" / "a.parquet").write_text("")
+        os.link("parts.parquet/a.parquet", "hard")
+        data = "parts.parquet" if "parts" in path or path == "hard" else "houses.csv"
+        before = contents(folder), os.listdir("parts.parquet")
+        arguments = ("train", "--data", data, "--target", "price", "--force", "--test", "other.csv")
+        for option in ("--model", "--plot"):
+            assert run(*arguments, option, path) == 1
+            assert f"{option} would write " in capsys.readouterr().err
+        assert (contents(folder), os.listdir("parts.parquet")) == before
+
+
+class TestOptions:
+    def test_a_table_to_test_with(self, capsys, folder):
+        (folder / "test.csv").write_text("size,colour,price\n3,red,8\n4,green,9\n5,blue,12\n")
+        assert run(*QUICK, "--test", "test.csv") == 0
+        out = capsys.readouterr().out
+        assert "rows: 40 to train on, 2 held out\n" in out
+        assert "note: test: no answer for row 3, column 'colour': 'green' was not seen in training" in out
+
+    @pytest.mark.parametrize("name", ["houses.csv", "./houses.csv", "link"])
+    def test_that_table_is_another_one(self, name, capsys, folder):
+        os.symlink("houses.csv", "link")
+        assert run(*QUICK, "--test", name) == 1
+        assert "--test must be another table than --data" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("more", [("--test", "t.csv"), ("--validation", 0.3)])
+    def test_folds_hold_all_rows_out(self, more, capsys):
+        assert run(*QUICK, "--folds", 2, *more) == 1
+        assert "not allowed with argument" in capsys.readouterr().err
+        assert run(*QUICK, "--folds", 2) == 0
+        out = capsys.readouterr().out
+        assert "40 rows, each held out once in 2 folds (R^2 " in out and "40 held out in turn" in out
+
+    def test_the_training(self, capsys):
+        options = ("--optimiser", "sgd", "--schedule", "constant", "--early-stopping", 2, "--lr", 1e-9)
+        assert run(*TRAIN, "--target", "price", *options) == 0
+        out = capsys.readouterr().out
+        assert "to decide when it ends" in out and "training " in out
+        assert run(*TRAIN, "--target", "colour", "--ignore", "price", "--class-weight", "balanced", "--force") == 0
+        assert "balanced accuracy" in capsys.readouterr().out
+        assert run(*TRAIN, "--target", "price", "--class-weight", "balanced", "--force") == 1
+        assert "class_weight is of classes, and the target 'price' is an amount" in capsys.readouterr().err
+
+    def test_early_stopping_without_a_number(self, capsys):
+        assert run(*QUICK, "--early-stopping") == 0
+        assert "32 to train on" not in (out := capsys.readouterr().out) and "to decide when it ends" in out
+
+    def test_several_targets(self, capsys, folder):
+        rows = [f"{i},{'red' if i % 3 else 'blue'},{2.5 * i + i % 3},{30 - 1.5 * i}" for i in SIZES]
+        (folder / "houses.csv").write_text("\n".join(['size,colour,price,"cost, net"', *rows]))
+        assert run(*TRAIN, "--target", 'price,"cost, net"', "--keep", "size", "--epochs", 3) == 0
+        out = capsys.readouterr().out
+        assert "held out: price: R^2 " in out and "cost, net: R^2 " in out
+        assert run("predict", "houses.safetensors", "houses.csv") == 0
+        streams = capsys.readouterr()
+        assert list(answers(streams.out)[0]) == ["price", "cost, net"]
+        assert "price, cost, net are in houses.csv: price: R^2 " in streams.err
+        assert run(*TRAIN, "--target", "cost, net", "--epochs", 1, "--force") == 0  # one column of that name
+
+    def test_few_whole_numbers_are_said_to_be_classes(self, capsys, folder):
+        (folder / "houses.csv").write_text("size,rooms\n" + "".join(f"{i},{i % 4}\n" for i in SIZES))
+        assert run(*TRAIN, "--target", "rooms", "--epochs", 1) == 0
+        note = "the target 'rooms' has 4 different whole numbers, taken for classes; --task regression takes them for"
+        assert note in capsys.readouterr().out
+        assert run(*TRAIN, "--target", "rooms", "--epochs", 1, "--task", "regression", "--force") == 0
+        assert "R^2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv.gz", ".TSV.GZ"])
+def test_what_a_file_is_called_is_what_is_written(suffix, capsys, folder):
+    import gzip
+
+    text = TABLE.replace(",", "\t") if "tsv" in suffix.lower() else TABLE
+    content = text.encode()
+    (folder / f"t{suffix}").write_bytes(gzip.compress(content) if suffix.lower().endswith("gz") else content)
+    assert run("train", "--data", f"t{suffix}", "--target", "price", "--epochs", 1) == 0
+    assert "model in t.safetensors, picture in t.png" in capsys.readouterr().out

@@ -62,8 +62,10 @@ def add_train(commands: argparse._SubParsersAction, run: Command) -> None:
     table.add_argument("--dates", choices=EITHER, help="which comes first in dates, day or month (default: found out)")
     _add_reading(table)
     net = fit.add_argument_group("the net")
-    hidden = "-".join(map(str, default.hidden))
-    _add(net, "--hidden", hidden, "64-32", "widths of the hidden layers")
+    usual = "-".join(map(str, default.widths))
+    net.add_argument(
+        "--hidden", metavar="64-32", help=f"widths of the hidden layers (default: {usual}, or by the rows if many)"
+    )
     _add(net, "--activation", default.activation, "NAME", "of the hidden layers")
     net.add_argument(
         "--residual", action="store_true", help="add hidden layers that are as wide as the one before to what they take"
@@ -143,16 +145,14 @@ def recipe(arguments: argparse.Namespace) -> Recipe:
     """The recipe that the arguments of train say."""
     if arguments.epochs < 1:
         raise ValueError(f"--epochs must be at least 1, got {arguments.epochs}")
-    hidden = []
-    for part in arguments.hidden.split("-") if arguments.hidden else ():
-        if not part.isdecimal() or int(part) < 1:
-            raise ValueError(f"--hidden takes widths such as 64-32, got {arguments.hidden!r}")
-        hidden.append(int(part))
+    hidden = None if arguments.hidden is None else arguments.hidden.split("-") if arguments.hidden else []
+    if not all(part.isdecimal() and int(part) for part in hidden or ()):
+        raise ValueError(f"--hidden takes widths such as 64-32, got {arguments.hidden!r}")
     options: dict[str, Any] = {name: getattr(arguments, name) for name in SAME}
     options |= {name: parts(f"--{name}", getattr(arguments, name)) for name in LISTS}
     if arguments.validation is not None:
         options["validation"] = arguments.validation
-    return Recipe(hidden=tuple(hidden), **options)
+    return Recipe(hidden=None if hidden is None else tuple(map(int, hidden)), **options)
 
 
 def _add(group: Any, name: str, default: Any, metavar: str, text: str, kind: Any = str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from ..graph import GraphNet
 from ..net import Net
 from ..training import History
-from . import decay, frames, nets
+from . import choice, frames, nets
 from .cells import cells
 from .errors import DataError
 from .frames import Frame
@@ -56,7 +56,7 @@ def new_net(data: Prepared, recipe: Recipe) -> Net | GraphNet:
     """The net, untrained."""
     return nets.net_of(
         data.table.width,
-        recipe.hidden,
+        recipe.widths,
         data.target.outputs,
         recipe.activation,
         residual=recipe.residual,
@@ -89,14 +89,13 @@ def _run(data: Prepared, recipe: Recipe, progress: bool | None) -> Trained:
     def trial(part: Prepared, other: Recipe) -> Net | GraphNet:
         return _fit(part, other, progress)[0]
 
-    recipe, said = decay.settled(data, recipe, trial)
+    recipe, chosen = choice.settled(data, recipe, trial)
     net, history, counts = _fit(data, recipe, progress)
     model = Model(net, data.table, data.target, frames.names(recipe.missing))
     held_out = data.held_out
     outputs = model.outputs(held_out) if len(held_out) else np.zeros((0, data.target.outputs), recipe.dtype)
-    notes = [*data.notes, said] if said else data.notes
     baseline = data.target.baseline(data.y[data.first])
-    return Trained(model, history, held_out, outputs, notes, recipe, counts, baseline)
+    return Trained(model, history, held_out, outputs, [*data.notes, *chosen], recipe, counts, baseline)
 
 
 def _fit(data: Prepared, recipe: Recipe, progress: bool | None) -> tuple[Net | GraphNet, History, Counts]:

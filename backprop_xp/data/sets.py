@@ -34,9 +34,9 @@ SUFFIXES = (".csv", ".tsv", ".npz", PARQUET, ".csv.gz", ".tsv.gz")
 def read(source: str | Path, *, separator: str | None = None, encoding: str | None = None) -> Frame:
     """The table of this name: one of :data:`SETS`, a file whose name ends as one of :data:`SUFFIXES`, or a folder.
 
-    A folder is one table if its name ends in .parquet, or if it has such files, also in folders of its own, whose names
-    may be those of columns and values, as in year=2024. The cells of a text file are texts, as the file has them; what
-    they mean is found out by whoever learns from them.
+    A folder is one table if its name ends in .parquet, or if it has such files, or folders whose names are those of
+    columns and values, as year=2024. The cells of a text file are texts, as the file has them; what they mean is found
+    out by whoever learns from them.
 
     Args:
         separator: of a text file's columns; found out if left out.
@@ -50,7 +50,7 @@ def read(source: str | Path, *, separator: str | None = None, encoding: str | No
         return _set(pandas, str(source))
     path = Path(source)
     suffix = _suffix(path)
-    folder = path.is_dir() and (suffix == PARQUET or any(path.rglob(f"*{PARQUET}")))
+    folder = path.is_dir() and (suffix == PARQUET or any(map(_is_part, path.iterdir())))
     if not suffix and not folder:
         raise ValueError(f"{unknown('data', str(source), SETS)}; a file must be {', '.join(SUFFIXES)}")
     # no such file is said here, nothing is ever fetched, and no pipe is waited for
@@ -77,6 +77,11 @@ def _suffix(path: Path) -> str:
     """The longest of the known ends of names that this one has; "" for another name."""
     name = path.name.lower()
     return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
+
+
+def _is_part(path: Path) -> bool:
+    """Whether this is, or may have, a part of the table that is in its folder."""
+    return "=" in path.name if path.is_dir() else path.suffix.lower() == PARQUET
 
 
 def _files(folder: Path) -> list[Path]:

@@ -13,8 +13,11 @@ from ..numbers import as_seed, flag, real, whole
 from ..training import OPTIMISERS, AdamW, Optimiser
 from . import nets
 
+HIDDEN = (128,)
+WIDTH = "every width in hidden"
 ADAMW = AdamW.name
 ADAMW_LR = 0.01
+ADAMW_DECAY = 1.0  # for few rows: it keeps weights within 1 or so
 SCHEDULES = ("cosine", "constant")
 CLASS_WEIGHTS = ("none", "balanced")
 PATIENCE = 10  # epochs
@@ -28,7 +31,7 @@ class Recipe:
     The cosine schedule ends the run gently, so that no rows have to be given away for deciding when to stop.
 
     Attributes:
-        hidden: widths of the hidden layers.
+        hidden: widths of the hidden layers. None leaves them to :mod:`backprop_xp.data.choice`.
         activation: of the hidden layers.
         residual: whether a hidden layer of the width of the one before is added to what it takes.
         dropout: the probability with which numbers of hidden layers are dropped in training.
@@ -36,7 +39,7 @@ class Recipe:
         epochs, batch_size: of the training.
         optimiser: a name of :data:`backprop_xp.training.OPTIMISERS`.
         lr: its learning rate; None is 0.01 for AdamW, and their own for others.
-        weight_decay: the optimiser's. None leaves it to :mod:`backprop_xp.data.decay` for AdamW, and is 0 for others.
+        weight_decay: the optimiser's. None leaves it to :mod:`backprop_xp.data.choice` for AdamW, and is 0 for others.
         schedule: of the learning rate, "cosine" or "constant".
         early_stopping: after how many epochs without a lower loss training ends, with the parameters of the best one;
             a share of the training rows, as large as ``validation``, is then not trained on but decides. None: never.
@@ -55,7 +58,7 @@ class Recipe:
         backend, dtype: of the net.
     """
 
-    hidden: Sequence[int] = (128,)
+    hidden: Sequence[int] | None = None
     activation: str = "gelu_tanh"
     residual: bool = False
     dropout: float = 0.0
@@ -83,7 +86,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         checked = {
-            "hidden": tuple(whole("every width in hidden", width, 1) for width in self.hidden),
+            "hidden": None if self.hidden is None else tuple(whole(WIDTH, width, 1) for width in self.hidden),
             "residual": flag("residual", self.residual),
             "dropout": real("dropout", self.dropout, 0, below=1),
             "normalisation": inputs.one_of("normalisation", self.normalisation, nets.NORMALISATIONS),
@@ -101,7 +104,12 @@ class Recipe:
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        nets.check(self.hidden, self.residual, self.dropout, self.normalisation)
+        nets.check(self.widths, self.residual, self.dropout, self.normalisation)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of the hidden layers: those of few rows where they are open."""
+        return HIDDEN if self.hidden is None else tuple(self.hidden)
 
     @property
     def balanced(self) -> bool:
@@ -114,10 +122,11 @@ class Recipe:
         return np.random.default_rng((self.seed, *purpose))
 
     def new_optimiser(self) -> Optimiser:
-        """The optimiser; its weight decay is 0 where it is open."""
-        lr = ADAMW_LR if self.lr is None and self.optimiser == ADAMW else self.lr
-        options = {} if lr is None else {"lr": lr}
-        return OPTIMISERS[self.optimiser](weight_decay=self.weight_decay or 0.0, **options)
+        """The optimiser; where the weight decay is open, AdamW's is :data:`ADAMW_DECAY`."""
+        usual: dict[str, Any] = {"lr": ADAMW_LR, "weight_decay": ADAMW_DECAY} if self.optimiser == ADAMW else {}
+        given = {"lr": self.lr, "weight_decay": self.weight_decay}
+        options = usual | {name: value for name, value in given.items() if value is not None}
+        return OPTIMISERS[self.optimiser](**options)
 
 
 def _number_or_none(name: str, value: Any, least: int) -> int | None:

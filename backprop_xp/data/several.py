@@ -121,7 +121,10 @@ class Several:
     def _split(self, outputs: np.ndarray) -> list[np.ndarray]:
         """The outputs of every target, of which the softmax are its probabilities."""
         found = np.split(outputs, self._places, axis=1)
-        return [-np.logaddexp(0, -own) for own in found] if self.of_classes else found
+        if not self.of_classes:
+            return found
+        with np.errstate(invalid="ignore"):  # of outputs that are NaN
+            return [-np.logaddexp(0, -own) for own in found]
 
 
 Target = One | Several

@@ -52,6 +52,7 @@ def test_digits_from_end_to_end(capsys, folder):
     assert {row["target"] for row in rows} == {str(k) for k in range(10)}
     assert all(0 < float(row["probability"]) <= 1 for row in rows)
     assert "target is in digits: accuracy 0." in streams.err
+    assert "on 1797 rows (it was trained on rows of this table)" in streams.err
 
 
 def test_a_file_of_amounts(capsys, folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from ..backend import NUMPY
 from ..exchange import ModelFileError, load_with_extra, save
-from ..exchange.container import field
+from ..exchange.container import field, short_text
 from ..graph import GraphNet
 from ..net import Net
 from . import frames, several
@@ -30,10 +31,19 @@ class Model:
         net: from ``table.width`` inputs to ``target.outputs``.
         table, target: how cells become numbers, and numbers answers.
         missing: texts that mean a missing value, besides an empty cell.
+        trained_on: the :func:`digest` of the table whose rows it was trained on and tested with; "" if it isn't known.
     """
 
-    def __init__(self, net: Net | GraphNet, table: Table, target: Target, missing: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        net: Net | GraphNet,
+        table: Table,
+        target: Target,
+        missing: tuple[str, ...] = (),
+        trained_on: str = "",
+    ) -> None:
         self.net, self.table, self.target, self.missing = net, table, target, missing
+        self.trained_on = trained_on
 
     def outputs(self, frame: Frame) -> np.ndarray:
         """The net's outputs for every row, on the host."""
@@ -66,13 +76,18 @@ class Model:
                 return None
         return self.target.describe_score(outputs, self.target.of(frame))
 
+    def was_trained_on(self, frame: Frame) -> bool:
+        """Whether this is the very table whose rows it was trained on and tested with."""
+        x = self.table.arrays(frames.alike(frame, self.missing)).astype(self.net.dtype)
+        return digest(x) == self.trained_on
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all of it to one safetensors file."""
         save(self.net, path, self._describe())
 
     def _describe(self) -> dict[str, Any]:
         described = {"table": self.table.describe(), "target": self.target.describe()}
-        return described | {"missing": list(self.missing)}
+        return described | {"missing": list(self.missing), "trained_on": self.trained_on}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, custom: Any = None, backend: Any = None) -> Model:
@@ -88,10 +103,16 @@ class Model:
             table = Table.build(field(extra, "table", list))
             target = several.build(field(extra, "target", dict))
             missing = texts(extra, "missing") if "missing" in extra else ()
+            trained_on = short_text(extra, "trained_on") if "trained_on" in extra else ""
             if widths(net) != (table.width, target.outputs):
                 raise ModelFileError(
                     f"its table gives {table.width} numbers and its target takes {target.outputs}, its net is {net}"
                 )
         except (ModelFileError, OverflowError) as error:
             raise ModelFileError(f"{os.fspath(path)}: {error}") from None
-        return cls(net, table, target, missing)
+        return cls(net, table, target, missing, trained_on)
+
+
+def digest(x: np.ndarray) -> str:
+    """What tells these inputs, (n, width), from all others."""
+    return hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()

@@ -62,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     except DataError as error:
         score = f"no score, {error}"
     if score is not None:
+        score += " (it was trained on rows of this table)" if model.was_trained_on(frame.iloc[left]) else ""
         is_in = "is" if len(model.target.columns) == 1 else "are"
         _say(f"{', '.join(model.target.columns)} {is_in} in {arguments.data}: {score}")
     return 0 if complete else 1

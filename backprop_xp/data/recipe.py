@@ -14,7 +14,7 @@ from . import choice, frames, nets
 from .cells import cells
 from .errors import DataError
 from .frames import Frame
-from .model import Model
+from .model import Model, digest
 from .preparing import Examined, Prepared, examine, folds, prepare, refuse_unknown, split, with_target
 from .reader import NOTES
 from .settings import SPLIT, STOPPING, Recipe
@@ -91,7 +91,8 @@ def _run(data: Prepared, recipe: Recipe, progress: bool | None) -> Trained:
 
     recipe, chosen = choice.settled(data, recipe, trial)
     net, history, counts = _fit(data, recipe, progress)
-    model = Model(net, data.table, data.target, frames.names(recipe.missing))
+    trained_on = digest(data.x[: len(data.frame)])
+    model = Model(net, data.table, data.target, frames.names(recipe.missing), trained_on)
     held_out = data.held_out
     outputs = model.outputs(held_out) if len(held_out) else np.zeros((0, data.target.outputs), recipe.dtype)
     baseline = data.target.baseline(data.y[data.first])
@@ -135,10 +136,13 @@ def _with_test(data: Prepared, test: Frame, recipe: Recipe) -> Prepared:
     for member, _, truth in data.target.parts(data.y[:0], test):
         test, absent = with_target(test, cells(truth, member.column), member.kind)
         notes += [f"test: {note}" for note in absent]
-    x, left, refused = where_possible(data.table.arrays, test)
-    notes += [f"test: no answer for {refusal}" for refusal in refusals(refused, test)]
-    test = test.iloc[left]
-    y, known, _ = where_possible(lambda frame: data.target.encode(data.target.of(frame)), test)
+    try:
+        x, left, refused = where_possible(data.table.arrays, test)
+        notes += [f"test: no answer for {refusal}" for refusal in refusals(refused, test)]
+        test = test.iloc[left]
+        y, known, _ = where_possible(lambda frame: data.target.encode(data.target.of(frame)), test)
+    except DataError as error:
+        raise DataError(f"the table to test with: {error}") from None
     n, dtype = len(data.x), data.x.dtype
     return replace(
         data,

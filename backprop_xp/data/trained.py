@@ -68,14 +68,14 @@ class Trained:
         said = self.model.target.describe_score(self.outputs, self.model.target.of(self.held_out))
         if not self.folds:
             return said
-        scores = [fold.score for fold in self.folds]
-        what = self.model.target.scored
-        return f"{said}, each held out once in {len(scores)} folds ({what} {min(scores):.4f} to {max(scores):.4f})"
+        scores = [fold.score for fold in self.folds if np.isfinite(fold.score)]  # R^2 of one row is no number
+        of_each = f" ({self.model.target.scored} {min(scores):.4f} to {max(scores):.4f})" if scores else ""
+        return f"{said}, each held out once in {len(self.folds)} folds{of_each}"
 
     def describe_baseline(self) -> str:
         """What it takes to be better than a constant."""
         said = self.model.target.describe_baseline(self.baseline, self.model.target.of(self.held_out))
-        return said if self.score > self.baseline_score else f"{said}: the net is no better"
+        return f"{said}: the net is no better" if self.score <= self.baseline_score else said
 
     def held_out_losses(self) -> tuple[np.ndarray, np.ndarray]:
         """Epochs, and the loss after each of them on the rows that were not trained on; of folds the mean."""

@@ -126,6 +126,17 @@ class TestAnotherTable:
         assert trained.counts.held == 20 and trained.score <= 19 / 20
         assert "1 have a class not seen in training" in trained.describe_score()
 
+    @pytest.mark.parametrize("column, bad", [("colour", "green"), ("price", "much")])
+    def test_no_row_of_it_at_all(self, column, bad):
+        with pytest.raises(DataError, match=f"the table to test with: no row can be used: row 0, column '{column}'"):
+            train(table(), "price", self.recipe, test=table(5, seed=1).assign(**{column: bad}))
+
+    def test_one_row_has_no_r_squared(self):
+        trained = train(table(), "price", self.recipe, test=table(1, seed=1))
+        assert "R^2 nan" in trained.describe_score() and "no better" not in trained.describe_baseline()
+        in_folds = train(table(6), "price", Recipe(**QUICK, folds=6, ignore=("kind", "colour"), keep="a"))
+        assert in_folds.describe_score().endswith("each held out once in 6 folds")
+
     def test_mistakes(self):
         with pytest.raises(DataError, match="the table to test with has no column 'price'"):
             train(table(), "price", self.recipe, test=table().drop(columns="price"))

@@ -21,6 +21,7 @@ MOST_COLUMNS = 15  # by importance
 MOST_TARGETS = 6
 WIDTH, HEIGHT = 11, 4.6  # inches, of the picture and of a row of panels
 LONGEST = 16  # characters of a name
+TAIL = 5  # characters of its end, which tells "street 1" from "street 2"
 MOST_LINEAR = 10  # how many times the lowest the highest value may be on a linear axis
 MANY_POINTS = 2000  # from which on they are drawn small and thin
 
@@ -209,6 +210,6 @@ def _say(axes: Any, text: str) -> None:
 
 
 def _short(name: str, most: int = LONGEST) -> str:
-    """A name as it is drawn: cut, and nothing in it is a formula."""
-    cut = name if len(name) <= most else f"{name[: most - 3]}..."
+    """A name as it is drawn: its middle left out where it is long, and nothing in it a formula."""
+    cut = name if len(name) <= most else f"{name[: most - TAIL - 3]}...{name[-TAIL:]}"
     return cut.replace("$", r"\$").replace("\n", " ")

@@ -142,3 +142,14 @@ class TestAnotherTable:
             train(table(), "price", self.recipe, test=table().drop(columns="price"))
         with pytest.raises(ValueError, match="give folds, or a table to test with"):
             train(table(), "price", Recipe(**QUICK, folds=2), test=table())
+
+
+@pytest.mark.gpu
+def test_on_a_device():
+    from backprop_xp.data.importance import importance
+
+    pytest.importorskip("cupy")
+    recipe = Recipe(hidden=(3,), epochs=1, backend="cupy", early_stopping=1, class_weight="balanced", ignore=("price",))
+    trained = train(table(40), "kind", recipe)
+    assert trained.model.net.backend.name == "cupy" and len(importance(trained)) == 2
+    assert trained.outputs.shape == (8, 2) and np.isfinite(trained.score)

@@ -276,12 +276,51 @@ template <int R, class S> static void graph_input(const GraphArgs& args, int k, 
   to_panels<R>((const S*)args.x[k] + first * row, row, column, features, valid, to);
 }
 
+// ---- a batch of one chunk, with parameters and gradients as their owner has them -----------------------------------------
+
+struct ChunkArgs {
+  GraphArgs graph;
+  i64 parameters;        // how many arrays are copied to `flat`,
+  const i64* copies;     // and of each its address, its place there and its size
+  void* flat;
+  i64 packed;            // how many numbers graph.wide.params holds,
+  const i64* origins;    // and the place of each in `flat`
+  void* packed_grads;    // as the pass leaves them
+  i64 grads;             // how many numbers the gradients hold,
+  const i64* to;         // and the place of each in `packed_grads`
+  i64 sums;              // how many of these are added to others, of parameters that stand in several places,
+  const i64* additions;  // and of each the place among the gradients and its own
+};
+
+/// Copies arrays, of each of which `copies` holds the address, the place in `to` and the size.
+template <class S> static void copy_arrays(i64 count, const i64* copies, S* to) {
+  for (const i64* copy = copies; copy < copies + 3 * count; copy += 3)
+    __builtin_memcpy(to + copy[1], (const void*)copy[0], copy[2] * sizeof(S));
+}
+/// The sum of the samples' losses, and unless `grads` is null all gradients.
+template <class Graph> double graph_chunk(const ChunkArgs& args, i64 count, void* memory, void* grads) {
+  using S = typename Graph::S;
+  S *const flat = (S*)args.flat, *const params = (S*)args.graph.wide.params, *const found = (S*)args.packed_grads;
+  copy_arrays(args.parameters, args.copies, flat);
+  for (i64 k = 0; k < args.packed; ++k) params[k] = flat[args.origins[k]];
+  const double loss = graph_run<Graph>(args.graph, 0, count, memory, found);
+  if (S* const to = (S*)grads) {
+    for (i64 k = 0; k < args.grads; ++k) to[k] = found[args.to[k]];
+    for (i64 k = 0; k < args.sums; ++k) to[args.additions[2 * k]] += found[args.additions[2 * k + 1]];
+  }
+  return loss;
+}
+
 }  // namespace bpx
 
 #define BPX_GRAPH(GRAPH)                                                                                               \
   BPX_ENTRY double bpx_graph(const bpx::GraphArgs* args, bpx::i64 first, bpx::i64 count, void* memory, void* grads) {  \
     return bpx::graph_run<GRAPH>(*args, first, count, memory, grads);                                                  \
   }                                                                                                                    \
+  BPX_ENTRY double bpx_graph_chunk(const bpx::ChunkArgs* args, bpx::i64 count, void* memory, void* grads) {            \
+    return bpx::graph_chunk<GRAPH>(*args, count, memory, grads);                                                       \
+  }                                                                                                                    \
   BPX_SIZE_OF(GraphArgs)                                                                                               \
+  BPX_SIZE_OF(ChunkArgs)                                                                                               \
   BPX_ENTRY bpx::i64 bpx_graph_panel() { return bpx::panel<GRAPH::S>; }                                                \
   BPX_ENTRY bpx::i64 bpx_graph_weight_rows() { return bpx::weight_rows; }

@@ -20,10 +20,7 @@ struct SampleArgs {
 template <class Graph> void graph_sample(const SampleArgs& args) {
   using S = typename Graph::S;
   const WideArgs& wide = args.graph.wide;
-  for (i64 k = 0; k < args.parameters; ++k) {
-    const i64* const copy = args.copies + 3 * k;
-    __builtin_memcpy((S*)wide.params + copy[1], (const void*)copy[0], copy[2] * sizeof(S));
-  }
+  copy_arrays(args.parameters, args.copies, (S*)wide.params);
   double loss = 0;
   const WideTile<S> tile{&wide, (const S*)wide.scalars, 0, 1, 1, false, &loss};
   Graph::tile(args.graph, tile, (S*)args.memory, (S*)args.grads);

@@ -138,7 +138,7 @@ class GraphNet(Model):
 
     def _now(self) -> tuple[list[Any], list[Any], list[Any], str]:
         functions = [*(function for form in self._activated for function in form.functions), *self._settings, self.loss]
-        return [*self.tensors.values(), *self.buffers.values()], [*self.signals.values()], functions, self.reduction
+        return [*self.tensors.values()], [*self.signals.values()], functions, self.reduction
 
     def _keys(self) -> dict[str, int]:
         keys = {node.name: draws.key(self.seed, self.draws, i) for i, node in enumerate(self._drawing)}

@@ -90,7 +90,10 @@ def program(shape: Shape, nodes: Sequence[Node], what: str) -> SampleProgram:
     if shape not in _programs:
         writer = SampleWriter(shape, nodes)
         text, places = writer.unit()
-        library = kernel_cache.library(text, f"{what} for {'one sample' if shape.loss else 'outputs of one sample'}")
+        kind = f" ({shape.loss})" if isinstance(shape.loss, str) else ""
+        library = kernel_cache.library(
+            text, f"{what} for {'one sample' if shape.loss else 'outputs of one sample'}{kind}"
+        )
         structs.check(library, SampleArgs)
         run = ctypes.PyDLL(None, handle=library._handle).bpx_graph_sample
         run.argtypes, run.restype = (POINTER,), None

@@ -39,7 +39,7 @@ class Prepared:
         self._inputs, self._one_input = plan.inputs.keys(), len(plan.inputs) == 1
         self._drops = any(node.operation.needs_key for node in plan.nodes)
         #: Why calls in training, and those of each kind, are none of these.
-        self._refuses_training = graph.why_not(net, training=True) if self.chain is None else ""
+        self._refuses_training = graph.why_not(net, training=True) if net.buffers else ""
         of_loss, of_sample = why_not_loss(net), sample.why_not(net)
         shared = "layers share a Tensor" if self.chain and len(set(tensors)) != len(tensors) else ""
         self._refused = {

@@ -29,8 +29,11 @@ NOTHING: Mapping[str, Any] = {}
 
 def why_not(net: AnyNet) -> str:
     """Why this net, which has a compiled form, has none for one sample; "" if it has one."""
-    if len(net._plan().nodes) > programs.MOST_NODES:
+    plan = net._plan()
+    if len(plan.nodes) > programs.MOST_NODES:
         return f"it has more than {programs.MOST_NODES} nodes"
+    if sum(plan.widths.values()) > programs.MOST_WIDTH:
+        return f"its nodes are together wider than {programs.MOST_WIDTH}"
     if sum(tensor.data.size for tensor in net.parameters) > MOST_PARAMETERS:
         return f"its parameters hold more than {MOST_PARAMETERS} numbers"
     return ""

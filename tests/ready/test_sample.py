@@ -107,6 +107,28 @@ def test_backward_after_a_compiled_call():
     np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
+def test_outputs_of_one_sample_keep_the_signals_of_a_chain():
+    reference, net = both((3, 4, 2), ("tanh", "identity"), bias=True)
+    x = np.array([1.0, -2.0, 3.0])
+    for n in (reference, net):
+        n.loss_and_grad(np.ones(3))
+        n.before = [parameter.grad for parameter in n.parameters]
+    assert calls.find_forward(net, x, None) is not None and calls.find_forward(net, x, False) is None
+    output = net(x)
+    np.testing.assert_allclose(output, reference(x), rtol=1e-13)
+    output[:] = 0
+    for name in ("linear_outputs", "nonlinear_outputs"):
+        for a, b in zip(getattr(reference, name), getattr(net, name), strict=True):
+            np.testing.assert_allclose(b.data, a.data, rtol=1e-13)
+            assert a.grad is None and b.grad is None
+    assert all(parameter.grad is before for parameter, before in zip(net.parameters, net.before))
+    a, b = (n.backward(np.ones(2), input_grad=True) for n in (reference, net))
+    np.testing.assert_allclose(a, b, rtol=1e-12)
+    net(x, keep_signals=False)
+    with pytest.raises(RuntimeError, match="no signals are kept"):
+        net.backward(np.ones(2))
+
+
 def test_copies_and_pickles_have_their_own():
     net = Net((3, 2), rng=0, backend="numpy")
     loss = net.loss_and_grad(np.ones(3))

@@ -15,7 +15,7 @@ from ..losses import SoftmaxCrossEntropy
 from ..plan.net import AnyNet
 from ..plan.plan import Plan
 from ..programs import graph as programs
-from ..programs import graph_source, sample
+from ..programs import fused, graph_source, sample
 from ..programs.structs import SampleArgs
 from ..tensor import Tensor
 from .batch import kernel, parts
@@ -30,6 +30,8 @@ NOTHING: Mapping[str, Any] = {}
 def why_not(net: AnyNet) -> str:
     """Why this net, which has a compiled form, has none for one sample; "" if it has one."""
     plan = net._plan()
+    if plan.chain and (deep := fused.too_deep(len(plan.chain))):
+        return deep
     if len(plan.nodes) > programs.MOST_NODES:
         return f"it has more than {programs.MOST_NODES} nodes"
     if sum(plan.widths.values()) > programs.MOST_WIDTH:

@@ -14,8 +14,8 @@ from ..dtypes import name_of
 from ..losses import SoftmaxCrossEntropy
 from ..plan.net import AnyNet
 from ..plan.plan import Plan
-from ..programs import graph as programs
 from ..programs import fused, graph_source, sample
+from ..programs import graph as programs
 from ..programs.structs import SampleArgs
 from ..tensor import Tensor
 from .batch import kernel, parts

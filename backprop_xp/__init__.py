@@ -1,5 +1,8 @@
 """Explicit backpropagation for fully connected nets, at the speed of the machine."""
 
+import importlib as _importlib
+import typing as _typing
+
 from . import _clone  # noqa: F401  first: what the others import may stand beside this folder
 from . import ahead as _ahead
 from . import exchange as _exchange
@@ -52,7 +55,32 @@ from .tensor import Tensor
 _model.Model.save, _model.Model.load = _exchange.save, staticmethod(_exchange.load)
 _model.Model.compile = _ahead.compile
 
+if _typing.TYPE_CHECKING:
+    from . import check as check
+    from . import data as data
+    from . import exchange as exchange
+    from . import sklearn as sklearn
+    from . import torch_layer as torch_layer
+    from . import training as training
+
 __version__ = "0.1.0"
+
+#: Modules that are there after ``import backprop_xp``, but imported when they are first asked for: some need PyTorch,
+#: pandas or scikit-learn.
+_LATER = ("bench", "check", "data", "exchange", "sklearn", "torch_layer", "training")
+
+
+if not _typing.TYPE_CHECKING:  # for whom any name would be there
+
+    def __getattr__(name: str) -> _typing.Any:
+        if name in _LATER:
+            return _importlib.import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
 
 __all__ = [
     "ACTIVATIONS",

@@ -59,8 +59,10 @@ INITIALISERS: dict[str, Draw] = {
 }
 
 
-def get_initialiser(init: str | Draw) -> Draw:
-    """The initialiser of this name, or the function itself (``init(rng, (out, in))``)."""
+def get_initialiser(init: str | Draw | None) -> Draw:
+    """The initialiser of this name, or the function itself (``init(rng, (out, in))``); None is normal."""
+    if init is None:
+        return normal
     if callable(init):
         return init
     if not isinstance(init, str):

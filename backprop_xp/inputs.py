@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from .operations.chain import called
 from .passes import streamed
 from .passes.article import Layer
 from .plan.net import Layered
+
+#: One of some names.
+Name = TypeVar("Name", bound=str)
 
 LARGEST_WIDTH = 1 << 24
 
@@ -88,11 +91,11 @@ def as_flags(what: str, value: Any, count: int) -> tuple[bool, ...]:
     return flags
 
 
-def one_of(what: str, value: Any, known: tuple[str, ...]) -> str:
+def one_of(what: str, value: Any, known: tuple[Name, ...]) -> Name:
     """``value`` if it is one of the known names."""
     if value not in known:
         raise ValueError(unknown(what, str(value), known))
-    return str(value)
+    return known[known.index(value)]
 
 
 def as_layers(net: Layered) -> list[Layer]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable
 
@@ -18,6 +17,8 @@ def sentence(error: BaseException) -> str:
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """A sentence that says ``name`` is unknown and names the nearest known one, or all of them."""
+    import difflib  # which takes milliseconds
+
     known = list(known)
     close = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from . import engines, inputs, scope, workspace
 from .backend import Array, Backend, get_backend
@@ -16,6 +16,7 @@ from .derivatives import Equation, of_outputs
 from .derivatives.loops import Chain
 from .dtypes import as_dtype
 from .engines import Choice, layered
+from .literals import Dtype, EngineName, Reduction
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .passes import steps
 from .plan.call import Buffered, Call, Values, as_layers
@@ -28,25 +29,28 @@ from .threads import count
 from .toolchain.built import Built
 from .training.fit import fit
 
-REDUCTIONS = ("sum", "mean")
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
 
 class Model(State):
     """What :class:`backprop_xp.Net` and :class:`backprop_xp.GraphNet` have in common."""
 
+    #: whether weights are from N(0, 1) although nobody asked for it, and haven't been trained; `fit` warns of it
+    _drawn_unasked = False
+
     def __init__(
         self,
         loss: str | Loss,
-        dtype: Any,
+        dtype: Dtype,
         backend: str | Backend | None,
-        reduction: str,
-        engine: str,
+        reduction: Reduction,
+        engine: EngineName,
         threads: int | None,
     ) -> None:
         self.loss = get_loss(loss)
         self.dtype = as_dtype(dtype)
         self.reduction = inputs.one_of("reduction", reduction, REDUCTIONS)
-        self.engine = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
+        self.engine: EngineName = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
         self.threads = threads if threads is None else count(threads)
         self.backend = get_backend(backend)
         #: what the signals that the net holds come from, and they themselves

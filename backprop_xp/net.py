@@ -17,6 +17,7 @@ from . import inputs
 from .activations import Activation
 from .backend import Array, Backend
 from .initialisers import Draw, as_random, get_initialiser
+from .literals import Dtype, EngineName, Reduction
 from .losses import Loss
 from .model import Model
 from .operations import Operation
@@ -45,8 +46,11 @@ class Net(Model):
         dtype: "float32" or "float64".
         rng: where weights are drawn from: None (NumPy's global state), a seed, a Generator or a RandomState.
         backend: "auto", "numpy", "cupy", "cupy:N"; None asks the environment (BACKPROP_XP_BACKEND).
-        init: a name in :data:`backprop_xp.initialisers.INITIALISERS`, or a function of (rng, (out, in)).
-        reduction: "sum" or "mean" of the losses of a batch.
+        init: a name in :data:`backprop_xp.initialisers.INITIALISERS`, or a function of (rng, (out, in)). None is
+            "normal", N(0, 1) as in the article, with which wide nets train badly: :meth:`fit` warns of it, unless it
+            was asked for by name. "glorot_uniform" suits tanh, sigmoid and most others, "he_normal" relu and its like.
+        reduction: "sum" or "mean" of the losses of a batch. The step of plain gradient descent is the longer the more
+            samples a sum has; a mean, PyTorch's way, makes it the same for any batch.
         engine: "auto", or one of :data:`backprop_xp.engines.ENGINES`.
         threads: how many the tiled and fused engines use; None asks the environment (BACKPROP_XP_NUM_THREADS),
             else every processor this process may run on. The results don't depend on it.
@@ -70,15 +74,16 @@ class Net(Model):
         activations: Sequence[Function | Sequence[Function]] | None = None,
         loss: str | Loss = "half_sum_sq",
         bias: bool | Sequence[bool] = False,
-        dtype: Any = "float64",
+        dtype: Dtype = "float64",
         rng: Any = None,
         backend: str | Backend | None = None,
-        init: str | Draw = "normal",
-        reduction: str = "sum",
-        engine: str = "auto",
+        init: str | Draw | None = None,
+        reduction: Reduction = "sum",
+        engine: EngineName = "auto",
         threads: int | None = None,
     ) -> None:
-        if sizes is None:
+        article = sizes is None
+        if article:
             sizes, activations = (5, 10, 4, 12), activations or ("tanh", "sigmoid", "identity")
             backend = backend or "numpy"
         self.sizes = inputs.as_sizes(sizes)
@@ -89,6 +94,7 @@ class Net(Model):
         self._bias = inputs.as_flags("bias", bias, depth)
         plan = of_layers(self.sizes, self._bias, self.activations)
         self._make_state(plan.nodes, as_random(rng), get_initialiser(init))
+        self._drawn_unasked = init is None and not article
         layers = [self._take_out(f"t{i}") for i in range(depth)]
         self.weights = [own["weight"] for own in layers]
         self.biases = [own["bias"] for own in layers if "bias" in own]

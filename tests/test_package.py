@@ -144,3 +144,44 @@ def test_windows_runs_without_a_compiler(monkeypatch):
         assert float(net.loss_and_grad([1.0] * 3)) > 0
     finally:
         compiler._find.cache_clear()
+
+
+LATER = ("bench", "check", "data", "exchange", "sklearn", "torch_layer", "training")
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_modules_are_there_after_the_package_is_imported(name):
+    program = f"import backprop_xp; print(backprop_xp.{name}.__name__, {name!r} in dir(backprop_xp))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.stdout == f"backprop_xp.{name} True\n", result.stderr
+
+
+def test_an_attribute_that_is_not_there_is_said_as_of_any_module():
+    with pytest.raises(AttributeError, match=r"^module 'backprop_xp' has no attribute 'trainig'$"):
+        print(backprop_xp.trainig)
+
+
+def test_importing_brings_nothing_that_takes_long():
+    heavy = (
+        "cupy",
+        "email",
+        "http",
+        "importlib.metadata",
+        "matplotlib",
+        "pandas",
+        "sklearn",
+        "ssl",
+        "torch",
+        "urllib.request",
+    )
+    program = f"""
+import sys, numpy, threadpoolctl
+before = set(sys.modules)
+import backprop_xp
+print([name for name in {heavy} if name in sys.modules and name not in before])
+"""
+    # -S and the path by hand: finders of editable installations import much
+    path = [p for p in sys.path if "site-packages" in p] + [str(ROOT)]
+    command = [sys.executable, "-S", "-c", f"import sys; sys.path += {path!r}\n{program}"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.stdout == "[]\n", result.stdout + result.stderr

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from ..backend import Array, owner_of
+from ..literals import EngineName
 from ..messages import unknown
 from ..passes import streamed
 from ..plan.call import Call, Result, Values
@@ -30,7 +31,7 @@ ON_GPU: dict[str, Engine] = {"fused": fused_gpu, "cooperative": cooperative, "la
 #: Those that "auto" doesn't always take, although they could run the call.
 YIELDING: dict[str, Yielding] = {"fused": fused_gpu, "cooperative": cooperative}
 #: The names of all.
-ENGINES = ("fused", "cooperative", "tiled", "layered")
+ENGINES: tuple[EngineName, ...] = ("fused", "cooperative", "tiled", "layered")
 
 _failures: dict[Any, str] = {}  # why what was compiled in vain in this process can't be: it isn't tried again
 

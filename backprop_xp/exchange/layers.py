@@ -33,6 +33,7 @@ def as_net(graph: GraphNet) -> Net:
         graph.dtype,
         rng=0,
         backend=graph.backend,
+        init="normal",
         reduction=graph.reduction,
         engine=graph.engine,
         threads=graph.threads,

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..activations import Activation
 from ..backend import NUMPY
+from ..dtypes import as_dtype
 from ..graph import GraphNet
 from ..model import Model
 from ..net import Net
@@ -96,7 +97,7 @@ def from_torch(model: Any, *, features: Mapping[str, int] | None = None, **optio
         (first.in_features, *(len(weight) for weight in weights)),
         [activation for _, _, activation in layers],
         bias=[linear.bias is not None for _, linear in linears],
-        dtype=str(first.weight.dtype).removeprefix("torch."),
+        dtype=as_dtype(str(first.weight.dtype).removeprefix("torch.")),
         init=lambda rng, shape: next(drawn).numpy().copy(),
         **options,
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from ..operations import BatchNorm, Chain, Dropout, Input, LayerNorm, Linear, Operation, as_operation
-from .net import GraphNet
+from .net import GraphNet, Options
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Graph:
         self.description[name] = (operation, *map(self._name, inputs))
         return Handle(self, name)
 
-    def net(self, output: Handle, **options: Any) -> GraphNet:
+    def net(self, output: Handle, **options: Unpack[Options]) -> GraphNet:
         """The net with this output; options are GraphNet's."""
         return GraphNet(self.description, self._name(output), **options)
 

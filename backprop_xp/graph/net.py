@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from ..backend import Backend
 from ..initialisers import Draw, as_random, get_initialiser
+from ..literals import Dtype, EngineName, Reduction
 from ..losses import Loss
 from ..model import Model
 from ..plan.plan import Plan
 from ..tensor import Tensor
 from .description import as_nodes
+
+
+class Options(TypedDict, total=False):
+    """What :class:`GraphNet` takes by name besides its nodes, for type checkers."""
+
+    loss: str | Loss
+    dtype: Dtype
+    rng: Any
+    backend: str | Backend | None
+    init: str | Draw | None
+    reduction: Reduction
+    engine: EngineName
+    threads: int | None
 
 
 class GraphNet(Model):
@@ -43,12 +57,12 @@ class GraphNet(Model):
         description: Mapping[str, Any],
         output: str | None = None,
         loss: str | Loss = "half_sum_sq",
-        dtype: Any = "float64",
+        dtype: Dtype = "float64",
         rng: Any = None,
         backend: str | Backend | None = None,
-        init: str | Draw = "normal",
-        reduction: str = "sum",
-        engine: str = "auto",
+        init: str | Draw | None = None,
+        reduction: Reduction = "sum",
+        engine: EngineName = "auto",
         threads: int | None = None,
     ) -> None:
         super().__init__(loss, dtype, backend, reduction, engine, threads)
@@ -56,6 +70,7 @@ class GraphNet(Model):
         self._planned = Plan(self.nodes)
         self.inputs = self._planned.inputs
         self._make_state(self.nodes, as_random(rng), get_initialiser(init))
+        self._drawn_unasked = init is None
         self.signals = {node.name: Tensor(None, node.name) for node in self.nodes}
 
     def _plan(self) -> Plan:

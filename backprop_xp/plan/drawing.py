@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import pairwise
-from xml.sax.saxutils import escape
 
 from .layout import Layout, Point
 from .plan import Node
@@ -70,7 +70,7 @@ def _svg(nodes: Sequence[Node]) -> str:
     for node in nodes:
         x, y, w = layout.x[node.name], top[node.name], widths[node.name]
         colour = COLOURS.get(node.operation.name, OTHER_COLOUR)
-        name, what = (escape(label) for label in labels[node.name])
+        name, what = (escape(label, quote=False) for label in labels[node.name])
         lines += [
             f'<rect x="{x - w / 2:.1f}" y="{y:.1f}" width="{w:.1f}" height="{HEIGHT:.0f}" rx="5" '
             f'fill="{colour}" stroke="#555"/>',

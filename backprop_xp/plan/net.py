@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..backend import Backend
+from ..literals import EngineName, Reduction
 from ..tensor import Tensor
 from .call import Buffered, Call, Parameters, Values
 from .plan import Plan
@@ -34,9 +35,9 @@ class AnyNet(Protocol):
 
     backend: Backend
     dtype: np.dtype
-    engine: str
+    engine: EngineName
     loss: Any
-    reduction: str
+    reduction: Reduction
     threads: int | None
     buffers: dict[str, Tensor]
     _kept: tuple[Call, Values | Buffered] | None

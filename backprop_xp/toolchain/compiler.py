@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -122,6 +121,8 @@ def _search(cxx: str, path: str) -> Compiler:
     if cxx.strip():
         raise CompileError(f"no C++ compiler was found ($CXX is {cxx!r})")
     if (program := _in_wheel()) is not None:
+        import importlib.metadata  # which brings what reads e-mail
+
         version = f"{WHEEL} {importlib.metadata.version(WHEEL)}"  # itself, it would make a folder before it says so
         return Compiler((program, "c++"), version, (*_flags(), *WHEEL_FLAGS), WHEEL)
     raise CompileError(

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -104,12 +105,26 @@ def fit(
             l2=l2,
             stop_on_nan=stop_on_nan,
         )
+        _warn_of_defaults(net)
         held_out = None if validation is None else _held_out(net, validation)
         run = Run(loop, held_out, _as_stopping(early_stopping), callbacks)
         if checkpoint is None:
             return run.go(None, progress)
         with Folder(checkpoint) as folder:
             return run.go(Saver(run, folder, checkpoint_every, flag("resume", resume)), progress)
+
+
+def _warn_of_defaults(net: Any) -> None:
+    """Say once what to set for a net whose weights are the article's by default, though it is another net."""
+    if not getattr(net, "_drawn_unasked", False):
+        return
+    net._drawn_unasked = False
+    averages = "" if getattr(net, "reduction", "mean") == "mean" else ', and reduction="mean" for a loss per sample'
+    warnings.warn(
+        "the weights of this net were drawn from N(0, 1), as the article's, with which wide nets train badly: set "
+        f'init="glorot_uniform", or "he_normal" for relu{averages}; init="normal" keeps N(0, 1) without this warning',
+        stacklevel=4,  # whoever calls fit, which is wrapped
+    )
 
 
 class Run:

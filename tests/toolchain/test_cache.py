@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from users import IS_ROOT
 
 from backprop_xp import Net, engines, environment
 from backprop_xp.toolchain import cache, compiler
@@ -108,7 +109,7 @@ class TestCache:
         assert len(calls) == 1
         assert not list(home.iterdir())
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    @pytest.mark.skipif(IS_ROOT, reason="root may write everywhere")
     def test_a_read_only_folder(self, home):
         home.mkdir(mode=0o500)
         with pytest.warns(RuntimeWarning, match="compiled kernels are not kept"):

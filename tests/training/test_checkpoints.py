@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import assert_same, data, finish, fit, names, net
+from users import IS_ROOT
 
 from backprop_xp.training import CheckpointError, DivergedError
 from backprop_xp.training.checkpoints import Folder, read
@@ -64,7 +65,7 @@ class TestTrouble:
         with pytest.raises(CheckpointError, match=r"checkpoints can't be written to /proc/1/checkpoints: "):
             fit(net(), "/proc/1/checkpoints")
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+    @pytest.mark.skipif(IS_ROOT, reason="root writes everywhere")
     def test_a_read_only_folder(self, tmp_path):
         tmp_path.chmod(0o500)
         with pytest.raises(CheckpointError, match=r"checkpoints can't be written to .*: Permission denied"):

@@ -1,4 +1,4 @@
-# make bench | test | coverage | lowest | wheel | lint | types | bench-full | gpu: each does its own set-up, in .venv, on a machine with Python 3.11+ and make.
+# make bench | test | coverage | lowest | wheel | lint | types | docs | bench-full | gpu: each does its own set-up, in .venv, on a machine with Python 3.11+ and make.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +16,7 @@ endif
 comma := ,
 extras = $(subst $() ,$(comma),$(strip $(1)))
 
-.PHONY: bench bench-full gpu present test coverage lowest wheel lint types clean
+.PHONY: bench bench-full gpu present test coverage lowest wheel lint types docs clean
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m backprop_xp bench
@@ -87,6 +87,10 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/python -m mypy
+
+# To build/site, which can be read from the disk; a link that leads nowhere is an error.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("backprop_xp needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'

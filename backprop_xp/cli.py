@@ -81,7 +81,12 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="throughput of loss and all gradients, against PyTorch")
     bench.add_argument("--batch", type=int, metavar="N", help="samples in every case (default: each case's own)")
-    bench.add_argument("--net", metavar="5-10-4-12", help="measure this net instead, tanh within and identity last")
+    bench.add_argument("--net", metavar="5-10-4-12", help="measure this net instead")
+    bench.add_argument(
+        "--activations", metavar="A,B", help="of --net: one a layer, or one for all but the last (default: tanh)"
+    )
+    bench.add_argument("--loss", metavar="NAME", help="of --net (default: half_sum_sq)")
+    bench.add_argument("--bias", action="store_true", help="every layer of --net has one")
     bench.add_argument("--dtype", choices=DTYPES, help="only cases of this dtype, or of --net")
     bench.add_argument("--threads", type=int, metavar="N", help="of every contender (default: all processors)")
     bench.add_argument("--backend", metavar="NAME", help="auto, numpy, cupy or cupy:N")

@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 from backprop_xp.bench import graphs
 
+from backprop_xp.exchange.torch_modules import MODULES
+from backprop_xp.losses import LOSSES
+from backprop_xp.messages import unknown
+
 #: A relu is near its kink if its input is less than this part of its layer's root mean square: some ten times the
 #: rounding error of a float32 sum of a thousand products. Samples that are looked at together: few, for the memory of
 #: contenders is measured as well.
 NEAR_KINK, LOOKED_AT = 2.0**-16, 256
+#: Activations with a kink at 0.
+KINKED = {"relu", "leaky_relu"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Case:
         activations: a name a layer.
         samples: rows of the batch.
         dtype: "float32" or "float64".
-        loss: a name; "softmax_cross_entropy" takes class indices, "half_sum_sq" nothing.
+        loss: a name; "softmax_cross_entropy" takes class indices, "half_sum_sq" nothing, others numbers.
         bias: whether the layers have one.
         data: "normal" (standard normal numbers) or "digits" (scikit-learn's, repeated).
         form: "chain", "residual" (two layers at a time are a block, to whose result its input is added; the last layer
@@ -119,6 +125,32 @@ WIDTHS = tuple(
 DEPTHS = tuple(Case(f"depth {d}", (16,) * (d + 1), chain("tanh", d), 1 << 17) for d in (1, 2, 4, 8, 16))
 
 
+def own(
+    net: str, activations: str | None, loss: str | None, bias: bool, dtype: str = "float32", samples: int = 1 << 16
+) -> Case:
+    """A case from the words of a command line.
+
+    Args:
+        net: widths, "5-10-4-12".
+        activations: names with commas, one a layer, or one for all layers but the last; None: tanh.
+        loss: a name; None: half_sum_sq.
+    """
+    sizes = parse_net(net)
+    depth = len(sizes) - 1
+    names = tuple(activations.split(",")) if activations else ("tanh",)
+    names = chain(names[0], depth) if len(names) == 1 and (depth > 1 or not activations) else names
+    if len(names) != depth:
+        raise ValueError(f"--activations takes {depth} names for {net}, one a layer, or a single one, got {len(names)}")
+    for each in names:
+        if each not in MODULES:
+            raise ValueError(f"--activations: {unknown('activation', each, MODULES)}")
+    name = " ".join(filter(None, (net, activations, loss, "bias" if bias else "")))
+    loss = loss or "half_sum_sq"
+    if loss not in LOSSES:
+        raise ValueError(f"--loss: {unknown('loss', loss, LOSSES)}")
+    return Case(name, sizes, names, samples, dtype, loss, bias)
+
+
 def parse_net(text: str) -> tuple[int, ...]:
     """Layer widths from text such as "5-10-4-12"."""
     try:
@@ -134,14 +166,18 @@ def parse_net(text: str) -> tuple[int, ...]:
 def _normal(case: Case) -> tuple[np.ndarray, np.ndarray | None]:
     random = np.random.default_rng(0)
     x = random.standard_normal((case.samples, case.sizes[0]), np.float32).astype(case.dtype)
-    y = random.integers(0, case.sizes[-1], case.samples) if case.loss == "softmax_cross_entropy" else None
-    if "relu" in case.activations:
+    y = None
+    if case.loss == "softmax_cross_entropy":
+        y = random.integers(0, case.sizes[-1], case.samples)
+    elif case.loss != "half_sum_sq":  # between 0 and 1, as probabilities are
+        y = random.random((case.samples, case.sizes[-1]), np.float32).astype(case.dtype)
+    if KINKED & set(case.activations):
         _leave_kinks(x, case)
     return x, y
 
 
 def _leave_kinks(x: np.ndarray, case: Case) -> None:
-    """Replace each sample in which rounding could decide a relu's slope by another.
+    """Replace each sample in which rounding could decide the slope at a kink by another.
 
     Whether such a unit counts differs from contender to contender. One of them changes the gradient of n samples and m
     units by about 1 / sqrt(n m) of its norm: more than the proof of equal gradients lets through.
@@ -152,7 +188,7 @@ def _leave_kinks(x: np.ndarray, case: Case) -> None:
         rows = slice(first, first + LOOKED_AT)
         net.forward(x[rows], keep_signals=True)
         for f, t in zip(case.activations, net.linear_outputs):
-            if f == "relu":
+            if f in KINKED:
                 near[rows] |= (np.abs(t.data) < NEAR_KINK * np.sqrt(np.mean(t.data**2))).any(axis=1)
     safe = np.flatnonzero(~near)
     if safe.size:

@@ -25,7 +25,7 @@ from backprop_xp.bench import (
     training,
     worker,
 )
-from backprop_xp.bench.cases import ARTICLE, DEFAULT, GPU, Case, chain, parse_net
+from backprop_xp.bench.cases import ARTICLE, DEFAULT, GPU, Case, own, parse_net
 from backprop_xp.bench.output import Found, Run, named
 from backprop_xp.bench.run import SWEEPS, run_case, sweep
 from backprop_xp.bench.settings import Settings
@@ -203,11 +203,13 @@ def _check_outputs(arguments: argparse.Namespace, backend: Backend) -> None:
 
 def _cases(arguments: argparse.Namespace, suite: Sequence[Case]) -> Sequence[Case]:
     cases = suite
+    if arguments.net is None and (arguments.activations or arguments.loss or arguments.bias):
+        raise ValueError("--activations, --loss and --bias are of the net that --net names")
     if arguments.net is not None:
         sizes = parse_net(arguments.net)
-        same = [case for case in suite if case.sizes == sizes and case.form == "chain"]
-        new = Case(arguments.net, sizes, chain("tanh", len(sizes) - 1), 1 << 16)
-        cases = same or [replace(new, dtype=arguments.dtype or "float32")]
+        asked = (arguments.activations, arguments.loss, arguments.bias)
+        same = [case for case in suite if case.sizes == sizes and case.form == "chain" and not any(asked)]
+        cases = same or [own(arguments.net, *asked, arguments.dtype or "float32")]
     if arguments.dtype:
         wanted = [case for case in cases if case.dtype == arguments.dtype]
         cases = wanted or [replace(cases[0], dtype=arguments.dtype)]
@@ -221,10 +223,11 @@ def _cases(arguments: argparse.Namespace, suite: Sequence[Case]) -> Sequence[Cas
 
 
 class _Progress:
-    """A bar on a terminal, nothing elsewhere; results are printed above it."""
+    """A bar on a terminal, elsewhere a line on standard error for whatever begins; results are printed above it."""
 
     def __enter__(self) -> _Progress:
         self._bar: Any = None
+        self._shown, self._begin = "", time.monotonic()
         if sys.stderr.isatty() and contenders.available("tqdm"):
             from tqdm import tqdm
 
@@ -236,6 +239,9 @@ class _Progress:
             self._bar.set_description_str(what[:45], refresh=False)
             self._bar.n = round(100 * share)
             self._bar.refresh()
+        elif what != self._shown:
+            self._shown = what
+            print(f"{time.monotonic() - self._begin:6.0f} s  {what}", file=sys.stderr, flush=True)
 
     def write(self, text: str) -> None:
         if self._bar is None:

@@ -16,7 +16,10 @@ import numpy as np
 from backprop_xp.bench import graphs
 from backprop_xp.bench.cases import Case
 
+from backprop_xp.activations import get_activation
 from backprop_xp.environment import unless_set
+from backprop_xp.exchange.torch_modules import to_module
+from backprop_xp.messages import unknown
 
 EAGER, COMPILED, GRAPH = "PyTorch eager", "torch.compile", "PyTorch CUDA graph"
 #: Forms of torch.compile, and what it calls them.
@@ -138,7 +141,8 @@ def _torch_model(case: Case, form: str, device: str) -> tuple[Callable[[Any], An
     weights, biases = (
         [torch.from_numpy(p.data.copy()).to(device).requires_grad_() for p in kind] for kind in case.parameters(net)
     )
-    functions = [_torch_activation(name) for name in case.activations]
+    functions = [partial(to_module, get_activation(name)) for name in case.activations]
+    loss = torch_loss(case.loss)
     parameters = [*weights, *biases]
 
     if form == "nn":
@@ -160,11 +164,33 @@ def _torch_model(case: Case, form: str, device: str) -> tuple[Callable[[Any], An
 
     def loss_of(x: Any) -> Any:
         z = graphs.connect(case.form, layers, x, lambda seen: torch.cat(seen, 1))
-        if case.loss == "softmax_cross_entropy":
-            return torch.nn.functional.cross_entropy(z, y, reduction="sum")
-        return 0.5 * (z * z).sum()
+        return loss(z, y)
 
     return loss_of, x, parameters
+
+
+def torch_loss(name: str, reduction: str = "sum") -> Callable[[Any, Any], Any]:
+    """PyTorch's loss of a batch, in the form that is fastest there, of (outputs, target). Raises ValueError."""
+    import torch
+    from torch.nn import functional
+
+    theirs = {
+        "bce_with_logits": functional.binary_cross_entropy_with_logits,
+        "huber": functional.huber_loss,
+        "mae": functional.l1_loss,
+        "mse": functional.mse_loss,
+        "softmax_cross_entropy": functional.cross_entropy,
+    }
+    if name in theirs:
+        return partial(theirs[name], reduction=reduction)
+    formulas: dict[str, Callable[[Any, Any], torch.Tensor]] = {
+        "half_sum_sq": lambda z, y: 0.5 * (z * z).sum(),
+        "half_squared_error": lambda z, y: 0.5 * ((z - y) ** 2).sum(),
+    }
+    if name not in formulas:
+        raise ValueError(unknown("loss of PyTorch's", name, [*theirs, *formulas]))
+    total = formulas[name]
+    return total if reduction == "sum" else lambda z, y: total(z, y) / len(z)
 
 
 def _torch_contender(
@@ -211,6 +237,10 @@ def jax_jit(case: Case, device: int | None = None) -> Contender:
     parameters = tuple([jnp.asarray(p.data) for p in kind] for kind in case.parameters(net))
     functions = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "relu": jax.nn.relu, "identity": lambda t: t,
                  "gelu": lambda t: jax.nn.gelu(t, approximate=False)}  # fmt: skip
+    losses = ("half_sum_sq", "softmax_cross_entropy")
+    for name in (*case.activations, case.loss):
+        if name not in functions and name not in losses:
+            raise RuntimeError(f"{name} isn't written for it here")
 
     def loss_of(parameters: Any, x: Any, y: Any) -> Any:
         weights, biases = parameters
@@ -241,14 +271,6 @@ def jax_jit(case: Case, device: int | None = None) -> Contender:
 def available(name: str) -> bool:
     """Whether this Python package is installed."""
     return importlib.util.find_spec(name) is not None
-
-
-def _torch_activation(name: str) -> Any:
-    import torch
-
-    table = {"tanh": torch.nn.Tanh, "sigmoid": torch.nn.Sigmoid, "relu": torch.nn.ReLU,
-             "identity": torch.nn.Identity, "gelu": torch.nn.GELU}  # fmt: skip
-    return table[name]
 
 
 def _cupy_timer(net: Any, step: Callable[[], Any]) -> Callable[[int], float]:

@@ -105,6 +105,7 @@ class Model(State):
                 return compiled.loss_and_grad(self, x, y)
         call = self._call(x, keep_signals, training, get_loss(self.loss if loss is None else loss))
         self._aim(call, y, sample_weight)
+        self._draw(call)
         call.input_grad = input_grad
         with self.backend.activate():
             result = engines.loss_and_grad(self.engine, call)
@@ -119,6 +120,7 @@ class Model(State):
         if compiled is not None:
             return compiled.forward(self, x)
         call = self._call(x, keep_signals, training)
+        self._draw(call)
         with self.backend.activate():
             output, values = engines.forward(self.engine, call)
         self._change_buffers(call)
@@ -273,10 +275,9 @@ class Model(State):
         if keep:  # until a backward pass, when the caller's may hold other numbers
             with self.backend.activate():
                 arrays = {name: array.copy() for name, array in arrays.items()}
-        keys = self._keys() if training else {}
         return Call(
             self.backend, self.dtype, plan, parameters, arrays, loss, keep_signals=keep, threads=self.threads,
-            single=single, training=training, buffers=self._buffers(), keys=keys,
+            single=single, training=training, buffers=self._buffers(),
         )  # fmt: skip
 
     def _aim(self, call: Call, y: Any, sample_weight: Any) -> None:
@@ -292,6 +293,11 @@ class Model(State):
             if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
                 call.scale, call.weight = averaged(call.loss, shape, call.weight, counts)
         call.y, call.weight = (None if a is None else _as_batch(call, a) for a in (call.y, call.weight))
+
+    def _draw(self, call: Call) -> None:
+        """Give a call in training its keys; one that was refused before takes none."""
+        if call.training:
+            call.keys = self._keys()
 
     def _chain(self) -> Chain:
         """The layers, with arrays that are checked."""

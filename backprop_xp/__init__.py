@@ -48,9 +48,19 @@ from .losses import (
 from .net import Net
 from .tensor import Tensor
 
-# files and calls made ahead know all kinds of nets, and nets neither of them
+# files, calls made ahead and explanations know all kinds of nets, and nets none of them
 _model.Model.save, _model.Model.load = _exchange.save, staticmethod(_exchange.load)
 _model.Model.compile = _ahead.compile
+
+
+def _explain(net, x, y=None, *, sample_weight=None, lr=0.01, training=True):  # type: ignore[no-untyped-def]
+    """Every step of ``net.loss_and_grad(x, y)``, see :func:`backprop_xp.explain.explain`; imported when it is needed."""
+    from .explain import explain
+
+    return explain(net, x, y, sample_weight=sample_weight, lr=lr, training=training)
+
+
+_model.Model.explain = _explain
 
 __version__ = "0.1.0"
 

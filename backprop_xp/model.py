@@ -67,6 +67,8 @@ class Model:
     load: Callable[..., Any]
     #: :func:`backprop_xp.ahead.compile`, from there too.
     compile: Callable[..., list[Built]]
+    #: :func:`backprop_xp.explain.explain`, from there too.
+    explain: Callable[..., Any]
 
     def loss_and_grad(
         self,

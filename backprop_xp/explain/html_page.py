@@ -1,0 +1,5 @@
+"""."""
+
+
+def written(e: object) -> str:
+    return ""

@@ -54,8 +54,8 @@ _model.Model.compile = _ahead.compile
 
 
 def _explain(net, x, y=None, *, sample_weight=None, lr=0.01, training=True):  # type: ignore[no-untyped-def]
-    """Every step of ``net.loss_and_grad(x, y)``, see :func:`backprop_xp.explain.explain`; imported when it is needed."""
-    from .explain import explain
+    """Every step of ``net.loss_and_grad(x, y)``, see :func:`backprop_xp.explain.explain`."""
+    from .explain import explain  # when it is needed: it takes longer to import than a net
 
     return explain(net, x, y, sample_weight=sample_weight, lr=lr, training=training)
 

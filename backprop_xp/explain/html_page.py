@@ -1,7 +1,7 @@
 """An explanation as a page: one file with the net's numbers, the page's own passes, and their drawing.
 
-What is computed there is in page/passes.js, in what follows from this description of the net; formulas go there as lists
-of steps, so that no text of a user's is ever run.
+page/passes.js computes there, from the description of the net that is made here. Formulas go there as lists of steps:
+no text of a user's is ever run.
 """
 
 from __future__ import annotations

@@ -62,6 +62,14 @@ def _explain(net, x, y=None, *, sample_weight=None, lr=0.01, training=True):  # 
 
 _model.Model.explain = _explain
 
+
+def check_gradients(what, x=None, y=None, *, parameters=None, sample_weight=None):  # type: ignore[no-untyped-def]
+    """Compare derivatives with central differences, see :func:`backprop_xp.marking.check_gradients`."""
+    from .marking import check_gradients
+
+    return check_gradients(what, x, y, parameters=parameters, sample_weight=sample_weight)
+
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -107,6 +115,7 @@ __all__ = [
     "Softsign",
     "Tanh",
     "Tensor",
+    "check_gradients",
     "get_activation",
     "get_backend",
     "get_loss",

@@ -100,7 +100,7 @@ def numerical_gradients(
         return float(_undrawn(double, _given(net, arrays), y, **options))
 
     moved = {name: tensor.data for name, tensor in _by_place(double).items()} | _named(net, arrays)
-    return {name: _differences(array, loss) for name, array in moved.items()}
+    return {name: differences(array, loss) for name, array in moved.items()}
 
 
 def check_gradients(
@@ -249,7 +249,8 @@ def example_target(net: Net, n: int, random: np.random.Generator) -> np.ndarray 
     return random.uniform(0, 1, (n, net.sizes[-1]))
 
 
-def _differences(array: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
+def differences(array: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
+    """The derivative of ``loss()`` in every number of a float64 array, which is moved in place and put back."""
     result = np.empty_like(array)
     with np.errstate(all="ignore"):
         for index in np.ndindex(array.shape):

@@ -14,12 +14,12 @@ from . import engines, inputs, scope, workspace
 from .backend import Array, Backend, get_backend
 from .derivatives import Equation, of_outputs
 from .derivatives.loops import Chain
+from .drawn import draw
 from .dtypes import as_dtype
 from .engines import Choice, layered
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .passes import steps
 from .plan.call import Call, Parameters, Values, as_layers
-from .plan.drawing import Drawing, draw
 from .plan.plan import Plan
 from .ready import calls
 from .repeated import Repeated
@@ -61,6 +61,7 @@ class Model:
     #: Arrays that are kept and moved with the net but not trained, by name; a chain of layers has none.
     buffers: Mapping[str, Tensor] = {}
 
+    draw = draw
     fit = fit
     #: :func:`backprop_xp.exchange.save` and ``load``; the package's __init__ puts them here.
     save: Callable[..., None]
@@ -205,15 +206,6 @@ class Model:
         call.training = True  # and nothing is drawn
         call.loss = resolved(call.loss, None, (), self.dtype).loss
         return engines.choice(self.engine, call)
-
-    def draw(self) -> Drawing:
-        """The net as text, for ``print``, and as SVG, ``.svg``."""
-        counts, drawn = {}, set[Tensor]()
-        for node, own in self._tensors().items():
-            tensors = set(own.values()) - drawn  # a shared one counts where it comes first
-            counts[node] = sum(tensor.data.size for tensor in tensors)
-            drawn |= tensors
-        return draw(self._plan().nodes, counts)
 
     def to(self, backend: str | Backend) -> Self:
         """Move all parameters, their gradients, and buffers, to this backend; returns the net itself."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
-from . import engines, inputs, scope, workspace
+from . import engines, inputs, notebook, scope, workspace
 from .backend import Array, Backend, get_backend
 from .derivatives import Equation, of_outputs
 from .derivatives.loops import Chain
@@ -219,6 +219,11 @@ class Model:
 
     def __del__(self) -> None:
         workspace.clear()
+
+    def _repr_html_(self) -> str:
+        places = self._tensors().items()
+        named = {tensor: tensor.name or f"{node}.{name}" for node, own in places for name, tensor in own.items()}
+        return notebook.of_parameters(self, [(name, tensor) for tensor, name in named.items()])
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_prepared": None}  # it holds addresses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from string import Template
 from typing import NamedTuple
@@ -52,6 +53,8 @@ def total(terms: Sequence[str]) -> str:
 def total_of(count: int, term: Callable[[int], str]) -> str:
     """A sum of so many terms, of which no more are asked for than are shown."""
     shown = [term(i) for i in range(count if count <= MOST_TERMS else FIRST_TERMS)]
+    if count == 1 and re.fullmatch(r"\([^()* ]*\)", shown[0]):
+        return shown[0][1:-1]  # a number alone needs no parentheses
     more = [f"... ({count - len(shown)} more)"] if len(shown) < count else []
     return " + ".join([*shown, *more])
 

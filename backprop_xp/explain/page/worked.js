@@ -26,6 +26,7 @@ const Worked = (() => {
   const product = (...factors) => factors.map((x) => number(x)).join(" * ");
 
   function total(terms) {
+    if (terms.length === 1 && /^\([^()* ]*\)$/.test(terms[0])) return terms[0].slice(1, -1); // a number alone
     if (terms.length <= MOST_TERMS) return terms.join(" + ") || "0";
     return `${terms.slice(0, FIRST_TERMS).join(" + ")} + ... (${terms.length - FIRST_TERMS} more)`;
   }

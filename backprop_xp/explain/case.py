@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ..backend import NUMPY
 from ..check import in_double
 from ..engines import layered
 from ..formulas.notation import latex_name
@@ -118,6 +120,13 @@ class Case:
         letters = LETTERS if "weight" in self.own(node) else GREEK
         letter = letters.get(name, latex_name(name))
         return Math(f"{node.owner}.{name}", f"{letter}_{{{latex_name(node.owner)}}}")
+
+
+def on_host(given: Any) -> Any:
+    """What a call is given, with arrays of a CUDA device copied to the host."""
+    if isinstance(given, Mapping):
+        return {name: on_host(array) for name, array in given.items()}
+    return NUMPY.take(given) if hasattr(given, "__cuda_array_interface__") else given
 
 
 def computed(net: Any, x: Any, y: Any, sample_weight: Any, training: bool) -> Case:

@@ -31,8 +31,9 @@ class Walk:
 
     def __init__(self, net: Any, x: Any, y: Any, sample_weight: Any, lr: float, training: bool) -> None:
         self.lr = real("lr", lr, 0)
-        self._net, self._given, self._training = net, (x, y, sample_weight), training
-        self.case: Case = cases.computed(net, x, y, sample_weight, training)
+        self._net, self._training = net, training
+        self._given = (cases.on_host(x), cases.on_host(y), cases.on_host(sample_weight))
+        self.case: Case = cases.computed(net, *self._given, training)
         if self.case.samples == 0:
             raise ValueError("a batch without samples has nothing to explain")
         self.steps: list[Step] = steps(self.case)

@@ -133,9 +133,9 @@ def escaped(text: str) -> str:
 
 
 def number(value: float, tight: int = PRODUCT) -> str:
-    """So many digits; a negative number in parentheses where what stands there must be tighter than a sum.
+    """A number with DIGITS digits; a negative one in parentheses where what stands there must be tighter than a sum.
 
-    Of a number such as 0.9985 so many are shown that 1 minus it has as many, too.
+    A number near 1 has more: as many as leave DIGITS of 1 minus the number.
     """
     rest = 1 - abs(value)
     digits = DIGITS - math.ceil(math.log10(rest)) if 1e-8 < rest < 0.1 else DIGITS

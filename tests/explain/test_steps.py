@@ -219,3 +219,13 @@ def test_formulas_of_ones_own():
     bump = Elementwise("bump", value="exp(-width * t ** 2)", params={"width": 2.0})
     text = str(Net((2, 2), (bump,), rng=0).explain([1.0, 0.5]))
     assert "bump(t_0) = exp(-2 * t_0^2)" in text or "bump(t_0) = exp((-2) * t_0^2)" in text
+
+
+@pytest.mark.gpu
+def test_a_net_on_a_device_is_explained_on_the_host(cupy, random):
+    net = Net((3, 2), ("tanh",), "mse", rng=0, backend="cupy")
+    x, y = random.normal(size=(4, 3)), random.normal(size=(4, 2))
+    explanation = net.explain(cupy.asarray(x), cupy.asarray(y))
+    assert explanation.ok and explanation.loss == pytest.approx(float(net.loss_and_grad(x, y)), rel=1e-12)
+    assert all(isinstance(step.array, np.ndarray) for step in explanation.steps)
+    assert net.explain(x, y, training=False).loss == explanation.loss

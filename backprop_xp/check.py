@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from . import frames
 from .activations import ACTIVATIONS, BuiltIn
 from .backend import NUMPY
 from .graph import GraphNet
@@ -346,7 +347,7 @@ def _torch_loss(net: Net | GraphNet, z: Any, y: Any, sample_weight: Any) -> Any:
     import torch
 
     loss: Any = net.loss
-    target = None if y is None else torch.as_tensor(_host(y, None))
+    target = None if y is None else torch.as_tensor(_host(y, None).copy())  # a table's may be read-only
     if target is not None and target.is_floating_point():
         target = target.to(z.dtype)
     losses = torch_losses(loss)(z, target)
@@ -365,4 +366,5 @@ def _torch_loss(net: Net | GraphNet, z: Any, y: Any, sample_weight: Any) -> Any:
 def _host(array: Any, dtype: Any = np.float64) -> np.ndarray:
     if hasattr(array, "detach"):
         array = array.detach().cpu().numpy()
+    array = frames.as_numbers(array, "an array")
     return np.asarray(array.get() if hasattr(array, "get") else array, dtype)

@@ -24,8 +24,8 @@ from .case import Case
 from .steps import Step
 from .walk import Walk
 
-#: Numbers that a page holds at most, of parameters and batch: with them it stays below 400 kB.
-MOST_NUMBERS = 24_000
+#: Numbers that a page holds at most, of parameters and batch: with them it stays below this size, in bytes.
+MOST_NUMBERS, LARGEST = 24_000, 400_000
 #: Neurons of a layer that are drawn one by one; of a wider one the first, and how many more there are.
 MOST_NEURONS = 16
 #: Of the drawing, in px: a neuron, and the distance of neurons and of columns.
@@ -38,7 +38,7 @@ def written(walk: Walk) -> str:
     """The whole page.
 
     Raises:
-        ValueError: there are too many numbers for a page.
+        ValueError: there are too many numbers, or nodes, for a page.
     """
     if walk.numbers > MOST_NUMBERS:
         raise ValueError(
@@ -55,6 +55,8 @@ def written(walk: Walk) -> str:
     }
     for name, text in parts.items():
         page = page.replace(f"<!-- {name} -->", text, 1)
+    if (size := len(page.encode())) > LARGEST:
+        raise ValueError(f"a page has up to {LARGEST:,} bytes, this has {size:,}: take a smaller net, or the text")
     return page
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..formulas.notation import SUM, escaped, number
+from ..formulas.notation import escaped
 from .math import Math
 from .steps import Step
 from .walk import Walk
@@ -53,9 +53,7 @@ def _step(step: Step) -> list[str]:
     lines = [rf"\noindent {escaped(step.why)}", rf"\[ {step.symbol.latex} = {step.formula.latex} \]"]
     lines += [rf"\[ {each.latex} \]" for each in step.where]
     if step.worked:
-        names = f" with {', '.join(step.worked_where)}" if step.worked_where else ""
-        worked = escaped(f"{step.element.text} = {step.worked} = {number(step.number, SUM)}{names}")
-        lines.append(rf"{{\small\ttfamily\raggedright\noindent {worked}\par}}")
+        lines.append(rf"{{\small\ttfamily\raggedright\noindent {escaped(step.arithmetic)}\par}}")
     if step.phase != "loss":
         lines.append(rf"\[ {step.symbol.latex} = {_matrix(step.array)} \]")
     return lines

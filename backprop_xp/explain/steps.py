@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..formulas.notation import SUM, number
 from ..plan.plan import Node
 from . import losses, operations
 from .case import Case
@@ -43,6 +44,16 @@ class Step:
     worked: str
     worked_where: tuple[str, ...]
     number: float
+
+    @property
+    def arithmetic(self) -> str:
+        """ "grad t_1[0] = 19.03 * 0.4965 * (1 - 0.4965) = 4.758"; "" where Python code computes it."""
+        if not self.worked:
+            return ""
+        shown = number(self.number, SUM)
+        result = "" if self.worked == shown else f" = {shown}"
+        names = f" with {', '.join(self.worked_where)}" if self.worked_where else ""
+        return f"{self.element.text} = {self.worked}{result}{names}"
 
 
 def steps(case: Case) -> list[Step]:

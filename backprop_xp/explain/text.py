@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from .. import check
-from ..formulas.notation import SUM, number
 from .steps import Step
 from .walk import Walk
 
@@ -56,9 +55,7 @@ def _step(place: int, step: Step, samples: int) -> list[str]:
     lines = [_wrapped(f"{place:3}. {step.symbol.text} = {step.formula.text}{where and ' where' + where[1:]}", 8)]
     lines += [f"     {step.shapes}", _wrapped(f"     {step.why}", 5)]
     if step.worked:
-        result = "" if step.worked == number(step.number, SUM) else f" = {number(step.number, SUM)}"
-        names = f" with {', '.join(step.worked_where)}" if step.worked_where else ""
-        lines.append(_wrapped(f"     {step.element.text} = {step.worked}{result}{names}", 10))
+        lines.append(_wrapped(f"     {step.arithmetic}", 10))
     if step.phase == "loss":
         return [*lines, f"     l = {step.number:.6f}"] if not step.worked else lines
     array = step.array[0] if samples == 1 and not step.parameter else step.array
@@ -87,7 +84,7 @@ def _report(report: check.Report) -> list[str]:
 
 def _descent(walk: Walk) -> list[str]:
     lr, loss, after, slope = walk.lr, walk.loss, walk.after, walk.slope
-    verdict = "falls" if after < loss else "doesn't fall: the step is too long" if after > loss else "stays"
+    verdict = "falls" if after < loss else "stays" if after == loss else "doesn't fall: the step is too long"
     return [
         f"A step of gradient descent: every parameter less {lr:g} times its gradient",
         f"     the squares of all parameters' gradients add up to {slope:.6g}, so the loss should change by about",

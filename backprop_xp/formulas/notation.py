@@ -123,7 +123,7 @@ def latex_name(name: str) -> str:
     """A variable's name in LaTeX: one letter in italics, Greek letters by name, others upright."""
     if name in SYMBOLS:
         return f"\\{name}"
-    return name if len(name) == 1 else rf"\mathrm{{{escaped(name)}}}"
+    return name if len(name) == 1 and name.isalnum() else rf"\mathrm{{{escaped(name)}}}"
 
 
 def escaped(text: str) -> str:

@@ -315,6 +315,12 @@ def test_the_largest_page_stays_small():
     assert len(explanation.html.encode()) < 400_000
 
 
+def test_a_page_of_many_nodes_is_refused():
+    net = Net((2,) * 300, rng=0)
+    with pytest.raises(ValueError, match="a page has up to 400,000 bytes, this has"):
+        net.explain([1, 2]).html  # noqa: B018
+
+
 def test_a_notebook_shows_the_page():
     shown = Net((2, 2), rng=0).explain([1, 2])._repr_html_()
     assert shown.startswith("<iframe") and "&lt;!DOCTYPE html&gt;" in shown

@@ -75,7 +75,7 @@ const Worked = (() => {
       }
       case "activation": {
         const fn = model.functions[node.fn];
-        return filled(fn.value, { ...fn.parameters, t: of(0), z: result.values[i][s * node.width + k] });
+        return filled(fn.value, { t: of(0), ...fn.parameters });
       }
       case "add": return { text: total(inputs.map((_, position) => number(of(position)))) };
       case "multiply": return { text: product(...inputs.map((_, position) => of(position))) };
@@ -105,7 +105,7 @@ const Worked = (() => {
       }
       case "activation": {
         const fn = model.functions[node.fn], at = s * node.width + k;
-        const slope = filled(fn.grad, { ...fn.parameters, t: inputs[0][at], z: result.values[i][at] });
+        const slope = filled(fn.grad, { t: inputs[0][at], z: result.values[i][at], ...fn.parameters });
         return { text: `${number(g)} * ${inProduct(slope.text)}`, where: slope.where };
       }
       case "add": return { text: number(g, SUM) };

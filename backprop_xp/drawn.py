@@ -40,14 +40,13 @@ def draw(
 
 def _numbers(net: Any, x: Any, y: Any, sample_weight: Any, training: bool) -> Numbers:
     """What ``loss_and_grad`` would compute next, without a change of the net."""
-    draws = getattr(net, "draws", None)
+    draws = net.draws
     call = net._call(x, True, training, get_loss(net.loss))
     net._aim(call, y, sample_weight)
     call.input_grad = True
     with net.backend.activate():
         result = layered.loss_and_grad(call)
-    if draws is not None:
-        net.draws = draws  # the numbers that dropout drops are those of the next call, too
+    net.draws = draws  # the numbers that dropout drops are those of the next call, too
     assert result.values is not None
     values, grads = (
         {name: NUMPY.take(array) for name, array in arrays.items()}

@@ -114,12 +114,12 @@ class Case:
 
     def parameter(self, node: Node, name: str) -> Math:
         """What a parameter is called: W_0 in a chain, "h.weight" in a graph."""
-        if self.layered:
+        linear, owner = "weight" in self.own(node), self.symbol(node.owner)
+        if self.layered and linear:
             letter, index = LETTERS[name], node.owner[1:]
             return Math(f"{letter}_{index}", f"{letter}_{{{index}}}")
-        letters = LETTERS if "weight" in self.own(node) else GREEK
-        letter = letters.get(name, latex_name(name))
-        return Math(f"{node.owner}.{name}", f"{letter}_{{{latex_name(node.owner)}}}")
+        letter = (LETTERS if linear else GREEK).get(name, latex_name(name))
+        return Math(f"{owner.text}.{name}", f"{letter}_{{{owner.latex}}}")
 
 
 def on_host(given: Any) -> Any:

@@ -221,6 +221,13 @@ def test_formulas_of_ones_own():
     assert "bump(t_0) = exp(-2 * t_0^2)" in text or "bump(t_0) = exp((-2) * t_0^2)" in text
 
 
+def test_layers_with_normalisation_and_dropout(every_digit, random):
+    net = Net((3, 4, 2), (["layer_norm", "relu", "dropout"], ["identity"]), "mse", True, rng=0)
+    explanation = net.explain(random.normal(size=(4, 3)), random.normal(size=(4, 2)))
+    assert explanation.ok and check_arithmetic(explanation, 1e-6) > 12
+    assert explanation.html and explanation.latex
+
+
 @pytest.mark.gpu
 def test_a_net_on_a_device_is_explained_on_the_host(cupy, random):
     net = Net((3, 2), ("tanh",), "mse", rng=0, backend="cupy")

@@ -30,7 +30,7 @@ from .activations import (
     get_activation,
 )
 from .backend import BackendError, get_backend
-from .derivatives import Equation
+from .derivatives.equation import Equation
 from .graph import Graph, GraphNet, Input, Linear, Operation, Residual
 from .losses import (
     LOSSES,

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate as sums
 from typing import Any, Self
+
+import numpy as np
 
 from . import engines, inputs, scope, workspace
 from .backend import Array, Backend, get_backend
-from .derivatives import Equation, of_outputs
+from .derivatives import of_outputs
+from .derivatives.differentiable import Differentiable
+from .derivatives.equation import Equation
+from .derivatives.graph import Steps
 from .derivatives.loops import Chain
 from .dtypes import as_dtype
 from .engines import Choice, layered
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
-from .passes import steps
+from .passes import per_sample, steps
 from .plan.call import Call, Parameters, Values, as_layers
 from .plan.drawing import Drawing, draw
 from .plan.plan import Plan
@@ -94,14 +100,14 @@ class Model:
             keep_signals: keep ``data`` and ``grad`` of every signal; by default for one sample only.
             training: whether dropout drops anything, and batch normalisation takes the batch's mean and variance and
                 moves the running ones. Each such call draws anew.
-            loss: instead of the net's own; one that contains derivatives of a chain's outputs in x is an
+            loss: instead of the net's own; one that contains derivatives of the outputs in x is an
                 :class:`backprop_xp.Equation`. "mean" divides that by the number of samples.
 
         Returns:
             The loss, a scalar of the net's dtype (on CuPy a 0-d array); with ``input_grad`` also the gradient.
         """
         if isinstance(loss, Equation):
-            return self._equation(loss, x, y, sample_weight, input_grad, accumulate, keep_signals)
+            return self._equation(loss, x, y, sample_weight, input_grad, accumulate, keep_signals, training)
         if not (input_grad or accumulate) and sample_weight is None and loss is None:
             compiled = calls.find(self, x, y, keep_signals)
             if compiled is not None:
@@ -165,14 +171,15 @@ class Model:
         direction: Any = None,
         cotangent: Any = None,
     ) -> Any:
-        """Derivatives of a chain's outputs in ``x``, for one sample or a batch.
+        """Derivatives of the outputs in ``x``, for one sample or a batch, as the net is in use: nothing is dropped.
 
         ``net.derivatives(x, "jacobian")``, ``net.derivatives(x, "u_xx", "u_t", inputs="x t")``. They are pushed forward
         through the net together with its signals, see :mod:`backprop_xp.derivatives.loops`; parameters keep their
         gradients. Where an activation has a kink, its derivatives of higher order are those of the piece to the right.
 
         Args:
-            x: (n, in), or (in,) for one sample, of which the results have no n.
+            x: (n, in), or (in,) for one sample, of which the results have no n; of several inputs a mapping of their
+                names to such arrays, whose features then stand side by side, in the order of ``net.inputs``.
             wanted: "value" (n, out), "jacobian" (n, out, in), "hessian" (n, out, in, in), "hessian_diagonal"
                 (n, out, in), "laplacian" (n, out), "directional" (n, out), the derivative along ``direction``; "hvp"
                 (n, out, in), the Hessian times ``direction``; "vjp" (n, in), ``cotangent`` times the Jacobian; or the
@@ -185,10 +192,37 @@ class Model:
             An array, or where several are wanted a dictionary of arrays by what they are called in ``wanted``.
 
         Raises:
-            ValueError: an unknown name, shapes that don't fit, or a net that is no chain. TypeError: an activation that
-                is no formula.
+            ValueError: an unknown name, or shapes that don't fit. TypeError: an activation that is no formula, or an
+                operation that can't be derived.
         """
-        return of_outputs.derivatives(self._chain(), x, wanted, inputs, outputs, direction, cotangent)
+        net = self._differentiable(training=False)
+        return of_outputs.derivatives(net, self._side_by_side(x), wanted, inputs, outputs, direction, cotangent)
+
+    def per_sample_grads(
+        self, x: Any, y: Any = None, *, training: bool = True, loss: str | Loss | None = None
+    ) -> Array:
+        """The gradients that :meth:`loss_and_grad` gives of every sample alone, (n, numbers of all parameters).
+
+        The columns are the parameters in the order of ``net.parameters``, each flattened; ``.grad`` stays as it is.
+        For private training, clip each to a norm C without storing them, with reduction="sum"::
+
+            clipped = np.minimum(1, C / net.per_sample_norms(x, y))
+            net.loss_and_grad(x, y, sample_weight=clipped)
+
+        Args:
+            x, y, training, loss: as in :meth:`loss_and_grad`; of one sample (features,) the result has no n.
+
+        Raises:
+            ValueError: something in the net or the loss looks at other samples of the batch. TypeError: an operation
+                has parameters and no ``per_sample``.
+        """
+        return self._of_samples(per_sample.gradients, x, y, training, loss)
+
+    def per_sample_norms(
+        self, x: Any, y: Any = None, *, training: bool = True, loss: str | Loss | None = None
+    ) -> Array:
+        """The Euclidean norms (n,) of :meth:`per_sample_grads`, without storing these."""
+        return self._of_samples(per_sample.norms, x, y, training, loss)
 
     def repeated(self, x: Any, y: Any = None, *, sample_weight: Any = None) -> Repeated:
         """A function that computes :meth:`loss_and_grad` of these very arrays, which may be overwritten between calls.
@@ -272,9 +306,9 @@ class Model:
         """The tensor of every place that has one, in the order of engines' gradients."""
         return [tensor for own in self._tensors().values() for tensor in own.values()]
 
-    def _call(self, x: Any, keep_signals: bool | None, training: bool, loss: Any = None) -> Call:
+    def _call(self, x: Any, keep_signals: bool | None, training: bool, loss: Any = None, whole: bool = False) -> Call:
         plan, parameters = self._plan(), self._arrays()
-        whole = keep_signals or not self.backend.on_gpu or bool(scope.of_plan(plan, loss, training))
+        whole = whole or keep_signals or not self.backend.on_gpu or bool(scope.of_plan(plan, loss, training))
         arrays, single = self._inputs(x, whole)
         keep = single if keep_signals is None else keep_signals
         if keep:  # until a backward pass, when the caller's may hold other numbers
@@ -286,8 +320,25 @@ class Model:
             single=single, training=training, buffers=self._buffers(), keys=keys,
         )  # fmt: skip
 
-    def _aim(self, call: Call, y: Any, sample_weight: Any) -> None:
-        """Give a call the loss and the targets."""
+    def _of_samples(self, function: Callable[..., Array], x: Any, y: Any, training: bool, loss: Any) -> Array:
+        if isinstance(loss, Equation):
+            raise TypeError("gradients of single samples are those of a loss of the outputs, not of an equation")
+        call = self._call(x, False, training, get_loss(self.loss if loss is None else loss), whole=True)
+        self._aim(call, None if y is None else self.backend.asarray(y, None, "y"), None, alone=True)
+        if call.single and len(call.output_shape) == 1:
+            inputs = {name: array[None] for name, array in call.inputs.items()}
+            y, weight = (None if a is None else a[None] for a in (call.y, call.weight))
+            call = replace(call, inputs=inputs, y=y, weight=weight)
+        places: dict[Tensor, list[tuple[str, str]]] = {tensor: [] for tensor in self.parameters}
+        for node, own in self._tensors().items():
+            for name, tensor in own.items():
+                places[tensor].append((node, name))
+        with self.backend.activate():
+            found = function(call, list(places.values()))
+        return found[0] if call.single else found
+
+    def _aim(self, call: Call, y: Any, sample_weight: Any, alone: bool = False) -> None:
+        """Give a call the loss and the targets; with ``alone`` as if every sample were a batch of its own."""
         shape = call.output_shape[-1:] if call.single else call.output_shape
         loss = call.loss
         check_outputs(loss, shape[-1])
@@ -297,15 +348,35 @@ class Model:
             call.loss, call.y, factor, counts = resolved(loss, y, shape, self.dtype)
             call.weight, counts = (product(weight, self._placed(each)) for each in (factor, counts))
             if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
-                call.scale, call.weight = averaged(call.loss, shape, call.weight, counts)
+                call.scale, call.weight = averaged(call.loss, shape, call.weight, counts, alone)
         call.y, call.weight = (None if a is None else _as_batch(call, a) for a in (call.y, call.weight))
 
-    def _chain(self) -> Chain:
-        """The layers, with arrays that are checked."""
-        chain = self._plan().chain
-        if chain is None:
-            raise ValueError("derivatives in x are those of a chain of layers, and this graph is none")
-        return Chain(as_layers(chain, self._arrays()), self.backend, self.dtype)
+    def _differentiable(self, training: bool) -> Differentiable:
+        """The net as it is now, with arrays that are checked."""
+        plan, parameters = self._plan(), self._arrays()
+        if plan.chain is not None:
+            return Chain(as_layers(plan.chain, parameters), self.backend, self.dtype)
+        keys = self._keys() if training else {}
+        buffers = self._buffers()
+        call = Call(self.backend, self.dtype, plan, parameters, {}, training=training, buffers=buffers, keys=keys)
+        return Steps(call)
+
+    def _side_by_side(self, x: Any) -> Any:
+        """The features of several inputs in one array, (n, in) or (in,); of one input x as it is."""
+        if len(self._plan().inputs) == 1 and not isinstance(x, Mapping):
+            return x
+        arrays, single = self._inputs(x, whole=True)
+        with self.backend.activate():
+            batch = self.backend.xp.concatenate(list(arrays.values()), axis=-1)
+        return batch[0] if single else batch
+
+    def _apart(self, x: Array) -> Any:
+        """A gradient in :meth:`_side_by_side`, for several inputs by name."""
+        widths = self._plan().inputs
+        if len(widths) == 1:
+            return x
+        ends = sums(widths.values())
+        return {name: x[..., end - width : end] for (name, width), end in zip(widths.items(), ends)}
 
     def _equation(
         self,
@@ -316,16 +387,17 @@ class Model:
         input_grad: bool,
         accumulate: bool,
         keep_signals: bool | None,
+        training: bool,
     ) -> Any:
         if keep_signals:
             raise ValueError("an equation keeps no signals: it pushes derivatives beside them")
-        loss, gradients, grad_x = equation.loss_and_grad(
-            self._chain(), x, y, sample_weight, self.reduction == "mean", input_grad
-        )
+        x, net = self._side_by_side(x), self._differentiable(training)
+        mean = self.reduction == "mean"
+        loss, gradients, grad_x = equation.loss_and_grad(net, x, y, sample_weight, mean, input_grad)
         with self.backend.activate():
             self._store(gradients, accumulate)
         self._keep(None, None)
-        return (loss, grad_x) if input_grad else loss
+        return loss if grad_x is None else (loss, self._apart(grad_x if np.ndim(x) == 2 else grad_x[0]))
 
     def _placed(self, weights: Array | None) -> Array | None:
         """Weights of targets that may have stayed on the host."""

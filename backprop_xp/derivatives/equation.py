@@ -15,7 +15,8 @@ from ..formulas.language import FormulaError
 from ..losses import averaged
 from ..messages import unknown
 from .chain_rule import Rules, rules
-from .loops import Chain, pull_back, push_forward, stack_of_x
+from .differentiable import Differentiable
+from .loops import stack_of_x
 from .names import Named, Names, checked
 
 
@@ -50,26 +51,37 @@ class Equation:
     ) -> None:
         if not residuals:
             raise ValueError('an equation needs a formula: Equation("u_t - u_xx", inputs="x t")')
-        called = {}
-        for what, given in (("inputs", inputs), ("outputs", outputs), ("targets", targets)):
-            called[what] = checked(what, tuple(given.split() if isinstance(given, str) else given))
-        self.residuals, self.targets = residuals, called["targets"]
-        self.names = Names(called["inputs"], called["outputs"])
-        self._params = tuple(params or {})
-        everything = (*self.names.inputs, *self.names.outputs, *self.targets, *self._params)
-        for name in everything:
-            if everything.count(name) > 1:
-                raise ValueError(f"{name!r} names two things: {' '.join(everything)}")
+        self.residuals = residuals
+        self._name_all(inputs, outputs, targets, tuple(params or {}))
         for name, value in (params or {}).items():
             if hasattr(Equation, name) or name in vars(self):
                 raise ValueError(f"a parameter can't be called {name!r}: an equation has that attribute")
             setattr(self, name, ranges.real(name, value))
         self._parsed  # noqa: B018  a mistake is reported here, not at the first call
 
+    def _name_all(
+        self, inputs: str | Sequence[str], outputs: str | Sequence[str], targets: str | Sequence[str], params: Any
+    ) -> None:
+        called = {}
+        for what, given in (("inputs", inputs), ("outputs", outputs), ("targets", targets)):
+            called[what] = checked(what, tuple(given.split() if isinstance(given, str) else given))
+        self.names, self.targets = Names(called["inputs"], called["outputs"]), called["targets"]
+        self._params = params
+        everything = (*self.names.inputs, *self.names.outputs, *self.targets, *params)
+        for name in everything:
+            if everything.count(name) > 1:
+                raise ValueError(f"{name!r} names two things: {' '.join(everything)}")
+
     @property
     def parameters(self) -> tuple[float, ...]:
         """The values of the parameters, in the order in which they were given."""
         return tuple(ranges.real(name, getattr(self, name)) for name in self._params)
+
+    @property
+    def reads(self) -> Reads:
+        """What the residuals read of a net, and what is pushed through it for them."""
+        parsed = self._parsed
+        return Reads(parsed.formula.variables, parsed.named, parsed.rules)
 
     @property
     def _parsed(self) -> Parsed:
@@ -78,20 +90,20 @@ class Equation:
     def __repr__(self) -> str:
         return f"Equation({', '.join(map(repr, self.residuals))})"
 
-    def values(self, chain: Chain, x: Any, y: Any = None) -> Array:
+    def values(self, net: Differentiable, x: Any, y: Any = None) -> Array:
         """The residuals (n, residuals) of a net at the points ``x`` (n, inputs), with targets ``y`` (n, targets)."""
-        x, y, _ = self._checked(chain, x, y, None)
+        x, y, _ = self._checked(net, x, y, None)
         parts = []
-        with chain.backend.activate():
-            for rows in chain.tiles(len(x), self._parsed.rules):
-                u, _ = push_forward(chain.layers, self._stack(x[rows]), self._parsed.rules)
-                found = self._evaluate(self._parsed.residuals, u, x[rows], None if y is None else y[rows])
-                parts.append(module_of(x).stack(found, axis=1))
+        with net.backend.activate():
+            for rows in net.tiles(len(x), self.reads.rules):
+                u, _ = net.push(self._stack(x[rows]), self.reads.rules, rows.start)
+                known = self._known(u, x[rows], None if y is None else y[rows])
+                parts.append(module_of(x).stack(self._residuals(known), axis=1))
         return module_of(x).concatenate(parts)
 
     def loss_and_grad(
         self,
-        chain: Chain,
+        net: Differentiable,
         x: Any,
         y: Any = None,
         sample_weight: Any = None,
@@ -111,65 +123,82 @@ class Equation:
             The loss, a scalar of the net's dtype; layer by layer the gradients of the weight and of the bias, if there
             is one; and the gradient in x or None.
         """
-        x, y, weight = self._checked(chain, x, y, sample_weight)
+        x, y, weight = self._checked(net, x, y, sample_weight)
         scale, weight = averaged(self, (len(x), 1), weight) if mean else (1.0, weight)
         total, grad_x = 0.0, []
         gradients: list[Array] = []
-        with chain.backend.activate():
-            for rows in chain.tiles(len(x), self._parsed.rules):
+        with net.backend.activate():
+            for rows in net.tiles(len(x), self.reads.rules):
                 part_y, part_weight = (None if a is None else a[rows] for a in (y, weight))
-                u, kept = push_forward(chain.layers, self._stack(x[rows]), self._parsed.rules)
+                u, kept = net.push(self._stack(x[rows]), self.reads.rules, rows.start)
                 loss, grad_u, direct = self._pull(u, x[rows], part_y, part_weight, scale)
-                found, grad_z = pull_back(chain.layers, kept, grad_u, self._parsed.rules)
+                found, grad_z = net.pull(kept, grad_u, self.reads.rules)
                 total = total + loss
                 gradients = found if not gradients else [a + b for a, b in zip(gradients, found)]
                 if input_grad:
                     grad_x.append(grad_z[0] + direct)
-        return chain.dtype.type(total * scale), gradients, module_of(x).concatenate(grad_x) if input_grad else None
+        return net.dtype.type(total * scale), gradients, module_of(x).concatenate(grad_x) if input_grad else None
 
     # ---- one tile of points ------------------------------------------------------------------------------------------
 
     def _stack(self, x: Array) -> Array:
-        return stack_of_x(x, module_of(x).eye(x.shape[1], dtype=x.dtype), self._parsed.rules)
+        return stack_of_x(x, module_of(x).eye(x.shape[1], dtype=x.dtype), self.reads.rules)
 
     def _pull(
         self, u: Array, x: Array, y: Array | None, weight: Array | None, scale: float
     ) -> tuple[float, Array, Array]:
         """The points' losses summed, without ``scale``; the gradients in the stack of outputs, and directly in x."""
-        xp, parsed = module_of(x), self._parsed
+        xp, reads = module_of(x), self.reads
         grad_u, direct, total = xp.zeros_like(u), xp.zeros_like(x), 0.0
-        residuals = self._evaluate(parsed.residuals, u, x, y)
-        for residual, slopes in zip(residuals, parsed.slopes):
+        known = self._known(u, x, y)
+        residuals, derived = self._residuals(known), self._slopes(known)
+        if len(residuals) != len(derived):
+            raise ValueError(f"{self!r} gives {len(residuals)} residuals, and derivatives of {len(derived)}")
+        for residual, slopes in zip(residuals, derived):
             weighted = residual if weight is None else residual * weight
             total += 0.5 * float((residual * weighted).sum(dtype=xp.float64))
-            for name, slope in zip(slopes, self._evaluate(tuple(slopes.values()), u, x, y)):
+            for name, slope in slopes.items():
                 grad = scale * weighted * slope
                 if name in self.names.inputs:
                     direct[:, self.names.inputs.index(name)] += grad
                 else:
-                    at = parsed.named[name]
-                    grad_u[parsed.rules.place(at.along), :, at.output] += grad
+                    at = reads.named[name]
+                    grad_u[reads.rules.place(at.along), :, at.output] += grad
         return total, grad_u, direct
 
-    def _evaluate(self, outputs: tuple[str, ...], u: Array, x: Array, y: Array | None) -> list[Array]:
-        parsed = self._parsed
+    def _known(self, u: Array, x: Array, y: Array | None) -> dict[str, Array]:
+        """Everything that the residuals read, (samples,) each, by name."""
+        reads = self.reads
         known = {name: x[:, k] for k, name in enumerate(self.names.inputs)}
-        known |= {name: u[parsed.rules.place(at.along), :, at.output] for name, at in parsed.named.items()}
+        known |= {name: u[reads.rules.place(at.along), :, at.output] for name, at in reads.named.items()}
         if y is not None:
             known |= {name: y[:, k] for k, name in enumerate(self.targets)}
-        read = {name: module_of(x).ascontiguousarray(known[name]) for name in parsed.formula.variables}
-        return arrays.elementwise(parsed.formula, outputs, read, self.parameters)
+        return {name: module_of(x).ascontiguousarray(known[name]) for name in reads.variables}
 
-    def _checked(self, chain: Chain, x: Any, y: Any, sample_weight: Any) -> tuple[Array, Array | None, Array | None]:
+    def _residuals(self, known: dict[str, Array]) -> list[Array]:
+        """Every residual, (samples,)."""
+        return arrays.elementwise(self._parsed.formula, self._parsed.residuals, known, self.parameters)
+
+    def _slopes(self, known: dict[str, Array]) -> list[dict[str, Array]]:
+        """Every residual's derivative in all that it reads of the net, (samples,) each, by name."""
+        formula, parameters = self._parsed.formula, self.parameters
+        return [
+            dict(zip(slopes, arrays.elementwise(formula, tuple(slopes.values()), known, parameters)))
+            for slopes in self._parsed.slopes
+        ]
+
+    def _checked(
+        self, net: Differentiable, x: Any, y: Any, sample_weight: Any
+    ) -> tuple[Array, Array | None, Array | None]:
         sizes = len(self.names.inputs), len(self.names.outputs)
-        if sizes != (chain.inputs, chain.outputs):
+        if sizes != (net.inputs, net.outputs):
             raise ValueError(
                 f"the equation has {sizes[0]} inputs ({' '.join(self.names.inputs)}) and {sizes[1]} outputs "
-                f"({' '.join(self.names.outputs)}); the net has {chain.inputs} and {chain.outputs}"
+                f"({' '.join(self.names.outputs)}); the net has {net.inputs} and {net.outputs}"
             )
-        x = checks.as_batch(x, chain.inputs, chain.backend, chain.dtype)
+        x = checks.as_batch(x, net.inputs, net.backend, net.dtype)
         x = x if x.ndim == 2 else x[None]
-        weight = checks.as_sample_weight(sample_weight, (len(x),), chain.backend, chain.dtype)
+        weight = checks.as_sample_weight(sample_weight, (len(x),), net.backend, net.dtype)
         if (y is None) != (not self.targets):
             raise ValueError(
                 f"the equation reads the targets {' '.join(self.targets)}, got no y"
@@ -177,11 +206,25 @@ class Equation:
                 else 'the equation takes no targets, got y; name them: Equation(..., targets="f")'
             )
         if y is not None:
-            y = chain.backend.asarray(y, chain.dtype, "y")
+            y = net.backend.asarray(y, net.dtype, "y")
             y = y[:, None] if y.ndim == 1 and len(self.targets) == 1 else y
             if y.shape != (len(x), len(self.targets)):
                 raise ValueError(f"y must be ({len(x)}, {len(self.targets)}), a column for each target, got {y.shape}")
         return x, y, weight
+
+
+class Reads(NamedTuple):
+    """What residuals read.
+
+    Attributes:
+        variables: names of all of it: inputs, outputs, their derivatives and targets.
+        named: by its name, every output and derivative among them.
+        rules: what is pushed through the net for these.
+    """
+
+    variables: tuple[str, ...]
+    named: dict[str, Named]
+    rules: Rules
 
 
 class Parsed(NamedTuple):
@@ -211,14 +254,7 @@ def _parse(residuals: tuple[str, ...], names: Names, targets: tuple[str, ...], p
             if name in params or name in read:
                 continue
             if name not in names.inputs and name not in targets:
-                found = names.find(name)
-                if found is None:
-                    known = (*names.outputs, *names.inputs, *targets, *params)
-                    raise FormulaError(
-                        f"{unknown('name', name, known)}, and derivatives such as "
-                        f"{names.outputs[0]}_{names.inputs[0]} (in {text!r})"
-                    )
-                named[name] = found
+                named[name] = find(name, names, (*targets, *params), repr(text))
             read.append(name)
     if not named:
         raise FormulaError(f"no residual of {residuals} reads an output of the net ({' '.join(names.outputs)})")
@@ -232,6 +268,16 @@ def _parse(residuals: tuple[str, ...], names: Names, targets: tuple[str, ...], p
             here[name] = f"{result} in {name}"
         slopes.append(here)
     return Parsed(formula, tuple(results), tuple(slopes), named, rules([at.along for at in named.values()]))
+
+
+def find(name: str, names: Names, others: tuple[str, ...], where: str) -> Named:
+    """The output's derivative of this name. Raises FormulaError; ``others`` could have stood there as well."""
+    found = names.find(name)
+    if found is None:
+        known = (*names.outputs, *names.inputs, *others)
+        example = f"{names.outputs[0]}_{names.inputs[0]}"
+        raise FormulaError(f"{unknown('name', name, known)}, and derivatives such as {example} (in {where})")
+    return found
 
 
 def _symbols(text: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Gradients of every sample for itself, read off the signals and their gradients that a backward pass leaves behind.
 
-The gradient of sample i in a weight is the outer product of its grad t and z; ``passes/article.py`` adds up those of all
-samples. Its Euclidean norm needs no such product, |outer(a, z)| = |a| |z|; where layers share a weight,
+The gradient of sample i in a weight is the outer product of its grad t and z; ``passes/article.py`` adds up those of
+all samples. Its Euclidean norm needs no such product, |outer(a, z)| = |a| |z|; where layers share a weight,
 
     |sum over p of outer(a_p, z_p)|^2 = sum over p and q of (a_p . a_q) (z_p . z_q)
 """

@@ -15,7 +15,7 @@ from .backend import Array, Backend, get_backend
 from .derivatives import Equation, of_outputs
 from .derivatives.loops import Chain
 from .dtypes import as_dtype
-from .engines import Choice, layered
+from .engines import Choice, equations, layered
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .passes import steps
 from .plan.call import Call, Parameters, Values, as_layers
@@ -197,9 +197,12 @@ class Model:
         """
         return Repeated(self, x, y, sample_weight)
 
-    def plan(self, x: Any) -> Choice:
-        """Which engine ``loss_and_grad(x)`` would run on, why, and its estimated flop and bytes."""
-        call = self._call(x, None, False, get_loss(self.loss))
+    def plan(self, x: Any, loss: str | Loss | Equation | None = None) -> Choice:
+        """Which engine ``loss_and_grad(x)``, with this loss, would run on, why, and its estimated flop and bytes."""
+        if isinstance(loss, Equation):
+            chain = self._chain()
+            return equations.choice(self.engine, chain, loss, len(loss.points_in(chain, x)))
+        call = self._call(x, None, False, get_loss(self.loss if loss is None else loss))
         call.training = True  # and nothing is drawn
         call.loss = resolved(call.loss, None, (), self.dtype).loss
         return engines.choice(self.engine, call)
@@ -319,8 +322,10 @@ class Model:
     ) -> Any:
         if keep_signals:
             raise ValueError("an equation keeps no signals: it pushes derivatives beside them")
-        loss, gradients, grad_x = equation.loss_and_grad(
-            self._chain(), x, y, sample_weight, self.reduction == "mean", input_grad
+        chain = self._chain()
+        points = equation.points(chain, x, y, sample_weight, self.reduction == "mean")
+        loss, gradients, grad_x = equations.loss_and_grad(
+            self.engine, chain, equation, points, input_grad, self.threads
         )
         with self.backend.activate():
             self._store(gradients, accumulate)

@@ -115,11 +115,13 @@ class BuiltIn(Elementwise):
     """A built-in activation: the class's attributes are its formula.
 
     ``kernel`` and ``cuda_kernel`` name structs of kernels/activations.h that compute the formula in less time, on the
-    CPU and on the GPU, where there are such.
+    CPU and on the GPU, where there are such. ``second`` is the second derivative as a formula of ``value`` and
+    ``derivative``, where there is a short one that loses no digits: compiled derivatives of higher order start from it.
     """
 
     kernel: str = ""
     cuda_kernel: str = ""
+    second: str = ""
     value: str
     derivative: str
     let: Mapping[str, str] = {}
@@ -155,6 +157,7 @@ class Tanh(BuiltIn):
     value = "tanh(t)"
     derivative = "e * q * q"
     kernel = cuda_kernel = "hyperbolic_tangent"
+    second = "-2 * value * derivative"
 
 
 class Sigmoid(BuiltIn):
@@ -165,6 +168,7 @@ class Sigmoid(BuiltIn):
     value = "where(t < 0, e * q, q)"
     derivative = "e * q * q"
     cuda_kernel = "logistic"
+    second = "(1 - 2 * value) * derivative"
 
 
 class ReLU(BuiltIn):

@@ -21,7 +21,7 @@ from .derivatives.equation import Equation
 from .derivatives.graph import Steps
 from .derivatives.loops import Chain
 from .dtypes import as_dtype
-from .engines import Choice, layered
+from .engines import Choice, equations, layered
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .passes import per_sample, steps
 from .plan.call import Call, Parameters, Values, as_layers
@@ -231,9 +231,12 @@ class Model:
         """
         return Repeated(self, x, y, sample_weight)
 
-    def plan(self, x: Any) -> Choice:
-        """Which engine ``loss_and_grad(x)`` would run on, why, and its estimated flop and bytes."""
-        call = self._call(x, None, False, get_loss(self.loss))
+    def plan(self, x: Any, loss: str | Loss | Equation | None = None) -> Choice:
+        """Which engine ``loss_and_grad(x)``, with this loss, would run on, why, and its estimated flop and bytes."""
+        if isinstance(loss, Equation):
+            net = self._differentiable(training=False)
+            return equations.choice(self.engine, net, loss, len(loss.points_in(net, self._side_by_side(x))))
+        call = self._call(x, None, False, get_loss(self.loss if loss is None else loss))
         call.training = True  # and nothing is drawn
         call.loss = resolved(call.loss, None, (), self.dtype).loss
         return engines.choice(self.engine, call)
@@ -392,8 +395,8 @@ class Model:
         if keep_signals:
             raise ValueError("an equation keeps no signals: it pushes derivatives beside them")
         x, net = self._side_by_side(x), self._differentiable(training)
-        mean = self.reduction == "mean"
-        loss, gradients, grad_x = equation.loss_and_grad(net, x, y, sample_weight, mean, input_grad)
+        points = equation.points(net, x, y, sample_weight, self.reduction == "mean")
+        loss, gradients, grad_x = equations.loss_and_grad(self.engine, net, equation, points, input_grad, self.threads)
         with self.backend.activate():
             self._store(gradients, accumulate)
         self._keep(None, None)

@@ -29,6 +29,11 @@ def derivatives(activation: Any, t: Array, order: int) -> list[Array]:
 
 @lru_cache(maxsize=512)
 def _formula(text: Any, order: int) -> Formula:
+    return up_to(text, order)
+
+
+def up_to(text: Any, order: int) -> Formula:
+    """A new formula of t with the outputs f0, f1, ... up to the derivative of this order, of an activation's text."""
     value, grad, let, parameters = text
     formula = Formula(("t",), parameters, dict(let), {"f0": value} | ({} if grad is None else {"f1": grad}))
     if grad is None:

@@ -68,7 +68,19 @@ class ArrayEquation(Equation):
         like = next(iter(known.values()))
         return [_checked("the residual", each, like, (like.shape,)) for each in _several(found)]
 
+    def _squares(self, known: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        residuals, slopes = self._residuals(known), self._slopes(known)
+        if len(residuals) != len(slopes):
+            raise ValueError(
+                f"there are {len(residuals)} residuals, and grad has returned derivatives of {len(slopes)}"
+            )
+        names = slopes[0]
+        return sum(r * r for r in residuals), {
+            name: sum(r * slope[name] for r, slope in zip(residuals, slopes)) for name in names
+        }
+
     def _slopes(self, known: dict[str, Array]) -> list[dict[str, Array]]:
+        """Of every residual by name its derivatives, each (samples,) or ()."""
         like, expected = next(iter(known.values())), known.keys() - set(self.targets)
         slopes = []
         for found in _several(self.grad(**known)):

@@ -16,6 +16,8 @@ class Differentiable(Protocol):
     Attributes:
         backend, dtype: of all its arrays.
         inputs, outputs: features of x and of the outputs.
+        widths: features of all its signals together.
+        multiply_adds: of one sample's signal on the way forward.
     """
 
     @property
@@ -26,6 +28,10 @@ class Differentiable(Protocol):
     def inputs(self) -> int: ...
     @property
     def outputs(self) -> int: ...
+    @property
+    def widths(self) -> int: ...
+    @property
+    def multiply_adds(self) -> int: ...
 
     def tiles(self, samples: int, rules: Rules) -> list[slice]:
         """The samples in order, as many at once as the caches hold."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
 from .. import arrays, ranges
@@ -16,6 +16,7 @@ from ..losses import averaged
 from ..messages import unknown
 from .chain_rule import Rules, rules
 from .differentiable import Differentiable
+from .laplacians import collected
 from .loops import stack_of_x
 from .names import Named, Names, checked
 
@@ -57,10 +58,14 @@ class Equation:
             if hasattr(Equation, name) or name in vars(self):
                 raise ValueError(f"a parameter can't be called {name!r}: an equation has that attribute")
             setattr(self, name, ranges.real(name, value))
-        self._parsed  # noqa: B018  a mistake is reported here, not at the first call
+        self.parsed  # noqa: B018  a mistake is reported here, not at the first call
 
     def _name_all(
-        self, inputs: str | Sequence[str], outputs: str | Sequence[str], targets: str | Sequence[str], params: Any
+        self,
+        inputs: str | Sequence[str],
+        outputs: str | Sequence[str],
+        targets: str | Sequence[str],
+        params: tuple[str, ...],
     ) -> None:
         called = {}
         for what, given in (("inputs", inputs), ("outputs", outputs), ("targets", targets)):
@@ -78,14 +83,20 @@ class Equation:
         return tuple(ranges.real(name, getattr(self, name)) for name in self._params)
 
     @property
-    def reads(self) -> Reads:
-        """What the residuals read of a net, and what is pushed through it for them."""
-        parsed = self._parsed
-        return Reads(parsed.formula.variables, parsed.named, parsed.rules)
+    def text(self) -> Text:
+        """All that it says, but for the values of the parameters."""
+        return Text(self.residuals, self.names, self.targets, self._params)
 
     @property
-    def _parsed(self) -> Parsed:
-        return _parse(self.residuals, self.names, self.targets, self._params)
+    def parsed(self) -> Parsed:
+        """What :func:`parse` makes of it."""
+        return parse(self.text)
+
+    @property
+    def reads(self) -> Reads:
+        """What the residuals read of a net, and what is pushed through it for them."""
+        parsed = self.parsed
+        return Reads(parsed.formula.variables, parsed.named, parsed.rules)
 
     def __repr__(self) -> str:
         return f"Equation({', '.join(map(repr, self.residuals))})"
@@ -101,30 +112,29 @@ class Equation:
                 parts.append(module_of(x).stack(self._residuals(known), axis=1))
         return module_of(x).concatenate(parts)
 
-    def loss_and_grad(
-        self,
-        net: Differentiable,
-        x: Any,
-        y: Any = None,
-        sample_weight: Any = None,
-        mean: bool = False,
-        input_grad: bool = False,
-    ) -> tuple[Any, list[Array], Array | None]:
-        """The loss at the points ``x``, and its gradients.
+    def points(self, net: Differentiable, x: Any, y: Any, sample_weight: Any, mean: bool) -> Points:
+        """A batch, checked.
 
         Args:
             x: (n, inputs).
             y: (n, targets), or (n,) for one target; None without targets.
-            sample_weight: (n,) factors of the points' losses.
+            sample_weight: (n,) factors of the points' losses, or None.
             mean: the mean over the points' losses (with weights, the weighted mean), not their sum.
-            input_grad: the gradient in x is wanted.
-
-        Returns:
-            The loss, a scalar of the net's dtype; layer by layer the gradients of the weight and of the bias, if there
-            is one; and the gradient in x or None.
         """
         x, y, weight = self._checked(net, x, y, sample_weight)
         scale, weight = averaged(self, (len(x), 1), weight) if mean else (1.0, weight)
+        return Points(x, y, weight, scale)
+
+    def loss_and_grad(
+        self, net: Differentiable, points: Points, input_grad: bool = False
+    ) -> tuple[Any, list[Array], Array | None]:
+        """The loss at these points and its gradients, layer by layer in tiles of the batch.
+
+        Returns:
+            The loss, a scalar of the net's dtype; layer by layer the gradients of the weight and of the bias, if there
+            is one; and the gradient in x, or None if it isn't wanted.
+        """
+        x, y, weight, scale = points
         total, grad_x = 0.0, []
         gradients: list[Array] = []
         with net.backend.activate():
@@ -149,22 +159,17 @@ class Equation:
     ) -> tuple[float, Array, Array]:
         """The points' losses summed, without ``scale``; the gradients in the stack of outputs, and directly in x."""
         xp, reads = module_of(x), self.reads
-        grad_u, direct, total = xp.zeros_like(u), xp.zeros_like(x), 0.0
-        known = self._known(u, x, y)
-        residuals, derived = self._residuals(known), self._slopes(known)
-        if len(residuals) != len(derived):
-            raise ValueError(f"{self!r} gives {len(residuals)} residuals, and derivatives of {len(derived)}")
-        for residual, slopes in zip(residuals, derived):
-            weighted = residual if weight is None else residual * weight
-            total += 0.5 * float((residual * weighted).sum(dtype=xp.float64))
-            for name, slope in slopes.items():
-                grad = scale * weighted * slope
-                if name in self.names.inputs:
-                    direct[:, self.names.inputs.index(name)] += grad
-                else:
-                    at = reads.named[name]
-                    grad_u[reads.rules.place(at.along), :, at.output] += grad
-        return total, grad_u, direct
+        grad_u, direct = xp.zeros_like(u), xp.zeros_like(x)
+        squares, slopes = self._squares(self._known(u, x, y))
+        weighted = squares if weight is None else squares * weight
+        factor = scale if weight is None else scale * weight
+        for name, slope in slopes.items():
+            if name in self.names.inputs:
+                direct[:, self.names.inputs.index(name)] = factor * slope
+            else:
+                at = reads.named[name]
+                grad_u[reads.rules.place(at.along), :, at.output] = factor * slope
+        return 0.5 * float(weighted.sum(dtype=xp.float64)), grad_u, direct
 
     def _known(self, u: Array, x: Array, y: Array | None) -> dict[str, Array]:
         """Everything that the residuals read, (samples,) each, by name."""
@@ -177,19 +182,17 @@ class Equation:
 
     def _residuals(self, known: dict[str, Array]) -> list[Array]:
         """Every residual, (samples,)."""
-        return arrays.elementwise(self._parsed.formula, self._parsed.residuals, known, self.parameters)
+        return arrays.elementwise(self.parsed.formula, self.parsed.residuals, known, self.parameters)
 
-    def _slopes(self, known: dict[str, Array]) -> list[dict[str, Array]]:
-        """Every residual's derivative in all that it reads of the net, (samples,) each, by name."""
-        formula, parameters = self._parsed.formula, self.parameters
-        return [
-            dict(zip(slopes, arrays.elementwise(formula, tuple(slopes.values()), known, parameters)))
-            for slopes in self._parsed.slopes
-        ]
+    def _squares(self, known: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        """The sum of the residuals' squares, (samples,), and by name the derivatives of half of it in what is known."""
+        parsed = self.parsed
+        outputs = parsed.squares, *parsed.slopes.values()
+        squares, *slopes = arrays.elementwise(parsed.formula, outputs, known, self.parameters)
+        return squares, dict(zip(parsed.slopes, slopes))
 
-    def _checked(
-        self, net: Differentiable, x: Any, y: Any, sample_weight: Any
-    ) -> tuple[Array, Array | None, Array | None]:
+    def points_in(self, net: Differentiable, x: Any) -> Array:
+        """``x`` (n, inputs), checked."""
         sizes = len(self.names.inputs), len(self.names.outputs)
         if sizes != (net.inputs, net.outputs):
             raise ValueError(
@@ -197,7 +200,12 @@ class Equation:
                 f"({' '.join(self.names.outputs)}); the net has {net.inputs} and {net.outputs}"
             )
         x = checks.as_batch(x, net.inputs, net.backend, net.dtype)
-        x = x if x.ndim == 2 else x[None]
+        return x if x.ndim == 2 else x[None]
+
+    def _checked(
+        self, net: Differentiable, x: Any, y: Any, sample_weight: Any
+    ) -> tuple[Array, Array | None, Array | None]:
+        x = self.points_in(net, x)
         weight = checks.as_sample_weight(sample_weight, (len(x),), net.backend, net.dtype)
         if (y is None) != (not self.targets):
             raise ValueError(
@@ -211,6 +219,20 @@ class Equation:
             if y.shape != (len(x), len(self.targets)):
                 raise ValueError(f"y must be ({len(x)}, {len(self.targets)}), a column for each target, got {y.shape}")
         return x, y, weight
+
+
+class Points(NamedTuple):
+    """A batch of points, checked.
+
+    Attributes:
+        x, y, weight: (n, inputs), (n, targets) or None, (n,) or None.
+        scale: what the sum of the points' losses is multiplied by.
+    """
+
+    x: Array
+    y: Array | None
+    weight: Array | None
+    scale: float
 
 
 class Reads(NamedTuple):
@@ -227,47 +249,75 @@ class Reads(NamedTuple):
     rules: Rules
 
 
+class Text(NamedTuple):
+    """What an equation says: its residuals, the names of inputs and outputs, of targets and of parameters."""
+
+    residuals: tuple[str, ...]
+    names: Names
+    targets: tuple[str, ...]
+    params: tuple[str, ...]
+
+
 class Parsed(NamedTuple):
     """Formulas and what they read.
 
     Attributes:
-        formula: with an output for every residual, and for its derivative in everything that it reads of the net.
-        residuals: names of the residuals' outputs.
-        slopes: for each residual, by the name of what it is derived in, the name of that output.
-        named: by its name, every output and derivative that is read.
+        formula: its variables are what the residuals read.
+        residuals: the outputs of ``formula`` with their values.
+        squares: the output with the sum of their squares.
+        slopes: by what is read of outputs and inputs, the output with the derivative in it of half that sum.
+        named: by its name, every output and derivative that is read. A Laplacian stands under the name of the first of
+            its derivatives.
         rules: what is pushed through the net for them.
     """
 
     formula: Formula
     residuals: tuple[str, ...]
-    slopes: tuple[dict[str, str], ...]
+    squares: str
+    slopes: dict[str, str]
     named: dict[str, Named]
     rules: Rules
 
 
 @lru_cache(maxsize=128)
-def _parse(residuals: tuple[str, ...], names: Names, targets: tuple[str, ...], params: tuple[str, ...]) -> Parsed:
+def parse(text: Text) -> Parsed:
+    """The formulas of an equation. Raises FormulaError."""
     named: dict[str, Named] = {}
     read: list[str] = []
-    for text in residuals:
-        for name in _symbols(text):
-            if name in params or name in read:
+    names = text.names
+    for residual in text.residuals:
+        for name in _symbols(residual):
+            if name in text.params or name in read:
                 continue
-            if name not in names.inputs and name not in targets:
-                named[name] = find(name, names, (*targets, *params), repr(text))
+            if name not in names.inputs and name not in text.targets:
+                named[name] = find(name, names, (*text.targets, *text.params), repr(residual))
             read.append(name)
     if not named:
-        raise FormulaError(f"no residual of {residuals} reads an output of the net ({' '.join(names.outputs)})")
-    results = {f"residual{k}": text for k, text in enumerate(residuals)}
-    formula = Formula(tuple(read), params, {}, results)
-    slopes = []
-    for result in results:
-        here = {}
-        for name in (*named, *(each for each in names.inputs if each in read)):
-            formula.outputs[f"{result} in {name}"] = differentiate(formula, result, name)
-            here[name] = f"{result} in {name}"
-        slopes.append(here)
-    return Parsed(formula, tuple(results), tuple(slopes), named, rules([at.along for at in named.values()]))
+        raise FormulaError(f"no residual of {text.residuals} reads an output of the net ({' '.join(names.outputs)})")
+    parsed = _derived(text, read, named)
+    fewer = _derived(text, read, collected(parsed.formula, parsed.residuals, named))
+    return min(parsed, fewer, key=lambda each: len(each.rules.stack))
+
+
+def _derived(text: Text, read: Sequence[str], named: dict[str, Named]) -> Parsed:
+    """Everything of these residuals, in which names of derivatives that are not in ``named`` stand for 0."""
+    known = (*named, *text.names.inputs, *text.targets)
+    results = {f"residual {k}": residual for k, residual in enumerate(text.residuals)}
+    zeros = {name: "0" for name in read if name not in known}
+    formula = Formula(tuple(name for name in read if name in known), text.params, zeros, results)
+    values, zero = [formula.outputs[result] for result in results], formula.constant(0.0)
+
+    def total(products: Iterable[tuple[int, int]]) -> int:
+        nodes = [formula.node("multiply", *product) for product in products]
+        return reduce(partial(formula.node, "add"), nodes) if nodes else zero
+
+    formula.outputs["squares"] = total(zip(values, values))
+    slopes = {}
+    for name in (*named, *(each for each in text.names.inputs if each in read)):
+        found = [differentiate(formula, result, name) for result in results]
+        slopes[name] = f"in {name}"
+        formula.outputs[slopes[name]] = total(pair for pair in zip(values, found) if pair[1] != zero)
+    return Parsed(formula, tuple(results), "squares", slopes, named, rules([at.along for at in named.values()]))
 
 
 def find(name: str, names: Names, others: tuple[str, ...], where: str) -> Named:

@@ -47,6 +47,14 @@ class Steps(NamedTuple):
     def outputs(self) -> int:
         return self.call.plan.output.width
 
+    @property
+    def widths(self) -> int:
+        return sum(self.call.plan.widths.values())
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.call.numbers
+
     def tiles(self, samples: int, rules: Rules) -> list[slice]:
         return loops.tiles(samples, rules, max(self.call.plan.widths.values()))
 

@@ -50,6 +50,16 @@ class Chain(NamedTuple):
         """Features of the last layer."""
         return len(self.layers[-1].weight)
 
+    @property
+    def widths(self) -> int:
+        """Features of x, and of the t and z of every layer."""
+        return self.inputs + 2 * sum(len(layer.weight) for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of the layers' matrix products."""
+        return sum(layer.weight.size for layer in self.layers)
+
     def tiles(self, samples: int, rules: Rules) -> list[slice]:
         """The samples in order, as many at once as the caches hold."""
         return tiles(samples, rules, max(self.inputs, *(len(layer.weight) for layer in self.layers)))

@@ -22,7 +22,7 @@ from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from . import cooperative, fused, fused_gpu, layered, tiled
 
-__all__ = ["ENGINES", "ON_CPU", "ON_GPU", "Choice", "choice", "forward", "loss_and_grad"]
+__all__ = ["ENGINES", "ON_CPU", "ON_GPU", "Choice", "choice", "forward", "loss_and_grad", "warn_uncompiled"]
 
 #: The engines for NumPy and for CuPy, the one that "auto" would rather have first.
 ON_CPU: dict[str, Engine] = {"fused": fused, "tiled": tiled, "layered": layered}
@@ -79,14 +79,14 @@ def choice(name: str, call: Call) -> Choice:
 def _run(name: str, call: Call, what: str) -> Any:
     engine, reason = _choose(name, call)
     if not call.backend.on_gpu and engine != "fused" and (lacking := compiler.missing()) and lacking in reason:
-        _warn(lacking)
+        warn_uncompiled(lacking)
     failure = _failure(engine, call, what)
     if not failure:
         try:
             return _run_with(_engine(engine, call), call, what)
         except CompileError as error:
             failure = _failures[_key(engine, call, what)] = str(error)
-    _warn(failure)
+    warn_uncompiled(failure)
     return _run_with(_engine(_without(call), call), call, what)
 
 
@@ -137,7 +137,8 @@ def _choose(name: str, call: Call) -> tuple[str, str]:
 
 
 @cache
-def _warn(reason: str) -> None:
+def warn_uncompiled(reason: str) -> None:
+    """Say once that, and why, what could be compiled runs without."""
     warnings.warn(f"running without compiled kernels, which is slower: {reason}", UserWarning, stacklevel=5)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from backprop_xp import Activation, Net
-from backprop_xp.engines import _warn
+from backprop_xp.engines import warn_uncompiled
 from backprop_xp.programs import fused
 from backprop_xp.programs.narrow import Narrow
 from backprop_xp.toolchain import cache, compiler
@@ -174,7 +174,7 @@ def broken_compiler(tmp_path, monkeypatch, new_functions):
     monkeypatch.setenv("BACKPROP_XP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "_loaded", {})
     monkeypatch.setattr(fused, "_programs", {})
-    _warn.cache_clear()
+    warn_uncompiled.cache_clear()
 
 
 def test_a_failing_compiler_is_one_warning_and_another_engine(broken_compiler, random):

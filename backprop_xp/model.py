@@ -198,6 +198,10 @@ class Model:
         net = self._differentiable(training=False)
         return of_outputs.derivatives(net, self._side_by_side(x), wanted, inputs, outputs, direction, cotangent)
 
+    def residuals(self, equation: Equation, x: Any, y: Any = None) -> Array:
+        """An equation's residuals (n, residuals) at the points ``x`` with targets ``y``, as the net is in use."""
+        return equation.values(self._differentiable(training=False), self._side_by_side(x), y)
+
     def per_sample_grads(
         self, x: Any, y: Any = None, *, training: bool = True, loss: str | Loss | None = None
     ) -> Array:

@@ -78,6 +78,11 @@ class Equation:
                 raise ValueError(f"{name!r} names two things: {' '.join(everything)}")
 
     @property
+    def needs_target(self) -> bool:
+        """Whether the residuals read targets."""
+        return bool(self.targets)
+
+    @property
     def parameters(self) -> tuple[float, ...]:
         """The values of the parameters, in the order in which they were given."""
         return tuple(ranges.real(name, getattr(self, name)) for name in self._params)

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..activations import Activation, get_activation
 from ..numbers import flag, real, whole
-from ..training.optimisers import Optimiser, get_optimiser
+from ..training.optimiser import Optimiser
+from ..training.optimisers import get_optimiser
 from ..training.schedules import get_schedule
 
 MLP_BATCH = 200  # samples in a batch of MLPClassifier's

@@ -46,8 +46,8 @@ def test_a_step_is_the_weighted_sum_of_batches_that_go_round(inside, wall, batch
     each = {name: -(-len(sets[name][0]) // at_once[name]) for name in sets}
     assert len(made) == 2 * max(each.values()) and [step.last for step in made].count(True) == 2
     for number, step in enumerate(made):
-        total = None
-        for k, (name, weight) in enumerate((("inside", 1.0), ("wall", 3.0))):
+        total, sums = 0.0, [0.0] * len(own.parameters)
+        for name, weight in (("inside", 1.0), ("wall", 3.0)):
             turn, place = divmod(number, each[name])
             rows = source.rows[name].order(turn)[place * at_once[name] : (place + 1) * at_once[name]]
             x = sets[name][0][rows]
@@ -57,8 +57,8 @@ def test_a_step_is_the_weighted_sum_of_batches_that_go_round(inside, wall, batch
                 loss = own.loss_and_grad(x, sets[name][1][rows], loss="huber")
             grads = [weight * tensor.grad for tensor in own.parameters]
             assert step.terms[name] == (pytest.approx(loss), len(rows))
-            total = loss if total is None else total + weight * loss
-            sums = grads if k == 0 else [a + b for a, b in zip(sums, grads)]
+            total += weight * loss
+            sums = [a + b for a, b in zip(sums, grads)]
         for tensor, grad in zip(own.parameters, sums):
             tensor.grad = grad
         own_optimiser.step(own.parameters)

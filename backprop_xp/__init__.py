@@ -30,6 +30,7 @@ from .activations import (
     get_activation,
 )
 from .backend import BackendError, get_backend
+from .derivatives.array_equation import ArrayEquation
 from .derivatives.equation import Equation
 from .graph import Graph, GraphNet, Input, Linear, Operation, Residual
 from .losses import (
@@ -64,6 +65,7 @@ __all__ = [
     "MSE",
     "SELU",
     "Activation",
+    "ArrayEquation",
     "BCEWithLogits",
     "BackendError",
     "Elementwise",

@@ -19,7 +19,9 @@ def exact(x, t):
 
 
 def solve(epochs=600):
-    net = Net((2, *[20] * 5, 1), [*["tanh"] * 5, "identity"], "mse", True, rng=0, init="glorot_normal", reduction="mean")
+    net = Net(
+        (2, *[20] * 5, 1), [*["tanh"] * 5, "identity"], "mse", True, rng=0, init="glorot_normal", reduction="mean"
+    )
     burgers = Equation("u_t + u * u_x - nu * u_xx", inputs="x t", params={"nu": NU})
     inside = np.random.default_rng(0).uniform((-1, 0), (1, 1), size=(2500, 2))
     inside[:600, 0] *= 0.05  # more of them where the shock will be

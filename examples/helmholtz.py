@@ -14,7 +14,9 @@ def exact(points):
 
 
 def solve(epochs=60):
-    net = Net((2, *[32] * 3, 1), [*["tanh"] * 3, "identity"], "mse", True, rng=0, init="glorot_normal", reduction="mean")
+    net = Net(
+        (2, *[32] * 3, 1), [*["tanh"] * 3, "identity"], "mse", True, rng=0, init="glorot_normal", reduction="mean"
+    )
     net.weights[0].data *= 3.0  # so that it can bend as often as the waves that are looked for
     helmholtz = Equation("u_xx + u_yy + u - f", inputs="x y", targets="f")
     inside = np.random.default_rng(0).uniform(-1, 1, size=(2500, 2))

@@ -15,7 +15,9 @@ os.environ.setdefault("BACKPROP_XP_BACKEND", "numpy")  # where equations are com
 
 def grid(first: tuple[float, float], second: tuple[float, float], count: int = 101) -> np.ndarray:
     """The points (count * count, 2) of a square grid over two intervals."""
-    return np.stack(np.meshgrid(np.linspace(*first, count), np.linspace(*second, count), indexing="ij"), -1).reshape(-1, 2)
+    return np.stack(np.meshgrid(np.linspace(*first, count), np.linspace(*second, count), indexing="ij"), -1).reshape(
+        -1, 2
+    )
 
 
 def edge(points: np.ndarray, axis: int, *values: float) -> np.ndarray:

@@ -8,8 +8,7 @@ from fitting import assert_same, parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop_xp import Equation, GraphNet, Input, Linear, Net
-from backprop_xp.derivatives.array_equation import ArrayEquation
+from backprop_xp import ArrayEquation, Equation, GraphNet, Input, Linear, Net
 from backprop_xp.training import SGD, CheckpointError, DivergedError, PointSet, steps
 from backprop_xp.training.point_sets import PointSets, as_sets, is_point_sets
 

@@ -56,10 +56,10 @@ def _choose(engine: str, chain: Chain, equation: Equation, samples: int) -> tupl
         return "layered", "equations run fused or layered"
     if not samples:
         return "layered", "it is empty"
-    reason = fused.why_not(chain, equation) or _failures.get(_key(chain, equation), "")
+    reason = fused.why_not(chain, equation)
     if reason and engine == "fused":
         raise ValueError(f"the fused engine can't run this equation: {reason}")
-    if reason:
+    if reason := reason or _failures.get(_key(chain, equation), ""):
         return "layered", f"not fused: {reason}"
     return "fused", "it is the fastest" if engine == "auto" else "it was asked for"
 

@@ -96,6 +96,7 @@ def test_gradients_are_central_differences(random):
 
 def test_in_tiles_as_at_once_and_added_up(monkeypatch, random):
     net, equation = make(), Equation("u_t - nu * u_xx", **{**NAMES, "targets": ""})
+    net.engine = "layered"
     x = random.normal(size=(50, 2))
     whole = net.loss_and_grad(x, loss=equation)
     grads = [p.grad for p in net.parameters]

@@ -41,7 +41,7 @@ def choice(engine: str, chain: Chain, equation: Equation, samples: int) -> Choic
     chosen, reason = _choose(engine, chain, equation, samples)
     signals = len(equation.parsed.rules.stack)
     numbers = [weight.size for weight, _, _ in chain.layers]
-    flops = 6 * samples * signals * sum(numbers)
+    flops = 2 * samples * signals * (3 * sum(numbers) - numbers[0])
     widths = chain.inputs + 2 * sum(len(weight) for weight, _, _ in chain.layers)
     rows = fused.tile_samples(signals * widths * chain.dtype.itemsize)
     if chosen != "fused":

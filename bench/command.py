@@ -25,7 +25,7 @@ from backprop_xp.bench import (
     training,
     worker,
 )
-from backprop_xp.bench.cases import ARTICLE, DEFAULT, GPU, Case, chain, parse_net
+from backprop_xp.bench.cases import ARTICLE, DEFAULT, DERIVATIVES, GPU, Case, chain, parse_net
 from backprop_xp.bench.output import Run
 from backprop_xp.bench.run import run_case, sweeps
 from backprop_xp.bench.settings import Settings
@@ -85,6 +85,10 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
             progress.write("\n" + ablation.table(steps))
         if arguments.full:
             families = sweeps(settings, progress.show, workers)
+            if not backend.on_gpu:
+                quick = replace(settings, engines=("auto",), memory=False)
+                derived = [run_case(case, quick, progress.show, workers) for case in DERIVATIVES]
+                families["losses with derivatives"] = derived
         elif arguments.plot is not None:
             quick = replace(settings, budget=1.0, memory=False)
             swept = [cases[0].with_samples(n) for n in PLOTTED_BATCHES]
@@ -185,7 +189,7 @@ def _cases(arguments: argparse.Namespace, suite: Sequence[Case]) -> Sequence[Cas
     cases = suite
     if arguments.net is not None:
         sizes = parse_net(arguments.net)
-        same = [case for case in suite if case.sizes == sizes and case.form == "chain"]
+        same = [case for case in suite if case.sizes == sizes and case.form == "chain" and not case.equation]
         new = Case(arguments.net, sizes, chain("tanh", len(sizes) - 1), 1 << 16)
         cases = same or [replace(new, dtype=arguments.dtype or "float32")]
     if arguments.dtype:

@@ -68,36 +68,43 @@ template <class S> static void strip_product(i64 rows, i64 depth, const S* w, co
 }
 
 #if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
-/// N registers, each with one or more sums of N numbers, to half as many with twice as many sums of N / 2; and so on, until
-/// place k of the first holds the sum of what register k held.
-template <int N, class S> BPX_FN void merge(typename Register<S>::V (&registers)[panel<S>]) {
-  constexpr int half = N / 2, own = panel<S> / N;
-  typename Picks<S>::I low, high;
+/// COUNT registers that hold sums of N numbers each, to half as many with twice as many sums of N / 2; and so on, until the
+/// sum of what register k held stands at place k * V / COUNT of the first, V numbers a register.
+template <int N, int COUNT, class S> BPX_FN void merge(typename Register<S>::V* registers) {
+  constexpr int half = N / 2, rest = (COUNT + 1) / 2;
+  typename Picks<S>::I crossed;
+  typename Register<S>::I upper;
   BPX_UNROLL
   for (int k = 0; k < panel<S>; ++k) {
-    const int sum = k / half;
-    low[k] = (sum < own ? sum * N : panel<S> + (sum - own) * N) + k % half;
-    high[k] = low[k] + half;
+    upper[k] = k & half ? -1 : 0;
+    crossed[k] = k & half ? panel<S> + k - half : k + half;
   }
   BPX_UNROLL
-  for (int r = 0; r < half; ++r) {
-    const auto a = registers[2 * r], b = registers[2 * r + 1];
-    registers[r] = permute(a, b, low) + permute(a, b, high);
+  for (int r = 0; r < rest; ++r) {
+    const auto a = registers[r], b = registers[COUNT > 1 ? r + rest : r];
+    registers[r] = (upper ? b : a) + permute(a, b, crossed);
   }
-  if constexpr (N > 2) merge<half, S>(registers);
+  if constexpr (half > 1) merge<half, rest, S>(registers);
 }
 #endif
 /// sums[k] = the numbers of register k added up, halves first, in the same order for each.
 template <int COUNT, class S> BPX_FN void sum_lanes(const Pack<S, 1> (&registers)[COUNT], S* sums) {
   constexpr int V = panel<S>;
 #if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
+  constexpr int most = COUNT >= V ? V : COUNT > V / 2 ? V : COUNT > V / 4 ? V / 2 : COUNT > V / 8 ? V / 4 : 1;
+  typename Register<S>::V some[most];
   BPX_UNROLL
-  for (int k0 = 0; k0 < COUNT; k0 += V) {
-    typename Register<S>::V some[V];
+  for (int k = 0; k < most; ++k) some[k] = registers[k < COUNT ? k : 0].v;
+  merge<V, most, S>(some);
+  S places[V];
+  store<Pack<S, 1>>(places, {some[0]});
+  BPX_UNROLL
+  for (int k = 0; k < most && k < COUNT; ++k) sums[k] = places[k * (V / most)];
+  if constexpr (COUNT > most) {
+    Pack<S, 1> others[COUNT - most];
     BPX_UNROLL
-    for (int k = 0; k < V; ++k) some[k] = registers[k0 + k < COUNT ? k0 + k : k0].v;
-    merge<V, S>(some);
-    store_part<S>(sums + k0, {some[0]}, COUNT - k0);
+    for (int k = most; k < COUNT; ++k) others[k - most] = registers[k];
+    sum_lanes<COUNT - most>(others, sums + most);
   }
 #else
   for (int k = 0; k < COUNT; ++k) {
@@ -110,6 +117,12 @@ template <int COUNT, class S> BPX_FN void sum_lanes(const Pack<S, 1> (&registers
 #endif
 }
 
+/// Keeps the compiler from loading a register anew for every instruction that uses it, which takes as long as these.
+template <class S> BPX_FN void once_from_memory(Pack<S, 1>& a) {
+#if defined(__x86_64__)
+  asm("" : "+v"(a.v));
+#endif
+}
 /// dw[r][k] (+)= sum over the strips and their samples of g[r] * z[k], for MR rows and MC columns.
 template <int MR, int MC, class S>
 BPX_BLOCK void outer_block(i64 strips, const S* g, i64 g_apart, const S* z, i64 z_apart, S* dw, i64 dw_row, bool add) {
@@ -126,7 +139,8 @@ BPX_BLOCK void outer_block(i64 strips, const S* g, i64 g_apart, const S* z, i64 
       for (int k = 0; k < MC; ++k) x[k] = load<T>(z + k * strip<S> + half);
       BPX_UNROLL
       for (int r = 0; r < MR; ++r) {
-        const T y = load<T>(g + r * strip<S> + half);
+        T y = load<T>(g + r * strip<S> + half);
+        once_from_memory(y);
         BPX_UNROLL
         for (int k = 0; k < MC; ++k) sums[r * MC + k] = fma(y, x[k], sums[r * MC + k]);
       }

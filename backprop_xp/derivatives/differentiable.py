@@ -17,7 +17,7 @@ class Differentiable(Protocol):
         backend, dtype: of all its arrays.
         inputs, outputs: features of x and of the outputs.
         widths: features of all its signals together.
-        multiply_adds: of one sample's signal on the way forward.
+        multiply_adds: of one signal of one sample, for its value and all gradients of parameters.
     """
 
     @property

@@ -53,7 +53,7 @@ class Steps(NamedTuple):
 
     @property
     def multiply_adds(self) -> int:
-        return self.call.numbers
+        return self.call.multiply_adds
 
     def tiles(self, samples: int, rules: Rules) -> list[slice]:
         return loops.tiles(samples, rules, max(self.call.plan.widths.values()))

@@ -26,7 +26,7 @@ def collected(formula: Formula, residuals: Sequence[str], named: Mapping[str, Na
             groups.setdefault((at.output, *slopes), {})[name] = at.along[0]
     found = dict(named)
     for (output, *_), group in groups.items():
-        if len(group) == 1 or _steps(formula, group):
+        if len(group) == 1 or _steps(formula, residuals, group):
             continue
         first, *others = group
         found[first] = Named(output, frozenset(group.values()))
@@ -35,10 +35,11 @@ def collected(formula: Formula, residuals: Sequence[str], named: Mapping[str, Na
     return found
 
 
-def _steps(formula: Formula, names: Mapping[str, int]) -> bool:
-    """Whether something that has no slope, such as where(u_xx < u_yy, 1, 2), depends on these variables."""
+def _steps(formula: Formula, residuals: Sequence[str], names: Mapping[str, int]) -> bool:
+    """Whether something in them that has no slope, such as where(u_xx < u_yy, 1, 2), depends on these variables."""
     depends: list[bool] = []
-    for node in formula.nodes:
+    last = max(formula.outputs[residual] for residual in residuals)
+    for node in formula.nodes[: last + 1]:
         depends.append((node.op == "variable" and node.name in names) or any(depends[arg] for arg in node.args))
         if depends[-1] and (node.op in MASKS or node.op == "sign"):
             return True

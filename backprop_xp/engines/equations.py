@@ -42,7 +42,7 @@ def choice(engine: str, net: Differentiable, equation: Equation, samples: int) -
     """Which engine would run the loss of an equation for so many points, in words and numbers."""
     chosen, reason = _choose(engine, net, equation, samples)
     signals = len(equation.reads.rules.stack)
-    flops = 6 * samples * signals * net.multiply_adds
+    flops = 2 * samples * signals * net.multiply_adds
     widths = net.widths
     rows = fused.tile_samples(signals * widths * net.dtype.itemsize)
     if chosen != "fused":
@@ -60,6 +60,8 @@ def _choose(engine: str, net: Differentiable, equation: Equation, samples: int) 
     reason = _why_not_fused(net, equation)
     if reason and engine == "fused":
         raise ValueError(f"the fused engine can't run this equation: {reason}")
+    if isinstance(net, Chain) and not reason:
+        reason = _failures.get(_key(net, equation), "")
     if reason:
         return "layered", f"not fused: {reason}"
     return "fused", "it is the fastest" if engine == "auto" else "it was asked for"
@@ -70,7 +72,7 @@ def _why_not_fused(net: Differentiable, equation: Equation) -> str:
         return "the graph is no chain"
     if type(equation) is not Equation:
         return f"{type(equation).__name__} is written in Python"
-    return fused.why_not(net, equation) or _failures.get(_key(net, equation), "")
+    return fused.why_not(net, equation)
 
 
 def _key(chain: Chain, equation: Equation) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import threads
+from .. import workspace
 from ..activations import Identity
 from ..derivatives.chain_rule import Rules
 from ..derivatives.equation import Equation, Parsed, Text, parse
@@ -70,32 +70,32 @@ class StackPass:
             equation_p=self._scalars(equation.parameters),
             packed=self._address(np.empty(2 * sum(weight.size for weight, _, _ in layers), dtype)),
         )
-        self._stop = threads.Stop()
-        self.args.stop = ctypes.addressof(self._stop)
         self._core.bpx_stack_prepare(ctypes.addressof(self.args))
         self.parameters = self.args.parameters
 
     def run(self, workers: int, total: np.ndarray) -> float:
         """The sum of the points' losses, without ``args.scale``; ``total`` (parameters,) gets the gradients."""
-        wave = self._wave(workers)
-        sums, losses = np.empty((wave, self.parameters), self._dtype), np.empty(wave)
-        self.args.sums, self.args.losses = _address(sums), _address(losses)
-        levels = np.empty((structs.TREE_LEVELS, self.parameters), self._dtype)
-        level_losses = np.empty(structs.TREE_LEVELS)
-        tree = structs.Tree(self.parameters, 0, _address(levels), _address(level_losses))
-        for chunks in self._waves(workers, wave):
-            self._core.bpx_tree_add(ctypes.addressof(tree), self.args.sums, self.args.losses, chunks)
-        return self._core.bpx_tree_total(ctypes.addressof(tree), _address(total))
+        args, wave = self.args, self._wave(workers)
+        workers = min(workers, wave)
+        with workspace.recycled():
+            memory = workspace.empty((workers * args.numbers + 16,), self._dtype)
+            sums, losses = workspace.empty((wave, self.parameters), self._dtype), np.empty(wave)
+            levels = workspace.empty((structs.TREE_LEVELS, self.parameters), self._dtype)
+            level_losses = np.empty(structs.TREE_LEVELS)
+            args.memory = -(-_address(memory) // 64) * 64
+            args.sums, args.losses = _address(sums), _address(losses)
+            tree = structs.Tree(self.parameters, 0, _address(levels), _address(level_losses))
+            for chunks in self._waves(workers, wave):
+                self._core.bpx_tree_add(ctypes.addressof(tree), args.sums, args.losses, chunks)
+            return self._core.bpx_tree_total(ctypes.addressof(tree), _address(total))
 
     def _waves(self, workers: int, wave: int) -> Iterator[int]:
         """How many chunks each wave had, when it is done."""
         args, address, shared = self.args, structs.address_of(self._core.bpx_stack), matrices.core(self._dtype.name)
         for first in range(0, chunks := self._chunks(), wave):
             args.first = args.next = first
-            args.last = min(first + wave, chunks)
+            args.last, args.threads = min(first + wave, chunks), 0
             shared.bpx_share_out(address, ctypes.addressof(args), min(workers, args.last - first))
-            if self._stop.raised:
-                raise MemoryError("no memory for a tile of the fused engine")
             yield args.last - first
 
     def _chunks(self) -> int:

@@ -92,8 +92,8 @@ class Stack(ctypes.Structure):
         ("x", POINTER), ("x_row", INT), ("x_column", INT),
         ("y", POINTER), ("y_row", INT), ("y_column", INT), ("targets", INT), ("weight", POINTER), ("weight_row", INT),
         ("scale", DOUBLE), ("equation", POINTER), ("equation_p", POINTER), ("packed", POINTER), ("x_grad", POINTER),
-        ("sums", POINTER), ("losses", POINTER), ("first", INT), ("last", INT), ("next", INT), ("stop", POINTER),
-        ("parameters", INT), ("numbers", INT), ("blocks", INT),
+        ("sums", POINTER), ("losses", POINTER), ("first", INT), ("last", INT), ("next", INT), ("memory", POINTER),
+        ("threads", INT), ("parameters", INT), ("numbers", INT), ("blocks", INT),
     ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from ...toolchain import compiler
 #: Terms of the chain rule in an equation that is compiled, at most: beyond, an activation takes the compiler seconds.
 MOST_TERMS = 100
 #: ``bpx::stack_bytes`` of kernels/stack.h.
-TILE_BYTES = 512 << 10
+TILE_BYTES = 1 << 20
 
 
 def why_not(chain: Chain, equation: Equation) -> str:

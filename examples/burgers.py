@@ -21,16 +21,18 @@ def exact(points):
     return -(density * np.sin(y)).sum(axis=1) / density.sum(axis=1)
 
 
-def solve(epochs=300):
-    net = Net((2, *[20] * 5, 1), ["tanh"] * 5 + ["identity"], "mse", True, rng=0, init="glorot_normal", reduction="mean")
+def solve(epochs=500):
+    net = Net(
+        (2, *[20] * 5, 1), ["tanh"] * 5 + ["identity"], "mse", True, rng=0, init="glorot_normal", reduction="mean"
+    )
     burgers = Equation("u_t + u * u_x - nu * u_xx", inputs="x t", params={"nu": NU})
     inside = np.random.default_rng(0).uniform(size=(1500, 2))
     inside[:400, 0] *= 0.05  # more of them near the shock
     walls, start = edge(POINTS, 0, 0, 1), edge(POINTS, 1, 0)
     sets = {
         "inside": (inside, burgers),
-        "walls": (walls, np.zeros(len(walls)), "mse", 10.0),
-        "start": (start, -np.sin(np.pi * start[:, 0]), "mse", 10.0),
+        "walls": (walls, np.zeros(len(walls)), "mse", 100.0),
+        "start": (start, -np.sin(np.pi * start[:, 0]), "mse", 100.0),
     }
     return net, net.fit(sets, optimiser=LBFGS(tolerance_change=1e-14), batch_size=None, epochs=epochs)
 

@@ -14,7 +14,7 @@ from .nan import diverged
 from .optimiser import Optimiser, as_clip_norm, not_negative
 from .optimisers import get_optimiser
 from .options import known_options
-from .point_sets import as_source
+from .point_sets import PointSets, as_source, named
 from .schedules import get_schedule
 
 
@@ -129,6 +129,10 @@ class Loop:
 
 def _check_last_batch(net: Any, batches: Batches) -> None:
     """That no batch is too small for the net. Raises ValueError."""
+    if isinstance(batches, PointSets):
+        for name, rows in batches.rows.items():
+            with named(name):
+                _check_last_batch(net, rows)
     fewest = getattr(net, "fewest_samples", 1)
     if isinstance(batches, Rows) and 0 < batches.samples % batches.batch_size < fewest:
         raise ValueError(

@@ -307,6 +307,13 @@ def test_mistakes_are_named(sets, options, message):
         make().fit(sets, **options)
 
 
+def test_a_batch_that_is_too_small_for_batch_normalisation_is_refused_before_the_first_step():
+    nodes = {"x": Input(2), "h": (Linear(3), "x"), "n": ("batch_norm", "h"), "y": (Linear(1), "n")}
+    net = GraphNet(nodes, rng=0, backend="numpy", loss="mse")
+    with pytest.raises(ValueError, match="point set 'wall': 5 samples in batches of 4 leave a last batch of 1"):
+        net.fit({"inside": (X, Y), "wall": (np.ones((5, 2)), np.ones((5, 1)))}, batch_size=4)
+
+
 def test_batch_sizes_by_name_are_for_point_sets_alone():
     with pytest.raises(TypeError, match="batch_size can be a mapping for point sets by name alone"):
         make().fit(X, Y, batch_size={"a": 3})

@@ -39,7 +39,7 @@ def loss_and_grad(
 
 
 def choice(engine: str, net: Differentiable, equation: Equation, samples: int) -> Choice:
-    """Which engine would run the loss of an equation for so many points, in words and numbers."""
+    """Which engine would run the loss of an equation at this number of points, in words and numbers."""
     chosen, reason = _choose(engine, net, equation, samples)
     signals = len(equation.reads.rules.stack)
     flops = 2 * samples * signals * net.multiply_adds

@@ -1,7 +1,6 @@
 """A shock: Burgers' equation u_t + u u_x = 0.01 / pi u_xx on [-1, 1], against the exact solution by Cole and Hopf.
 
-It starts as -sin(pi x) and stays odd in x, so that one half says it all; the shock is then at the wall x = 0.
-"""
+It stays odd in x, so that one half says it all, with the shock at the wall x = 0."""
 
 import numpy as np
 from show import edge, grid, run
@@ -22,9 +21,8 @@ def exact(points):
 
 
 def solve(epochs=500):
-    net = Net(
-        (2, *[20] * 5, 1), ["tanh"] * 5 + ["identity"], "mse", True, rng=0, init="glorot_normal", reduction="mean"
-    )
+    sizes, activations = (2, *[20] * 5, 1), ["tanh"] * 5 + ["identity"]
+    net = Net(sizes, activations, "mse", bias=True, rng=0, init="glorot_normal", reduction="mean")
     burgers = Equation("u_t + u * u_x - nu * u_xx", inputs="x t", params={"nu": NU})
     inside = np.random.default_rng(0).uniform(size=(1500, 2))
     inside[:400, 0] *= 0.05  # more of them near the shock

@@ -29,7 +29,8 @@ class Step(NamedTuple):
         last: whether it was the epoch's last.
         weight: what its samples count for in a mean, all together: their number, unless samples or classes have
             weights; of the same kind as the loss.
-        terms: by the names of several point sets the loss of each and its ``weight``; None without such.
+        terms: by the names of several point sets the loss of each, and what an average over several of its batches
+            weighs it with; None without such.
     """
 
     number: int

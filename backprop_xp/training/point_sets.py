@@ -51,12 +51,13 @@ class Parts(NamedTuple):
         total: Any = 0.0
         grads: dict[Any, Any] = {}
         terms = {}
+        averages = getattr(net, "reduction", "sum") == "mean"
         for name, batch in self.batches.items():
             with named(name):
                 loss, _ = batch.loss_and_grad(net)
             factor = self.weights[name]
             total = total + (loss if factor == 1 else factor * loss)
-            terms[name] = loss, batch.counts(net)
+            terms[name] = loss, batch.counts(net) if averages else batch.samples
             with net.backend.activate():
                 for tensor in net.parameters:
                     grad = tensor.grad if factor == 1 else tensor.grad * tensor.grad.dtype.type(factor)

@@ -174,11 +174,12 @@ def test_early_stopping_puts_back_the_best(random):
     assert history.epochs[0].validation_loss == pytest.approx(3 * wall)
 
 
-def test_weights_of_points_and_classes_as_in_one_set(random):
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_weights_of_points_and_classes_as_in_one_set(random, reduction):
     """One set is what a fit without names is."""
     x, y, w = random.normal(size=(30, 3)), random.integers(0, 4, 30), random.uniform(size=30)
     nets = [
-        Net((3, 6, 4), loss="softmax_cross_entropy", rng=0, backend="numpy", reduction="mean") for _ in range(2)
+        Net((3, 6, 4), loss="softmax_cross_entropy", rng=0, backend="numpy", reduction=reduction) for _ in range(2)
     ]  # fmt: skip
     one = nets[0].fit(x, y, sample_weight=w, epochs=3, batch_size=8)
     named = nets[1].fit({"all": PointSet(x, y, sample_weight=w)}, epochs=3, batch_size=8)

@@ -32,7 +32,7 @@ from .activations import (
 from .backend import BackendError, get_backend
 from .derivatives.array_equation import ArrayEquation
 from .derivatives.equation import Equation
-from .graph import Graph, GraphNet, Input, Linear, Operation, Residual
+from .graph import BatchNorm, Dropout, Graph, GraphNet, Input, LayerNorm, Linear, Operation, Residual
 from .losses import (
     LOSSES,
     MAE,
@@ -68,6 +68,8 @@ __all__ = [
     "ArrayEquation",
     "BCEWithLogits",
     "BackendError",
+    "BatchNorm",
+    "Dropout",
     "Elementwise",
     "ElementwiseLoss",
     "Equation",
@@ -82,6 +84,7 @@ __all__ = [
     "Huber",
     "Identity",
     "Input",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LogSigmoid",

@@ -103,7 +103,7 @@ class Loop:
         if lookout is not None:
             options = options | {"unless": lookout.first}
         for batch in self.batches.epoch(self.epoch, self.position):
-            put_back = undo(net)
+            put_back, draws = undo(net), getattr(net, "draws", 0)
             loss, terms = batch.loss_and_grad(net)
             if self._waits:
                 loss = float(loss)
@@ -114,7 +114,7 @@ class Loop:
                 put_back()
                 raise diverged(net, batch, self.number + 1, loss, self.saved)
             if optimiser.evaluates:
-                options = self.options | {"loss": loss, "again": _again(net, batch, put_back)}
+                options = self.options | {"loss": loss, "again": _again(net, batch, put_back, draws)}
             optimiser.step(net.parameters, factor=schedule(self.number), **options)
             if batch.last:
                 self.settle()
@@ -184,18 +184,18 @@ def steps(
     return iter(loop)
 
 
-def _again(net: Any, batch: AnyBatch, put_back: Callable[[], None]) -> Callable[[], float]:
+def _again(net: Any, batch: AnyBatch, put_back: Callable[[], None], draws: int) -> Callable[[], float]:
     """A function that computes this batch's loss anew: dropout drops the same, and buffers move from where they were.
 
     Args:
         put_back: puts back the buffers.
+        draws: the net's before the batch's first evaluation.
     """
-    draws = getattr(net, "draws", 0)
 
     def again() -> float:
         put_back()
-        if draws:
-            net.draws = draws - 1
+        if getattr(net, "draws", draws) != draws:
+            net.draws = draws
         return float(batch.loss_and_grad(net)[0])
 
     return again

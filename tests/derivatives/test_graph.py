@@ -8,7 +8,7 @@ from graphs import arrays, descriptions, output_in_torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backprop_xp import Equation, Graph, GraphNet, Input, Linear, Operation, Residual
+from backprop_xp import Equation, Graph, GraphNet, Input, Linear, Net, Operation, Residual
 from backprop_xp.derivatives import loops
 from backprop_xp.operations import Activate, Add, BatchNorm, Dropout, LayerNorm
 
@@ -160,6 +160,17 @@ def test_dropout_drops_the_same_of_a_signal_and_its_derivatives(monkeypatch, ran
     assert net.draws == draws + 1
     assert net.loss_and_grad(x, loss=plain) != pytest.approx(expected)
     assert net.loss_and_grad(x, loss=plain, training=False) == net.loss_and_grad(x, loss=plain, training=False)
+
+
+def test_of_a_net_with_operations_among_its_layers(random):
+    net = Net((2, 6, 2), (["layer_norm", "tanh", Dropout(0.3)], "identity"), "mse", True, rng=0, backend="numpy")
+    x, h, step = random.normal(size=(4, 2)), 1e-5, np.array([1e-5, 0.0])
+    slope = (net(x + step) - net(x - step)) / (2 * h)
+    np.testing.assert_allclose(net.derivatives(x, "jacobian")[:, :, 0], slope, rtol=1e-6, atol=1e-8)
+    assert net.derivatives(x[0], "hessian").shape == (2, 2, 2)
+    loss, grad = net.loss_and_grad(x[0], loss=Equation("u_xx - v", inputs="x y", outputs="u v"), input_grad=True)
+    assert np.isfinite(loss) and grad.shape == (2,)
+    assert net.per_sample_grads(x, x).shape == (4, sum(tensor.data.size for tensor in net.parameters))
 
 
 def test_one_sample_of_several_inputs(random):

@@ -126,6 +126,9 @@ def test_dropout_drops_the_same_in_all_of_a_step(random):
     assert made.draws == draws + 2 and {each for each, _ in losses} == {draws, draws + 1}
     first = [loss for each, loss in losses if each == draws]
     assert min(first) < first[0] / 2
+    losses.clear()
+    fit(made, {"a": (x, y), "b": (x[:5], y[:5])}, optimiser="lbfgs", batch_size=None)
+    assert made.draws == draws + 4 and [each for each, _ in losses] == [draws + 2, draws + 3] * (len(losses) // 2)
 
 
 def test_maximizing_goes_up(data):

@@ -19,7 +19,7 @@ _failures: dict[Any, str] = {}  # why what was compiled in vain in this process 
 def loss_and_grad(
     engine: str, chain: Chain, equation: Equation, points: Points, input_grad: bool, threads: int | None
 ) -> tuple[Any, list[Array], Array | None]:
-    """As :meth:`backprop_xp.Equation.loss_and_grad`, by the engine of this name or the one that "auto" chooses.
+    """What :meth:`backprop_xp.Equation.loss_and_grad` gives, by the engine of this name or the one "auto" chooses.
 
     Raises:
         ValueError: the engine that was named can't run it.
@@ -37,7 +37,7 @@ def loss_and_grad(
 
 
 def choice(engine: str, chain: Chain, equation: Equation, samples: int) -> Choice:
-    """Which engine would run the loss of an equation for so many points, in words and numbers."""
+    """Which engine would run the loss of an equation for ``samples`` points, in words and numbers."""
     chosen, reason = _choose(engine, chain, equation, samples)
     signals = len(equation.parsed.rules.stack)
     numbers = [weight.size for weight, _, _ in chain.layers]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import threads, workspace
+from . import products, threads, workspace
 from .backend import Array, addressable, module_of, owner_of
 from .dtypes import SUMS, floating
 from .formulas import Formula, blocked, device
@@ -89,7 +89,16 @@ def matmul(a: Array, b: Array) -> Array:
     threads.check()
     if owner_of(a) == "cupy" or a.ndim == 1:
         return a @ b
-    return np.matmul(a, b, out=workspace.empty((len(a), b.shape[1]), np.result_type(a, b)))
+    return products.matmul(a, b, workspace.empty((len(a), b.shape[1]), np.result_type(a, b)))
+
+
+def outer(grad_t: Array, z: Array) -> Array:
+    """The outer product of grad_t and z, summed over the samples of a batch."""
+    if z.ndim == 1:
+        return module_of(z).outer(grad_t, z)
+    if owner_of(z) == "cupy":
+        return grad_t.T @ z
+    return products.matmul(grad_t.T, z, np.empty((grad_t.shape[1], z.shape[1]), np.result_type(grad_t, z)))
 
 
 def column_sums(grad_t: Array) -> Array:

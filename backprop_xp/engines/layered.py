@@ -1,22 +1,29 @@
 """The layered engine: the loops of passes/ over the whole batch, one pass over memory per activation.
 
-It runs every net on every backend, and is the reference for the other engines. Whole matrices go to BLAS, so
-its results are reproducible for a fixed number of BLAS threads only.
+It runs every net on every backend, and is the reference for the other engines. On the CPU matrix products are cut for
+all threads (products.py), with the same bits for any number of them, where no code of the user's may want BLAS's own.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import numpy as np
 
-from ..arrays import apart, matmul
+from .. import threads
+from ..arrays import apart, matmul, outer
 from ..backend import NOTHING, Array
 from ..formulas import is_formula
 from ..losses import compiles, weighted
 from ..operations import is_built_in
 from ..passes import article, steps
 from ..plan.call import Call, Result, Values
+from ..products import shared_out
 from ..programs.device_layers import fused_loss, summed_together
 from ..workspace import recycled
+
+#: Multiply-adds from which on OpenBLAS computes a matrix times a vector on several threads, as its source says.
+SMALL = 9216
 
 
 def why_not(call: Call) -> str:
@@ -36,6 +43,20 @@ def sample_bytes(call: Call) -> int:
 
 def forward(call: Call) -> tuple[Array, Values | None]:
     """The net's outputs, and all values where the call keeps them."""
+    with _shared_out(call):
+        return forward_here(call)
+
+
+def loss_and_grad(call: Call) -> Result:
+    """The loss and the gradients of all parameters."""
+    if call.backend.on_gpu and call.plan.chain and may_fuse(call):
+        return _few_launches(call)
+    with _shared_out(call):
+        return loss_and_grad_here(call)
+
+
+def forward_here(call: Call) -> tuple[Array, Values | None]:
+    """:func:`forward` on this thread alone, or by BLAS's own."""
     with np.errstate(all="ignore"):
         values = steps.forward_pass(call)
     last = call.plan.output.name
@@ -45,21 +66,24 @@ def forward(call: Call) -> tuple[Array, Values | None]:
     return apart(output, *[value for name, value in values.data.items() if name != last]), values
 
 
-def loss_and_grad(call: Call) -> Result:
-    """The loss and the gradients of all parameters."""
-    if call.backend.on_gpu and call.plan.chain and may_fuse(call):
-        return _few_launches(call)
+def loss_and_grad_here(call: Call) -> Result:
+    """:func:`loss_and_grad` on this thread alone, or by BLAS's own."""
     with np.errstate(all="ignore"), recycled(may_recycle(call)):
         values = steps.forward_pass(call)
         output = values.data[call.plan.output.name]
         loss, grad_output = weighted(call.loss, output, call.y, call.weight, call.scale)
-        result = backward(call, values, grad_output)
+        result = _backward(call, values, grad_output)
     result.loss = loss
     return result
 
 
 def backward(call: Call, values: Values, grad_output: Array) -> Result:
     """The gradients of all parameters, from the gradient in the output and the values of a forward pass."""
+    with _shared_out(call):
+        return _backward(call, values, grad_output)
+
+
+def _backward(call: Call, values: Values, grad_output: Array) -> Result:
     # sums that wait can't be added up, as gradients in shared parameters are
     together = call.backend.on_gpu and call.plan.chain
     with np.errstate(all="ignore"), summed_together() if together else NOTHING:
@@ -79,7 +103,7 @@ def _few_launches(call: Call) -> Result:
         z = signals.nonlinear[-1] if below else call.x
         product = matmul(z, weight.T)
         top = fused_loss(activation, call.loss, product, bias, call.y, call.weight, call.scale, call.keep_signals)
-        grad_weight = article.outer(top.grad_t, z)
+        grad_weight = outer(top.grad_t, z)
         grad_z = matmul(top.grad_t, weight) if below or call.input_grad else None
         gradients = article.backward_pass(below, call.x, signals, grad_z, input_grad=call.input_grad)
     gradients.weights.append(grad_weight)
@@ -103,8 +127,18 @@ def may_fuse(call: Call) -> bool:
 
 def may_recycle(call: Call) -> bool:
     """Whether nobody holds on to intermediate arrays: they are not kept, and no code of the user's sees them."""
+    return not (_has_code(call) or call.keep_signals or call.input_grad)
+
+
+def _has_code(call: Call) -> bool:
+    """Whether code of the user's takes part."""
     functions = [function for node in call.plan.nodes for function in node.form.functions]
-    user_code = not all(is_built_in(node.operation) for node in call.plan.nodes)
-    user_code |= not all(is_formula(function) for function in functions)
-    user_code |= call.loss is not None and not compiles(call.loss)
-    return not (user_code or call.keep_signals or call.input_grad)
+    built_in = all(is_built_in(node.operation) for node in call.plan.nodes) and all(map(is_formula, functions))
+    return not (built_in and (call.loss is None or compiles(call.loss)))
+
+
+def _shared_out(call: Call) -> AbstractContextManager[None]:
+    """Matrix products on all threads, where BLAS might take several."""
+    if call.backend.on_gpu or call.samples * call.numbers < SMALL or _has_code(call):
+        return NOTHING
+    return shared_out(threads.count(call.threads))

@@ -20,7 +20,7 @@ _failures: dict[Any, str] = {}  # why what was compiled in vain in this process 
 def loss_and_grad(
     engine: str, net: Differentiable, equation: Equation, points: Points, input_grad: bool, threads: int | None
 ) -> tuple[Any, list[Array], Array | None]:
-    """As :meth:`backprop_xp.Equation.loss_and_grad`, by the engine of this name or the one that "auto" chooses.
+    """What :meth:`backprop_xp.Equation.loss_and_grad` gives, by the engine of this name or the one "auto" chooses.
 
     Raises:
         ValueError: the engine that was named can't run it.
@@ -39,7 +39,7 @@ def loss_and_grad(
 
 
 def choice(engine: str, net: Differentiable, equation: Equation, samples: int) -> Choice:
-    """Which engine would run the loss of an equation at this number of points, in words and numbers."""
+    """Which engine would run the loss of an equation for ``samples`` points, in words and numbers."""
     chosen, reason = _choose(engine, net, equation, samples)
     signals = len(equation.reads.rules.stack)
     flops = 2 * samples * signals * net.multiply_adds

@@ -27,9 +27,9 @@ from . import matrices, structs
 from .fused import WRITTEN_OUT, same_registers
 from .structs import INT, POINTER
 
-#: Floating-point operations of a wave of chunks, and bytes of its partial sums, at most; and chunks of it, at least,
-#: for threads to share out. Chosen, not measured: as in narrow.py.
-WAVE_FLOPS, WAVE_BYTES, LEAST_WAVE = 5e9, 8 << 20, 16
+#: Floating-point operations of a wave of chunks, and bytes of its partial sums, at most; but each thread has a chunk.
+#: Chosen, not measured: as in narrow.py.
+WAVE_FLOPS, WAVE_BYTES = 5e9, 8 << 20
 
 
 class StackPass:
@@ -49,14 +49,15 @@ class StackPass:
 
     def __init__(self, layers: Sequence[tuple[np.ndarray, np.ndarray | None, Any]], equation: Equation) -> None:
         dtype = layers[0][0].dtype
-        rules = equation.parsed.rules
-        self._core, self._dtype = core(dtype.name), dtype
+        rules, cxx = equation.parsed.rules, compiler.find()
+        self._core, self._dtype = _core(dtype.name, cxx), dtype
         self._held: list[np.ndarray] = []
         self._layers = (structs.StackLayer * len(layers))()
         for at, (weight, bias, f) in zip(self._layers, layers):
             at.outputs, at.inputs = weight.shape
             at.weight, at.bias = self._address(weight), None if bias is None else self._address(bias)
-            at.forward, at.backward = activation(f, rules, dtype.name)
+            if f.text != Identity.text:
+                at.forward, at.backward = _activation(f.text, f.formula, f.name, rules, dtype.name, cxx)
             at.p = self._scalars(f.parameters)
         axes = [along[0] if isinstance(along, tuple) and len(along) == 1 else -1 for along in rules.stack]
         self.args = structs.Stack(
@@ -66,7 +67,7 @@ class StackPass:
             axes=self._address(np.array(axes, np.int64)),
             targets=len(equation.targets),
             scale=1.0,
-            equation=function_of(equation, dtype.name),
+            equation=_function_of(equation.text, dtype.name, cxx),
             equation_p=self._scalars(equation.parameters),
             packed=self._address(np.empty(2 * sum(weight.size for weight, _, _ in layers), dtype)),
         )
@@ -80,8 +81,8 @@ class StackPass:
         with workspace.recycled():
             memory = workspace.empty((workers * args.numbers + 16,), self._dtype)
             sums, losses = workspace.empty((wave, self.parameters), self._dtype), np.empty(wave)
-            levels = workspace.empty((structs.TREE_LEVELS, self.parameters), self._dtype)
-            level_losses = np.empty(structs.TREE_LEVELS)
+            used = self._chunks().bit_length()  # of the tree's levels
+            levels, level_losses = workspace.empty((used, self.parameters), self._dtype), np.empty(used)
             args.memory = -(-_address(memory) // 64) * 64
             args.sums, args.losses = _address(sums), _address(losses)
             tree = structs.Tree(self.parameters, 0, _address(levels), _address(level_losses))
@@ -105,8 +106,7 @@ class StackPass:
         """Chunks that are computed before their sums are added."""
         flops = 6 * self.parameters * self.args.signals * self._core.bpx_stack_chunk()
         by_memory = WAVE_BYTES // (self.parameters * self._dtype.itemsize)
-        wanted = max(LEAST_WAVE, min(int(WAVE_FLOPS / flops), by_memory))
-        return max(1, min(max(workers, wanted), self._chunks()))
+        return max(1, min(max(workers, min(int(WAVE_FLOPS / flops), by_memory)), self._chunks()))
 
     def _address(self, array: np.ndarray) -> int:
         self._held.append(array)
@@ -116,14 +116,10 @@ class StackPass:
         return self._address(np.array([*numbers, 0.0], self._dtype))
 
 
-def core(dtype: str) -> Any:
-    """The library with the pass. Raises CompileError."""
-    return _core(dtype, compiler.find())
-
-
 # What is kept is kept by compiler: one of other flags may give code for other registers, and libraries work together.
 @cache
 def _core(dtype: str, cxx: compiler.Compiler) -> Any:
+    """The library with the pass."""
     text = kernel_source("stack.h") + f"BPX_STACK({C_NAMES[dtype]})\n"
     library = kernel_cache.library(text, f"the pass for equations in {dtype}")
     structs.check(library, structs.StackLayer, structs.Stack, structs.Tree)
@@ -134,17 +130,11 @@ def _core(dtype: str, cxx: compiler.Compiler) -> Any:
     return library
 
 
-def activation(f: Any, rules: Rules, dtype: str) -> tuple[int | None, int | None]:
-    """The addresses of an activation's ``forward`` and ``backward``; None for the identity. Raises CompileError."""
-    if f.text == Identity.text:
-        return None, None
-    return _activation(f.text, f.formula, f.name, rules, dtype, compiler.find())
-
-
 @cache
 def _activation(
     text: Any, formula: Formula, called: str, rules: Rules, dtype: str, cxx: compiler.Compiler
 ) -> tuple[int, int]:
+    """The addresses of an activation's ``forward`` and ``backward``, which is no identity."""
     rule = chain_rule(text, rules)
     code, first = "", "bpx::nothing"
     if rule.by_value:
@@ -161,17 +151,13 @@ def _activation(
         f"const {number}* p) {{\n"
         f"  bpx::stack_backward<Backward, {first}, {signals}>(features, t, grad_z, apart, p);\n}}\n"
     )
-    library = _functions(code, f"derivatives of the activation {called} in {dtype}", dtype)
+    library = _functions(code, f"derivatives of the activation {called} in {dtype}", dtype, cxx)
     return structs.address_of(library.bpx_forward), structs.address_of(library.bpx_backward)
-
-
-def function_of(equation: Equation, dtype: str) -> int:
-    """The address of an equation's function. Raises CompileError."""
-    return _function_of(equation.text, dtype, compiler.find())
 
 
 @cache
 def _function_of(text: Text, dtype: str, cxx: compiler.Compiler) -> int:
+    """The address of an equation's function."""
     parsed = parse(text)
     code = emit.function(parsed.formula, (parsed.squares, *parsed.slopes.values()), "Residuals")
     reads, gives = ([_place(text, parsed, name) for name in each] for each in (parsed.formula.variables, parsed.slopes))
@@ -184,7 +170,7 @@ def _function_of(text: Text, dtype: str, cxx: compiler.Compiler) -> int:
         "BPX_ENTRY void bpx_equation(const bpx::EquationBlock* block) {\n"
         f"  bpx::equation_block<Equation, {C_NAMES[dtype]}>(*block);\n}}\n"
     )
-    return structs.address_of(_functions(code, f"an equation in {dtype}", dtype).bpx_equation)
+    return structs.address_of(_functions(code, f"an equation in {dtype}", dtype, cxx).bpx_equation)
 
 
 def _place(text: Text, parsed: Parsed, name: str) -> str:
@@ -196,10 +182,10 @@ def _place(text: Text, parsed: Parsed, name: str) -> str:
     return f"{{bpx::At::signal, {parsed.rules.place(at.along)}, {at.output}}}"
 
 
-def _functions(code: str, what: str, dtype: str) -> Any:
+def _functions(code: str, what: str, dtype: str, cxx: compiler.Compiler) -> Any:
     """A library around kernels/stack_functions.h, for registers as wide as those of the pass."""
     library = kernel_cache.library(kernel_source("stack_functions.h") + code, what)
-    same_registers(library, core(dtype), what)
+    same_registers(library, _core(dtype, cxx), what)
     return library
 
 

@@ -34,14 +34,14 @@ def why_not(chain: Chain, equation: Equation) -> str:
 
 
 def tile_samples(sample_bytes: int) -> int:
-    """Samples that go through the net at once, where the signals of one take so many bytes."""
+    """Samples that go through the net at once, where the signals of one take ``sample_bytes``."""
     return max(32, min(256, TILE_BYTES // sample_bytes))
 
 
 def loss_and_grad(
     chain: Chain, equation: Equation, points: Points, input_grad: bool, workers: int | None
 ) -> tuple[Any, list[Array], Array | None]:
-    """As :meth:`backprop_xp.Equation.loss_and_grad`, on so many threads. Raises CompileError."""
+    """What :meth:`backprop_xp.Equation.loss_and_grad` gives, on ``workers`` threads. Raises CompileError."""
     layers = [
         (np.ascontiguousarray(weight), None if bias is None else np.ascontiguousarray(bias), activation)
         for weight, bias, activation in chain.layers

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from backprop_xp import ACTIVATIONS, Elementwise, Equation, Net
 from backprop_xp.engines.fused import equation as fused
-from backprop_xp.programs import structs
 from backprop_xp.toolchain import cache, compiler
 
 pytestmark = [
@@ -180,4 +179,4 @@ def test_on_processors_with_narrower_registers(width, dtype, monkeypatch, new_fu
 
 def test_numbers_that_stand_here_and_in_the_headers():
     text = cache.Path(cache.__file__).parents[2].joinpath("kernels", "stack.h").read_text("utf-8")
-    assert f"stack_bytes = 1 << {fused.TILE_BYTES.bit_length() - 1};" in text and structs.TREE_LEVELS
+    assert f"stack_bytes = 1 << {fused.TILE_BYTES.bit_length() - 1};" in text

@@ -78,7 +78,7 @@ def again(call: Call, data: Mapping[str, Array]) -> Values:
             values.signals[step.output] = Signals(linear, nonlinear)
         else:
             node, inputs = step.node, [data[name] for name in step.inputs]
-            values.given[node.name] = node.operation.fromcontext_of(_context(call, node), *inputs)
+            values.given[node.name] = node.operation.from_context(context_of(call, node), *inputs)
     return values
 
 

@@ -21,6 +21,7 @@ from .passes import steps
 from .plan.call import Call, Parameters, Values, as_layers
 from .plan.drawing import Drawing, draw
 from .plan.plan import Plan
+from .precision import as_precision
 from .ready import calls
 from .repeated import Repeated
 from .tensor import Tensor
@@ -42,12 +43,14 @@ class Model:
         reduction: str,
         engine: str,
         threads: int | None,
+        precision: str,
     ) -> None:
         self.loss = get_loss(loss)
         self.dtype = as_dtype(dtype)
         self.reduction = inputs.one_of("reduction", reduction, REDUCTIONS)
         self.engine = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
         self.threads = threads if threads is None else count(threads)
+        self.precision = as_precision(precision, self.dtype)
         self.backend = get_backend(backend)
         #: what the signals that the net holds come from, and they themselves, or of a ready call its x
         self._kept: tuple[Call, Values | Array] | None = None
@@ -283,7 +286,8 @@ class Model:
         keys = self._keys() if training else {}
         return Call(
             self.backend, self.dtype, plan, parameters, arrays, loss, keep_signals=keep, threads=self.threads,
-            single=single, training=training, buffers=self._buffers(), keys=keys,
+            precision=as_precision(self.precision, self.dtype), single=single, training=training,
+            buffers=self._buffers(), keys=keys,
         )  # fmt: skip
 
     def _aim(self, call: Call, y: Any, sample_weight: Any) -> None:

@@ -15,6 +15,15 @@ template <class Net> constexpr int stride = Net::rows + vector<typename Net::S>;
 BPX_FN constexpr int whole(int n, int unit) { return (n + unit - 1) / unit; }
 BPX_FN constexpr int padded(int n) { return whole(n, 8) * 8; }
 
+/// op(0) ... op(count - 1), each in one of the block's threads: neighbours in neighbours.
+template <class Net, class Op> BPX_FN void each_of(int count, Op op) {
+#pragma unroll 4
+  for (int k = 0; k < whole(count, Net::threads); ++k) {
+    const int at = k * Net::threads + int(threadIdx.x);
+    if (at < count) op(at);
+  }
+}
+
 /// The shape of a thread's block of sums.
 struct Cut { int rows, columns; };
 

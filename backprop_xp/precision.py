@@ -58,8 +58,15 @@ def why_not(sizes: tuple[int, ...], dtype: np.dtype, architecture: int) -> str:
     """Why no tensor core computes the products of a chain of these widths, "" if they do."""
     if dtype != np.float32:
         return f"its dtype is {dtype.name}"
-    if architecture < FIRST_ARCHITECTURE:
-        return f"the device is an sm_{architecture}, and tensor cores for float32 came with sm_{FIRST_ARCHITECTURE}"
+    if reason := why_not_on(architecture):
+        return reason
     if all(min(pair) < LEAST_WIDTH for pair in pairwise(sizes)):
         return f"no layer has {LEAST_WIDTH} inputs and as many outputs"
+    return ""
+
+
+def why_not_on(architecture: int) -> str:
+    """Why no tensor core of a device rounds float32, "" if they do."""
+    if architecture < FIRST_ARCHITECTURE:
+        return f"the device is an sm_{architecture}, and tensor cores for float32 came with sm_{FIRST_ARCHITECTURE}"
     return ""

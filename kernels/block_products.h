@@ -108,6 +108,7 @@ BPX_FN void weight_gradient(const S* g, const S* z, int width, S* sums, int step
     // a thread's rows and columns are spread, so that neighbours read and write side by side
     const int o = item / columns, i = item % columns;
     S total[c.rows][c.columns] = {};
+#pragma unroll 4
     for (int s = 0; s < Net::rows; s += V) {
       S a[c.rows][V];
       BPX_UNROLL

@@ -115,7 +115,7 @@ def _failure(engine: str, call: Call, what: str) -> str:
 def _key(engine: str, call: Call, what: str) -> Any:
     """Calls of one key are compiled, or not, alike."""
     net = tuple((type(n.operation), n.width, n.inputs, _text(n.operation)) for n in call.plan.nodes)
-    return engine, what, call.backend.on_gpu, call.dtype, type(call.loss) if what == "loss_and_grad" else None, net
+    return engine, what, call.backend.on_gpu, call.dtype, call.precision, type(call.loss) if what == "loss_and_grad" else None, net
 
 
 def _text(operation: Any) -> Any:

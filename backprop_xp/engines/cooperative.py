@@ -20,6 +20,7 @@ from ..plan.devices import device
 from ..programs import arguments, block, fused
 from ..sums import rounds
 from ..sums.chunk_sums import ROWS, ChunkSums
+from . import layered
 
 #: Bytes of the partial sums of one wave of chunks, about; a wave is whole groups of the tree. Chosen, not measured.
 WAVE_BYTES = 256 << 20
@@ -48,7 +49,7 @@ def why_not(call: Call) -> str:
 
 def yields(call: Call) -> str:
     """That the layered engine is estimated to be faster."""
-    if cost.layered(call, device(call.backend.device)) < seconds(call):
+    if layered.seconds(call) < seconds(call):
         return "so wide a net, or so small a batch, is estimated to be faster in whole matrix products"
     return ""
 

@@ -6,15 +6,21 @@ its results are reproducible for a fixed number of BLAS threads only.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ..arrays import apart, matmul
+from .. import precision
+from ..arrays import apart, matmul, outer
 from ..backend import NOTHING, Array
 from ..formulas import is_formula
 from ..losses import compiles, weighted
 from ..operations import is_built_in
 from ..passes import article, steps
+from ..plan import cost
 from ..plan.call import Call, Result, Values
+from ..plan.devices import device
+from ..programs.cublas import COMPUTE, allowing
 from ..programs.device_layers import fused_loss, summed_together
 from ..workspace import recycled
 
@@ -34,9 +40,25 @@ def sample_bytes(call: Call) -> int:
     return 2 * (sum(call.plan.widths.values()) - sum(call.plan.inputs.values())) * call.dtype.itemsize
 
 
+def seconds(call: Call) -> float:
+    """What a chain's call is estimated to take on a CUDA device."""
+    return cost.layered(call, device(call.backend.device), products(call)[0] != "float32")
+
+
+def products(call: Call) -> tuple[str, str]:
+    """The precision that cuBLAS may use, where it finds that faster, and of float32 why it is no other."""
+    if not call.backend.on_gpu:
+        return "float32", "tensor cores are a CUDA device's"
+    if call.precision not in COMPUTE:
+        return "float32", "cuBLAS has nothing of that kind"
+    if reason := precision.why_not_on(device(call.backend.device).architecture):
+        return "float32", reason
+    return ("bfloat16" if call.precision == "bfloat16" else "tf32"), ""
+
+
 def forward(call: Call) -> tuple[Array, Values | None]:
     """The net's outputs, and all values where the call keeps them."""
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), _rounding(call):
         values = steps.forward_pass(call)
     last = call.plan.output.name
     output = values.data[last]
@@ -48,8 +70,9 @@ def forward(call: Call) -> tuple[Array, Values | None]:
 def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
     if call.backend.on_gpu and call.plan.chain and may_fuse(call):
-        return _few_launches(call)
-    with np.errstate(all="ignore"), recycled(may_recycle(call)):
+        with _rounding(call):
+            return _few_launches(call)
+    with np.errstate(all="ignore"), recycled(may_recycle(call)), _rounding(call):
         values = steps.forward_pass(call)
         output = values.data[call.plan.output.name]
         loss, grad_output = weighted(call.loss, output, call.y, call.weight, call.scale)
@@ -62,10 +85,15 @@ def backward(call: Call, values: Values, grad_output: Array) -> Result:
     """The gradients of all parameters, from the gradient in the output and the values of a forward pass."""
     # sums that wait can't be added up, as gradients in shared parameters are
     together = call.backend.on_gpu and call.plan.chain
-    with np.errstate(all="ignore"), summed_together() if together else NOTHING:
+    with np.errstate(all="ignore"), summed_together() if together else NOTHING, _rounding(call):
         parameters = steps.backward_pass(call, values, grad_output)
     inputs = {name: values.grads[name] for name in call.inputs} if call.input_grad else {}
     return Result(parameters, inputs, values=values if call.keep_signals else None)
+
+
+def _rounding(call: Call) -> Any:
+    """Within it cuBLAS may do what the call allows."""
+    return allowing(call.precision) if call.backend.on_gpu else NOTHING
 
 
 def _few_launches(call: Call) -> Result:
@@ -79,7 +107,7 @@ def _few_launches(call: Call) -> Result:
         z = signals.nonlinear[-1] if below else call.x
         product = matmul(z, weight.T)
         top = fused_loss(activation, call.loss, product, bias, call.y, call.weight, call.scale, call.keep_signals)
-        grad_weight = article.outer(top.grad_t, z)
+        grad_weight = outer(top.grad_t, z)
         grad_z = matmul(top.grad_t, weight) if below or call.input_grad else None
         gradients = article.backward_pass(below, call.x, signals, grad_z, input_grad=call.input_grad)
     gradients.weights.append(grad_weight)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..activations import activate, layer_gradients
-from ..arrays import matmul
-from ..backend import Array, module_of
+from ..arrays import matmul, outer
+from ..backend import Array
 
 
 class Layer(NamedTuple):
@@ -88,8 +88,3 @@ def backward_pass(
     for gradients in (weights, biases, signals.grad_nonlinear, signals.grad_linear):
         gradients.reverse()
     return Gradients(weights, biases, x=grad_z)
-
-
-def outer(grad_t: Array, z: Array) -> Array:
-    """The outer product of grad_t and z, summed over the samples of a batch."""
-    return grad_t.T @ z if z.ndim == 2 else module_of(z).outer(grad_t, z)

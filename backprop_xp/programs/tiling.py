@@ -48,7 +48,7 @@ def tilings(shape: fused.Shape, limit: int) -> list[Tiling]:
 
 
 def slice_of(features: int, most: int) -> int:
-    """Input features that are held at a time, at most so many: all in as few goes as it takes, about alike."""
+    """Input features that are held at a time, at most ``most``: whole ``features`` in as few goes as it takes."""
     return -(-features // -(-features // most))
 
 

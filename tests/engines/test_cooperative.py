@@ -75,7 +75,9 @@ def test_it_is_for_cuda_devices():
 
 def nets(sizes, activations, loss="half_sum_sq", bias=True, dtype="float64", reduction="sum"):
     """The same net by the layered engine on NumPy, in float64, and by this one."""
-    ours = Net(sizes, activations, loss, bias, dtype, 5, "cupy", "glorot_normal", reduction, "cooperative")
+    ours = Net(
+        sizes, activations, loss, bias, dtype, 5, "cupy", "glorot_normal", reduction, "cooperative", precision="float32"
+    )
     reference = Net(sizes, activations, loss, bias, "float64", 5, "numpy", "glorot_normal", reduction, "layered")
     for a, b in zip((*reference.weights, *reference.biases), (*ours.weights, *ours.biases)):
         a.data = b.data.get().astype(np.float64)

@@ -201,6 +201,8 @@ def test_devices_and_nets_without_such_tensor_cores_compute_float32(cupy, random
     assert planned().endswith("products in bfloat16")
     assert planned((15, 400, 3)).endswith("not bfloat16: no layer has 16 inputs and as many outputs")
     assert "products" not in planned(dtype="float64", precision="auto")
+    assert planned(precision="auto").endswith("products in tf32x3")
+    assert "products" not in planned((16, 300, 5), precision="auto")
     assert "products" not in planned(precision="float32")
     older = replace(cooperative.device(0), architecture=75)
     monkeypatch.setattr(cooperative, "device", lambda number: older)

@@ -25,8 +25,9 @@ bench: $(VENV)/.bench
 bench-full: $(VENV)/.full
 	$(BIN)/python -m backprop_xp bench --full --results $(RESULTS)
 
+# In a process for each processor.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(TESTS)
 
 # How much of the package the tests run, with branches; processes that tests start are not counted.
 coverage: $(VENV)/.dev

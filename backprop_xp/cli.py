@@ -90,8 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--compile", action="store_true", help="torch.compile as well")
     bench.add_argument("--jax", action="store_true", help="JAX as well")
     bench.add_argument("--full", action="store_true", help="everybody, and sweeps over batch, width and depth")
+    bench.add_argument(
+        "--only", metavar="A,B", help="parts of the run: cases, training, ablation, sweeps, grid, first-calls"
+    )
     bench.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of timing a case (default: 10)")
-    bench.add_argument("--within", type=float, metavar="S", help="leave out the last cases if a run would take longer")
+    bench.add_argument(
+        "--within", type=float, metavar="S", help="leave out the last cases and points if a run would take longer"
+    )
     bench.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
     bench.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown")
     bench.add_argument(

@@ -29,14 +29,14 @@ class Watch:
         self.peaks = [limits.fma] if limits.fma else []
         self._peak, self._threads = peak, threads
 
-    def after(self, results: Sequence[Result]) -> None:
-        """Run the peak loop again, and look at the shares of the limits that these results show."""
+    def after(self, result: Result) -> None:
+        """Run the peak loop again, and look at the shares of the limits that this result shows."""
         peak = self._peak(self._threads)
         if peak is not None:
+            result.peaks = len(self.peaks) - 1, len(self.peaks)
             self.peaks.append(peak)
             self.limits = self.limits.with_peak(peak)
-        for result in results:
-            result.busy += by_share(result, self.limits)
+        result.busy += by_share(result, self.limits)
 
     def end(self) -> list[str]:
         """Why nothing in the run is to be quoted, sentence by sentence."""
@@ -44,8 +44,11 @@ class Watch:
         return [
             *by_load(self.load_before, 1, processors(), "before the run"),
             *by_load(self.load_after, self._threads + 1, processors(), "at its end"),
-            *by_peak(self.peaks),
         ]
+
+    def around(self, result: Result) -> list[str]:
+        """Why this result is not to be quoted, by the peaks that were run before and after it and all others."""
+        return by_peak(self.peaks, [k for k in result.peaks if k >= 0])
 
 
 def load() -> float | None:
@@ -63,13 +66,13 @@ def by_load(value: float | None, own: int, processors: int, when: str) -> list[s
     return [f"the load average was {value:.1f} {when}, on {processors} processors"]
 
 
-def by_peak(peaks: Sequence[dict[str, float]]) -> list[str]:
-    """A reason for each dtype in which the multiply-add loop, run again and again, was not as fast each time."""
+def by_peak(peaks: Sequence[dict[str, float]], around: Sequence[int]) -> list[str]:
+    """A reason for each dtype in which the multiply-add loop was slower at these times of a run than it can be."""
     reasons = []
-    for dtype in peaks[0] if peaks else ():
-        rates = [peak[dtype] for peak in peaks]
-        if min(rates) < STEADY * max(rates):
-            reasons.append(f"the multiply-add peak in {dtype} fell to {min(rates) / max(rates):.0%} of its best")
+    for dtype in peaks[0] if peaks and around else ():
+        share = min(peaks[k][dtype] for k in around) / max(peak[dtype] for peak in peaks)
+        if share < STEADY:
+            reasons.append(f"the multiply-add peak in {dtype} was at {share:.0%} of its best just before or after")
     return reasons
 
 

@@ -26,8 +26,8 @@ from backprop_xp.bench import (
     worker,
 )
 from backprop_xp.bench.cases import ARTICLE, DEFAULT, GPU, Case, chain, parse_net
-from backprop_xp.bench.output import Run
-from backprop_xp.bench.run import run_case, sweeps
+from backprop_xp.bench.output import Found, Run, named
+from backprop_xp.bench.run import SWEEPS, run_case, sweep
 from backprop_xp.bench.settings import Settings
 from backprop_xp.bench.worker import Worker
 
@@ -36,6 +36,9 @@ from backprop_xp.backend import Backend
 from backprop_xp.files import check_outputs
 
 PLOTTED_BATCHES = tuple(1 << k for k in range(0, 21, 2))
+#: What a run consists of, in this order; and what of it is done without --full.
+PARTS = ("cases", "training", "ablation", "sweeps", "grid", "first-calls")
+QUICK_PARTS = ("cases", "training", "grid")
 
 
 def run(arguments: argparse.Namespace, threads: int) -> int:
@@ -47,6 +50,7 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
     settings = _settings(arguments, threads)
     backend = get_backend(settings.backend)
     _check_outputs(arguments, backend)
+    parts = _parts(arguments, backend)
     cases = _cases(arguments, GPU if backend.on_gpu else DEFAULT)
     for flag, package in (("compile", "torch"), ("jax", "jax")):
         if getattr(arguments, flag) and not contenders.available(package):
@@ -57,54 +61,52 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
         watch = busy.Watch(measured, peak, threads, load_before)
         about = environment.describe(settings, memory)  # here a GPU's clocks are those of a busy one
         progress.write(report.describe(watch.limits, about["machine"]))
-        results: list[report.Result] = []
-        left_out = list(cases)
-        for case in cases:
-            if not _fits(arguments.within, time.monotonic() - begin, len(results)):
+        found = Found(left_out=list(cases) if "cases" in parts else [])
+        for case in tuple(found.left_out):
+            if not _fits(arguments.within, time.monotonic() - begin, len(found.results)):
                 break
             result = _case(case, settings, progress, workers, backend)
-            watch.after([result])
+            watch.after(result)
             if backend.on_gpu:
                 result.notes += sass.reached(result, backend, watch.limits)
-            results.append(result)
-            left_out.remove(case)
+            found.results.append(result)
+            found.left_out.remove(case)
             progress.write("\n" + report.table([result], watch.limits))
-            Run(watch, about, results, {}, left_out=left_out).write_unfinished(arguments)
-        trained = []
-        whole = arguments.net is arguments.dtype is arguments.batch is None
-        if whole and settings.backend == "numpy" and training.available():
+            Run(watch, about, found).write_unfinished(arguments)
+        if "training" in parts:
             chosen = (training.CASES, training.MANY_SEEDS) if arguments.full else (training.QUICK, training.SEEDS)
-            trained = training.run(chosen[0], threads, chosen[1], progress.show)
-            progress.write("\n" + training.table(trained))
-        families: dict[str, list[report.Result]] = {}
-        steps, first_calls = [], []
-        if arguments.full and not backend.on_gpu:
+            found.trained = training.run(chosen[0], threads, chosen[1], progress.show)
+            progress.write("\n" + training.table(found.trained))
+        if "ablation" in parts:
             for case in ablation.CASES:
                 progress.show(f"what each step brings: {case.name}", 0.0)
-                steps += ablation.run(case, threads)
-            progress.write("\n" + ablation.table(steps))
-        if arguments.full:
-            families = sweeps(settings, progress.show, workers)
-        elif arguments.plot is not None:
-            quick = replace(settings, budget=1.0, memory=False)
-            swept = [cases[0].with_samples(n) for n in PLOTTED_BATCHES]
-            families = {"batch": [run_case(case, quick, progress.show, workers) for case in swept]}
-        if whole and settings.backend == "numpy" and contenders.available("torch"):
-            parts = grid.WHOLE if arguments.full else grid.QUICK
-            points = grid.run(parts, settings, progress.show, workers)
-            for part in parts:
+                found.steps += ablation.run(case, threads)
+            progress.write("\n" + ablation.table(found.steps))
+        curves = SWEEPS if "sweeps" in parts else {}
+        if not curves and arguments.plot is not None and "cases" in parts:
+            curves = {"batch": [cases[0].with_samples(n) for n in PLOTTED_BATCHES]}
+        for family, result in sweep(curves, settings, progress.show, workers):
+            watch.after(result)
+            found.families.setdefault(family, []).append(result)
+            Run(watch, about, found).write_unfinished(arguments)
+        if "grid" in parts:
+            tables = grid.WHOLE if arguments.full else grid.QUICK
+            seconds = grid.MOST_SECONDS if arguments.within is None else arguments.within - (time.monotonic() - begin)
+            found.families |= {part.family: [] for part in tables}
+            for family, result in grid.run(tables, settings, progress.show, workers, seconds=seconds):
+                watch.after(result)
+                found.families[family].append(result)
+                Run(watch, about, found).write_unfinished(arguments)
+            for part in tables:
                 for rival in (contenders.EAGER, grid.FASTEST) if arguments.full else (contenders.EAGER,):
-                    progress.write("\n" + grid.table(part, points[part.family], rival))
-            families |= points
-            if arguments.full:
-                first_calls = first_call.run(*grid.first_calls(), settings, progress.show)
-                progress.write("\n" + first_call.table(first_calls))
-        for swept_results in families.values():
-            watch.after(swept_results)
-    ended = Run(watch, about, results, families, steps, trained, left_out, first_calls)
-    for family, swept_results in families.items():
+                    progress.write("\n" + grid.table(part, found.families[part.family], rival))
+        if "first-calls" in parts:
+            found.first_calls = first_call.run(*grid.first_calls(), settings, progress.show)
+            progress.write("\n" + first_call.table(found.first_calls))
+    ended = Run(watch, about, found)
+    for family, points in found.families.items():
         if not family.startswith(grid.FAMILY):
-            print(f"\nover {family}\n" + report.table(swept_results, watch.limits))
+            print(f"\nover {family}\n" + report.table(points, watch.limits))
     print("\n" + "\n".join(ended.closing))
     ended.write(arguments)
     return 1 if any(result.refused for result in ended.everything) else 0
@@ -164,6 +166,24 @@ def _settings(arguments: argparse.Namespace, threads: int) -> Settings:
     return Settings(threads, chosen, compiled, with_jax, backend.name, arguments.seconds, memory=not backend.on_gpu)
 
 
+def _parts(arguments: argparse.Namespace, backend: Backend) -> list[str]:
+    """What is to be measured, in the order of PARTS: what --only names, without what can't be done here."""
+    wanted = PARTS if arguments.full else QUICK_PARTS
+    if arguments.only is not None:
+        wanted = tuple(arguments.only.split(","))
+        for part in wanted:
+            if part not in PARTS:
+                raise ValueError(f"--only takes {', '.join(PARTS)}, got {part!r}")
+    whole = arguments.net is arguments.dtype is arguments.batch is None
+    on_cpu = {
+        "training": whole and training.available(),
+        "ablation": True,
+        "grid": whole and contenders.available("torch"),
+        "first-calls": whole and contenders.available("torch"),
+    }
+    return [part for part in PARTS if part in wanted and (part not in on_cpu or (not backend.on_gpu and on_cpu[part]))]
+
+
 def _check_outputs(arguments: argparse.Namespace, backend: Backend) -> None:
     """Refuse what could not be written after the measurements."""
     outputs = {f"--{name}": path for name in ("json", "markdown") if (path := getattr(arguments, name)) is not None}
@@ -171,9 +191,9 @@ def _check_outputs(arguments: argparse.Namespace, backend: Backend) -> None:
     if arguments.results is not None:
         arguments.results.mkdir(parents=True, exist_ok=True)
         device = limits_gpu.describe(backend)["device"] if backend.on_gpu else environment.processor()
-        named = arguments.results / report.file_name(device)
-        outputs |= {f"--results ({kind})": named.with_suffix(kind) for kind in (".json", ".md")}
-        pictures |= {"--results (.png)": named.with_suffix(".png")} if arguments.full else {}
+        path = named(arguments, device)
+        outputs |= {f"--results ({kind})": path.with_suffix(kind) for kind in (".json", ".md")}
+        pictures |= {"--results (.png)": path.with_suffix(".png")} if arguments.full else {}
     if arguments.full:
         pictures |= {f"{name}, of the grid": heat_map.beside(path) for name, path in pictures.items()}
     check_outputs(outputs | pictures)

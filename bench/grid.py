@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,25 +77,23 @@ def run(
     workers: Sequence[Worker] = (),
     machine: Machine | None = None,
     seconds: float = MOST_SECONDS,
-) -> dict[str, list[Result]]:
+) -> Iterator[tuple[str, Result]]:
     """Every point, with gradients proven: ours as a user gets it, and the rivals of the settings.
 
     Args:
         seconds: after which no other point is begun; those of COMPILED come first.
 
-    Returns:
-        The results of each part, by its family; without the points that there was no time for.
+    Yields:
+        The family of a point's part and its result, as soon as it is there.
     """
     begin = time.monotonic()
-    results: dict[str, list[Result]] = {part.family: [] for part in parts}
     points = [(part.family, case) for part in parts for case in part.cases()]
     for family, case in sorted(points, key=lambda point: not _compiled(point[1])):  # stable
         if time.monotonic() - begin > seconds:
             break
         compile = settings.compile and _compiled(case)
         quick = replace(settings, engines=("auto",), budget=BUDGET, memory=False, compile=compile)
-        results[family].append(run_case(case, quick, progress, workers, machine))
-    return results
+        yield family, run_case(case, quick, progress, workers, machine)
 
 
 def first_calls() -> tuple[list[Case], list[Case]]:

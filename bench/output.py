@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +17,48 @@ from backprop_xp.bench.first_call import FirstCall
 from backprop_xp.bench.report import Result
 
 
+@dataclass
+class Found:
+    """What a run has measured so far.
+
+    Attributes:
+        results: of the cases; ``left_out`` are those that were not measured.
+        families: of the sweeps and of the grid, by what is varied.
+    """
+
+    results: list[Result] = field(default_factory=list)
+    families: dict[str, list[Result]] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    trained: Sequence[training.Row] = ()
+    left_out: list[Case] = field(default_factory=list)
+    first_calls: Sequence[FirstCall] = ()
+
+
 class Run:
     """A run that has ended, or as far as it has come.
 
     Attributes:
-        everything: the results of the table and of the sweeps, in this order.
-        busy: why nothing is to be quoted, or which cases are not; empty if all may be.
+        everything: the results of the cases, the sweeps and the grid, in this order.
+        busy: why nothing is to be quoted, or which results are not; empty if all may be.
         claims: lines on who is the fastest where, as far as these results say.
     """
 
-    def __init__(
-        self,
-        watch: Watch,
-        environment: dict[str, Any],
-        results: Sequence[Result],
-        families: dict[str, list[Result]],
-        steps: Sequence[Step] = (),
-        trained: Sequence[training.Row] = (),
-        left_out: Sequence[Case] = (),
-        first_calls: Sequence[FirstCall] = (),
-    ) -> None:
-        self._first_calls = first_calls
+    def __init__(self, watch: Watch, environment: dict[str, Any], found: Found) -> None:
         everywhere = watch.end()
+
+        def judged(results: Sequence[Result]) -> list[Result]:  # copies: the run may go on
+            return [replace(one, busy=[*one.busy, *watch.around(one)]) for one in results]
+
+        results = judged(found.results)
+        families = {family: judged(swept) for family, swept in found.families.items()}
         spoiled = [one.name for one in (*results, *(one for swept in families.values() for one in swept)) if one.busy]
-        spoiled += dict.fromkeys(f"training on {row.case}" for row in trained if row.busy)
-        self.busy = [*everywhere, *([f"the machine was busy during {', '.join(spoiled)}"] if spoiled else [])]
-        # copies: the run may go on
-        results, trained = (
-            [replace(one, busy=[*one.busy, *everywhere]) for one in some] for some in (results, trained)
-        )
-        families = {
-            family: [replace(one, busy=[*one.busy, *everywhere]) for one in swept] for family, swept in families.items()
-        }
-        self._watch, self._families, self._left_out = watch, families, [Result(case).name for case in left_out]
+        spoiled += dict.fromkeys(f"training on {row.case}" for row in found.trained if row.busy)
+        self.busy = [*everywhere, *([f"the machine was busy during {'; '.join(spoiled)}"] if spoiled else [])]
+        trained = [replace(row, busy=[*row.busy, *everywhere]) for row in found.trained]
+        for one in (*results, *(one for swept in families.values() for one in swept)):
+            one.busy += everywhere
+        self._watch, self._families, self._first_calls = watch, families, found.first_calls
+        self._left_out = [Result(case).name for case in found.left_out]
         self.everything = [*results, *(result for swept in families.values() for result in swept)]
         points = {"cases": report.points(results), "sets, by the time of fit": training.points(trained)}
         points |= {f"points over {family}": report.points(swept) for family, swept in families.items()}
@@ -58,9 +67,9 @@ class Run:
             "load before": watch.load_before,
             "load after": watch.load_after,
             "multiply-add peaks": watch.peaks,
-            "ablation": [asdict(step) for step in steps],
+            "ablation": [asdict(step) for step in found.steps],
             "training": [asdict(row) for row in trained],
-            "first calls": [asdict(call) for call in first_calls],
+            "first calls": [asdict(call) for call in found.first_calls],
         }
 
     @property
@@ -94,9 +103,9 @@ class Run:
             report.replace_file(path, content)
             unfinished(path).unlink(missing_ok=True)
         if arguments.results is not None:
-            print(f"\nwritten: {self._named(arguments.results)}.json and .md")
+            print(f"\nwritten: {self._named(arguments)}.json and .md")
             if arguments.full:
-                self._draw(self._named(arguments.results).with_suffix(".png"))
+                self._draw(self._named(arguments).with_suffix(".png"))
         if arguments.plot is not None:
             self._draw(arguments.plot)
 
@@ -114,10 +123,10 @@ class Run:
         if arguments.markdown is not None:
             files[arguments.markdown] = f"{table}\n".encode()
         if arguments.results is not None:
-            named = self._named(arguments.results)
+            path = self._named(arguments)
             about = report.describe(self._watch.limits, self._environment["machine"]).replace("\n", "\n\n")
-            files[named.with_suffix(".json")] = whole
-            files[named.with_suffix(".md")] = f"{about}\n\n{table}\n".encode()
+            files[path.with_suffix(".json")] = whole
+            files[path.with_suffix(".md")] = f"{about}\n\n{table}\n".encode()
         return files
 
     def _draw(self, path: Path) -> None:
@@ -130,8 +139,13 @@ class Run:
         if len(grids) > 1:
             heat_map.draw(heat_map.beside(path), grids, self._first_calls, f"{machine}, {date}")
 
-    def _named(self, folder: Path) -> Path:
-        return folder / report.file_name(self._environment["device"])
+    def _named(self, arguments: argparse.Namespace) -> Path:
+        return named(arguments, self._environment["device"])
+
+
+def named(arguments: argparse.Namespace, device: str) -> Path:
+    """The files of --results without their suffixes: another device's, or another part's, are others."""
+    return arguments.results / report.file_name(f"{device} {arguments.only or ''}")
 
 
 def unfinished(path: Path) -> Path:

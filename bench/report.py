@@ -55,6 +55,7 @@ class Result:
         busy: why nothing here is to be quoted; empty if it may be.
         spells: what the machine did besides, round by round.
         counted: numbers of the rounds that count.
+        peaks: numbers of the multiply-add peaks of the run before and after it; -1 where none was run.
     """
 
     case: Case
@@ -65,6 +66,7 @@ class Result:
     busy: list[str] = field(default_factory=list)
     spells: list[Spell] = field(default_factory=list)
     counted: list[int] = field(default_factory=list)
+    peaks: tuple[int, int] = (-1, -1)
 
     @property
     def name(self) -> str:

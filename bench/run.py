@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 
 from backprop_xp.bench import allocator, measure, memory, worker
@@ -18,6 +18,9 @@ from backprop_xp.bench.worker import Worker
 from backprop_xp import get_backend
 
 Progress = Callable[[str, float], None]
+#: What is varied in the sweeps of a full run, and seconds of timing each point.
+SWEEPS = {"batch": [ARTICLE.with_samples(n) for n in BATCHES], "width": WIDTHS, "depth": DEPTHS}
+SWEEP_SECONDS = 2.0
 
 
 def run_case(
@@ -87,19 +90,18 @@ def rows(samples: int, rounds: Rounds) -> list[Row]:
     return made
 
 
-def sweeps(
+def sweep(
+    families: Mapping[str, Sequence[Case]],
     settings: Settings,
     progress: Progress = lambda what, share: None,
     workers: Sequence[Worker] = (),
     machine: Machine | None = None,
-) -> dict[str, list[Result]]:
-    """Throughput over batch size, width and depth: what a user gets and its rivals, with little time for each point."""
-    quick = replace(settings, engines=("auto",), budget=2.0, memory=False)
-    families = {"batch": [ARTICLE.with_samples(n) for n in BATCHES], "width": WIDTHS, "depth": DEPTHS}
-    return {
-        family: [run_case(case, quick, progress, workers, machine) for case in cases]
-        for family, cases in families.items()
-    }
+) -> Iterator[tuple[str, Result]]:
+    """What a user gets and its rivals, with little time for each case; each result as it is there, with its family."""
+    quick = replace(settings, engines=("auto",), budget=SWEEP_SECONDS, memory=False)
+    for family, cases in families.items():
+        for case in cases:
+            yield family, run_case(case, quick, progress, workers, machine)
 
 
 def _series(timing: Timing) -> dict[str, object]:

@@ -250,14 +250,13 @@ def test_a_picture_says_what_it_shows(tmp_path, without_rest, monkeypatch):
 
 
 def test_sweeps_show_what_a_user_gets_beside_rivals(without_rest, monkeypatch):
-    monkeypatch.setattr(bench_run, "BATCHES", (8,))
-    monkeypatch.setattr(bench_run, "WIDTHS", (cases.WIDTHS[0].with_samples(8),))
-    monkeypatch.setattr(bench_run, "DEPTHS", ())
+    assert list(bench_run.SWEEPS) == ["batch", "width", "depth"]
     monkeypatch.setattr(measure, "SHORTEST", 0.0)
     everything = replace(SETTINGS, engines=("auto", "tiled", "layered"))
-    swept = bench_run.sweeps(everything, machine=BUSY)
-    assert {family: len(results) for family, results in swept.items()} == {"batch": 1, "width": 1, "depth": 0}
-    for result in swept["batch"] + swept["width"]:
+    few = {"batch": [cases.ARTICLE.with_samples(8)], "width": [cases.WIDTHS[0].with_samples(8)], "depth": []}
+    swept = list(bench_run.sweep(few, everything, machine=BUSY))
+    assert [family for family, _ in swept] == ["batch", "width"]
+    for _, result in swept:
         assert [row.contender for row in result.rows] == ["backprop_xp", contenders.EAGER]
 
 

@@ -6,12 +6,13 @@ import datetime
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from backprop_xp.bench import busy, cases, command, environment, limits, memory, report, settings
+from backprop_xp.bench import busy, cases, command, environment, grid, limits, memory, report, settings
 from backprop_xp.bench.busy import Watch
-from backprop_xp.bench.output import Run
+from backprop_xp.bench.output import Found, Run
 from backprop_xp.bench.report import Result, Row
 from machines import OTHERS
 
@@ -30,7 +31,7 @@ def result(name, ours, theirs, reasons=()):
 
 @pytest.fixture
 def ended(monkeypatch):
-    def make(results, families=None, load=0.5):
+    def make(results, families=None, load=0.5, peaks=()):
         monkeypatch.setattr(busy, "load", lambda: load)
         monkeypatch.setattr(busy, "processors", lambda: 2)
         about = {
@@ -38,7 +39,9 @@ def ended(monkeypatch):
             "device": "Some Processor",
             "date": "2026-01-31T00:00:00",
         }
-        return Run(Watch(LIMITS, lambda threads: None, 2, load), about, results, families or {})
+        watch = Watch(LIMITS, lambda threads: None, 2, load)
+        watch.peaks = [{"float32": peak} for peak in peaks]
+        return Run(watch, about, Found(results, families or {}))
 
     return make
 
@@ -124,6 +127,32 @@ def test_writing_in_between_spoils_nothing(ended):
     for _ in range(2):
         assert len(ended([case], load=7.0).content()["results"][0]["busy"]) == 2
     assert case.busy == []
+
+
+def test_a_slow_spell_of_the_processor_spoils_what_was_measured_then(ended):
+    quick, slow = result("a", 1.0, 2.0), result("b", 1.0, 2.0)
+    quick.peaks, slow.peaks = (0, 1), (1, 2)
+    run = ended([quick, slow], peaks=[1.0, 1.0, 0.5])
+    assert [bool(one["busy"]) for one in run.content()["results"]] == [False, True]
+    assert run.closing[-1] == "busy: not to be quoted: the machine was busy during b, 8 x float32"
+
+
+def test_parts_of_a_run_alone_have_files_of_their_own(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(grid, "QUICK", (grid.Part("relu", "float32", (4, 8), (2, 1024)),))
+    rows = [replace(row, speedup=2.0) for row in result("a", 1.0, 2.0).rows]
+    monkeypatch.setattr(grid, "run_case", lambda case, *rest: Result(case, rows))
+    monkeypatch.setattr(limits, "measure", lambda *asked: LIMITS)
+    options = ("--threads", "1", "--backend", "numpy", "--results", str(tmp_path))
+    assert cli.main(["bench", *options, "--only", "grid"]) == 0
+    text = capsys.readouterr().out
+    assert "geometric mean 2.00, least 2.00, of 4 points" in text and "article" not in text
+    (path,) = tmp_path.glob("*.json")
+    assert path.name.endswith("-grid.json") and len(json.loads(path.read_text())["results"]) == 4
+    assert cli.main(["bench", *options, "--only", "grid", "--within", "1e-9"]) == 0
+    assert "4 points were not begun: there was no time left" in capsys.readouterr().out
+    assert cli.main(["bench", *options, "--only", "grid,cake"]) == 1
+    assert "--only takes cases, training, ablation, sweeps, grid, first-calls, got 'cake'" in capsys.readouterr().err
 
 
 def test_the_environment_can_be_traced():

@@ -94,10 +94,13 @@ def test_load(value, own, is_busy):
 
 def test_the_peak_that_falls():
     peak = {"float32": 100.0, "float64": 50.0}
-    assert busy.by_peak([]) == busy.by_peak([peak, peak, {"float32": 95.0, "float64": 46.0}]) == []
+    assert busy.by_peak([], []) == busy.by_peak([peak, {"float32": 95.0, "float64": 46.0}], [0, 1]) == []
     slow = {"float32": 61.0, "float64": 50.0}
-    for peaks in ([slow, peak, peak], [peak, slow, peak], [peak, peak, slow]):
-        assert busy.by_peak(peaks) == ["the multiply-add peak in float32 fell to 61% of its best"]
+    for slow_at in range(3):
+        peaks = [slow if k == slow_at else peak for k in range(3)]
+        for around in ([0, 1], [1, 2]):
+            spoiled = ["the multiply-add peak in float32 was at 61% of its best just before or after"]
+            assert busy.by_peak(peaks, around) == (spoiled if slow_at in around else [])
 
 
 @pytest.mark.parametrize(
@@ -124,23 +127,29 @@ def test_a_run_is_watched_from_beginning_to_end(monkeypatch):
     peaks = iter([{"float32": 1.5e11}, {"float32": 0.9e11}])
     watch = busy.Watch(LIMITS, lambda threads: next(peaks), 2, 7.0)
     result = Result(cases.ARTICLE, [Row("backprop_xp", "fused", 1.8e11 / 728, 0.01, 1.0)])
-    watch.after([result])
+    watch.after(result)
     assert watch.limits.fma == {"float32": 1.5e11}  # the best so far: what the machine can do
     assert result.busy == [
         "backprop_xp shows 120% of the multiply-add peak", "backprop_xp shows 180% of the matrix product"
     ]  # fmt: skip
-    watch.after([])
+    last = Result(cases.ARTICLE)
+    watch.after(last)
     assert watch.limits.fma == {"float32": 1.5e11}
     assert watch.end() == [
         "the load average was 7.0 before the run, on 2 processors",
         "the load average was 9.5 at its end, on 2 processors",
-        "the multiply-add peak in float32 fell to 60% of its best",
     ]
+    assert (result.peaks, last.peaks) == ((0, 1), (1, 2))
+    for one, share in ((result, "80%"), (last, "60%")):
+        assert watch.around(one) == [
+            f"the multiply-add peak in float32 was at {share} of its best just before or after"
+        ]
 
 
 def test_a_machine_without_a_peak_or_a_load_average(monkeypatch):
     monkeypatch.setattr(busy.os, "getloadavg", lambda: (_ for _ in ()).throw(OSError("not obtainable")), raising=False)
     watch = busy.Watch(replace(LIMITS, fma=None), lambda threads: None, 2, busy.load())
-    watch.after([])
-    assert watch.end() == []
+    result = Result(cases.ARTICLE)
+    watch.after(result)
+    assert watch.end() == watch.around(result) == []
     assert (watch.peaks, watch.load_before, watch.load_after) == ([], None, None)

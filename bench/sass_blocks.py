@@ -125,7 +125,7 @@ def report(case: Case, counted: Sequence[Counted]) -> str:
     facts = {
         "instructions": [f"{instructions(c.sample):,}" for c in counted],
         "samples in a tile": [str(c.tiling.rows) for c in counted],
-        "registers": [str(c.registers) for c in counted],
+        "registers, written out": [str(c.registers) for c in counted],
         "warps of 64": [str(c.warps) for c in counted],
     }
     lines += [f"| {what} | " + " | ".join(each) + " |" for what, each in facts.items()]

@@ -215,15 +215,15 @@ BPX_FN float tensor_backprop(Layers<L, Rest...>, const BlockTile<float>& tile, c
     undo = tensor_backprop<Net, L>(Layers<Rest...>(), tile, params + P::params, scalars + L::Act::params, sums + L::params,
                                    memory, g, g + signal<Net>(L::out));
   }
-  if constexpr (L::bias) tensor_bias_gradient<Net, L::out>(g, undo, sums + L::weights, tile.add);
+  float* const bias = L::bias ? sums + L::weights : nullptr;
   if constexpr (!lowest || L::in <= Net::slice) {
-    tensor_gradient<Net, L::out, L::in>(g, z_in, L::in, undo, sums, L::in, tile.add);
+    tensor_gradient<Net, L::out, L::in>(g, z_in, L::in, undo, sums, L::in, bias, tile.add);
   } else {
     for (int from = 0; from < L::in; from += Net::slice) {
       const int width = L::in - from < Net::slice ? L::in - from : Net::slice;
       load_words<Net>(tile, from, width, z_in);
       __syncthreads();
-      tensor_gradient<Net, L::out, Net::slice>(g, z_in, width, undo, sums + from, L::in, tile.add);
+      tensor_gradient<Net, L::out, Net::slice>(g, z_in, width, undo, sums + from, L::in, from == 0 ? bias : nullptr, tile.add);
       __syncthreads();
     }
   }

@@ -157,9 +157,10 @@ BPX_FN void matrix_product(const Word* w, const float* bias, const Word* z, Load
 }
 
 /// sums[o][i] (+)= factor times the sum over the tile of g[o][s] z[i][s], i < width <= IN; the rows of `sums` are `step`
-/// apart.
+/// apart. Unless it is null, bias[o] (+)= factor times the sum of g[o][s], which is a product with ones.
 template <class Net, int OUT, int IN>
-BPX_FN void tensor_gradient(const Word* g, const Word* z, int width, float factor, float* sums, int step, bool add) {
+BPX_FN void tensor_gradient(const Word* g, const Word* z, int width, float factor, float* sums, int step, float* bias,
+                            bool add) {
   using P = typename Net::Precision;
   constexpr int warps = Net::threads / 32, rows = whole(OUT, 16), columns = whole(IN, 8);
   constexpr Share c = share(rows, columns, warps, Net::sums, 1);
@@ -168,11 +169,16 @@ BPX_FN void tensor_gradient(const Word* g, const Word* z, int width, float facto
   const auto load = [&](const Word* from, int feature, int word) {
     return *(const Words<2>*)(from + feature * pitch<Net> + word + two);
   };
+  const float units[] = {1.0f, 1.0f};
+  const Word unit = P::word(units), two_units[] = {unit, unit};
+  Right<P> ones;
+  split<P>(two_units, ones.part);
+  const auto store = [&](float* at, float sum) { *at = add ? *at + sum * factor : sum * factor; };
   for (int round = 0; round < whole(items, warps); ++round) {
     const int item = round * warps + int(threadIdx.x / 32);
     if (item >= items) break;
     const int o = item / over * c.tall * 16, i = item % over * c.wide * 8;
-    float d[c.tall][c.wide][4] = {};
+    float d[c.tall][c.wide][4] = {}, of_bias[c.tall][4] = {};
 #pragma unroll 2
     for (int word = 0; word < words<Net>; word += 8) {
       Left<P> a[c.tall];
@@ -182,6 +188,7 @@ BPX_FN void tensor_gradient(const Word* g, const Word* z, int width, float facto
         const Words<2> upper = load(g, at + row, word), lower = load(g, at + row + 8, word);
         const Word four[4] = {upper.w[0], lower.w[0], upper.w[1], lower.w[1]};
         split<P>(four, a[m].part);
+        if (bias && i == 0) P::add(of_bias[m], a[m].part, ones.part);
       }
       BPX_UNROLL
       for (int n = 0; n < c.wide; ++n) {
@@ -193,41 +200,20 @@ BPX_FN void tensor_gradient(const Word* g, const Word* z, int width, float facto
         for (int m = 0; m < c.tall; ++m) P::add(d[m][n], a[m].part, b.part);
       }
     }
+    float* const corner = sums + i64(o + row) * step + i + two;
     BPX_UNROLL
     for (int m = 0; m < c.tall; ++m) {
       BPX_UNROLL
-      for (int n = 0; n < c.wide; ++n) {
+      for (int r = 0; r < 4; ++r) {
+        const int output = o + 16 * m + row + r / 2 * 8;
+        if (output >= OUT) continue;
+        if (bias && i == 0 && two == 0 && r % 2 == 0) store(bias + output, of_bias[m][r]);
         BPX_UNROLL
-        for (int r = 0; r < 4; ++r) {
-          const int output = o + 16 * m + row + r / 2 * 8, input = i + 8 * n + two + r % 2;
-          if (output >= OUT || input >= width) continue;
-          float* const at = sums + i64(output) * step + input;
-          *at = add ? *at + d[m][n][r] * factor : d[m][n][r] * factor;
+        for (int n = 0; n < c.wide; ++n) {
+          if (i + 8 * n + two + r % 2 < width) store(corner + (16 * m + r / 2 * 8) * step + 8 * n + r % 2, d[m][n][r]);
         }
       }
     }
-  }
-}
-
-/// sums[o] (+)= factor times the sum over the tile of g[o][s].
-template <class Net, int OUT>
-BPX_FN void tensor_bias_gradient(const Word* g, float factor, float* sums, bool add) {
-  // the last threads: the first have more to do elsewhere
-  for (int o = Net::threads - 1 - int(threadIdx.x); o < OUT; o += Net::threads) {
-    float parts[4] = {};
-    BPX_UNROLL
-    for (int word = 0; word < words<Net>; word += 4) {
-      const Words<4> four = *(const Words<4>*)(g + o * pitch<Net> + word);
-      BPX_UNROLL
-      for (int k = 0; k < 4; ++k) {
-        float numbers[each<Net>];
-        Net::Precision::numbers(four.w[k], numbers);
-        BPX_UNROLL
-        for (int j = 0; j < each<Net>; ++j) parts[k] = parts[k] + numbers[j];
-      }
-    }
-    const float total = (parts[0] + parts[1] + (parts[2] + parts[3])) * factor;
-    sums[o] = add ? sums[o] + total : total;
   }
 }
 

@@ -115,7 +115,8 @@ def _failure(engine: str, call: Call, what: str) -> str:
 def _key(engine: str, call: Call, what: str) -> Any:
     """Calls of one key are compiled, or not, alike."""
     net = tuple((type(n.operation), n.width, n.inputs, _text(n.operation)) for n in call.plan.nodes)
-    return engine, what, call.backend.on_gpu, call.dtype, call.precision, type(call.loss) if what == "loss_and_grad" else None, net
+    loss = type(call.loss) if what == "loss_and_grad" else None
+    return engine, what, call.backend.on_gpu, call.dtype, call.precision, loss, net
 
 
 def _text(operation: Any) -> Any:

@@ -38,10 +38,10 @@ WIDTHS, CUBLAS, BLOCKS = (32, 64, 128), (0.3, 0.5, 0.75), (0.3, 0.37, 0.45)
 #: counted in machine code, but for the 60 %.
 IN_REGISTERS, SHARED_OUT = 0.34, 0.3
 #: How many times faster than in float32 the products of kernels/tensor_cuda.h are: the ratio of the bounds of
-#: 64-64-64-64-10 on an H100 (bench/README.md). On an A100 the bounds are 2.2, 4.0 and 5.5 times float32's.
-BY_TENSOR_CORES = {"float32": 1.0, "tf32x3": 1.6, "tf32": 2.9, "bfloat16": 4.0, "float16": 4.0}
+#: 64-64-64-64-10 on an H100 (bench/README.md). On an A100 the bounds are 2.4, 4.7 and 6.0 times float32's.
+BY_TENSOR_CORES = {"float32": 1.0, "tf32x3": 1.7, "tf32": 3.3, "bfloat16": 4.3, "float16": 4.3}
 #: The least width of the widest product, and the architectures, where three products in TF32 are calculated to be
-#: faster than float32. The ratio of the bounds on an H100 is 1.3 at a width of 16, 1.4 at 32, 1.6 at 64 and 1.7 at 128.
+#: faster than float32. The ratio of the bounds on an H100 is 1.3 at a width of 16, 1.4 at 32, 1.7 at 64 and 1.7 at 128.
 #: Elsewhere nothing was counted; on consumer cards TF32 is no faster than float32 (NVIDIA's architecture papers).
 THREE_PRODUCTS_FROM, THREE_PRODUCTS_ON = 32, (80, 90)
 #: How many times faster than in float32 cuBLAS's products are in TF32: half of what the peaks say (A100: 156 to 19.5

@@ -42,13 +42,18 @@ def test_other_kinds_of_calls_spill_nothing(case, precision):
     assert_fits(case, precision, 90)
 
 
-def assert_fits(case, precision, architecture):
+def test_every_version_of_nvrtc_compiles_it():
+    for library in pytest.importorskip("nvrtc").libraries():
+        assert_fits("64 wide", "bfloat16", 90, library)
+
+
+def assert_fits(case, precision, architecture, library=None):
     nvrtc = pytest.importorskip("nvrtc")
     net, activations = COMPILED[case]
     net = replace(net, precision=precision)
     ways = block.tilings(net, SHARED[architecture] << 10)
     for way in [way for way in ways if way.rows == ways[0].rows]:
-        _, resources = nvrtc.compile_for(block.source(net, activations, way), architecture, cuda.OPTIONS)
+        _, resources = nvrtc.compile_for(block.source(net, activations, way), architecture, cuda.OPTIONS, library)
         taken = resources["bpx_block"]
         if (taken.spills, taken.stack) == (0, 0):
             break

@@ -4,16 +4,17 @@ Sums, losses, activations, parameters and gradients stay float32 in every precis
 what must be: products that no tensor core computes (on a CPU, on devices before sm_80, of layers less than 16 wide, and
 whatever an engine without them runs) are float32. ``net.plan(x)`` says which it is.
 
-The errors below are of the gradients of nets of some layers up to 128 wide, against float64 and relative to the largest
-element of each array, as tests/engines/test_tensor_cores.py finds them where the instructions are executed on a CPU.
-Their factors are rounded there as on the device, but a device may round the sum of one instruction's products in other
-ways, which it doesn't say: up to some 1e-6 more.
+The errors below are about those of losses, outputs and gradients of nets of two layers, 33-48-17 and 300-40-17, against
+float64 and relative to the largest element of each array, as tests/engines/test_tensor_cores.py finds them where the
+instructions are executed on a CPU; it allows twice as much. Deeper nets add up the errors of their layers. Factors are
+rounded there as on a device, but a device may round the sum of one instruction's products in other ways, which it
+doesn't say: by calculation up to some 1e-6 more. None of this was measured on a device.
 
 ============ ========= ==================================== =====================================================
 precision    error     bits of a factor                     range
 ============ ========= ==================================== =====================================================
-"float32"    1e-6      24                                   float32's; no tensor core computes so
-"tf32x3"     1e-6      22, in three products of 11          float32's, with fewer bits below 1e-34
+"float32"    5e-7      24                                   float32's; no tensor core computes so
+"tf32x3"     5e-7      22, in three products of 11          float32's, with fewer bits below 1e-34
 "tf32"       1e-3      11                                   float32's
 "bfloat16"   1e-2      8                                    float32's
 "float16"    1e-3      11                                   to 65504: larger signals and weights become infinite
@@ -22,6 +23,7 @@ precision    error     bits of a factor                     range
 In float16 the gradients at the outputs are multiplied by a power of two, for each tile of samples by itself and by its
 largest gradient, and everything that is computed from them is divided by it in float32 (kernels/tensor_cuda.h): loss
 scaling, with no number to choose and no state. Gradients of less than 2^-32 of their tile's largest one become zero.
+The layered engine leaves products to cuBLAS: TF32 for "tf32" and "float16", bfloat16 for "bfloat16", else float32.
 
 "auto" is "tf32x3" where that is calculated to be faster than float32, which has not been measured (plan/cost.py), and
 "float32" everywhere else.

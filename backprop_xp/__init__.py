@@ -31,7 +31,7 @@ from .activations import (
 )
 from .backend import BackendError, get_backend
 from .derivatives import Equation
-from .graph import Graph, GraphNet, Input, Linear, Operation, Residual
+from .graph import BatchNorm, Dropout, Graph, GraphNet, Input, LayerNorm, Linear, Operation, Residual
 from .losses import (
     LOSSES,
     MAE,
@@ -66,6 +66,8 @@ __all__ = [
     "Activation",
     "BCEWithLogits",
     "BackendError",
+    "BatchNorm",
+    "Dropout",
     "Elementwise",
     "ElementwiseLoss",
     "Equation",
@@ -80,6 +82,7 @@ __all__ = [
     "Huber",
     "Identity",
     "Input",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LogSigmoid",

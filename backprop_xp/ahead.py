@@ -73,14 +73,15 @@ def made(
     """The net that a command line names: widths such as 784-128-10, or a file that ``net.save`` wrote.
 
     Args:
-        activations: names, one a layer, with commas; a single one stands for all layers but the last.
+        activations: names, one a layer, with commas; a single one stands for all layers but the last. A layer's own
+            may be several, "layer_norm+relu+dropout".
         loss, dtype, bias, reduction: as for :class:`backprop_xp.Net`; a file says them itself.
     """
     if re.fullmatch(r"\d+(-\d+)+", text):
         sizes = tuple(map(int, text.split("-")))
-        names = activations.split(",") if activations else None
+        names = [name.split("+") for name in activations.split(",")] if activations else None
         if names and len(names) == 1 < len(sizes) - 1:
-            names = names * (len(sizes) - 2) + ["identity"]
+            names = names * (len(sizes) - 2) + [["identity"]]
         given = {"loss": loss, "dtype": dtype, "reduction": reduction}
         options: dict[str, Any] = {name: value for name, value in given.items() if value}
         return Net(sizes, names, bias=bias, rng=0, backend=backend, **options)
@@ -100,8 +101,8 @@ def _calls(net: Any, sample_weight: bool, input_grad: bool) -> Iterator[Callable
         gradients.append((fused.NARROW_SAMPLES,))
         outputs.append((fused.NARROW_OUTPUTS,))
     # operations that are another thing in training may want several samples there
-    modes = (True, False) if hasattr(net, "nodes") else (False,)
-    fewest = getattr(net, "fewest_samples", 1)
+    modes = (False,) if net._plan().chain else (True, False)
+    fewest = net.fewest_samples
     weighted, with_input = ((False, True) if asked else (False,) for asked in (sample_weight, input_grad))
     for batch, weigh, want, training in itertools.product(gradients, weighted, with_input, modes):
         if training and batch == () and fewest > 1:
@@ -122,9 +123,8 @@ def _inputs(net: Any, batch: tuple[int, ...]) -> Any:
             return np.broadcast_to(np.full(width, 0.5, net.dtype), (*batch, width))
         return np.full((*batch, width), 0.5, net.dtype)
 
-    if hasattr(net, "sizes"):
-        return full(net.sizes[0])
-    return {name: full(width) for name, width in net.inputs.items()}
+    widths = net._plan().inputs
+    return full(*widths.values()) if len(widths) == 1 else {name: full(width) for name, width in widths.items()}
 
 
 def _targets(net: Any, batch: tuple[int, ...]) -> list[Any]:
@@ -132,6 +132,6 @@ def _targets(net: Any, batch: tuple[int, ...]) -> list[Any]:
     loss = get_loss(net.loss)
     if not getattr(loss, "needs_target", False):
         return [None]
-    outputs = net.sizes[-1] if hasattr(net, "sizes") else net.nodes[-1].width
+    outputs = net._plan().output.width
     values = np.full((*batch, outputs), 1 / outputs, net.dtype)  # probabilities, too
     return [np.zeros(batch, np.int64), values] if getattr(loss, "takes_indices", False) else [values]

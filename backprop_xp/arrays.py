@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import threads, workspace
+from . import products, threads, workspace
 from .backend import Array, addressable, module_of, owner_of
 from .dtypes import SUMS, floating
 from .formulas import Formula, blocked, device
@@ -92,14 +92,16 @@ def matmul(a: Array, b: Array) -> Array:
         return cublas.product(a, b)
     if owner_of(a) == "cupy" or a.ndim == 1:
         return a @ b
-    return np.matmul(a, b, out=workspace.empty((len(a), b.shape[1]), np.result_type(a, b)))
+    return products.matmul(a, b, workspace.empty((len(a), b.shape[1]), np.result_type(a, b)))
 
 
 def outer(grad_t: Array, z: Array) -> Array:
     """The outer product of grad_t (out,) and z (in,); of batches (n, out) and (n, in) the sum over the samples."""
     if z.ndim == 1:
         return module_of(z).outer(grad_t, z)
-    return cublas.product(grad_t.T, z) if owner_of(z) == "cupy" else grad_t.T @ z
+    if owner_of(z) == "cupy":
+        return cublas.product(grad_t.T, z)
+    return products.matmul(grad_t.T, z, np.empty((grad_t.shape[1], z.shape[1]), np.result_type(grad_t, z)))
 
 
 def column_sums(grad_t: Array) -> Array:

@@ -7,7 +7,7 @@ allowed error grows with the loss or with the gradient: a wrong gradient stays w
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,8 @@ import numpy as np
 
 from .activations import ACTIVATIONS, BuiltIn
 from .backend import NUMPY
-from .graph import GraphNet
 from .losses import LOSSES, get_loss, terms
-from .net import Net
+from .model import Model
 from .rounding import EPS, Computed, computed, forward_error
 from .tensor import Tensor
 
@@ -79,7 +78,7 @@ class Report:
         return "\n".join(lines)
 
 
-def numerical_gradients(net: Net | GraphNet, x: Any, y: Any = None, sample_weight: Any = None) -> dict[str, np.ndarray]:
+def numerical_gradients(net: Model, x: Any, y: Any = None, sample_weight: Any = None) -> dict[str, np.ndarray]:
     """The gradients of every parameter and of x by central differences in float64, on a copy of the net.
 
     (l(w + h) - l(w - h)) / 2h with h = eps^(1/3) max(1, |w|), for each number w. Dropout drops the same numbers in
@@ -96,11 +95,11 @@ def numerical_gradients(net: Net | GraphNet, x: Any, y: Any = None, sample_weigh
     def loss() -> float:
         return float(_undrawn(double, _given(net, arrays), y, sample_weight=sample_weight, keep_signals=False))
 
-    moved = {name: tensor.data for name, tensor in _by_place(double).items()} | _named(net, arrays)
+    moved = {name: tensor.data for name, tensor in double._by_place().items()} | _named(net, arrays)
     return {name: _differences(array, loss) for name, array in moved.items()}
 
 
-def check_gradients(net: Net | GraphNet, x: Any, y: Any = None, sample_weight: Any = None) -> Report:
+def check_gradients(net: Model, x: Any, y: Any = None, sample_weight: Any = None) -> Report:
     """The net's gradients, as its engine, dtype and backend give them, against :func:`numerical_gradients`.
 
     With the step h = eps^(1/3) (eps that of float64), three errors are allowed:
@@ -118,14 +117,14 @@ def check_gradients(net: Net | GraphNet, x: Any, y: Any = None, sample_weight: A
     relative = 100 * STEP**2 * max(one.steepness for one in found) ** 2 + forward_error(net.dtype, found)
     absolute = 10 * STEP**2 * abs(float(loss))
     report = Report(f"{net} against central differences", unit=_unit(net, x, y, sample_weight))
-    for name, tensor in _by_place(net).items():
+    for name, tensor in net._by_place().items():
         report.add(name, tensor.grad, expected[name], relative, absolute)
     for name, grad in _named(net, _inputs(net, grad_x)).items():
         report.add(name, grad, expected[name], relative, absolute)
     return report
 
 
-def check_against_torch(net: Net | GraphNet, x: Any, y: Any = None, sample_weight: Any = None) -> Report:
+def check_against_torch(net: Model, x: Any, y: Any = None, sample_weight: Any = None) -> Report:
     """The net's loss and gradients against PyTorch's autograd: its modules, with the parameters copied over.
 
     Two computations in the same dtype may differ by twice their forward error, see
@@ -146,15 +145,14 @@ def check_against_torch(net: Net | GraphNet, x: Any, y: Any = None, sample_weigh
         name: torch.tensor(_host(array).copy(), dtype=kind, requires_grad=True)
         for name, array in _inputs(net, x).items()
     }
-    order = net.inputs if isinstance(net, GraphNet) else tensors
-    theirs = _torch_loss(net, model.eval()(*(tensors[name] for name in order)), y, sample_weight)
+    theirs = _torch_loss(net, model.eval()(*(tensors[name] for name in net._plan().inputs)), y, sample_weight)
     theirs.backward()
 
     loss, grad_x = net.loss_and_grad(x, y, sample_weight=sample_weight, input_grad=True, training=False)
     tolerance = 2 * forward_error(net.dtype, _computed(net, x, y, sample_weight))
     report = Report(f"{net} against PyTorch", unit=_unit(net, x, y, sample_weight))
     report.add("loss", loss, theirs, tolerance)
-    for name, tensor in _by_place(net).items():
+    for name, tensor in net._by_place().items():
         report.add(name, tensor.grad, parameters[tensor].grad, tolerance)
     expected = _named(net, {name: tensor.grad for name, tensor in tensors.items()})
     for name, grad in _named(net, _inputs(net, grad_x)).items():
@@ -213,37 +211,6 @@ def _torch_arguments(loss: Any, z: Any) -> dict[str, Any]:
     return loss.settings | weight
 
 
-def run_matrix(
-    engine: str = "auto", dtype: str = "float64", backend: str | None = None, torch: bool = True
-) -> Iterator[tuple[str, Report]]:
-    """Every activation x loss x bias on small nets: (name, report), against differences, and PyTorch if it has them."""
-    from .exchange.pytorch import MODULES
-
-    random = np.random.default_rng(0)
-    for activation in ACTIVATIONS:
-        for loss in LOSSES:
-            for bias in (False, True):
-                net = Net((3, 4, 2), (activation,) * 2, loss, bias, dtype, 7, backend, "glorot_normal", engine=engine)
-                for b in net.biases:  # from zero biases, relu units start at their kink
-                    b.data += net.backend.asarray(random.normal(size=b.data.shape), dtype, "bias")
-                x = random.normal(size=(5, 3))
-                y = example_target(net, 5, random)
-                name = f"{activation} x {loss}{' x bias' if bias else ''}"
-                yield f"{name}: central differences", check_gradients(net, x, y)
-                if torch and activation in MODULES:
-                    yield f"{name}: PyTorch", check_against_torch(net, x, y)
-
-
-def example_target(net: Net, n: int, random: np.random.Generator) -> np.ndarray | None:
-    """A target that the net's loss takes for n samples."""
-    loss: Any = net.loss
-    if not loss.needs_target:
-        return None
-    if getattr(loss, "takes_indices", False):
-        return random.integers(0, net.sizes[-1], n)
-    return random.uniform(0, 1, (n, net.sizes[-1]))
-
-
 def _differences(array: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
     result = np.empty_like(array)
     with np.errstate(all="ignore"):
@@ -259,14 +226,14 @@ def _differences(array: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
     return result
 
 
-def _unit(net: Net | GraphNet, x: Any, y: Any, sample_weight: Any) -> float:
+def _unit(net: Model, x: Any, y: Any, sample_weight: Any) -> float:
     """What one sample of the batch counts for in the loss, at most: 1 for a plain sum, 1 / n for a mean."""
     call = net._call(x, None, False, get_loss(net.loss))
     net._aim(call, y, sample_weight)
     return call.scale * (1.0 if call.weight is None else float(np.abs(_host(call.weight)).max(initial=0)))
 
 
-def _computed(net: Net | GraphNet, x: Any, y: Any, sample_weight: Any) -> list[Computed]:
+def _computed(net: Model, x: Any, y: Any, sample_weight: Any) -> list[Computed]:
     """Every layer, or node, of the call with this x, computed in float64."""
     double = _in_double(net)
     inputs = {name: _host(array) for name, array in _inputs(net, x).items()}
@@ -274,12 +241,11 @@ def _computed(net: Net | GraphNet, x: Any, y: Any, sample_weight: Any) -> list[C
     return computed(double, inputs)
 
 
-def _undrawn(net: Net | GraphNet, x: Any, y: Any, **options: Any) -> Any:
+def _undrawn(net: Model, x: Any, y: Any, **options: Any) -> Any:
     """``net.loss_and_grad``, which leaves the net's next draw of dropout to the next call, and buffers as they are."""
-    draws, buffers = getattr(net, "draws", 0), {tensor: tensor.data for tensor in net.buffers.values()}
+    draws, buffers = net.draws, {tensor: tensor.data for tensor in net.buffers.values()}
     result = net.loss_and_grad(x, y, **options)
-    if isinstance(net, GraphNet):
-        net.draws = draws
+    net.draws = draws
     for tensor, data in buffers.items():
         tensor.data = data
     return result
@@ -294,49 +260,35 @@ def _in_double(net: Any) -> Any:
     def copied(tensor: Tensor) -> Tensor:
         return copies.setdefault(tensor, copy.copy(tensor))
 
-    for name in ("weights", "biases", "linear_outputs", "nonlinear_outputs", "tensors", "buffers", "signals"):
-        tensors = getattr(net, name, [])
-        if isinstance(tensors, dict):
+    for name, tensors in vars(net).items():
+        if isinstance(tensors, dict) and all(isinstance(tensor, Tensor) for tensor in tensors.values()):
             setattr(double, name, {key: copied(tensor) for key, tensor in tensors.items()})
-        elif tensors:
+        elif isinstance(tensors, list) and all(isinstance(tensor, Tensor) for tensor in tensors):
             setattr(double, name, [copied(tensor) for tensor in tensors])
     for tensor in (*double.parameters, *double.buffers.values()):
         tensor.data = np.array(_host(tensor.data), np.float64)
     return double
 
 
-def _inputs(net: Net | GraphNet, x: Any) -> dict[str, Any]:
-    """What a call takes, or gradients in it, by name: "x" for a chain. What isn't there is for the net to say."""
+def _inputs(net: Model, x: Any) -> dict[str, Any]:
+    """What a call takes, or gradients in it, by name. What isn't there is for the net to say."""
     if isinstance(x, Mapping):
         return dict(x)
-    return {"x": x} if isinstance(net, Net) else dict.fromkeys([*net.inputs][:1], x)
+    return dict.fromkeys([*net._plan().inputs][:1], x)
 
 
-def _given(net: Net | GraphNet, arrays: dict[str, Any]) -> Any:
+def _given(net: Model, arrays: dict[str, Any]) -> Any:
     """What :func:`_inputs` took apart."""
-    return arrays["x"] if isinstance(net, Net) else arrays
+    return arrays["x"] if net._plan().layered else arrays
 
 
-def _named(net: Net | GraphNet, arrays: Mapping[str, Any]) -> dict[str, Any]:
+def _named(net: Model, arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs, or gradients in them, under names that no parameter has."""
-    taken = _by_place(net)
+    taken = net._by_place()
     return {f"input {name}" if name in taken else name: array for name, array in arrays.items()}
 
 
-def _by_place(net: Net | GraphNet) -> dict[str, Tensor]:
-    """Each parameter under the name of its first place, whatever the Tensor is called; "W0", "b0", ... in a chain."""
-    if isinstance(net, GraphNet):
-        places = dict(net.tensors)
-    else:
-        places = {f"W{i}": tensor for i, tensor in enumerate(net.weights)}
-        places |= {f"b{i}": bias for i, (_, bias, _) in enumerate(net.layers) if bias is not None}
-    first: dict[Tensor, str] = {}
-    for name, tensor in places.items():
-        first.setdefault(tensor, name)
-    return {name: tensor for tensor, name in first.items()}
-
-
-def _torch_loss(net: Net | GraphNet, z: Any, y: Any, sample_weight: Any) -> Any:
+def _torch_loss(net: Model, z: Any, y: Any, sample_weight: Any) -> Any:
     import torch
 
     loss: Any = net.loss

@@ -69,23 +69,31 @@ def replacing(path: StrPath) -> Iterator[BinaryIO]:
                 os.unlink(temporary)
 
 
-def check_outputs(outputs: Mapping[str, StrPath], inputs: Mapping[str, StrPath] | None = None) -> None:
+def check_outputs(
+    outputs: Mapping[str, StrPath], inputs: Mapping[str, StrPath] | None = None, replace: bool = True
+) -> None:
     """Refuse, before the work whose results they are to hold, files that could not be written after it.
 
     Args:
         outputs: what will be written with :func:`replacing`, by what users call it.
-        inputs: what is read, and must not be written over.
+        inputs: what is read, files and folders, and must not be written over.
+        replace: whether a file that is there already may be written over.
 
     Raises:
-        OSError: one can't be written. ValueError: one is the same file as an input or another output, by whatever name.
+        OSError: one can't be written. ValueError: one is the same file as an input or another output, by whatever name,
+            or in a folder that is an input.
     """
     others = dict(inputs or {})
     for name, path in outputs.items():
         for other, beside in others.items():
             if same_file(path, beside):
                 raise ValueError(f"{name} would write over {other}: {path} and {beside} are one file")
+            if os.path.isdir(beside) and _is_within(path, beside):
+                raise ValueError(f"{name} would write into {other}: {path} is in the folder {beside}")
         with contextlib.suppress(_Enough), replacing(path):
             raise _Enough
+        if not replace and os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, "this file is there already; --force writes over it", os.fspath(path))
         others[name] = path
 
 
@@ -95,6 +103,14 @@ def same_file(a: StrPath, b: StrPath) -> bool:
         return os.path.samefile(a, b)
     except OSError:
         return os.path.normcase(os.path.realpath(a)) == os.path.normcase(os.path.realpath(b))
+
+
+def _is_within(path: StrPath, folder: StrPath) -> bool:
+    """Whether a file, which need not exist yet, is in this folder or one in it, or is one of its files."""
+    where, top = os.path.realpath(path), os.path.realpath(folder)
+    if os.path.normcase(where).startswith(os.path.join(os.path.normcase(top), "")):
+        return True
+    return any(same_file(path, os.path.join(at, name)) for at, _, names in os.walk(top) for name in names)
 
 
 def kind(state: os.stat_result) -> str:

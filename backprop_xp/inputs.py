@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .activations import get_activation
+from .activations import Identity, get_activation
 from .backend import Array, Backend, owner_of
 from .messages import unknown
 from .numbers import flag, whole
+from .operations import BUILT_IN, Activate, Chain, Linear, Operation, Residual
+from .operations.chain import called
 from .passes import streamed
 from .passes.article import Layer
 from .plan.net import Layered
@@ -28,13 +30,49 @@ def as_sizes(sizes: Any) -> tuple[int, ...]:
     return tuple(whole("every layer width", size, 1, LARGEST_WIDTH) for size in sizes)
 
 
+def as_function(function: Any) -> Any:
+    """What a layer does to t = W z + b: an activation, or an operation of one input, several of which are one Chain.
+
+    Args:
+        function: an activation or its name, None for the identity; an operation such as ``Dropout(0.2)``, or the name
+            of one; or a list of these, one after another.
+
+    Raises:
+        ValueError: an unknown name, an empty list, or what can't stand in a layer. TypeError: anything else.
+    """
+    if function is None:
+        return Identity()
+    if isinstance(function, str) and function in BUILT_IN:
+        function = BUILT_IN[function]()
+    if isinstance(function, (list, tuple)):
+        made = [as_function(part) for part in function]
+        return made[0] if len(made) == 1 else _flat(Chain(*made))
+    if isinstance(function, Activate):
+        return function.activation
+    if not isinstance(function, Operation):
+        return get_activation(function)
+    if function.arity != 1 or isinstance(function, (Linear, Residual)):
+        raise ValueError(f"{called(function)} can't stand in a layer of a Net: write the net as a GraphNet")
+    return _flat(function)
+
+
+def _flat(operation: Operation) -> Operation:
+    """The operation, or a chain with no chain in it."""
+    if not isinstance(operation, Chain):
+        return operation
+    steps = [as_function(step) for step in operation.steps]
+    if not any(isinstance(step, Chain) for step in steps):
+        return operation
+    return Chain(*[part for step in steps for part in (step.steps if isinstance(step, Chain) else (step,))])
+
+
 def as_activations(activations: Any, depth: int) -> list[Any]:
-    """One activation object a layer."""
+    """What each layer does after W z + b, see :func:`as_function`."""
     if activations is None:
         activations = ["tanh"] * (depth - 1) + ["identity"]
     if isinstance(activations, (str, bytes)) or not hasattr(activations, "__iter__"):
         raise TypeError(f"activations must be a sequence of {depth} names or objects, one a layer, got {activations!r}")
-    activations = [get_activation(activation) for activation in activations]
+    activations = [as_function(activation) for activation in activations]
     if len(activations) != depth:
         raise ValueError(f"{depth} layers need {depth} activations, got {len(activations)}")
     return activations
@@ -74,7 +112,7 @@ def as_layers(net: Layered) -> list[Layer]:
         b = None
         if bias is not None:
             b = as_parameter(bias.data, shape[:1], net.backend, net.dtype, f"biases[{next(numbers)}].data")
-        layers.append(Layer(w, b, get_activation(activation)))
+        layers.append(Layer(w, b, as_function(activation)))
     return layers
 
 

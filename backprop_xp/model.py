@@ -18,12 +18,12 @@ from .dtypes import as_dtype
 from .engines import Choice, layered
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .passes import steps
-from .plan.call import Call, Parameters, Values, as_layers
+from .plan.call import Call, Values, as_layers
 from .plan.drawing import Drawing, draw
-from .plan.plan import Plan
 from .precision import as_precision
 from .ready import calls
 from .repeated import Repeated
+from .state import State
 from .tensor import Tensor
 from .threads import count
 from .toolchain.built import Built
@@ -32,7 +32,7 @@ from .training.fit import fit
 REDUCTIONS = ("sum", "mean")
 
 
-class Model:
+class Model(State):
     """What :class:`backprop_xp.Net` and :class:`backprop_xp.GraphNet` have in common."""
 
     def __init__(
@@ -60,9 +60,6 @@ class Model:
     def parameters(self) -> list[Tensor]:
         """All tensors that are trained, each once, wherever it stands in the net."""
         return list(dict.fromkeys(self._places()))
-
-    #: Arrays that are kept and moved with the net but not trained, by name; a chain of layers has none.
-    buffers: Mapping[str, Tensor] = {}
 
     fit = fit
     #: :func:`backprop_xp.exchange.save` and ``load``; the package's __init__ puts them here.
@@ -234,18 +231,6 @@ class Model:
 
     # ---- what a kind of net says of itself --------------------------------------------------------------------------
 
-    def _plan(self) -> Plan:
-        """What the net computes, as it is now."""
-        raise NotImplementedError
-
-    def _tensors(self) -> Mapping[str, Mapping[str, Tensor]]:
-        """The parameters by the node that owns them and their name there, in the order of ``Call.parameters``."""
-        raise NotImplementedError
-
-    def _arrays(self) -> Parameters:
-        """The arrays of :meth:`_tensors`, checked: the user may have bound others to them."""
-        raise NotImplementedError
-
     def _signals(self) -> Mapping[str, Tensor]:
         """The Tensors for the values of nodes."""
         raise NotImplementedError
@@ -254,26 +239,34 @@ class Model:
         """What a ready call depends on: parameters, signals, a chain's functions and the loss, and the reduction."""
         raise NotImplementedError
 
-    def _inputs(self, x: Any, whole: bool) -> tuple[dict[str, Array], bool]:
-        """Every input, checked, and whether it is one sample; not ``whole``, large ones may stay on the host."""
-        raise NotImplementedError
-
-    def _keys(self) -> dict[str, int]:
-        """The next keys of nodes that draw."""
-        return {}
-
-    def _buffers(self) -> Parameters:
-        """The arrays of buffers by the node that has them and their name there, checked."""
-        return {}
-
-    def _change_buffers(self, call: Call) -> None:
-        """Take over what a call in training made of the buffers: new arrays, as gradients are."""
-
     # ---- calls ------------------------------------------------------------------------------------------------------
 
-    def _places(self) -> list[Tensor]:
-        """The tensor of every place that has one, in the order of engines' gradients."""
-        return [tensor for own in self._tensors().values() for tensor in own.values()]
+    def _inputs(self, x: Any, whole: bool) -> tuple[dict[str, Array], bool]:
+        """Every input, checked, and whether it is one sample; not ``whole``, large ones may stay on the host.
+
+        One sample of a list of layers is (features,), as in the article; operations take it as a batch of one.
+        """
+        plan = self._plan()
+        widths = plan.inputs
+        if not isinstance(x, Mapping):
+            if len(widths) != 1:
+                raise TypeError(f"the inputs are {', '.join(map(repr, widths))}: x must map their names to arrays")
+            x = dict.fromkeys(widths, x)
+        if x.keys() != widths.keys():
+            expected, got = (", ".join(map(repr, names)) for names in (widths, x))
+            raise ValueError(f"x must hold the inputs {expected}, got {got}")
+        called = {name: "x" if plan.layered else f"input {name!r}" for name in widths}
+        arrays = {
+            name: inputs.as_batch(x[name], width, self.backend, self.dtype, called[name], whole)
+            for name, width in widths.items()
+        }
+        if len(shapes := {array.shape[:-1] for array in arrays.values()}) != 1:
+            found = ", ".join(f"{name!r} {array.shape}" for name, array in arrays.items())
+            raise ValueError(f"the inputs must hold equally many samples, got {found}")
+        single = shapes == {()}
+        if single and not (plan.layered and plan.chain):
+            arrays = {name: array[None] for name, array in arrays.items()}
+        return arrays, single
 
     def _call(self, x: Any, keep_signals: bool | None, training: bool, loss: Any = None) -> Call:
         plan, parameters = self._plan(), self._arrays()

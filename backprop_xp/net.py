@@ -9,7 +9,7 @@ Layer i takes z_{i-1}, the outputs of the layer before it (z_{-1} is the input x
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import is_
 from typing import Any
 
@@ -19,9 +19,14 @@ from .backend import Array, Backend
 from .initialisers import Draw, as_random, get_initialiser
 from .losses import Loss
 from .model import Model
+from .operations import Operation
+from .operations.chain import called
 from .plan.call import Parameters
 from .plan.plan import Plan, of_layers
 from .tensor import Tensor
+
+#: What a layer does to W z + b, or a part of it.
+Function = str | Activation | Operation | None
 
 
 class Net(Model):
@@ -32,7 +37,9 @@ class Net(Model):
 
     Args:
         sizes: widths of the layers, input first.
-        activations: a name or an object for each layer; by default tanh, and identity for the last.
+        activations: a name or an object for each layer, None for the identity; by default tanh, and identity for the
+            last. A list says what a layer does after W z + b, one after another: activations and other operations,
+            ``[LayerNorm(), "relu", Dropout(0.2)]`` (or their names), see :mod:`backprop_xp.operations`.
         loss: a name or an object.
         bias: whether every layer has one, or a truth value for each layer; they start at zero.
         dtype: "float32" or "float64".
@@ -51,15 +58,18 @@ class Net(Model):
             ``net.weights[2] = net.weights[1]``.
         biases: a Tensor of shape (out,) for each layer that has a bias, in the layers' order. ``bias`` says which
             these are, and ``layers`` has every layer's weight, bias or None, and activation side by side.
-        parameters: the weights, then the biases, each Tensor once.
+        tensors, buffers: by name, what normalisations among the activations have: "z0.0.gain" is of the first
+            operation in the first layer's list, "z0.gain" of the last or only one.
+        parameters: the weights, then the biases, then ``tensors``, each Tensor once.
         linear_outputs, nonlinear_outputs: Tensors t_i and z_i of the last call that kept its signals.
-        activations, loss: objects, which may be replaced.
+        activations, loss: objects, which may be replaced. What takes the place of a normalisation must be one.
+        seed, draws: what dropout draws depend on; ``draws`` counts the calls in training.
     """
 
     def __init__(
         self,
         sizes: Sequence[int] | None = None,
-        activations: Sequence[str | Activation] | None = None,
+        activations: Sequence[Function | Sequence[Function]] | None = None,
         loss: str | Loss = "half_sum_sq",
         bias: bool | Sequence[bool] = False,
         dtype: Any = "float64",
@@ -79,25 +89,27 @@ class Net(Model):
         self.activations = inputs.as_activations(activations, depth)
         super().__init__(loss, dtype, backend, reduction, engine, threads, precision)
 
-        random, draw = as_random(rng), get_initialiser(init)
-        self.weights = []
-        for i, shape in enumerate(zip(self.sizes[1:], self.sizes[:-1])):
-            drawn = self.backend.asarray(draw(random, shape), self.dtype, "the initialiser's result")
-            if drawn.shape != shape:
-                raise ValueError(f"the initialiser must return shape {shape}, got {drawn.shape}")
-            self.weights.append(Tensor(drawn, f"W{i}"))
         self._bias = inputs.as_flags("bias", bias, depth)
-        widths = zip(self.sizes[1:], self._bias)
-        self.biases = [Tensor(self._zeros(n), f"b{i}") for i, (n, has) in enumerate(widths) if has]
+        plan = of_layers(self.sizes, self._bias, self.activations)
+        self._make_state(plan.nodes, as_random(rng), get_initialiser(init))
+        layers = [self._take_out(f"t{i}") for i in range(depth)]
+        self.weights = [own["weight"] for own in layers]
+        self.biases = [own["bias"] for own in layers if "bias" in own]
+        for i, own in enumerate(layers):
+            for letter, tensor in zip("Wb", own.values()):
+                tensor.name = f"{letter}{i}"
         self.linear_outputs = [Tensor(self._zeros(n), f"t{i}") for i, n in enumerate(self.sizes[1:])]
         self.nonlinear_outputs = [Tensor(self._zeros(n), f"z{i}") for i, n in enumerate(self.sizes[1:])]
+        #: the Tensors of values between t_i and z_i
+        self._between: dict[str, Tensor] = {}
         #: what the last plan was made of, and that plan: it is another where one of the user's lists is
         self._planned: tuple[list[Any], tuple[bool, ...], Plan] | None = None
+        self._hold(plan, self._bias)
 
     @property
     def parameters(self) -> list[Tensor]:
-        """The weights, then the biases, each Tensor once."""
-        return list(dict.fromkeys([*self.weights, *self.biases]))
+        """The weights, then the biases, then what else there is to train, each Tensor once."""
+        return list(dict.fromkeys([*self.weights, *self.biases, *self.tensors.values()]))
 
     @property
     def bias(self) -> tuple[bool, ...]:
@@ -122,39 +134,71 @@ class Net(Model):
             if complete and with_bias == bias and all(map(is_, activations, self.activations)):
                 return plan
         plan = of_layers(self.sizes, bias, [layer.activation for layer in inputs.as_layers(self)])
-        self._planned = [*self.activations], bias, plan
+        self._check_state(node for node in plan.nodes if node.name[0] == "z")
+        self._hold(plan, bias)
         return plan
 
-    def _tensors(self) -> dict[str, dict[str, Tensor]]:
-        return {
-            f"t{i}": {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-            for i, (weight, bias, _) in enumerate(self.layers)
-        }
+    def _hold(self, plan: Plan, bias: tuple[bool, ...]) -> None:
+        names = [node.name for node in plan.nodes if "." in node.name]
+        self._between = {name: self._between.get(name, Tensor(None, name)) for name in names}
+        self._operates = plan.chain is None  # it has operations beside the article's
+        lists = any(isinstance(activation, (list, tuple)) for activation in self.activations)  # which may change
+        self._planned = None if lists else ([*self.activations], bias, plan)
+
+    def _tensors(self) -> Mapping[str, Mapping[str, Tensor]]:
+        return self._by_node(super()._tensors(), self.layers)
 
     def _arrays(self) -> Parameters:
-        return {
+        return self._by_node(super()._arrays(), inputs.as_layers(self))
+
+    def _by_node(self, others: Mapping[str, Mapping[str, Any]], layers: Sequence[Any]) -> Parameters:
+        """Weights and biases of layers among what other nodes have, in the order of computation."""
+        linear = {
             f"t{i}": {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-            for i, (weight, bias, _) in enumerate(inputs.as_layers(self))
+            for i, (weight, bias, _) in enumerate(layers)
         }
+        if not others:
+            return linear
+        both = {**linear, **others}
+        return {node.name: both[node.name] for node in self._plan().nodes if node.name in both}
+
+    def _take_in(self, tensors: dict[str, Tensor]) -> None:
+        layers = range(len(self.weights))
+        self.weights[:] = [tensors.pop(f"t{i}.weight") for i in layers]
+        self.biases[:] = [tensors.pop(f"t{i}.bias") for i in layers if f"t{i}.bias" in tensors]
+        super()._take_in(tensors)
+
+    def _named(self) -> dict[str, Tensor]:
+        named = {f"W{i}": tensor for i, tensor in enumerate(self.weights)}
+        named |= {f"b{i}": bias for i, (_, bias, _) in enumerate(self.layers) if bias is not None}
+        return named | self.tensors
+
+    @property
+    def signals(self) -> dict[str, Tensor]:
+        """The Tensor of every value but x, by the name of its node, in the order of computation."""
+        layers = zip(self.linear_outputs, self.nonlinear_outputs)
+        named = {name: tensor for i, pair in enumerate(layers) for name, tensor in zip((f"t{i}", f"z{i}"), pair)}
+        if not self._between:
+            return named
+        named |= self._between
+        return {node.name: named[node.name] for node in self._plan().nodes[1:]}
 
     def _signals(self) -> dict[str, Tensor]:
-        named = {f"t{i}": t for i, t in enumerate(self.linear_outputs)}
-        return named | {f"z{i}": z for i, z in enumerate(self.nonlinear_outputs)}
+        return self.signals
 
     def _now(self) -> tuple[list[Any], list[Any], list[Any], str]:
-        parameters = [*self.weights, None, *self.biases]
+        parameters: list[Any] = [*self.weights, None, *self.biases]
         signals = [*self.linear_outputs, *self.nonlinear_outputs]
-        return parameters, signals, [*self.activations, self.loss], self.reduction
-
-    def _inputs(self, x: Any, whole: bool) -> tuple[dict[str, Array], bool]:
-        array = inputs.as_batch(x, self.sizes[0], self.backend, self.dtype, whole=whole)
-        return {"x": array}, array.ndim == 1
+        if not self._operates:
+            return parameters, signals, [*self.activations, self.loss], self.reduction
+        functions = [*self.activations, *self._plan().functions(), self.loss]
+        return [*parameters, *self.tensors.values()], signals, functions, self.reduction
 
     def _zeros(self, n: int) -> Array:
         with self.backend.activate():
             return self.backend.xp.zeros(n, self.dtype)
 
     def __repr__(self) -> str:
-        names = ", ".join(getattr(f, "name", type(f).__name__) for f in self.activations)
+        names = ", ".join("+".join(map(called, getattr(f, "steps", (f,)))) for f in self.activations)
         loss = getattr(self.loss, "name", type(self.loss).__name__)
         return f"Net({'-'.join(map(str, self.sizes))}, {names}, {loss}, {self.dtype.name}, {self.backend.name})"

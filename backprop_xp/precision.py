@@ -1,8 +1,8 @@
 """How many bits of their factors the products of a net on a CUDA device keep: what tensor cores are allowed to do.
 
 Sums, losses, activations, parameters and gradients stay float32 in every precision. A precision is what is allowed, not
-what must be: products that no tensor core computes (on a CPU, on devices before sm_80, of layers less than 16 wide, and
-whatever an engine without them runs) are float32. ``net.plan(x)`` says which it is.
+what must be: products that no tensor core computes (on a CPU, on devices before sm_80, of nets no layer of which has 16
+inputs and outputs, and whatever an engine without them runs) are float32. ``net.plan(x)`` says which it is.
 
 The errors below are about those of losses, outputs and gradients of nets of two layers, 33-48-17 and 300-40-17, against
 float64 and relative to the largest element of each array, as tests/engines/test_tensor_cores.py finds them where the

@@ -120,7 +120,7 @@ def _state(net: AnyNet) -> Any:
 
     Parameters of another dtype are converted within the call, so that it is they themselves that count.
     """
-    tensors = [tensor for own in net._tensors().values() for tensor in own.values()]
+    tensors = net._places()
     activations: list[Any] = [getattr(node.operation, "activation", None) for node in net._plan().nodes]
     return (
         net.engine,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .graph import BatchNorm, GraphNet, LayerNorm, Linear
-from .net import Net
+from .graph import BatchNorm, LayerNorm, Linear
+from .model import Model
 from .tensor import Tensor
 
 EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
@@ -28,10 +28,10 @@ class Computed:
     steepness: float = 1.0
 
 
-def computed(net: Net | GraphNet, inputs: Mapping[str, Any]) -> list[Computed]:
+def computed(net: Model, inputs: Mapping[str, Any]) -> list[Computed]:
     """Every layer, or node, of the call with these inputs, whose signals the net has kept, on NumPy."""
     with np.errstate(all="ignore"):
-        return list(_of_graph(net) if isinstance(net, GraphNet) else _of_chain(net, inputs["x"]))
+        return list(_computed(net, inputs))
 
 
 def forward_error(dtype: np.dtype, found: Sequence[Computed]) -> float:
@@ -43,23 +43,19 @@ def forward_error(dtype: np.dtype, found: Sequence[Computed]) -> float:
     return 100 * EPS[dtype.name] * max([1.0, *(one.largest for one in found)])
 
 
-def _of_chain(net: Net, x: Any) -> Iterator[Computed]:
-    befores = [x, *(z.data for z in net.nonlinear_outputs)]
-    for (weight, bias, _), z in zip(net.layers, befores):
-        yield _linear(weight, bias, z)
-
-
-def _of_graph(net: GraphNet) -> Iterator[Computed]:
-    for node in net.nodes:
-        values = [net.signals[name].data for name in node.inputs]
+def _computed(net: Model, inputs: Mapping[str, Any]) -> Iterator[Computed]:
+    plan, own = net._plan(), net._tensors()
+    found = {**inputs, **{name: tensor.data for name, tensor in net._signals().items()}}
+    for node in plan.nodes:
+        values = [found[name] for name in node.inputs]
         if isinstance(node.operation, Linear):
-            yield _linear(net.tensors[f"{node.owner}.weight"], net.tensors.get(f"{node.owner}.bias"), values[0])
+            yield _linear(own[node.owner]["weight"], own[node.owner].get("bias"), values[0])
         elif isinstance(node.operation, (LayerNorm, BatchNorm)):
             over = -1 if isinstance(node.operation, LayerNorm) else 0
             scale = 1 / np.sqrt(values[0].var(axis=over, keepdims=True) + node.operation.eps)
             yield Computed(_most(scale * values[0]), max(1.0, _most(scale)))
-        else:
-            yield Computed(max(sum(map(_most, values)), _most(net.signals[node.name].data)))
+        elif not (plan.layered and (node.form.functions or node.form.is_input)):
+            yield Computed(max(sum(map(_most, values)), _most(found[node.name])))
 
 
 def _linear(weight: Tensor, bias: Tensor | None, z: Any) -> Computed:

@@ -66,7 +66,7 @@ def first_that_does(named: Iterable[tuple[str, Any]], training: bool = True) -> 
 
 def of_plan(plan: Any, loss: Any, training: bool) -> str:
     """A clause about the first part of a net that needs the whole batch, "" if none does; ``loss`` may be None."""
-    if plan.layered:
+    if plan.layered and plan.chain:
         named = [(f"the activation {_called(f)} of layer {i}", f) for i, f in enumerate(plan.activations)]
     else:
         named = [(f"node {node.name!r}", node.operation) for node in plan.nodes]

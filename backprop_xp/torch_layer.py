@@ -47,12 +47,26 @@ class NetModule(torch.nn.Module):
         self.register_load_state_dict_post_hook(_loaded)
 
     def _take_in(self, parameters: list[torch.nn.Parameter]) -> None:
-        """Register the Parameters of the net's places."""
-        raise NotImplementedError
+        """Register the Parameters of the net's places, as modules of its nodes' names."""
+        self._at: list[tuple[torch.nn.Module, str]] = []
+        places = [(node, name) for node, own in self._net._tensors().items() for name in own]
+        paths = module_paths(dict.fromkeys(node for node, _ in places))
+        for (node, name), parameter in zip(places, parameters, strict=True):
+            self._at.append(self._register(node, name, paths[node], parameter))
+
+    def _register(self, node: str, name: str, path: str, parameter: torch.nn.Parameter) -> tuple[torch.nn.Module, str]:
+        """Register the Parameter of one place; the module that has it, and its name there."""
+        module: torch.nn.Module = self
+        for part in ("tensors", *path.split(".")):
+            if part not in module._modules:
+                module.add_module(part, torch.nn.Module())
+            module = module.get_submodule(part)
+        module.register_parameter(name, parameter)
+        return module, name
 
     def _in_places(self) -> list[torch.nn.Parameter]:
         """The Parameters of the net's places, as they are now."""
-        raise NotImplementedError
+        return [getattr(module, name) for module, name in self._at]
 
     @property
     def net(self) -> Any:
@@ -80,59 +94,6 @@ class NetModule(torch.nn.Module):
         self._share()
         return super().state_dict(*args, **kwargs)
 
-    def __getstate__(self) -> dict[str, Any]:
-        self._share()
-        return {name: value for name, value in self.__dict__.items() if name != "_link"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._link = Link(self._net, self._in_places())
-
-    def extra_repr(self) -> str:
-        return repr(self._net)
-
-
-class ChainModule(NetModule):
-    """Takes x, (..., features).
-
-    Attributes:
-        weights, biases: Parameters that share memory with those of the net.
-    """
-
-    _net: Net
-
-    def _take_in(self, parameters: list[torch.nn.Parameter]) -> None:
-        self._bias, in_turn = self._net.bias, iter(parameters)
-        weights, biases = [], []
-        for has in self._bias:
-            weights.append(next(in_turn))
-            biases += [next(in_turn)] if has else []
-        self.weights, self.biases = torch.nn.ParameterList(weights), torch.nn.ParameterList(biases)
-
-    def _in_places(self) -> list[torch.nn.Parameter]:
-        biases = iter(self.biases)
-        return [p for w, has in zip(self.weights, self._bias) for p in ((w, next(biases)) if has else (w,))]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        parameters = self._share()
-        _check(x, "x", self._net.sizes[0], parameters[0])
-        flat = x if x.ndim <= 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        output = _Backprop.apply(Calls(self._net), 1, flat, *parameters)
-        return output if x.ndim <= 2 else output.reshape(*x.shape[:-1], output.shape[-1])
-
-
-class GraphModule(NetModule):
-    """Takes the net's inputs in the order of ``net.inputs``, or by their names: (..., features), alike before the last.
-
-    Attributes:
-        tensors: Parameters that share memory with those of the net, as modules of its nodes' names: "tensors.h.weight"
-            in the state_dict is ``net.tensors["h.weight"]``. Where PyTorch can't have a name, underscores take the
-            place of what is wrong with it. Buffers are in the state_dict as well, "buffers.n.running_mean"; the net has
-            them.
-    """
-
-    _net: GraphNet
-
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name, tensor in self._net.buffers.items():
@@ -154,22 +115,60 @@ class GraphModule(NetModule):
             if key in unexpected:
                 unexpected.remove(key)
 
-    def _take_in(self, parameters: list[torch.nn.Parameter]) -> None:
-        self.tensors = torch.nn.Module()
-        self._at: list[tuple[torch.nn.Module, str]] = []
-        owners = [full.rpartition(".") for names in self._net._names.values() for full in names.values()]
-        paths = module_paths(dict.fromkeys(owner for owner, _, _ in owners))
-        for (owner, _, name), parameter in zip(owners, parameters, strict=True):
-            module = self.tensors
-            for part in paths[owner].split("."):
-                if part not in module._modules:
-                    module.add_module(part, torch.nn.Module())
-                module = module.get_submodule(part)
-            module.register_parameter(name, parameter)
-            self._at.append((module, name))
+    def __getstate__(self) -> dict[str, Any]:
+        self._share()
+        return {name: value for name, value in self.__dict__.items() if name != "_link"}
 
-    def _in_places(self) -> list[torch.nn.Parameter]:
-        return [getattr(module, name) for module, name in self._at]
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._link = Link(self._net, self._in_places())
+
+    def extra_repr(self) -> str:
+        return repr(self._net)
+
+
+class ChainModule(NetModule):
+    """Takes x, (..., features).
+
+    Attributes:
+        weights, biases: Parameters that share memory with those of the net.
+        tensors: those of normalisations, see :class:`GraphModule`.
+    """
+
+    _net: Net
+
+    def _take_in(self, parameters: list[torch.nn.Parameter]) -> None:
+        self.weights, self.biases = torch.nn.ParameterList(), torch.nn.ParameterList()
+        super()._take_in(parameters)
+
+    def _register(self, node: str, name: str, path: str, parameter: torch.nn.Parameter) -> tuple[torch.nn.Module, str]:
+        if node[0] != "t":
+            return super()._register(node, name, path, parameter)
+        module = self.weights if name == "weight" else self.biases
+        module.append(parameter)
+        return module, str(len(module) - 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parameters = self._share()
+        _check(x, "x", self._net.sizes[0], parameters[0])
+        flat = x if x.ndim <= 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+        if x.ndim == 1 and not self._net._plan().chain:
+            return self.forward(x[None])[0]
+        output = _Backprop.apply(Calls(self._net, self.training), 1, flat, *parameters)
+        return output if x.ndim <= 2 else output.reshape(*x.shape[:-1], output.shape[-1])
+
+
+class GraphModule(NetModule):
+    """Takes the net's inputs in the order of ``net.inputs``, or by their names: (..., features), alike before the last.
+
+    Attributes:
+        tensors: Parameters that share memory with those of the net, as modules of its nodes' names: "tensors.h.weight"
+            in the state_dict is ``net.tensors["h.weight"]``. Where PyTorch can't have a name, underscores take the
+            place of what is wrong with it. Buffers are in the state_dict as well, "buffers.n.running_mean"; the net has
+            them.
+    """
+
+    _net: GraphNet
 
     def forward(self, /, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
         parameters, widths = self._share(), self._net.inputs

@@ -195,7 +195,10 @@ def _pattern(things: Sequence[Any]) -> list[int]:
 
 def _shapes(net: Net | GraphNet) -> list[tuple[int, ...]]:
     """The shapes of the arrays of the net's places."""
-    if isinstance(net, GraphNet):
-        return [net._shapes[full] for names in net._names.values() for full in names.values()]
-    widths = zip(net.sizes, net.sizes[1:], net.bias)
-    return [shape for into, out, has in widths for shape in ((out, into), (out,))[: 1 + has]]
+    plan = net._plan()
+    known = {node.name: node.form.shapes(tuple(plan.widths[name] for name in node.inputs)) for node in plan.nodes}
+    return [
+        net._shapes[f"{node}.{name}"] if name not in known[node] else known[node][name]
+        for node, own in net._tensors().items()
+        for name in own
+    ]

@@ -179,7 +179,8 @@ def pytorch(data: Prepared, settings: Recipe) -> Fit:
     loss_of = torch.nn.CrossEntropyLoss() if classes else torch.nn.MSELoss()
     y = y if classes else y.to(x.dtype)
     batches = -(-len(x) // settings.batch_size)
-    optimiser = torch.optim.AdamW(model.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
+    same = settings.new_optimiser()
+    optimiser = torch.optim.AdamW(model.parameters(), same.lr, weight_decay=same.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, batches * settings.epochs)
     times, losses = [], []
     started = time.perf_counter()
@@ -209,9 +210,7 @@ def sklearn(data: Prepared, settings: Recipe) -> Fit:
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
     classes = isinstance(data.target, Classes)
-    model = (MLPClassifier if classes else MLPRegressor)(
-        hidden_layer_sizes=tuple(settings.hidden), random_state=settings.seed
-    )
+    model = (MLPClassifier if classes else MLPRegressor)(hidden_layer_sizes=settings.widths, random_state=settings.seed)
     y = data.y[data.first] if classes else data.y[data.first][:, 0].astype(settings.dtype)
     started = time.perf_counter()
     with warnings.catch_warnings():

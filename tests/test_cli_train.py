@@ -52,6 +52,7 @@ def test_digits_from_end_to_end(capsys, folder):
     assert {row["target"] for row in rows} == {str(k) for k in range(10)}
     assert all(0 < float(row["probability"]) <= 1 for row in rows)
     assert "target is in digits: accuracy 0." in streams.err
+    assert "on 1797 rows (it was trained on rows of this table)" in streams.err
 
 
 def test_a_file_of_amounts(capsys, folder):
@@ -74,7 +75,8 @@ def test_other_files(kind, capsys, folder):
         pytest.importorskip("pyarrow")
         frame.to_parquet("houses.parquet")
     for data in ("houses.csv", f"houses.{kind}"):
-        assert run("train", "--data", data, "--target", "colour", "--epochs", 2, "--model", f"{data}.model") == 0
+        arguments = ("--target", "colour", "--epochs", 2, "--model", f"{data}.model", "--plot", f"{data}.png")
+        assert run("train", "--data", data, *arguments) == 0
         assert run("predict", f"{data}.model", "houses.csv") == 0
     assert answers(capsys.readouterr().out)
     assert (folder / "houses.csv.model").read_bytes() == (folder / f"houses.{kind}.model").read_bytes()
@@ -120,9 +122,10 @@ def test_an_unseen_label_says_where(capsys, folder):
     capsys.readouterr()
     assert run("predict", "houses.safetensors", "new.csv") == 1
     streams = capsys.readouterr()
-    assert streams.out == ""
+    first, second = answers(streams.out)
+    assert float(first["price"]) and second["price"] == ""
     assert streams.err == (
-        "backprop-xp: row 3, column 'colour': 'green' was not seen in training; known are 'blue', 'red'\n"
+        "no answer: row 3, column 'colour': 'green' was not seen in training; known are 'blue', 'red'\n"
     )
 
 
@@ -231,9 +234,11 @@ class TestWhatIsWritten:
 
     def test_answers_that_can_not_be_given_leave_the_old_ones(self, capsys, folder):
         assert run(*QUICK) == 0
-        (folder / "new.csv").write_text("size,colour\n1,red\n2,green\n")
+        (folder / "new.csv").write_text("size,colour\n1,brown\n2,green\n")
         (folder / "answers.csv").write_text("old")
-        assert run("predict", "houses.safetensors", "new.csv", "--output", "answers.csv") == 1
+        capsys.readouterr()
+        assert run("predict", "houses.safetensors", "new.csv", "--output", "answers.csv", "--force") == 1
+        assert "no row can be used: row 2, column 'colour': 'brown' was not seen" in capsys.readouterr().err
         assert (folder / "answers.csv").read_text() == "old"
 
     @pytest.mark.parametrize("path", ["houses.csv", "./houses.safetensors", "link", "folder", "pipe", "none/a", ""])
@@ -300,3 +305,104 @@ def test_without_pandas(capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     assert run("train", "--data", "iris") == 1
     assert capsys.readouterr().err == "backprop-xp: real data needs pandas: pip install 'backprop-xp[data]'\n"
+
+
+class TestFilesThatAreThere:
+    @pytest.mark.parametrize("option", ["--model", "--plot", None])
+    def test_are_kept(self, option, capsys, folder, monkeypatch):
+        monkeypatch.setattr(command, "train", never)
+        name = "houses.safetensors" if option is None else "mine"
+        (folder / name).write_text("old")
+        assert run(*QUICK, *(() if option is None else (option, name))) == 1
+        assert f"{name}: this file is there already; --force writes over it" in capsys.readouterr().err
+        assert (folder / name).read_text() == "old"
+
+    def test_are_written_over_with_force(self, folder):
+        (folder / "houses.safetensors").write_text("old")
+        assert run(*QUICK, "--force") == 0
+        assert run("predict", "houses.safetensors", "houses.csv") == 0
+
+    @pytest.mark.parametrize(
+        "path", ["houses.csv", "other.csv", "parts.parquet/a.parquet", "parts.parquet/new", "hard"]
+    )
+    def test_force_writes_over_no_input(self, path, capsys, folder, monkeypatch):
+        monkeypatch.setattr(command, "train", never)
+        (folder / "other.csv").write_text(TABLE)
+        (folder / "parts.parquet").mkdir()
+        (folder / "parts.parquet" / "a.parquet").write_text("")
+        os.link("parts.parquet/a.parquet", "hard")
+        data = "parts.parquet" if "parts" in path or path == "hard" else "houses.csv"
+        before = contents(folder), os.listdir("parts.parquet")
+        arguments = ("train", "--data", data, "--target", "price", "--force", "--test", "other.csv")
+        for option in ("--model", "--plot"):
+            assert run(*arguments, option, path) == 1
+            assert f"{option} would write " in capsys.readouterr().err
+        assert (contents(folder), os.listdir("parts.parquet")) == before
+
+
+class TestOptions:
+    def test_a_table_to_test_with(self, capsys, folder):
+        (folder / "test.csv").write_text("size,colour,price\n3,red,8\n4,green,9\n5,blue,12\n")
+        assert run(*QUICK, "--test", "test.csv") == 0
+        out = capsys.readouterr().out
+        assert "rows: 40 to train on, 2 held out\n" in out
+        assert "note: test: no answer for row 3, column 'colour': 'green' was not seen in training" in out
+
+    @pytest.mark.parametrize("name", ["houses.csv", "./houses.csv", "link"])
+    def test_that_table_is_another_one(self, name, capsys, folder):
+        os.symlink("houses.csv", "link")
+        assert run(*QUICK, "--test", name) == 1
+        assert "--test must be another table than --data" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("more", [("--test", "t.csv"), ("--validation", 0.3)])
+    def test_folds_hold_all_rows_out(self, more, capsys):
+        assert run(*QUICK, "--folds", 2, *more) == 1
+        assert "not allowed with argument" in capsys.readouterr().err
+        assert run(*QUICK, "--folds", 2) == 0
+        out = capsys.readouterr().out
+        assert "40 rows, each held out once in 2 folds (R^2 " in out and "40 held out in turn" in out
+
+    def test_the_training(self, capsys):
+        options = ("--optimiser", "sgd", "--schedule", "constant", "--early-stopping", 2, "--lr", 1e-9)
+        assert run(*TRAIN, "--target", "price", *options) == 0
+        out = capsys.readouterr().out
+        assert "to decide when it ends" in out and "training " in out
+        assert run(*TRAIN, "--target", "colour", "--ignore", "price", "--class-weight", "balanced", "--force") == 0
+        assert "balanced accuracy" in capsys.readouterr().out
+        assert run(*TRAIN, "--target", "price", "--class-weight", "balanced", "--force") == 1
+        assert "class_weight is of classes, and the target 'price' is an amount" in capsys.readouterr().err
+
+    def test_early_stopping_without_a_number(self, capsys):
+        assert run(*QUICK, "--early-stopping") == 0
+        assert "32 to train on" not in (out := capsys.readouterr().out) and "to decide when it ends" in out
+
+    def test_several_targets(self, capsys, folder):
+        rows = [f"{i},{'red' if i % 3 else 'blue'},{2.5 * i + i % 3},{30 - 1.5 * i}" for i in SIZES]
+        (folder / "houses.csv").write_text("\n".join(['size,colour,price,"cost, net"', *rows]))
+        assert run(*TRAIN, "--target", 'price,"cost, net"', "--keep", "size", "--epochs", 3) == 0
+        out = capsys.readouterr().out
+        assert "held out: price: R^2 " in out and "cost, net: R^2 " in out
+        assert run("predict", "houses.safetensors", "houses.csv") == 0
+        streams = capsys.readouterr()
+        assert list(answers(streams.out)[0]) == ["price", "cost, net"]
+        assert "price, cost, net are in houses.csv: price: R^2 " in streams.err
+        assert run(*TRAIN, "--target", "cost, net", "--epochs", 1, "--force") == 0  # one column of that name
+
+    def test_few_whole_numbers_are_said_to_be_classes(self, capsys, folder):
+        (folder / "houses.csv").write_text("size,rooms\n" + "".join(f"{i},{i % 4}\n" for i in SIZES))
+        assert run(*TRAIN, "--target", "rooms", "--epochs", 1) == 0
+        note = "the target 'rooms' has 4 different whole numbers, taken for classes; --task regression takes them for"
+        assert note in capsys.readouterr().out
+        assert run(*TRAIN, "--target", "rooms", "--epochs", 1, "--task", "regression", "--force") == 0
+        assert "R^2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv.gz", ".TSV.GZ"])
+def test_what_a_file_is_called_is_what_is_written(suffix, capsys, folder):
+    import gzip
+
+    text = TABLE.replace(",", "\t") if "tsv" in suffix.lower() else TABLE
+    content = text.encode()
+    (folder / f"t{suffix}").write_bytes(gzip.compress(content) if suffix.lower().endswith("gz") else content)
+    assert run("train", "--data", f"t{suffix}", "--target", "price", "--epochs", 1) == 0
+    assert "model in t.safetensors, picture in t.png" in capsys.readouterr().out

@@ -341,3 +341,24 @@ def test_there_is_one_place_where_files_are_written():
             continue
         found = re.findall(r"os\.replace|os\.rename|mkstemp|write_bytes\(|open\((?!os.devnull)[^)\n]*, \"[wxa]", text)
         assert not found, (path, found)
+
+
+def test_what_is_there_can_be_kept(tmp_path):
+    write(tmp_path / "old", b"old")
+    check_outputs({"--a": tmp_path / "new"}, replace=False)
+    with pytest.raises(FileExistsError, match="this file is there already; --force writes over it"):
+        check_outputs({"--a": tmp_path / "new", "--b": tmp_path / "old"}, replace=False)
+    check_outputs({"--a": tmp_path / "old"})
+    assert names(tmp_path) == ["old"] and (tmp_path / "old").read_bytes() == b"old"
+
+
+def test_nothing_is_written_into_a_folder_that_is_read(tmp_path):
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    write(folder / "deep" / "x")
+    os.link(folder / "deep" / "x", tmp_path / "hard")
+    os.symlink(folder, tmp_path / "soft")
+    for path in ("in/new", "in/deep/x", "in/deep/new", "hard", "soft/new", "in/../in/y"):
+        with pytest.raises(ValueError, match="--a would write into the data"):
+            check_outputs({"--a": tmp_path / path}, {"the data": folder})
+    check_outputs({"--a": tmp_path / "inside"}, {"the data": folder})

@@ -5,9 +5,12 @@ What is learnt from a table, such as means and the names of classes, is kept wit
 
 from .errors import DataError
 from .model import Model
-from .recipe import Recipe, Trained, train
+from .recipe import train
 from .sets import SETS, read
+from .settings import Recipe
+from .several import Several
 from .table import Table
 from .targets import Amount, Classes
+from .trained import Trained
 
-__all__ = ["SETS", "Amount", "Classes", "DataError", "Model", "Recipe", "Table", "Trained", "read", "train"]
+__all__ = ["SETS", "Amount", "Classes", "DataError", "Model", "Recipe", "Several", "Table", "Trained", "read", "train"]

@@ -45,11 +45,15 @@ class Number(NamedTuple):
 
 
 class Category(NamedTuple):
-    """A column that is one-hot: one place for each of the labels, and one for a missing value if there were any."""
+    """A column that is one-hot: one place for each of the labels, and one for a missing value if there were any.
+
+    What was not seen in training is refused, or, if the column is ``lenient``, in none of these places.
+    """
 
     name: str
     labels: tuple[str, ...]
     missing: bool
+    lenient: bool = False
 
     @property
     def width(self) -> int:
@@ -61,11 +65,12 @@ class Category(NamedTuple):
         places: dict[str, int] = {label: i for i, label in enumerate(self.labels)}
         last = len(self.labels) if self.missing else -1
         positions = np.array([*(places.get(label, -1) for label in cells.distinct), last], np.int64)[cells.codes]
-        if (positions < 0).any():
+        unseen = positions < 0
+        if unseen.any() and not self.lenient:
             known = listed(self.labels, 10)
-            raise DataError(f"{cells.show(positions < 0)} was not seen in training; known are {known}")
+            raise DataError(f"{cells.show(unseen)} was not seen in training; known are {known}", unseen)
         result = np.zeros((len(cells), self.width))
-        result[np.arange(len(cells)), positions] = 1
+        result[np.flatnonzero(~unseen), positions[~unseen]] = 1
         return result
 
     def describe(self) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Kind:
         strange = f"is no {'number' if self.kind == NUMBER else 'date'}"
         if column.kind != TEXT:
             if column.kind != self.kind and len(column.distinct):
-                raise DataError(f"{column.show(~column.missing)} {strange}")
+                raise DataError(f"{column.show(~column.missing)} {strange}", ~column.missing)
             values = column.spread(column.distinct)
         else:
             read = self.notation.values if self.kind == NUMBER else lambda texts: date_forms.values(self.form, texts)
@@ -84,9 +84,10 @@ class Kind:
             if odd.any():
                 odd &= ~column.is_any(NOT_KNOWN)
             if odd.any():
-                raise DataError(f"{column.show(odd)} {strange}{self._as_in_training()}{self._otherwise(column, odd)}")
-        if np.isinf(values).any():
-            raise DataError(f"{column.show(np.isinf(values))} is not finite")
+                reason = f"{strange}{self._as_in_training()}{self._otherwise(column, odd)}"
+                raise DataError(f"{column.show(odd)} {reason}", odd)
+        if (infinite := np.isinf(values)).any():
+            raise DataError(f"{column.show(infinite)} is not finite", infinite)
         return values
 
     def missing(self, column: Cells) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import Any
 
@@ -9,17 +10,18 @@ import numpy as np
 
 from ..backend import NUMPY
 from ..exchange import ModelFileError, load_with_extra, save
-from ..exchange.container import field
+from ..exchange.container import field, short_text
 from ..graph import GraphNet
 from ..net import Net
-from . import frames, targets
+from . import frames, several
 from .cells import cells
 from .columns import texts
+from .errors import DataError
 from .frames import Frame
 from .nets import widths
 from .sets import need
-from .table import Table
-from .targets import Target
+from .several import Target
+from .table import Table, where_possible
 
 
 class Model:
@@ -29,29 +31,55 @@ class Model:
         net: from ``table.width`` inputs to ``target.outputs``.
         table, target: how cells become numbers, and numbers answers.
         missing: texts that mean a missing value, besides an empty cell.
+        trained_on: the :func:`digest` of the table whose rows it was trained on and tested with; "" if it isn't known.
     """
 
-    def __init__(self, net: Net | GraphNet, table: Table, target: Target, missing: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        net: Net | GraphNet,
+        table: Table,
+        target: Target,
+        missing: tuple[str, ...] = (),
+        trained_on: str = "",
+    ) -> None:
         self.net, self.table, self.target, self.missing = net, table, target, missing
+        self.trained_on = trained_on
 
     def outputs(self, frame: Frame) -> np.ndarray:
         """The net's outputs for every row, on the host."""
         return NUMPY.take(self.net(self.table.arrays(frames.alike(frame, self.missing))))
 
-    def predict(self, frame: Frame) -> Frame:
-        """A table of answers with the rows of this one."""
-        return self.answers(frame, self.outputs(frame))
+    def outputs_where_possible(self, frame: Frame) -> tuple[np.ndarray, np.ndarray, list[DataError]]:
+        """The net's outputs for the rows that can be used, their positions, and why the others can't.
 
-    def answers(self, frame: Frame, outputs: np.ndarray) -> Frame:
+        See :func:`backprop_xp.data.table.where_possible`.
+        """
+        x, left, refused = where_possible(self.table.arrays, frames.alike(frame, self.missing))
+        return NUMPY.take(self.net(x)), left, refused
+
+    def predict(self, frame: Frame, probabilities: bool = False) -> Frame:
+        """A table of answers with the rows of this one; of classes, with ``probabilities``, a column for each."""
+        return self.answers(frame, self.outputs(frame), probabilities)
+
+    def answers(self, frame: Frame, outputs: np.ndarray, probabilities: bool = False) -> Frame:
         """What these outputs for the rows of this table say."""
-        return need("pandas").DataFrame(self.target.answers(outputs), index=frames.alike(frame).index)
+        answers = self.target.answers(outputs, probabilities)
+        return need("pandas").DataFrame(answers, index=frames.alike(frame).index)
 
     def describe_score(self, frame: Frame, outputs: np.ndarray) -> str | None:
-        """How good these outputs are, where the table has the target in every row; None if it hasn't."""
-        frame, column = frames.alike(frame, self.missing), self.target.column
-        if column not in frame.columns or self.target.kind.missing(cells(frame[column], column)).any():
+        """How good these outputs are, where the table has the targets in every row; None if it hasn't."""
+        frame = frames.alike(frame, self.missing)
+        if not set(self.target.columns) <= set(frame.columns):
             return None
-        return self.target.describe_score(outputs, frame[column])
+        for member, _, truth in self.target.parts(outputs, frame):
+            if member.kind.missing(cells(truth, member.column)).any():
+                return None
+        return self.target.describe_score(outputs, self.target.of(frame))
+
+    def was_trained_on(self, frame: Frame) -> bool:
+        """Whether this is the very table whose rows it was trained on and tested with."""
+        x = self.table.arrays(frames.alike(frame, self.missing)).astype(self.net.dtype)
+        return digest(x) == self.trained_on
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all of it to one safetensors file."""
@@ -59,7 +87,7 @@ class Model:
 
     def _describe(self) -> dict[str, Any]:
         described = {"table": self.table.describe(), "target": self.target.describe()}
-        return described | {"missing": list(self.missing)}
+        return described | {"missing": list(self.missing), "trained_on": self.trained_on}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, custom: Any = None, backend: Any = None) -> Model:
@@ -73,12 +101,18 @@ class Model:
             if not extra.keys() >= {"table", "target"}:
                 raise ModelFileError("it holds a net, but not the table that the net was trained on")
             table = Table.build(field(extra, "table", list))
-            target = targets.build(field(extra, "target", dict))
+            target = several.build(field(extra, "target", dict))
             missing = texts(extra, "missing") if "missing" in extra else ()
+            trained_on = short_text(extra, "trained_on") if "trained_on" in extra else ""
             if widths(net) != (table.width, target.outputs):
                 raise ModelFileError(
                     f"its table gives {table.width} numbers and its target takes {target.outputs}, its net is {net}"
                 )
         except (ModelFileError, OverflowError) as error:
             raise ModelFileError(f"{os.fspath(path)}: {error}") from None
-        return cls(net, table, target, missing)
+        return cls(net, table, target, missing, trained_on)
+
+
+def digest(x: np.ndarray) -> str:
+    """What tells these inputs, (n, width), from all others."""
+    return hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()

@@ -16,11 +16,12 @@ def net_of(
     width: int,
     hidden: Sequence[int],
     outputs: int,
-    activation: str,
+    activation: Any,
     *,
     residual: bool = False,
     dropout: float = 0.0,
     normalisation: str = "none",
+    bias: bool = True,
     **options: Any,
 ) -> Net | GraphNet:
     """An untrained net from ``width`` features to ``outputs``.
@@ -29,19 +30,21 @@ def net_of(
     width of the hidden layer before it is added to what it takes.
 
     Args:
+        activation: of the hidden layers, a name or an object, or a sequence with one for each.
+        bias: whether layers have one.
         options: loss, dtype and others that both kinds of nets take.
 
     Returns:
         A :class:`~backprop_xp.Net` if hidden layers are all there is, else a :class:`~backprop_xp.GraphNet` with the
         input "x", hidden layers "hidden0", "hidden1", ... and the output "y".
     """
+    functions = list(activation) if isinstance(activation, (list, tuple)) else [activation] * len(hidden)
     if not residual and not dropout and normalisation == "none":
-        functions = (*[activation] * len(hidden), "identity")
-        return Net((width, *hidden, outputs), functions, bias=True, **options)
+        return Net((width, *hidden, outputs), (*functions, "identity"), bias=bias, **options)
     nodes: dict[str, Any] = {"x": Input(width)}
     before = "x"
-    for i, features in enumerate(hidden):
-        steps = [Linear(features), activation]
+    for i, (features, function) in enumerate(zip(hidden, functions)):
+        steps = [Linear(features, bias), function]
         if normalisation == "layer":
             steps.insert(1, LayerNorm())
         if dropout:
@@ -49,7 +52,7 @@ def net_of(
         kind = Residual if residual and i and hidden[i - 1] == features else Chain
         nodes[f"hidden{i}"] = kind(*steps), before
         before = f"hidden{i}"
-    return GraphNet(nodes | {"y": (Linear(outputs), before)}, **options)
+    return GraphNet(nodes | {"y": (Linear(outputs, bias), before)}, **options)
 
 
 def check(hidden: Sequence[int], residual: bool, dropout: float, normalisation: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,6 +18,7 @@ from .wording import listed, quoted
 
 #: By which separators are said, beside themselves.
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " "}
+COMPRESSED = ".gz"  # how the name of a compressed text file ends
 NOTES = "backprop_xp notes"  # key of a frame's attrs: sentences about how it was read
 _TRIED = (",", ";", "\t", "|")
 _SAMPLE = 200  # rows that show the separator
@@ -32,7 +35,7 @@ def read(path: Path, separator: str | None = None, encoding: str | None = None) 
     Raises:
         DataError: it is no table; the message says where.
     """
-    text, note = encodings.decode(path, path.read_bytes(), encoding)
+    text, note = encodings.decode(path, _content(path), encoding)
     notes = [note] if note else []
     text = text.removeprefix("\ufeff")
     first = 1
@@ -55,6 +58,17 @@ def read(path: Path, separator: str | None = None, encoding: str | None = None) 
     frame = _frame(path, names, records)
     frame.attrs[NOTES] = notes
     return frame
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file, of a compressed one those that were compressed."""
+    if path.suffix.lower() != COMPRESSED:
+        return path.read_bytes()
+    try:
+        with gzip.open(path) as file:
+            return file.read()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} can't be read as gzip: {error}") from None
 
 
 def _one(separator: str) -> str:

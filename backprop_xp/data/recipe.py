@@ -2,210 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from .. import inputs
 from ..graph import GraphNet
 from ..net import Net
-from ..numbers import as_seed, flag, real, whole
-from ..training import AdamW, History
-from . import frames, leaks, nets, targets
-from .cells import Cells
-from .dates import EITHER
+from ..training import History
+from . import choice, frames, nets
+from .cells import cells
 from .errors import DataError
 from .frames import Frame
-from .kinds import Conventions, Kind
-from .model import Model
-from .numerals import DECIMALS
+from .model import Model, digest
+from .preparing import Examined, Prepared, examine, folds, prepare, refuse_unknown, split, with_target
 from .reader import NOTES
-from .table import Table, columns_of, kinds_of
-from .targets import TASKS, Classes, Target
-from .wording import listed, quoted
+from .settings import SPLIT, STOPPING, Recipe
+from .table import refusals, where_possible
+from .trained import Counts, Trained
+
+__all__ = ["Prepared", "Recipe", "Trained", "fit_options", "new_net", "prepare", "split", "train"]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How to train. The defaults suit tables of some hundred to some hundred thousand rows.
-
-    AdamW's decay of 1.0 keeps weights within 1 or so, which small tables need; the cosine schedule ends the run
-    gently, so that no rows have to be given away for deciding when to stop.
-
-    Attributes:
-        hidden: widths of the hidden layers.
-        activation: of the hidden layers.
-        residual: whether a hidden layer of the width of the one before is added to what it takes.
-        dropout: the probability with which numbers of hidden layers are dropped in training.
-        normalisation: of the hidden layers before their activations, "none" or "layer".
-        epochs, batch_size, lr, weight_decay: of AdamW under a cosine schedule.
-        validation: the share of the rows that are held out.
-        seed: of the split, the weights and the order of the rows; None draws one.
-        task: "classification", "regression", or "auto": what the target looks like.
-        categories: numeric columns whose numbers are names.
-        ignore: columns that are left out.
-        keep: columns that are used although they seem to number the rows or to repeat the target.
-        missing: texts that mean a missing value, besides an empty cell.
-        decimal: the mark before decimals, "." or ",", where the table leaves it open.
-        dates: "dmy" or "mdy": whether day or month comes first, where the table leaves it open.
-        backend, dtype: of the net.
-    """
-
-    hidden: Sequence[int] = (128,)
-    activation: str = "gelu_tanh"
-    residual: bool = False
-    dropout: float = 0.0
-    normalisation: str = "none"
-    epochs: int = 50
-    batch_size: int = 64
-    lr: float = 0.01
-    weight_decay: float = 1.0
-    validation: float = 0.2
-    seed: int | None = 0
-    task: str = "auto"
-    categories: Collection[str] = ()
-    ignore: Collection[str] = ()
-    keep: Collection[str] = ()
-    missing: Collection[str] = ()
-    decimal: str | None = None
-    dates: str | None = None
-    backend: str | None = None
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        checked = {
-            "hidden": tuple(whole("every width in hidden", width, 1) for width in self.hidden),
-            "residual": flag("residual", self.residual),
-            "dropout": real("dropout", self.dropout, 0, below=1),
-            "normalisation": inputs.one_of("normalisation", self.normalisation, nets.NORMALISATIONS),
-            "epochs": whole("epochs", self.epochs),
-            "batch_size": whole("batch_size", self.batch_size, 1),
-            "lr": real("lr", self.lr, 0),
-            "weight_decay": real("weight_decay", self.weight_decay, 0),
-            "validation": real("the validation share", self.validation, above=0, below=1),
-            "seed": as_seed(self.seed),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
-        nets.check(self.hidden, self.residual, self.dropout, self.normalisation)
+DEFAULT = Recipe()
 
 
-@dataclass
-class Trained:
-    """What came of it.
-
-    Attributes:
-        model: the net and all that belongs to it.
-        history: its losses by epoch, in training and on the held-out rows.
-        held_out: the rows that were held out, and their ``outputs``.
-        notes: sentences about what was odd in the table.
-    """
-
-    model: Model
-    history: History
-    held_out: Frame
-    outputs: np.ndarray
-    notes: list[str]
-
-    @property
-    def score(self) -> float:
-        """On the held-out rows: the share of right answers, or R^2."""
-        return self.model.target.score(self.outputs, self.held_out[self.model.target.column])
-
-    def describe_score(self) -> str:
-        return self.model.target.describe_score(self.outputs, self.held_out[self.model.target.column])
-
-
-@dataclass
-class Prepared:
-    """A table as arrays, and which of its rows are for what.
-
-    Attributes:
-        frame: the rows that have a target.
-        x, y: inputs and targets of all of them.
-        first, held: positions of the rows to train on, and of those held out.
-        table, target: what was learnt from the former.
-        notes: sentences about what is odd.
-    """
-
-    frame: Frame
-    x: np.ndarray
-    y: np.ndarray
-    first: np.ndarray
-    held: np.ndarray
-    table: Table
-    target: Target
-    notes: list[str]
-
-
-def train(frame: Frame, column: str, recipe: Recipe = Recipe(), progress: bool | None = None) -> Trained:
+def train(
+    frame: Frame, column: Any, recipe: Recipe = DEFAULT, progress: bool | None = None, test: Frame | None = None
+) -> Trained:
     """Train a net to tell this column from the others.
 
     Args:
         frame: a table as :func:`read` gives it, or one of your own: a pandas.DataFrame, whose texts are read as those
             of a file, an array or a sparse matrix.
-        column: the target's name.
+        column: the target's name, or the names of several targets.
+        test: another table, whose rows are those held out; the net is then trained on all rows of ``frame``.
 
     Raises:
         DataError: the table can't be used; the message says where.
     """
-    data = prepare(frame, column, recipe)
-    net = new_net(data, recipe)
-    history = net.fit(
-        data.x[data.first],
-        data.y[data.first],
-        validation=(data.x[data.held], data.y[data.held]),
-        progress=progress,
-        **fit_options(recipe),
-    )
-    model = Model(net, data.table, data.target, frames.names(recipe.missing))
-    held_out = data.frame.iloc[data.held]
-    return Trained(model, history, held_out, model.outputs(held_out), data.notes)
-
-
-def prepare(frame: Frame, column: str, recipe: Recipe) -> Prepared:
-    """Everything before the training."""
-    inputs.one_of("task", recipe.task, TASKS)
-    for name, value, known in (("decimal", recipe.decimal, DECIMALS), ("dates", recipe.dates, EITHER)):
-        if value is not None and value not in known:
-            raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
-    notes = list(getattr(frame, "attrs", {}).get(NOTES, ()))
-    frame, column = frames.alike(frame, recipe.missing), frames.name(column)
-    categories, ignore, keep = map(frames.names, (recipe.categories, recipe.ignore, recipe.keep))
-    _refuse_unknown(frame, [column, *categories, *ignore, *keep])
-    frame = frame.drop(columns=[name for name in ignore if name != column])
-    if column in categories and recipe.task == "auto":
-        recipe = replace(recipe, task="classification")
-    every = columns_of(frame)
-    shown = [cells for name, cells in every.items() if name not in categories]
-    conventions = Conventions.of(shown, recipe.decimal, recipe.dates)
-    kind = targets.kind_of_target(every[column], recipe.task, conventions)
-    frame, absent = _with_target(frame, every[column], kind)
-    every = columns_of(frame) if absent else every
-    truth = every.pop(column)
-    features = kinds_of(every, categories, conventions, keep)
-    left_out, leaks_found = leaks.find(features, (truth, kind), keep)
-    first, held = split(frame, column, recipe, kind)
-    target = targets.learn(frame, column, first, recipe.task, kind)
-    table, odd = Table.of({name: found for name, found in features.items() if name not in left_out}, first, leaks_found)
-    notes += [*absent, *targets.notes(truth, kind), *leaks_found, *odd]
-    x, y = table.arrays(frame).astype(recipe.dtype), target.encode(frame[column])
-    return Prepared(frame, x, y, first, held, table, target, notes)
+    if test is not None and recipe.folds:
+        raise ValueError("folds hold every row out once: give folds, or a table to test with")
+    if recipe.folds:
+        return _in_folds(examine(frame, column, recipe), recipe, progress)
+    if test is None:
+        return _run(prepare(frame, column, recipe), recipe, progress)
+    examined = examine(frame, column, recipe)
+    data = examined.prepared(np.arange(len(examined.frame)), np.arange(0))
+    return _run(_with_test(data, test, recipe), recipe, progress)
 
 
 def new_net(data: Prepared, recipe: Recipe) -> Net | GraphNet:
     """The net, untrained."""
     return nets.net_of(
         data.table.width,
-        recipe.hidden,
+        recipe.widths,
         data.target.outputs,
         recipe.activation,
         residual=recipe.residual,
         dropout=recipe.dropout,
         normalisation=recipe.normalisation,
-        loss=data.target.loss,
+        loss=data.target.loss(data.y[data.first], recipe.balanced),
         dtype=recipe.dtype,
         rng=recipe.seed,
         backend=recipe.backend,
@@ -219,48 +76,79 @@ def fit_options(recipe: Recipe) -> dict[str, Any]:
     return {
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
-        "optimiser": AdamW(lr=recipe.lr, weight_decay=recipe.weight_decay),
-        "schedule": "cosine",
+        "optimiser": recipe.new_optimiser(),
+        "schedule": recipe.schedule,
         "seed": recipe.seed,
+        "early_stopping": recipe.early_stopping,
     }
 
 
-def split(frame: Frame, column: str, recipe: Recipe, kind: Kind | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the rows to train on and of those held out, in which every class has its share."""
-    inputs.one_of("task", recipe.task, TASKS)
-    everything = np.arange(len(frame))
-    target = targets.learn(frame, column, everything, recipe.task, kind)
-    groups = target.encode(frame[column]) if isinstance(target, Classes) else np.zeros(len(frame), np.int64)
-    assert recipe.seed is not None  # a Recipe draws one
-    random = np.random.default_rng((recipe.seed, 1))  # not the numbers that weights are drawn from
-    held = []
-    for group in np.unique(groups):
-        members = random.permutation(everything[groups == group])
-        held.append(members[: min(round(recipe.validation * len(members)), len(members) - 1)])
-    held_out = np.sort(np.concatenate(held))
-    if not len(held_out):
-        reason = f" if each of {len(target.labels)} classes has its share" if isinstance(target, Classes) else ""
-        raise DataError(f"{len(frame)} rows are too few to hold {recipe.validation:.0%} out{reason}")
-    return np.setdiff1d(everything, held_out), held_out
+def _run(data: Prepared, recipe: Recipe, progress: bool | None) -> Trained:
+    """Train on the rows ``first``, and ask the net about those held out."""
+
+    def trial(part: Prepared, other: Recipe) -> Net | GraphNet:
+        return _fit(part, other, progress)[0]
+
+    recipe, chosen = choice.settled(data, recipe, trial)
+    net, history, counts = _fit(data, recipe, progress)
+    trained_on = digest(data.x[: len(data.frame)])
+    model = Model(net, data.table, data.target, frames.names(recipe.missing), trained_on)
+    held_out = data.held_out
+    outputs = model.outputs(held_out) if len(held_out) else np.zeros((0, data.target.outputs), recipe.dtype)
+    baseline = data.target.baseline(data.y[data.first])
+    return Trained(model, history, held_out, outputs, [*data.notes, *chosen], recipe, counts, baseline)
 
 
-def _with_target(frame: Frame, truth: Cells, kind: Kind) -> tuple[Frame, list[str]]:
-    """The rows that have a target."""
-    column = truth.name
-    absent = kind.missing(truth)
-    if not absent.any():
-        return frame, []
-    if absent.all():
-        raise DataError(f"the target {quoted(column)} is missing in every row")
-    row, written = frame.index[absent.argmax()], absent & ~truth.missing
-    said = f", written {quoted(truth.series[written].iloc[0])}" if written.any() else ""
-    rows = "1 row" if absent.sum() == 1 else f"{absent.sum()} rows"
-    left = "is" if absent.sum() == 1 else "are"
-    return frame[~absent], [f"{rows} without {quoted(column)} {left} left out (the first is row {row}{said})"]
+def _fit(data: Prepared, recipe: Recipe, progress: bool | None) -> tuple[Net | GraphNet, History, Counts]:
+    net = new_net(data, recipe)
+    first, judges = data.first, data.held
+    if recipe.early_stopping:
+        first, judges = data.parted(recipe.validation, recipe.random(STOPPING))
+        if not len(judges):
+            raise DataError(f"{len(data.first)} rows are too few to take {recipe.validation:.0%} for early stopping")
+    validation = (data.x[judges], data.y[judges]) if len(judges) else None
+    history = net.fit(data.x[first], data.y[first], validation=validation, progress=progress, **fit_options(recipe))
+    deciding = len(judges) if recipe.early_stopping else 0
+    return net, history, Counts(len(data.frame), len(first), deciding, len(data.held_out))
 
 
-def _refuse_unknown(frame: Frame, names: Sequence[str]) -> None:
-    for name in names:
-        if name not in frame.columns:
-            hint = "; what separates columns can be said with --separator" if len(frame.columns) == 1 else ""
-            raise DataError(f"the table has no column {quoted(name)}; it has {listed(frame.columns)}{hint}")
+def _in_folds(examined: Examined, recipe: Recipe, progress: bool | None) -> Trained:
+    """Hold every row out once, and train on all of them in the end."""
+    assert recipe.folds is not None
+    groups, _ = examined.groups()
+    everything = np.arange(len(groups))
+    parts = folds(groups, recipe.folds, recipe.random(SPLIT))
+    runs = [_run(examined.prepared(np.setdiff1d(everything, held), held), recipe, progress) for held in parts]
+    last = _run(examined.prepared(everything, np.arange(0)), recipe, progress)
+    target = last.model.target
+    outputs = np.zeros((len(groups), target.outputs), recipe.dtype)
+    for held, run in zip(parts, runs):
+        outputs[held] = target.from_units_of(run.model.target, run.outputs)
+    counts = replace(last.counts, held=len(groups))
+    return replace(last, held_out=examined.frame, outputs=outputs, counts=counts, folds=runs)
+
+
+def _with_test(data: Prepared, test: Frame, recipe: Recipe) -> Prepared:
+    """The rows of another table as those held out, where they can be used."""
+    notes = [f"test: {note}" for note in getattr(test, "attrs", {}).get(NOTES, ())]
+    test = frames.alike(test, recipe.missing)
+    refuse_unknown(test, data.target.columns, "the table to test with")
+    for member, _, truth in data.target.parts(data.y[:0], test):
+        test, absent = with_target(test, cells(truth, member.column), member.kind)
+        notes += [f"test: {note}" for note in absent]
+    try:
+        x, left, refused = where_possible(data.table.arrays, test)
+        notes += [f"test: no answer for {refusal}" for refusal in refusals(refused, test)]
+        test = test.iloc[left]
+        y, known, _ = where_possible(lambda frame: data.target.encode(data.target.of(frame)), test)
+    except DataError as error:
+        raise DataError(f"the table to test with: {error}") from None
+    n, dtype = len(data.x), data.x.dtype
+    return replace(
+        data,
+        x=np.concatenate([data.x, x[known].astype(dtype)]),
+        y=np.concatenate([data.y, y]),
+        held=np.arange(n, n + len(known)),
+        test=test,
+        notes=[*data.notes, *notes],
+    )

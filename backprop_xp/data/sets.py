@@ -6,7 +6,6 @@ where it begins, usually 2 for the first row of data; elsewhere 1, 2, 3 and so o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,17 @@ SETS = {
     "diabetes": "load_diabetes",
 }
 SET_TARGET = "target"
-TEXTS = (".csv", ".tsv")
+TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+PARQUET = ".parquet"
+SUFFIXES = (".csv", ".tsv", ".npz", PARQUET, ".csv.gz", ".tsv.gz")
 
 
 def read(source: str | Path, *, separator: str | None = None, encoding: str | None = None) -> Frame:
-    """The table of this name: one of :data:`SETS`, or a file .csv, .tsv, .npz or .parquet.
+    """The table of this name: one of :data:`SETS`, a file whose name ends as one of :data:`SUFFIXES`, or a folder.
 
-    The cells of a text file are texts, as the file has them; what they mean is found out by whoever learns from them.
+    A folder is one table if its name ends in .parquet, or if it has such files, or folders whose names are those of
+    columns and values, as year=2024. The cells of a text file are texts, as the file has them; what they mean is found
+    out by whoever learns from them.
 
     Args:
         separator: of a text file's columns; found out if left out.
@@ -46,20 +49,44 @@ def read(source: str | Path, *, separator: str | None = None, encoding: str | No
     if str(source) in SETS:
         return _set(pandas, str(source))
     path = Path(source)
-    suffix = path.suffix.lower()
-    readers: dict[str, Callable[..., Frame]] = {".npz": _npz, ".parquet": _parquet}
-    if suffix not in (*TEXTS, *readers):
-        raise ValueError(f"{unknown('data', str(source), SETS)}; a file must be {', '.join((*TEXTS, *readers))}")
-    if what := kind(path.stat()):  # no such file is said here, nothing is ever fetched, and no pipe is waited for
-        raise DataError(f"{path} is {what}; a table must be in a regular file")
+    suffix = _suffix(path)
+    folder = path.is_dir() and (suffix == PARQUET or any(map(_is_part, path.iterdir())))
+    if not suffix and not folder:
+        raise ValueError(f"{unknown('data', str(source), SETS)}; a file must be {', '.join(SUFFIXES)}")
+    # no such file is said here, nothing is ever fetched, and no pipe is waited for
+    for file in _files(path) if folder else [path]:
+        if what := kind(file.stat()):
+            raise DataError(f"{file} is {what}; a table must be in a regular file")
     if suffix in TEXTS:
-        return reader.read(path, separator or ("tab" if suffix == ".tsv" else None), encoding)
+        return reader.read(path, separator or ("tab" if suffix.startswith(".tsv") else None), encoding)
     if separator or encoding:
         raise ValueError(f"a separator and an encoding are of text files ({', '.join(TEXTS)}), not of {path}")
-    frame = readers[suffix](pandas, path)
+    frame = (_npz if suffix == ".npz" else _parquet)(pandas, path)
     if not len(frame):
         raise DataError(f"{path} has no rows")
     return frame
+
+
+def stem(source: str | Path) -> str:
+    """What files about this table are called: its name without what it ends in."""
+    name = Path(source).name
+    return name[: len(name) - len(_suffix(Path(source)))]
+
+
+def _suffix(path: Path) -> str:
+    """The longest of the known ends of names that this one has; "" for another name."""
+    name = path.name.lower()
+    return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
+
+
+def _is_part(path: Path) -> bool:
+    """Whether this is, or may have, a part of the table that is in its folder."""
+    return "=" in path.name if path.is_dir() else path.suffix.lower() == PARQUET
+
+
+def _files(folder: Path) -> list[Path]:
+    """What is in a folder, and in those in it."""
+    return [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
 
 
 def _set(pandas: Any, name: str) -> Frame:
@@ -105,6 +132,7 @@ def _parquet(pandas: Any, path: Path) -> Frame:
     need("pyarrow")
     try:
         frame = pandas.read_parquet(path, engine="pyarrow", dtype_backend="numpy_nullable").reset_index(drop=True)
+        frame = frame.astype({name: frame[name].cat.categories.dtype for name in _in_names_of_folders(path, frame)})
     except OSError as error:
         if error.errno is not None:
             raise
@@ -113,6 +141,12 @@ def _parquet(pandas: Any, path: Path) -> Frame:
         raise DataError(f"{path} can't be read as parquet: {_first_line(error)}") from None
     frame.index = range(1, len(frame) + 1)
     return frame
+
+
+def _in_names_of_folders(path: Path, frame: Frame) -> list[str]:
+    """The columns that are written into the names of a folder's folders, which come as categories."""
+    found = {part.partition("=")[0] for file in path.rglob("*=*") for part in file.relative_to(path).parts[:-1]}
+    return [name for name in frame.columns if name in found and hasattr(frame[name], "cat")]
 
 
 def _first_line(error: BaseException) -> str:

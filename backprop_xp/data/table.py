@@ -5,7 +5,7 @@ What the training table teaches is kept as plain data, so that another table is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +13,12 @@ import numpy as np
 
 from . import columns
 from .cells import TEXT, Cells, cells
-from .columns import Column, Number
+from .columns import Category, Column, Number
 from .errors import DataError
 from .frames import Frame
 from .kinds import Conventions, kind_of
 from .leaks import Features
-from .wording import listed
+from .wording import MOST_SHOWN, listed
 
 
 class Table:
@@ -88,6 +88,21 @@ class Table:
             [c._replace(notation=c.notation.with_decimal(mark)) if isinstance(c, Number) else c for c in self.columns]
         )
 
+    def lenient(self) -> Table:
+        """The same, in which a category that was not seen in training is none of those that were."""
+        return Table([c._replace(lenient=True) if isinstance(c, Category) else c for c in self.columns])
+
+    def unseen(self, frame: Frame) -> list[DataError]:
+        """An error for each column with categories that were not seen in training; its ``rows`` are those with one."""
+        found = []
+        for column in self.columns:
+            if isinstance(column, Category) and column.name in frame.columns:
+                try:
+                    column.encode(cells(frame[column.name], column.name))
+                except DataError as error:
+                    found.append(error)
+        return found
+
     def describe(self) -> list[dict[str, Any]]:
         """All of it in JSON's terms."""
         return [column.describe() for column in self.columns]
@@ -96,6 +111,45 @@ class Table:
     def build(cls, saved: list[Any]) -> Table:
         """What :meth:`describe` described; from a file, which may hold anything."""
         return cls([columns.build(part) for part in saved])
+
+
+def where_possible(
+    encode: Callable[[Frame], np.ndarray], frame: Frame
+) -> tuple[np.ndarray, np.ndarray, list[DataError]]:
+    """What ``encode`` makes of the rows that it takes, their positions, and why it doesn't take the others.
+
+    Returns:
+        An array with a row for each row that is taken; (m,) their positions; an error for each column and reason, whose
+        ``rows``, (n,) bool, are those that are left out for it.
+
+    Raises:
+        DataError: no row is taken, or the reason isn't one of single rows.
+    """
+    left = np.arange(len(frame))
+    refused: list[DataError] = []
+    while True:
+        try:
+            return encode(frame if len(left) == len(frame) else frame.iloc[left]), left, refused
+        except DataError as error:
+            if error.rows is None:
+                raise
+            rows = np.zeros(len(frame), bool)
+            rows[left[error.rows]] = True
+            refused.append(DataError(str(error), rows))
+            left = left[~error.rows]
+            if not len(left):
+                raise DataError(f"no row can be used: {refused[0]}") from None
+
+
+def refusals(refused: Collection[DataError], frame: Frame) -> list[str]:
+    """Sentences that name the rows of this table for which :func:`where_possible` has errors."""
+    found = []
+    for error in refused:
+        others = [str(row) for row in frame.index[error.rows][1:]]
+        more = f", ... ({len(others)} rows)" if len(others) > MOST_SHOWN else ""
+        also = f"; likewise row{'s' * (len(others) > 1)} {', '.join(others[:MOST_SHOWN])}{more}" if others else ""
+        found.append(f"{error}{also}")
+    return found
 
 
 def columns_of(frame: Frame) -> dict[str, Cells]:

@@ -1,16 +1,16 @@
 """The layered engine: the loops of passes/ over the whole batch, one pass over memory per activation.
 
-It runs every net on every backend, and is the reference for the other engines. Whole matrices go to BLAS, so
-its results are reproducible for a fixed number of BLAS threads only.
+It runs every net on every backend, and is the reference for the other engines. On the CPU matrix products are cut for
+all threads (products.py), with the same bits for any number of them, where no code of the user's may want BLAS's own.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import AbstractContextManager
 
 import numpy as np
 
-from .. import precision
+from .. import precision, threads
 from ..arrays import apart, matmul, outer
 from ..backend import NOTHING, Array
 from ..formulas import is_formula
@@ -20,9 +20,13 @@ from ..passes import article, steps
 from ..plan import cost
 from ..plan.call import Call, Result, Values
 from ..plan.devices import device
+from ..products import shared_out
 from ..programs.cublas import COMPUTE, allowing
 from ..programs.device_layers import fused_loss, summed_together
 from ..workspace import recycled
+
+#: Multiply-adds from which on OpenBLAS computes a matrix times a vector on several threads, as its source says.
+SMALL = 9216
 
 
 def why_not(call: Call) -> str:
@@ -58,7 +62,22 @@ def products(call: Call) -> tuple[str, str]:
 
 def forward(call: Call) -> tuple[Array, Values | None]:
     """The net's outputs, and all values where the call keeps them."""
-    with np.errstate(all="ignore"), _rounding(call):
+    with _products(call):
+        return forward_here(call)
+
+
+def loss_and_grad(call: Call) -> Result:
+    """The loss and the gradients of all parameters."""
+    if call.backend.on_gpu and call.plan.chain and may_fuse(call):
+        with _products(call):
+            return _few_launches(call)
+    with _products(call):
+        return loss_and_grad_here(call)
+
+
+def forward_here(call: Call) -> tuple[Array, Values | None]:
+    """:func:`forward` on this thread alone, or by BLAS's own."""
+    with np.errstate(all="ignore"):
         values = steps.forward_pass(call)
     last = call.plan.output.name
     output = values.data[last]
@@ -67,33 +86,30 @@ def forward(call: Call) -> tuple[Array, Values | None]:
     return apart(output, *[value for name, value in values.data.items() if name != last]), values
 
 
-def loss_and_grad(call: Call) -> Result:
-    """The loss and the gradients of all parameters."""
-    if call.backend.on_gpu and call.plan.chain and may_fuse(call):
-        with _rounding(call):
-            return _few_launches(call)
-    with np.errstate(all="ignore"), recycled(may_recycle(call)), _rounding(call):
+def loss_and_grad_here(call: Call) -> Result:
+    """:func:`loss_and_grad` on this thread alone, or by BLAS's own."""
+    with np.errstate(all="ignore"), recycled(may_recycle(call)):
         values = steps.forward_pass(call)
         output = values.data[call.plan.output.name]
         loss, grad_output = weighted(call.loss, output, call.y, call.weight, call.scale)
-        result = backward(call, values, grad_output)
+        result = _backward(call, values, grad_output)
     result.loss = loss
     return result
 
 
 def backward(call: Call, values: Values, grad_output: Array) -> Result:
     """The gradients of all parameters, from the gradient in the output and the values of a forward pass."""
+    with _products(call):
+        return _backward(call, values, grad_output)
+
+
+def _backward(call: Call, values: Values, grad_output: Array) -> Result:
     # sums that wait can't be added up, as gradients in shared parameters are
     together = call.backend.on_gpu and call.plan.chain
-    with np.errstate(all="ignore"), summed_together() if together else NOTHING, _rounding(call):
+    with np.errstate(all="ignore"), summed_together() if together else NOTHING:
         parameters = steps.backward_pass(call, values, grad_output)
     inputs = {name: values.grads[name] for name in call.inputs} if call.input_grad else {}
     return Result(parameters, inputs, values=values if call.keep_signals else None)
-
-
-def _rounding(call: Call) -> Any:
-    """Within it cuBLAS may do what the call allows."""
-    return allowing(call.precision) if call.backend.on_gpu else NOTHING
 
 
 def _few_launches(call: Call) -> Result:
@@ -131,8 +147,20 @@ def may_fuse(call: Call) -> bool:
 
 def may_recycle(call: Call) -> bool:
     """Whether nobody holds on to intermediate arrays: they are not kept, and no code of the user's sees them."""
+    return not (_has_code(call) or call.keep_signals or call.input_grad)
+
+
+def _has_code(call: Call) -> bool:
+    """Whether code of the user's takes part."""
     functions = [function for node in call.plan.nodes for function in node.form.functions]
-    user_code = not all(is_built_in(node.operation) for node in call.plan.nodes)
-    user_code |= not all(is_formula(function) for function in functions)
-    user_code |= call.loss is not None and not compiles(call.loss)
-    return not (user_code or call.keep_signals or call.input_grad)
+    built_in = all(is_built_in(node.operation) for node in call.plan.nodes) and all(map(is_formula, functions))
+    return not (built_in and (call.loss is None or compiles(call.loss)))
+
+
+def _products(call: Call) -> AbstractContextManager[None]:
+    """Matrix products on all threads, where BLAS might take several; on a GPU as precise as the call wants them."""
+    if call.backend.on_gpu:
+        return allowing(call.precision)
+    if call.samples * call.numbers < SMALL or _has_code(call):
+        return NOTHING
+    return shared_out(threads.count(call.threads))

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from functools import cache
 
 import numpy as np
-import threadpoolctl
 
 from .. import threads
 from ..backend import Array
 from ..plan.call import Call, Result, Values
+from ..products import one_blas_thread
 from ..programs.elementwise import compiled
 from ..sums.tree import ChunkTree, Partial
 from ..workspace import recycled
@@ -55,7 +54,7 @@ def forward(call: Call) -> tuple[Array, Values | None]:
     def tile(index: int, rows: slice) -> None:
         part = call.rows(rows)
         with recycled(layered.may_recycle(part)), compiled():
-            output[rows] = layered.forward(part)[0]
+            output[rows] = layered.forward_here(part)[0]
 
     _each_tile(call, tile)
     return output, None
@@ -68,7 +67,7 @@ def loss_and_grad(call: Call) -> Result:
 
     def tile(index: int, rows: slice) -> None:
         with compiled():
-            result = layered.loss_and_grad(call.rows(rows))
+            result = layered.loss_and_grad_here(call.rows(rows))
         for name, whole in grads.items():
             whole[rows] = result.inputs[name]
         tree.add(index, Partial(float(result.loss), result.parameters))
@@ -90,7 +89,7 @@ def _each_tile(call: Call, work: Callable[[int, slice], None]) -> None:
             work(index, slice(index * rows, min(n, (index + 1) * rows)))
 
     workers = min(threads.count(call.threads), -(-n // rows))
-    with _blas().limit(limits=1, user_api="blas"):
+    with one_blas_thread:
         threads.run(worker, max(workers, 1), stop)
 
 
@@ -98,8 +97,3 @@ def _rows(call: Call) -> int:
     plan = call.plan
     widths = plan.sizes if plan.chain else plan.widths.values()  # a layer's z may take the place of its t
     return tile_rows(widths, call.dtype.itemsize)
-
-
-@cache
-def _blas() -> threadpoolctl.ThreadpoolController:
-    return threadpoolctl.ThreadpoolController()

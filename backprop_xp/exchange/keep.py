@@ -1,27 +1,26 @@
-"""Saving and loading nets: what a net is, as JSON and arrays, and back.
-
-:data:`KINDS` says how each kind of net is described and built; a new kind is one entry.
-"""
+"""Saving and loading nets: what a net is, as JSON and arrays, and back. kinds.py says what differs between kinds."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from .. import inputs
-from ..activations import ACTIVATIONS, get_activation
+from ..activations import ACTIVATIONS
 from ..backend import Backend
 from ..dtypes import as_dtype
-from ..graph import GraphNet
 from ..losses import LOSSES, get_loss
 from ..messages import unknown
-from ..model import REDUCTIONS
-from ..net import Net
+from ..model import REDUCTIONS, Model
+from ..operations import kinds
 from ..tensor import Tensor
 from .container import ModelFileError, field, read, short_text, write
-from .graphs import build_graph, describe_graph
+from .kinds import KINDS, Kind
 from .objects import Arrays, Custom, build_object, check_arrays, describe_object, distinct
+from .operations import describe_operation, shapes
 from .sharing import expanded, host_arrays, same_tensors, shared_names
 
 FORMAT = 1
@@ -42,7 +41,7 @@ def save(net: Any, path: str | os.PathLike[str], extra: Mapping[str, Any] | None
     kind = next((kind for kind in KINDS if type(net) is KINDS[kind].type), None)
     if kind is None:
         raise TypeError(f"nets of these types can be saved: {', '.join(KINDS)}; got {type(net).__name__}")
-    description, arrays = KINDS[kind].describe(net)
+    description, arrays = _describe(net, KINDS[kind])
     write(path, arrays, {"format": FORMAT, "kind": kind, **description, "extra": dict(extra or {})})
 
 
@@ -74,72 +73,71 @@ def load_with_extra(
         if kind not in KINDS:
             raise ModelFileError(unknown("kind of net", kind, KINDS))
         extra = field(description, "extra", dict)
-        return KINDS[kind].build(description, arrays, custom or {}, backend), extra
+        return _build(KINDS[kind], description, arrays, custom or {}, backend), extra
     except (ValueError, TypeError, OverflowError) as error:
         raise ModelFileError(f"{os.fspath(path)}: {error}") from None
 
 
-def _describe_chain(net: Net) -> tuple[dict[str, Any], Arrays]:
-    layers = inputs.as_layers(net)
-    places = _places(net)
-    arrays = dict(zip(places, [*(layer.weight for layer in layers), *(b for _, b, _ in layers if b is not None)]))
+def _describe(net: Model, kind: Kind) -> tuple[dict[str, Any], Arrays]:
+    plan = net._plan()
+    distinct("operations", [(describe_operation(node.operation), node.operation) for node in plan.nodes])
+    activations = [function for node in plan.nodes for function in node.form.functions]
+    distinct("activations", [(describe_object(f, ACTIVATIONS), f) for f in activations])
+    places, arrays = _places(net, kind), net._kept_arrays()
     shared = same_tensors(places)
-    activations = [describe_object(layer.activation, ACTIVATIONS) for layer in layers]
-    distinct("activations", zip(activations, (layer.activation for layer in layers)))
     description = {
-        "sizes": list(net.sizes),
-        "activations": activations,
+        **kind.describe(net),
         "loss": describe_object(get_loss(net.loss), LOSSES),
         "reduction": net.reduction,
-        "bias": all(net.bias) if len(set(net.bias)) == 1 else list(net.bias),
         "dtype": net.dtype.name,
+        **({"seed": net.seed, "draws": net.draws} if plan.drawing else {}),
         **shared,
     }
-    return description, host_arrays(arrays, shared)
+    return description, host_arrays({name: arrays[tensor] for name, tensor in places.items()}, shared)
 
 
-def _build_chain(description: dict[str, Any], arrays: Arrays, custom: Custom, backend: Any) -> Net:
-    sizes = inputs.as_sizes(field(description, "sizes", list))
-    kind = list if isinstance(description.get("bias"), list) else bool
-    bias = inputs.as_flags("bias", field(description, "bias", kind), len(sizes) - 1)
+def _build(kind: Kind, description: dict[str, Any], arrays: Arrays, custom: Custom, backend: Any) -> Model:
+    nodes, make = kind.build(description, custom)
     dtype = as_dtype(short_text(description, "dtype"))
-    shapes: dict[str, tuple[int, ...]] = {f"weights.{i}": shape for i, shape in enumerate(zip(sizes[1:], sizes[:-1]))}
-    shapes |= {f"biases.{i}": (n,) for i, (n, has) in enumerate(zip(sizes[1:], bias)) if has}
+    known = {kind.place(*name.rsplit(".", 1)): shape for name, shape in shapes(nodes).items()}
     arrays = expanded(description, arrays)
-    check_arrays(arrays, shapes, dtype)
-    activations = field(description, "activations", list)
-    weights = (arrays[f"weights.{i}"] for i in range(len(sizes) - 1))
-    net = Net(
-        sizes,
-        [build_object("activation", f, ACTIVATIONS, get_activation, custom) for f in activations],
-        build_object("loss", description.get("loss"), LOSSES, get_loss, custom),
-        bias,
-        dtype,
+    # widths that no array in the file bears out must not lead to allocations
+    own = any(type(node.operation) not in kinds().values() for node in nodes)
+    check_arrays({name: a for name, a in arrays.items() if name in known or not own}, known, dtype)
+    net = make(
+        loss=build_object("loss", description.get("loss"), LOSSES, get_loss, custom),
+        dtype=dtype,
+        rng=0,
         backend=backend,
-        init=lambda rng, shape: next(weights),
+        init=lambda rng, shape: np.zeros(shape),
         reduction=inputs.one_of("reduction", short_text(description, "reduction"), REDUCTIONS),
     )
-    places = _places(net)
-    depth = len(net.weights)
-    for name, tensor in [*places.items()][depth:]:
+    places = _places(net, kind)
+    check_arrays(arrays, {name: tensor.data.shape for name, tensor in places.items()}, dtype)
+    for name, tensor in places.items():
         tensor.data = net.backend.asarray(arrays[name], dtype, name)
-    tensors = [*(places | {name: places[other] for name, other in shared_names(description).items()}).values()]
-    net.weights[:], net.biases[:] = tensors[:depth], tensors[depth:]
+    for name, other in shared_names(description).items():
+        if other not in places or (name in net.buffers) != (other in net.buffers):
+            raise ModelFileError(f"{name!r} and {other!r}, a parameter and a buffer, can't share an array")
+        places[name] = places[other]
+    net._take_in(
+        {f"{node}.{name}": places[kind.place(node, name)] for node, own in net._tensors().items() for name in own}
+    )
+    net.buffers |= {name: places[name] for name in net.buffers}
+    if net._plan().drawing or "seed" in description:
+        net.seed, net.draws = _count(description, "seed"), _count(description, "draws")
     return net
 
 
-def _places(net: Net) -> dict[str, Tensor]:
-    """The tensor of every place of a chain by the name of its array in a file."""
-    places = {f"weights.{i}": tensor for i, tensor in enumerate(net.weights)}
-    return places | {f"biases.{i}": bias for i, (_, bias, _) in enumerate(net.layers) if bias is not None}
+def _places(net: Model, kind: Kind) -> dict[str, Tensor]:
+    """The tensor of every place by the name of its array in a file."""
+    return {
+        kind.place(node, name): tensor for node, own in net._tensors().items() for name, tensor in own.items()
+    } | net.buffers
 
 
-class Kind(NamedTuple):
-    """How nets of one type are described, as JSON and arrays, and built again."""
-
-    type: type
-    describe: Callable[[Any], tuple[dict[str, Any], Arrays]]
-    build: Callable[[dict[str, Any], Arrays, Custom, Any], Any]
-
-
-KINDS = {"chain": Kind(Net, _describe_chain, _build_chain), "graph": Kind(GraphNet, describe_graph, build_graph)}
+def _count(description: Mapping[str, Any], key: str) -> int:
+    value = field(description, key, int)
+    if not 0 <= value < 1 << 53:
+        raise ModelFileError(f"{key!r} of its description must be from 0 to 2^53, got {value:.3g}")
+    return value

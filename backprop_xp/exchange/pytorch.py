@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .. import inputs
 from ..activations import Activation
 from ..backend import NUMPY
 from ..graph import GraphNet
+from ..model import Model
 from ..net import Net
 from ..tensor import Tensor
+from .layers import as_net, is_layers
 from .torch_modules import MODULES, from_module, is_activation, need_torch, refuse_hooks, to_module
 
 __all__ = ["MODULES", "as_module", "from_module", "from_torch", "to_module", "to_torch"]
@@ -25,7 +26,7 @@ def to_torch(net: Net | GraphNet) -> Any:
     Layers and nodes that share a Tensor become modules that share a Parameter.
 
     Returns:
-        For a chain a torch.nn.Sequential of its layers, Linear and activation in turn. For a graph a
+        For a Net a torch.nn.Sequential of its layers, Linear and what follows it in turn. For a graph a
         torch.fx.GraphModule, which takes the inputs in the order of ``net.inputs``, or by their names: linear nodes,
         activations, dropout and normalisations are modules of it with the names of their nodes, so that
         ``net.tensors["h.weight"]`` is "h.weight" of its state_dict (a normalisation's gain is PyTorch's weight).
@@ -41,7 +42,7 @@ def to_torch(net: Net | GraphNet) -> Any:
     return as_module(net, to_module)[0]
 
 
-def as_module(net: Net | GraphNet, module_of: Callable[[Any], Any]) -> tuple[Any, dict[Tensor, Any]]:
+def as_module(net: Model, module_of: Callable[[Any], Any]) -> tuple[Any, dict[Tensor, Any]]:
     """The module of :func:`to_torch`, with ``module_of(activation)`` as activations, and each Tensor's Parameter."""
     torch = need_torch()
     made: dict[Tensor, Any] = {}
@@ -51,21 +52,11 @@ def as_module(net: Net | GraphNet, module_of: Callable[[Any], Any]) -> tuple[Any
             made[tensor] = torch.nn.Parameter(torch.from_numpy(NUMPY.take(array)))
         return made[tensor]
 
-    if isinstance(net, GraphNet):
-        from .to_fx import graph_module  # it imports PyTorch
+    from . import to_fx  # it imports PyTorch
 
-        return graph_module(net, module_of, parameter), made
-    modules: list[Any] = []
-    for (weight, bias, activation), (w, b, _) in zip(inputs.as_layers(net), net.layers):
-        out, width = weight.shape
-        linear = torch.nn.utils.skip_init(
-            torch.nn.Linear, width, out, bias=bias is not None, dtype=getattr(torch, net.dtype.name)
-        )
-        linear.weight = parameter(w, weight)
-        if b is not None:
-            linear.bias = parameter(b, bias)
-        modules += [linear, module_of(activation)]
-    return torch.nn.Sequential(*modules), made
+    if isinstance(net, GraphNet):
+        return to_fx.graph_module(net, module_of, parameter), made
+    return torch.nn.Sequential(*to_fx.node_modules(net, module_of, parameter).values()), made
 
 
 def from_torch(model: Any, *, features: Mapping[str, int] | None = None, **options: Any) -> Any:
@@ -73,9 +64,9 @@ def from_torch(model: Any, *, features: Mapping[str, int] | None = None, **optio
 
     Args:
         model: on any device, taking (n, features). Either a torch.nn.Sequential of Linear modules, each followed by
-            one activation or none; or anything that torch.fx can trace, or that torch.export has exported, and that
-            is built of Linear, LayerNorm, Dropout, activations, sums, products and concatenations along the
-            features. Modules and functions will do, as will parts within parts.
+            activations, dropout and normalisations or by nothing; or anything that torch.fx can trace, or that
+            torch.export has exported, and that is built of Linear, LayerNorm, Dropout, activations, sums, products and
+            concatenations along the features. Modules and functions will do, as will parts within parts.
         features: how many the inputs have, by name: needed for those of which no Linear and no LayerNorm says it.
         options: of :class:`~backprop_xp.Net` or :class:`~backprop_xp.GraphNet`: loss, reduction, backend, engine,
             threads, and for a graph rng, the seed of its dropout, and dtype, the parameters' one if there are any.
@@ -94,7 +85,8 @@ def from_torch(model: Any, *, features: Mapping[str, int] | None = None, **optio
     if layers is None:
         from .from_fx import from_graph  # it imports PyTorch
 
-        return from_graph(model, features or {}, options)
+        graph = from_graph(model, features or {}, options)
+        return as_net(graph) if type(model) is torch.nn.Sequential and is_layers(graph) else graph
     linears = [(name, linear) for name, linear, _ in layers]
     _refuse_odd(linears)
     first = linears[0][1]

@@ -11,6 +11,7 @@ import torch
 
 from ..backend import NUMPY
 from ..graph import Activate, Add, BatchNorm, Concatenate, Dropout, GraphNet, Input, LayerNorm, Linear, Multiply
+from ..model import Model
 from ..operations import is_built_in
 from ..plan.plan import Node
 from ..torch_link import module_paths
@@ -33,10 +34,8 @@ def graph_module(net: GraphNet, module_of: Callable[[Any], Any], parameter: Call
     graph = torch.fx.Graph()
     modules: dict[str, torch.nn.Module] = {}
     values: dict[str, torch.fx.Node] = {}
-    arrays, buffers, paths = net._arrays(), net._buffers(), module_paths(node.name for node in net.nodes)
+    made, paths = node_modules(net, module_of, parameter), module_paths(node.name for node in net.nodes)
     for node in net.nodes:
-        if not is_built_in(node.operation):
-            raise TypeError(f"node {node.name!r} is code, {node.operation!r}; PyTorch takes built-in operations")
         args = [values[name] for name in node.inputs]
         name = paths[node.name].replace(".", "_")
 
@@ -55,16 +54,29 @@ def graph_module(net: GraphNet, module_of: Callable[[Any], Any], parameter: Call
                 value = called(torch.cat, args, -1)
             case _:
                 path = paths[node.owner]
-                if path not in modules:
-                    own = arrays.get(node.owner, {})
-                    parameters = {key: parameter(net.tensors[f"{node.owner}.{key}"], own[key]) for key in own}
-                    modules[path] = _module(node, parameters, buffers.get(node.owner, {}), module_of)
+                modules.setdefault(path, made[node.owner])
                 value = graph.create_node("call_module", path, tuple(args), name=name)
         values[node.name] = value
     graph.output(value)
     model = torch.fx.GraphModule(modules, graph, "GraphNet")
     model.meta[FEATURES] = {values[name].name: width for name, width in net.inputs.items()}
     return model
+
+
+def node_modules(
+    net: Model, module_of: Callable[[Any], Any], parameter: Callable[[Any, Any], Any]
+) -> dict[str, torch.nn.Module]:
+    """PyTorch's module for every node that has one, by the name of the node; arguments as in :func:`graph_module`."""
+    arrays, buffers, tensors = net._arrays(), net._buffers(), net._tensors()
+    modules: dict[str, torch.nn.Module] = {}
+    for node in net._plan().nodes:
+        if not is_built_in(node.operation):
+            raise TypeError(f"node {node.name!r} is code, {node.operation!r}; PyTorch takes built-in operations")
+        if node.owner == node.name and node.operation.arity == 1:
+            own = arrays.get(node.name, {})
+            parameters = {key: parameter(tensors[node.name][key], own[key]) for key in own}
+            modules[node.name] = _module(node, parameters, buffers.get(node.name, {}), module_of)
+    return modules
 
 
 def _module(

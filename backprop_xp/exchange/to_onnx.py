@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import inputs
 from ..activations import ACTIVATIONS, Elementwise
 from ..backend import NUMPY
 from ..files import replacing
 from ..formulas import Formula, special
-from ..graph import GraphNet
-from ..net import Net
+from ..model import Model
 from ..operations import is_built_in
+from ..plan.plan import Plan
 from ..tensor import Tensor
 
 OPSET, IR_VERSION = 20, 9  # the first with Gelu; its release's format
@@ -85,7 +84,7 @@ COMPOSED: dict[str, tuple[str, dict[str, str], str]] = {
 }
 
 
-def to_onnx(net: Net | GraphNet, path: str | os.PathLike[str]) -> None:
+def to_onnx(net: Model, path: str | os.PathLike[str]) -> None:
     """Write the net's forward pass as an ONNX file, in which the number of samples is free.
 
     Input and output of a chain are "x" (n, features) and "z" (n, out), those of a graph have its nodes' names. The
@@ -99,14 +98,13 @@ def to_onnx(net: Net | GraphNet, path: str | os.PathLike[str]) -> None:
         from onnx import helper
     except ImportError:
         raise ImportError("writing ONNX files needs onnx: pip install 'backprop-xp[exchange]'") from None
-    if isinstance(net, GraphNet):
-        widths, output, width = net.inputs, net.nodes[-1].name, net.nodes[-1].width
-    elif isinstance(net, Net):
-        widths, output, width = {"x": net.sizes[0]}, "z", net.sizes[-1]
-    else:
+    if not isinstance(net, Model):
         raise TypeError(f"to_onnx takes a Net or a GraphNet, got {type(net).__name__}")
+    plan = net._plan()
+    widths, width = plan.inputs, plan.output.width
+    output = "z" if plan.layered else plan.output.name
     writer = _Writer(onnx, net.dtype, [*widths, output])
-    value = _graph(writer, net) if isinstance(net, GraphNet) else _chain(writer, net)
+    value = _value(writer, net, plan)
     if output in widths:
         raise ValueError(f"the net's output is its input {output!r}: there is nothing to write")
     writer.nodes.append(helper.make_node("Identity", [value], [output]))
@@ -128,33 +126,25 @@ def to_onnx(net: Net | GraphNet, path: str | os.PathLike[str]) -> None:
         file.write(content)
 
 
-def _chain(writer: _Writer, net: Net) -> str:
-    z = "x"
-    for i, ((weight, bias, activation), (w, b, _)) in enumerate(zip(inputs.as_layers(net), net.layers)):
-        parameters = [writer.parameter(w, weight, f"W{i}")]
-        if b is not None:
-            parameters.append(writer.parameter(b, bias, f"b{i}"))
-        z = writer.activation(activation, writer.add("Gemm", z, *parameters, transB=1))
-    return z
-
-
-def _graph(writer: _Writer, net: GraphNet) -> str:
-    values: dict[str, str] = {}
-    for node in net.nodes:
+def _value(writer: _Writer, net: Model, plan: Plan) -> str:
+    """Write every node; the name of the output's value."""
+    named = {tensor: name for name, tensor in (net._by_place() | net.buffers).items()}
+    arrays, values = net._kept_arrays(), dict[str, str]()
+    for node in plan.nodes:
         if not is_built_in(node.operation):
             raise TypeError(f"node {node.name!r} is code, {node.operation!r}; ONNX takes built-in operations")
         if node.form.is_input:
             values[node.name] = node.name
             continue
         own = {
-            name: writer.parameter(tensor, tensor.data, f"{node.owner}.{name}")
+            name: writer.parameter(tensor, arrays[tensor], named[tensor])
             for name, tensor in net.tensors_of(node.name).items()
         }
         value = node.form.onnx(writer, [values[name] for name in node.inputs], own)
         if value is None:
             raise TypeError(f"node {node.name!r} has no form in ONNX here: {node.operation!r}")
         values[node.name] = value
-    return values[net.nodes[-1].name]
+    return values[plan.output.name]
 
 
 class _Writer:

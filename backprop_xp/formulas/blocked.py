@@ -40,7 +40,7 @@ class Tape:
         self.formula, self.outputs = formula, outputs
         self.results = [formula.outputs[name] for name in outputs]
         nodes = formula.nodes
-        needed = _reachable(formula, self.results)
+        needed = formula.reachable(self.results)
         # what depends on no array is a scalar, computed once per call
         self.is_array: dict[int, bool] = {}
         for i in needed:
@@ -173,15 +173,3 @@ def _select(mask: np.ndarray, a: Any, b: Any, out: np.ndarray) -> None:
 def tape(formula: Formula, outputs: tuple[str, ...]) -> Tape:
     """The tape for these outputs, compiled once."""
     return Tape(formula, outputs)
-
-
-def _reachable(formula: Formula, results: Sequence[int]) -> list[int]:
-    """The nodes that the results need, in order."""
-    needed: set[int] = set()
-    stack = list(results)
-    while stack:
-        i = stack.pop()
-        if i not in needed:
-            needed.add(i)
-            stack.extend(formula.nodes[i].args)
-    return sorted(needed)

@@ -68,15 +68,8 @@ def _without_factor(formula: Formula, i: int) -> tuple[int, float]:
 
 def _body(formula: Formula, results: list[int]) -> list[str]:
     """One local per node, equal subexpressions shared. Only indices and whitelisted names are printed."""
-    needed: set[int] = set()
-    stack = list(results)
-    while stack:
-        i = stack.pop()
-        if i not in needed:
-            needed.add(i)
-            stack.extend(formula.nodes[i].args)
     lines = [] if formula.parameters else ["    (void)p;"]
-    for i in sorted(needed):
+    for i in formula.reachable(results):
         kind = "auto" if formula.nodes[i].op in MASKS else "T"
         lines.append(f"    const {kind} n{i} = {_expression(formula, i)};")
     return lines

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ..messages import unknown
@@ -135,15 +135,17 @@ class Formula:
 
     def reads(self, variable: str) -> bool:
         """Whether an output depends on this variable."""
-        stack, seen = list(self.outputs.values()), set()
+        return any(self.nodes[i] == Node("variable", name=variable) for i in self.reachable(self.outputs.values()))
+
+    def reachable(self, results: Iterable[int]) -> list[int]:
+        """The nodes that these nodes need, themselves included, in order."""
+        stack, needed = list(results), set[int]()
         while stack:
             i = stack.pop()
-            if self.nodes[i] == Node("variable", name=variable):
-                return True
-            if i not in seen:
-                seen.add(i)
+            if i not in needed:
+                needed.add(i)
                 stack.extend(self.nodes[i].args)
-        return False
+        return sorted(needed)
 
     def _define(self, name: str, index: int) -> None:
         if not name.isidentifier() or name.startswith("_"):

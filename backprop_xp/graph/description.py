@@ -8,7 +8,7 @@ from typing import Any
 
 from ..messages import unknown
 from ..operations import Operation, as_operation
-from ..operations.chain import expanded
+from ..operations.chain import called, expanded
 from ..plan.plan import Node
 
 
@@ -60,7 +60,7 @@ def _check_inputs(name: str, operation: Operation, inputs: tuple[str, ...], know
             raise ValueError(f"node {name!r} takes an input that is not there: {unknown('node', other, known)}")
     if (operation.arity is not None and len(inputs) != operation.arity) or (operation.arity is None and not inputs):
         expected = "at least 1" if operation.arity is None else operation.arity
-        raise ValueError(f"node {name!r} ({_called(operation)}) takes {expected} input(s), got {len(inputs)}")
+        raise ValueError(f"node {name!r} ({called(operation)}) takes {expected} input(s), got {len(inputs)}")
 
 
 def _ordered(inputs: Mapping[str, tuple[str, ...]]) -> list[str]:
@@ -108,7 +108,7 @@ def _width(name: str, operation: Operation, inputs: list[Node]) -> int:
         return operation.width(*(node.width for node in inputs))
     except ValueError as error:
         given = ", ".join(f"{node.name!r} has {node.width} features" for node in inputs)
-        raise ValueError(f"node {name!r} ({_called(operation)}): {error}; {given}") from None
+        raise ValueError(f"node {name!r} ({called(operation)}): {error}; {given}") from None
 
 
 def _owned(node: Node, nodes: Mapping[str, Node]) -> Node:
@@ -135,10 +135,6 @@ def _shapes(node: Node, nodes: Mapping[str, Node]) -> str:
     """The shapes of a linear node's parameters, in words."""
     shapes = node.form.shapes(tuple(nodes[name].width for name in node.inputs))
     return f"{shapes['weight']} {'with' if 'bias' in shapes else 'without'} a bias"
-
-
-def _called(operation: Operation) -> str:
-    return operation.name or type(operation).__name__
 
 
 def _list(names: list[str]) -> str:

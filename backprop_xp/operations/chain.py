@@ -26,6 +26,11 @@ class Residual(Chain):
     name = "residual"
 
 
+def called(operation: Any) -> str:
+    """What to call an operation, or an activation, in messages."""
+    return getattr(operation, "name", "") or type(operation).__name__
+
+
 def expanded(name: str, operation: Operation, inputs: tuple[str, ...]) -> list[tuple[str, Operation, tuple[str, ...]]]:
     """A chain as nodes: name, operation and inputs of each; anything else as it is."""
     if not isinstance(operation, Chain):

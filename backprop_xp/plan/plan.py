@@ -10,6 +10,7 @@ from typing import Any
 from ..activations import Identity
 from ..operations import Activate, Input, Linear, Operation
 from ..operations.built_in import PLAIN, BuiltInOperation
+from ..operations.chain import called, expanded
 
 IDENTITY = Identity()
 
@@ -85,6 +86,24 @@ class Plan:
         return {node.name: node.width for node in self.nodes}
 
     @cached_property
+    def drawing(self) -> tuple[str, ...]:
+        """The names of the nodes that draw in training."""
+        return tuple(node.name for node in self.nodes if node.operation.needs_key)
+
+    def functions(self) -> list[Any]:
+        """The activations as they are now, then other operations that have settings."""
+        return [*(function for form in self._activated for function in form.functions), *self._settled]
+
+    @cached_property
+    def _activated(self) -> list[BuiltInOperation]:
+        return [node.form for node in self.nodes if node.form.functions]
+
+    @cached_property
+    def _settled(self) -> list[Operation]:
+        others = [node.operation for node in self.nodes if not node.form.functions]
+        return [operation for operation in others if not isinstance(operation, (Input, Linear))]
+
+    @cached_property
     def steps(self) -> tuple[Step, ...]:
         """The nodes cut into chains and others, inputs left out."""
         return _steps(self.nodes)
@@ -116,12 +135,24 @@ class Plan:
         return [IDENTITY if f is None else f.operation.activation for _, f in self.chain]  # type: ignore[attr-defined]
 
 
-def of_layers(sizes: Sequence[int], bias: Sequence[bool], activations: Sequence[Any]) -> Plan:
-    """The plan of a chain of layers: nodes "x", then "t0" and "z0" for the first layer's t and z, and so on."""
+def of_layers(sizes: Sequence[int], bias: Sequence[bool], functions: Sequence[Any]) -> Plan:
+    """The plan of layers: nodes "x", then "t0" and "z0" for the first layer's t and z, and so on.
+
+    Args:
+        functions: what makes z of t, for each layer: an activation, or an operation of one input. The operations of a
+            :class:`~backprop_xp.operations.Chain` are nodes "z0.0", "z0.1", ..., and the last of them "z0".
+
+    Raises:
+        ValueError: an operation changes the width.
+    """
     nodes = [Node("x", Input(sizes[0]), (), sizes[0], "x")]
-    for i, (width, has, activation) in enumerate(zip(sizes[1:], bias, activations)):
+    for i, (width, has, function) in enumerate(zip(sizes[1:], bias, functions)):
         nodes.append(Node(f"t{i}", Linear(width, has), (nodes[-1].name,), width, f"t{i}"))
-        nodes.append(Node(f"z{i}", Activate(activation), (f"t{i}",), width, f"z{i}"))
+        operation = function if isinstance(function, Operation) else Activate(function)
+        for name, part, before in expanded(f"z{i}", operation, (f"t{i}",)):
+            if (made := part.width(width)) != width:
+                raise ValueError(f"layer {i} has {width} features, and its {called(part)} makes {made} of them")
+            nodes.append(Node(name, part, before, width, name))
     return Plan(tuple(nodes), layered=True)
 
 

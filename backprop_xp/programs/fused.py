@@ -69,15 +69,9 @@ class Shape:
         return sum((a + has) * b for a, has, b in zip(self.sizes, self.bias, self.sizes[1:]))
 
     @property
-    def multiply_adds(self) -> int:
-        """Multiply-adds of one sample's matrix products, for the loss and all gradients that are wanted."""
-        products = [a * b for a, b in zip(self.sizes, self.sizes[1:])]
-        return 3 * sum(products) - (0 if self.input_grad else products[0])
-
-    @property
     def flops(self) -> int:
         """Operations for one sample, about: those of the matrix products, and some for each activation."""
-        return 2 * self.multiply_adds + ACTIVATION_FLOPS * sum(self.sizes)
+        return 6 * self.parameters + ACTIVATION_FLOPS * sum(self.sizes)
 
     @property
     def name(self) -> str:

@@ -30,8 +30,7 @@ class Prepared:
 
     def __init__(self, net: AnyNet) -> None:
         self.chain = Chain.of(net) if net._plan().chain else None
-        tensors = [tensor for own in net._tensors().values() for tensor in own.values()]
-        watched = [(tensor, Watched(tensor.data)) for tensor in tensors]
+        watched = [(tensor, Watched(tensor.data)) for tensor in net._places()]
         self._arrays = [(tensor, w.array, w.shape, w.head, w.raw) for tensor, w in watched]
         self._parameters, self._signals, functions, self._reduction = net._now()
         self._functions = [(f, dict(vars(f))) for f in functions]
@@ -139,7 +138,7 @@ def why_not(net: AnyNet) -> str:
     """Why nothing can be prepared for this net, "" if it can."""
     if net.backend.on_gpu:
         return "it runs on the CPU"
-    functions = net._now()[2]
+    plan, functions = net._plan(), net._now()[2]
     activations = [f for f in functions[:-1] if not isinstance(f, Operation)]
     if not all(is_formula(f) for f in activations) or not compiles(net.loss):
         return "an activation or the loss is no formula"
@@ -147,9 +146,9 @@ def why_not(net: AnyNet) -> str:
         return "a parameter of a function is no plain number, and may change in place"
     if net.reduction not in ("sum", "mean"):
         return "the reduction is unknown"
-    if not net._plan().chain and (reason := graph.why_not(net)):
+    if not plan.chain and (reason := graph.why_not(net)):
         return reason
-    tensors = [tensor for own in net._tensors().values() for tensor in own.values()]
+    tensors = net._places()
     if len(set(tensors)) != len(tensors):
         return "layers share a Tensor"
     for tensor, array in zip(tensors, [array for own in net._arrays().values() for array in own.values()]):

@@ -15,7 +15,7 @@ class Known:
         self._settings = (net.engine, net.precision, net.dtype, net.backend)
         self._parameters, _, functions, self._reduction = net._now()
         self._functions = [(f, dict(vars(f))) for f in functions]
-        tensors = [tensor for own in net._tensors().values() for tensor in own.values()]
+        tensors = net._places()
         self._arrays = [(tensor, tensor.data, tensor.data.shape, tensor.data.strides) for tensor in tensors]
 
     def holds(self, net: AnyNet) -> bool:

@@ -45,6 +45,8 @@ class BackpropClassifier(ClassifierMixin, BackpropEstimator):
         early_stopping: hold ``validation_fraction`` of the samples out, stop by their accuracy, and keep the parameters
             that had the best.
         bias: whether layers have biases.
+        dropout: the share of the hidden layers' numbers that training leaves out, from 0 to below 1.
+        normalisation: of the hidden layers before their activations, "none" or "layer".
         init: how weights are drawn: a name of :data:`backprop_xp.initialisers.INITIALISERS`, or a function of
             (rng, (out, in)). Biases are drawn as "glorot_uniform" draws weights.
         dtype: "float32" or "float64"; None is float32 for float32 X, and float64 for everything else.
@@ -55,7 +57,7 @@ class BackpropClassifier(ClassifierMixin, BackpropEstimator):
 
     Attributes:
         classes_: labels, (classes,), in the order of probabilities.
-        net_: the :class:`backprop_xp.Net`.
+        net_: the :class:`backprop_xp.Net`, or with dropout or normalisation the :class:`backprop_xp.GraphNet`.
         coefs_, intercepts_: weights (inputs, outputs) and biases (outputs,) of each layer, on the host.
         loss_, best_loss_: the last and the lowest average loss of an epoch, without the penalty; the lowest is None
             with ``early_stopping``.
@@ -88,6 +90,8 @@ class BackpropClassifier(ClassifierMixin, BackpropEstimator):
         validation_fraction: float = 0.1,
         n_iter_no_change: float = 10,
         bias: bool = True,
+        dropout: float = 0.0,
+        normalisation: str = "none",
         init: Any = "glorot_uniform",
         dtype: Any = None,
         backend: Any = None,
@@ -113,6 +117,8 @@ class BackpropClassifier(ClassifierMixin, BackpropEstimator):
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
             bias=bias,
+            dropout=dropout,
+            normalisation=normalisation,
             init=init,
             dtype=dtype,
             backend=backend,

@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..backend import NUMPY, Array, get_backend, module_of, owner_of
+from ..graph import GraphNet
 from ..net import Net
 from ..programs import fused
 from ..training.nan import DivergedError
-from . import arrays, weights
+from . import arrays, nets, weights
 from .settings import Settings, new_optimiser, set_rate, shifted
 from .stopping import Convergence
 
@@ -36,7 +36,7 @@ class BackpropEstimator(BaseEstimator):
     A subclass says what nets are to learn for targets, which loss they get, and how good their outputs are.
     """
 
-    net_: Net
+    net_: Net | GraphNet
     loss_curve_: list[float]
     validation_scores_: list[float] | None
 
@@ -61,6 +61,8 @@ class BackpropEstimator(BaseEstimator):
         validation_fraction: float = 0.1,
         n_iter_no_change: float = 10,
         bias: bool = True,
+        dropout: float = 0.0,
+        normalisation: str = "none",
         init: Any = "glorot_uniform",
         dtype: Any = None,
         backend: Any = None,
@@ -84,6 +86,8 @@ class BackpropEstimator(BaseEstimator):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.bias = bias
+        self.dropout = dropout
+        self.normalisation = normalisation
         self.init = init
         self.dtype = dtype
         self.backend = backend
@@ -137,8 +141,7 @@ class BackpropEstimator(BaseEstimator):
         else:
             self._begin(x, settings)
         self._place = arrays.place(X)
-        net = self.net_
-        net.activations, net.loss = [*settings.activations, net.activations[-1]], self._net_loss()
+        self.net_ = nets.renewed(self.net_, settings, self._net_loss())
         if epochs is None or not goes_on:
             self._optimiser = new_optimiser(self.optimiser, self.learning_rate_init)
         set_rate(self._optimiser, self.learning_rate_init)
@@ -212,21 +215,23 @@ class BackpropEstimator(BaseEstimator):
         backend = self.backend
         if backend is None and owner_of(x) == "cupy":
             backend = f"cupy:{x.device.id}"
-        self.net_ = Net(
-            (x.shape[1], *settings.hidden, outputs),
-            (*settings.activations, "identity"),
-            self._net_loss(),
-            bias=settings.bias,
+        net = self.net_ = nets.new(
+            settings,
+            x.shape[1],
+            outputs,
+            loss=self._net_loss(),
             dtype=self._net_dtype(x),
             rng=self._random,
             backend=backend,
             init=self.init,
-            reduction="mean",
             threads=self.threads,
         )
-        for tensor, (inputs, width) in zip(self.net_.biases, pairwise(self.net_.sizes)):
+        self._net_kind = nets.kind_of(settings)
+        for weight, bias in nets.layers_of(net):
+            width, inputs = weight.data.shape
             bound = np.sqrt(6 / (inputs + width))  # MLPClassifier's: with one feature, units must not bend in one place
-            tensor.data = self.net_.backend.asarray(self._random.uniform(-bound, bound, width), self.net_.dtype, "bias")
+            if bias is not None:
+                bias.data = net.backend.asarray(self._random.uniform(-bound, bound, width), net.dtype, "bias")
         self.n_layers_, self.n_outputs_, self.t_ = len(settings.hidden) + 2, outputs, 0
         self.loss_curve_ = []
         self.validation_scores_ = None
@@ -236,14 +241,16 @@ class BackpropEstimator(BaseEstimator):
 
     def _refuse_another_net(self, settings: Settings) -> None:
         net = self.net_
-        now = (net.sizes, bool(net.biases), net.dtype.name, net.backend.name)
+        sizes = nets.sizes_of(net)
+        now = (sizes, bool(self.intercepts_), self._net_kind, net.dtype.name, net.backend.name)
         asked = (
-            (net.sizes[0], *settings.hidden, self._net_outputs()),
+            (sizes[0], *settings.hidden, self._net_outputs()),
             settings.bias,
+            nets.kind_of(settings),
             net.dtype.name if self.dtype is None else np.dtype(self.dtype).name,
             net.backend.name if self.backend is None else get_backend(self.backend).name,
         )
-        for name, is_now, wanted in zip(("layers", "bias", "dtype", "backend"), now, asked):
+        for name, is_now, wanted in zip(("layers", "bias", "normalisation or dropout", "dtype", "backend"), now, asked):
             if is_now != wanted:
                 raise ValueError(
                     f"{type(self).__name__} goes on with the net that it has, whose {name} {is_now} differ from what "
@@ -325,14 +332,15 @@ class BackpropEstimator(BaseEstimator):
     @property
     def coefs_(self) -> list[np.ndarray]:
         """The weights of each layer, (inputs, outputs), on the host."""
-        return [NUMPY.take(tensor.data).T for tensor in self._fitted_net().weights]
+        return [NUMPY.take(weight.data).T for weight, _ in nets.layers_of(self._fitted_net())]
 
     @property
     def intercepts_(self) -> list[np.ndarray]:
         """The biases of each layer, (outputs,), on the host; none without ``bias``."""
-        return [NUMPY.take(tensor.data) for tensor in self._fitted_net().biases]
+        biases = [bias for _, bias in nets.layers_of(self._fitted_net())]
+        return [NUMPY.take(bias.data) for bias in biases if bias is not None]
 
-    def _fitted_net(self) -> Net:
+    def _fitted_net(self) -> Net | GraphNet:
         if "net_" not in vars(self):
             raise AttributeError(f"this {type(self).__name__} is not fitted yet")
         return self.net_
@@ -353,7 +361,7 @@ def as_it_was_on_failure(estimator: Any) -> Iterator[None]:
     before = dict(vars(estimator))
     net, optimiser = before.get("net_"), before.get("_optimiser")
     if net is not None and optimiser is not None:
-        functions, parameters = (net.activations, net.loss), [tensor.data.copy() for tensor in net.parameters]
+        functions, parameters = nets.functions_of(net), [tensor.data.copy() for tensor in net.parameters]
         run = {"lr": optimiser.lr}, optimiser.count, {name: array.copy() for name, array in optimiser.state.items()}
     try:
         yield
@@ -361,7 +369,8 @@ def as_it_was_on_failure(estimator: Any) -> Iterator[None]:
         vars(estimator).clear()
         vars(estimator).update(before)
         if net is not None and optimiser is not None:
-            net.activations, net.loss = functions
+            for name, function in functions.items():
+                setattr(net, name, function)
             for tensor, data in zip(net.parameters, parameters):
                 tensor.data = data
             optimiser.restore(*run)

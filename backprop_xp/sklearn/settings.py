@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..activations import Activation, get_activation
+from ..data.nets import NORMALISATIONS, check
+from ..inputs import one_of
 from ..numbers import flag, real, whole
 from ..training.optimisers import Optimiser, get_optimiser
 from ..training.schedules import get_schedule
@@ -39,6 +41,8 @@ class Settings:
     validation_fraction: float
     warm_start: bool
     bias: bool
+    dropout: float
+    normalisation: str
     verbose: bool
 
     @classmethod
@@ -46,7 +50,7 @@ class Settings:
         """The parameters of an estimator; a ValueError or TypeError names the one that is wrong."""
         hidden = widths(estimator.hidden_layer_sizes)
         patience = estimator.n_iter_no_change
-        return cls(
+        found = cls(
             hidden=hidden,
             activations=activations(estimator.activation, len(hidden)),
             alpha=real("alpha", estimator.alpha, 0),
@@ -59,8 +63,12 @@ class Settings:
             validation_fraction=real("validation_fraction", estimator.validation_fraction, above=0, below=1),
             warm_start=flag("warm_start", estimator.warm_start),
             bias=flag("bias", estimator.bias),
+            dropout=real("dropout", estimator.dropout, 0, below=1),
+            normalisation=one_of("normalisation", estimator.normalisation, NORMALISATIONS),
             verbose=bool(estimator.verbose),
         )
+        check(hidden, False, found.dropout, found.normalisation)
+        return found
 
     def batch(self, samples: int) -> int:
         """Samples in a batch, of ``samples`` that are trained on."""

@@ -56,16 +56,11 @@ def _find(net: Any, x: Any, y: Any, weight: Any) -> tuple[str, str]:
 
 
 def _signals(net: Any, x: Any) -> Iterable[tuple[str, Any]]:
-    """Every t_i and z_i, or every node's value in a graph, in the order of computation."""
+    """Every value, in the order of computation; of nets that other trainers have none."""
     if hasattr(net, "signals"):
         net.forward(x, keep_signals=True)
         for name, tensor in net.signals.items():
             yield name, tensor.data
-    elif hasattr(net, "linear_outputs"):
-        net.forward(x, keep_signals=True)
-        for pair in zip(net.linear_outputs, net.nonlinear_outputs):
-            for tensor in pair:
-                yield tensor.name, tensor.data
 
 
 def _first(named: Iterable[tuple[str | None, Any]]) -> str:

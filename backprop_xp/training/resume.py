@@ -138,7 +138,7 @@ class Saver:
             options = _options(loop.optimiser, state["optimiser"])
             count = whole("optimiser_steps", state["optimiser_steps"], found.step, MOST_STEPS)
             arrays = _state_arrays(loop.optimiser, options, found, run.flat.data)
-            drawn = {name: whole(name, state["net"][name]) for name in NET_STATE if hasattr(loop.net, name)}
+            drawn = {name: whole(name, state["net"][name]) for name in _net_state(loop.net, state["net"])}
             total, weight = any_real("total", state["total"]), any_real("weight", state["weight"])
             history = History.from_json(state["history"], epoch, found.step, run.history.seed)
             stopping = None if run.stopping is None else _stopping(state["stopping"], epoch, best is not None)
@@ -161,6 +161,12 @@ class Saver:
                     f"{found.path} is of another run: its {name} is {then.get(name)!r}, and now it is {now[name]!r}; "
                     "load_parameters(net, path) takes the parameters alone"
                 )
+
+
+def _net_state(net: Any, saved: dict[str, Any]) -> list[str]:
+    """The names of NET_STATE that a net needs, and others that were saved of it."""
+    draws = hasattr(net, "_plan") and net._plan().drawing
+    return [name for name in NET_STATE if hasattr(net, name) and (draws or name in saved)]
 
 
 @contextmanager

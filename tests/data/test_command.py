@@ -15,7 +15,7 @@ N = 60
 RANDOM = np.random.default_rng(0)
 A = RANDOM.normal(size=N).round(3)
 Y = (2 * A).round(2)
-QUICK = ("--epochs", "2", "--hidden", "4", "--backend", "numpy", "--model", "m", "--plot", "p.png")
+QUICK = ("--epochs", "2", "--hidden", "4", "--backend", "numpy", "--model", "m", "--plot", "p.png", "--force")
 
 
 def cycle(*texts):

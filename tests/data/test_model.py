@@ -130,6 +130,7 @@ def rewritten(path, change):
         (lambda d: d["extra"]["target"].update(labels=["a", "b", "c"]), "its target takes 3"),
         (lambda d: d["extra"]["table"][0].update(mean=10**400), "too large"),
         (lambda d: d["extra"].update(missing="?"), "'missing' of its description must be of type list"),
+        (lambda d: d["extra"].update(trained_on=1), "'trained_on' of its description must be"),
         (lambda d: d["extra"].update(missing=[1]), "'missing' of its description must be different texts"),
     ],
 )
@@ -152,7 +153,7 @@ def test_a_model_of_an_older_version(tmp_path):
         extra = description["extra"]
         for part in (extra["target"], *extra["table"]):
             part.pop("notation", None)
-        del extra["missing"]
+        del extra["missing"], extra["trained_on"]
 
     rewritten(tmp_path / "model", older)
     outputs = Model.load(tmp_path / "model", backend="numpy").outputs(trained.held_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop_xp.data import SETS, DataError, read
+from backprop_xp.data import SETS, DataError, read, sets
 
 
 def write(tmp_path, text, name="table.csv"):
@@ -164,3 +165,65 @@ def test_without_pandas(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match=r"real data needs pandas: pip install 'backprop-xp\[data\]'"):
         read(next(iter(SETS)))
+
+
+def test_compressed_text(tmp_path):
+    import gzip
+
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress("a;ö\n1;2\n".encode("utf-16")))
+    assert read(tmp_path / "t.csv.gz").to_dict("list") == {"a": ["1"], "ö": ["2"]}
+    whole = gzip.compress(b"a,b\n" + b"1,2\n" * 1000)
+    for content in (b"", b"a,b\n1,2\n", whole[:-9], whole[:20] + b"\x00" * 20 + whole[40:]):
+        (tmp_path / "t.csv.gz").write_bytes(content)
+        with pytest.raises(DataError, match=r"t\.csv\.gz"):
+            read(tmp_path / "t.csv.gz")
+
+
+@pytest.mark.parametrize(
+    "source, name",
+    [
+        ("a/t.csv", "t"),
+        ("t.csv.gz", "t"),
+        ("T.CSV", "T"),
+        ("t.v2.parquet", "t.v2"),
+        ("iris", "iris"),
+        ("a/parts/", "parts"),
+    ],
+)
+def test_stem(source, name):
+    assert sets.stem(source) == name
+
+
+class TestFolders:
+    frame = pandas.DataFrame({"a": [1.5, 2.5, 3.5, 4.5], "year": [2023, 2023, 2024, 2024], "place": list("xyxy")})
+
+    def test_of_parts(self, tmp_path):
+        pytest.importorskip("pyarrow")
+        folder = tmp_path / "t.parquet"
+        folder.mkdir()
+        for k in range(2):
+            self.frame.iloc[2 * k : 2 * k + 2].to_parquet(folder / f"part-{k}.parquet", index=False)
+        (folder / "_SUCCESS").write_text("")
+        frame = read(folder)
+        assert frame.to_dict("list") == self.frame.to_dict("list") and list(frame.index) == [1, 2, 3, 4]
+
+    def test_columns_in_the_names_of_folders(self, tmp_path):
+        pytest.importorskip("pyarrow")
+        self.frame.to_parquet(tmp_path / "parts", partition_cols=["year", "place"], index=False)
+        frame = read(tmp_path / "parts").sort_values("a")
+        assert frame[["a", "year", "place"]].to_dict("list") == self.frame.to_dict("list")
+        assert frame["year"].dtype.kind == "i"
+
+    def test_a_pipe_among_them_is_not_waited_for(self, tmp_path):
+        (tmp_path / "t.parquet").mkdir()
+        os.mkfifo(tmp_path / "t.parquet" / "a.parquet")
+        with pytest.raises(DataError, match=r"a.parquet is a pipe; a table must be in a regular file"):
+            read(tmp_path / "t.parquet")
+
+    def test_nothing_in_it(self, tmp_path):
+        pytest.importorskip("pyarrow")
+        (tmp_path / "t.parquet").mkdir()
+        with pytest.raises(DataError, match=r"t.parquet"):
+            read(tmp_path / "t.parquet")
+        with pytest.raises(ValueError, match="unknown data"):
+            read(tmp_path)

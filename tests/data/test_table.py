@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backprop_xp.data import DataError, Table
+from backprop_xp.data.table import refusals, where_possible
 from backprop_xp.exchange import ModelFileError
 
 PLAIN = {"decimal": ".", "thousands": "", "front": "", "back": "", "multiples": False, "truth": False}
@@ -173,3 +174,36 @@ def test_there_and_back_through_json(numbers, labels):
 def test_a_hostile_description(saved):
     with pytest.raises(ModelFileError):
         Table.build(saved)
+
+
+def test_what_can_be_encoded_is():
+    frame = pandas.DataFrame({"a": [1.0, 2.0, np.inf, 3.0, np.inf], "c": ["x", "z", "z", "y", "x"]}, index=range(2, 7))
+    learnt = Table.learn(pandas.DataFrame({"a": [1.0, 2.0], "c": ["x", "y"]}), np.arange(2))[0]
+    array, left, refused = where_possible(learnt.arrays, frame)
+    np.testing.assert_array_equal(left, [0, 3])
+    np.testing.assert_array_equal(array, learnt.arrays(frame.iloc[[0, 3]]))
+    assert [np.flatnonzero(error.rows).tolist() for error in refused] == [[2, 4], [1]]
+    assert refusals(refused, frame) == [
+        "row 4, column 'a': 'inf' is not finite; likewise row 6",
+        "row 3, column 'c': 'z' was not seen in training; known are 'x', 'y'",
+    ]
+    with pytest.raises(DataError, match="no row can be used: row 4, column 'a'"):
+        where_possible(learnt.arrays, frame.iloc[[2, 4]])
+    with pytest.raises(DataError, match="no column 'c'"):
+        where_possible(learnt.arrays, frame[["a"]])
+
+
+def test_many_rows_are_named_in_short():
+    frame = pandas.DataFrame({"c": ["x", *["z"] * 50]})
+    learnt = Table.learn(pandas.DataFrame({"c": ["x", "y"]}), np.arange(2))[0]
+    (said,) = refusals(where_possible(learnt.arrays, frame)[2], frame)
+    assert said.endswith("20, 21, ... (49 rows)")
+
+
+def test_lenient_categories():
+    learnt = Table.learn(pandas.DataFrame({"c": ["x", "y"], "n": [1, 2]}), np.arange(2))[0]
+    frame = pandas.DataFrame({"c": ["z", "y", None], "n": [1, 2, 1]})
+    (error,) = learnt.unseen(frame)
+    np.testing.assert_array_equal(error.rows, [True, False, True])
+    np.testing.assert_array_equal(learnt.lenient().arrays(frame)[:, :2], [[0, 0], [0, 1], [0, 0]])
+    assert learnt.lenient().describe() == learnt.describe()

@@ -98,7 +98,6 @@ MODELS = {
     "called twice": (lambda: of(twice, fc=nn.Linear(3, 3), norm=nn.LayerNorm(3)), (3,)),
     "a normalisation first": (lambda: nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 2)).double(), (3,)),
     "an activation first": (lambda: nn.Sequential(nn.Tanh(), nn.Linear(3, 2)).double(), (3,)),
-    "two activations": (lambda: nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.ReLU()).double(), (3,)),
 }
 
 

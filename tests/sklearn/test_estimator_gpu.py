@@ -123,3 +123,11 @@ for estimator in (BackpropClassifier(max_iter=3), BackpropRegressor(max_iter=3))
     environment = os.environ | {"SCIPY_ARRAY_API": "1"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.stdout.split() == ["passed", "passed"], done.stderr
+
+
+def test_dropout_and_normalisation():
+    x, y = blobs()
+    model = BackpropClassifier((4,), max_iter=1, dropout=0.2, normalisation="layer", random_state=0, backend="cupy")
+    model.fit(x, y).partial_fit(x, y)
+    assert model.net_.backend.name == "cupy" and model.predict_proba(x).shape == (len(y), 3)
+    assert all(isinstance(array, np.ndarray) for array in (*model.coefs_, *model.intercepts_))

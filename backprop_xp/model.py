@@ -26,6 +26,7 @@ from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .passes import per_sample, steps
 from .plan.call import Buffered, Call, Values, as_layers
 from .plan.drawing import Drawing, draw
+from .precision import as_precision
 from .ready import calls
 from .repeated import Repeated
 from .state import State
@@ -48,12 +49,14 @@ class Model(State):
         reduction: str,
         engine: str,
         threads: int | None,
+        precision: str,
     ) -> None:
         self.loss = get_loss(loss)
         self.dtype = as_dtype(dtype)
         self.reduction = inputs.one_of("reduction", reduction, REDUCTIONS)
         self.engine = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
         self.threads = threads if threads is None else count(threads)
+        self.precision = as_precision(precision, self.dtype)
         self.backend = get_backend(backend)
         #: what the signals that the net holds come from, and they themselves
         self._kept: tuple[Call, Values | Buffered] | None = None
@@ -317,7 +320,8 @@ class Model(State):
         keys = self._keys() if training else {}
         return Call(
             self.backend, self.dtype, plan, parameters, arrays, loss, keep_signals=keep, threads=self.threads,
-            single=single, training=training, buffers=self._buffers(), keys=keys,
+            precision=as_precision(self.precision, self.dtype), single=single, training=training,
+            buffers=self._buffers(), keys=keys,
         )  # fmt: skip
 
     def _of_samples(self, function: Callable[..., Array], x: Any, y: Any, training: bool, loss: Any) -> Array:

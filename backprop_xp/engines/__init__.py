@@ -17,7 +17,7 @@ from ..backend import Array, owner_of
 from ..messages import unknown
 from ..passes import streamed
 from ..plan.call import Call, Result, Values
-from ..plan.engine import Engine, Yielding
+from ..plan.engine import Engine, Rounding, Yielding
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from . import cooperative, fused, fused_gpu, layered, tiled
@@ -72,8 +72,20 @@ def choice(name: str, call: Call) -> Choice:
         engine, reason = _without(call), f"not {engine}: {failure}"
     if call.backend.on_gpu and any(owner_of(x) == "numpy" for x in call.inputs.values()):
         reason += "; the batch stays on the host and is computed in pieces"
+    reason += _precision(engine, call)
     bytes_ = _engine(engine, call).intermediate_bytes(call)
     return Choice(engine, reason, 2 * call.samples * call.multiply_adds, bytes_)
+
+
+def _precision(engine: str, call: Call) -> str:
+    """A clause on the precision of products, where it is not float32, or was to be another."""
+    found = _engine(engine, call)
+    used, reason = (
+        found.products(call) if isinstance(found, Rounding) else ("float32", "it has no tensor cores at hand")
+    )
+    if used != "float32":
+        return f"; products in {used}"
+    return "" if call.precision in ("auto", "float32") else f"; products in float32, not {call.precision}: {reason}"
 
 
 def _run(name: str, call: Call, what: str) -> Any:
@@ -103,7 +115,8 @@ def _failure(engine: str, call: Call, what: str) -> str:
 def _key(engine: str, call: Call, what: str) -> Any:
     """Calls of one key are compiled, or not, alike."""
     net = tuple((type(n.operation), n.width, n.inputs, _text(n.operation)) for n in call.plan.nodes)
-    return engine, what, call.backend.on_gpu, call.dtype, type(call.loss) if what == "loss_and_grad" else None, net
+    loss = type(call.loss) if what == "loss_and_grad" else None
+    return engine, what, call.backend.on_gpu, call.dtype, call.precision, loss, net
 
 
 def _text(operation: Any) -> Any:

@@ -18,7 +18,7 @@ from .dtypes import as_dtype
 from .engines import Choice, equations, layered
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .passes import steps
-from .plan.call import Call, Values, as_layers
+from .plan.call import Buffered, Call, Values, as_layers
 from .plan.drawing import Drawing, draw
 from .ready import calls
 from .repeated import Repeated
@@ -49,8 +49,8 @@ class Model(State):
         self.engine = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
         self.threads = threads if threads is None else count(threads)
         self.backend = get_backend(backend)
-        #: what the signals that the net holds come from, and they themselves, or of a ready call its x
-        self._kept: tuple[Call, Values | Array] | None = None
+        #: what the signals that the net holds come from, and they themselves
+        self._kept: tuple[Call, Values | Buffered] | None = None
         self._prepared: Any = None  # what ready/calls.py or ready/device.py keep
 
     @property
@@ -100,7 +100,7 @@ class Model(State):
         if isinstance(loss, Equation):
             return self._equation(loss, x, y, sample_weight, input_grad, accumulate, keep_signals)
         if not (input_grad or accumulate) and sample_weight is None and loss is None:
-            compiled = calls.find(self, x, y, keep_signals)
+            compiled = calls.find(self, x, y, keep_signals, training)
             if compiled is not None:
                 return compiled.loss_and_grad(self, x, y)
         call = self._call(x, keep_signals, training, get_loss(self.loss if loss is None else loss))
@@ -115,7 +115,7 @@ class Model(State):
 
     def forward(self, x: Any, *, keep_signals: bool | None = None, training: bool = False) -> Array:
         """The outputs, (n, out) or (out,), without gradients. Kept signals are what :meth:`backward` starts from."""
-        compiled = calls.find_forward(self, x, keep_signals)
+        compiled = calls.find_forward(self, x, keep_signals, training)
         if compiled is not None:
             return compiled.forward(self, x)
         call = self._call(x, keep_signals, training)
@@ -355,10 +355,10 @@ class Model(State):
         assert self._kept is not None
         call, values = self._kept
         if not isinstance(values, Values):
-            (name,) = call.inputs
-            call = replace(call, inputs={name: _as_batch(call, values)})
-            data = {name: _as_batch(call, tensor.data) for name, tensor in self._signals().items()}
-            values = steps.of_chain(call, data)
+            buffer, places, changes = values
+            data = {name: _as_batch(call, buffer[place]) for name, place in places.items()}
+            call = replace(call, inputs={name: data[name] for name in call.inputs}, **changes)
+            values = steps.again(call, data)
         return call, values
 
     def _answer(self, call: Call, gradients: dict[str, Array]) -> Any:

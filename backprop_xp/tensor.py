@@ -25,8 +25,9 @@ class Tensor:
     def __init__(self, arr: Any, name: str | None = None) -> None:
         self._data: Any = arr
         self._grad: Any = None
-        #: what the last call left: its buffer, where data (None if it is ``_data``) and grad lie in it, their shape
-        self._later: tuple[Any, slice | None, slice, tuple[int, ...]] | None = None
+        #: what the last call left: its buffer, where data (None if it is ``_data``) and grad (None if there is none)
+        #: lie in it, their shape
+        self._later: tuple[Any, slice | None, slice | None, tuple[int, ...]] | None = None
         self._made: tuple[Any, Any, Any] | None = None  # of which ``_later``, and the two arrays made of it
         self.name = name
 
@@ -58,13 +59,13 @@ class Tensor:
         self._grad = array
         self._later = self._made = None
 
-    def _arrays(self, later: tuple[Any, slice | None, slice, tuple[int, ...]]) -> tuple[Any, Any, Any]:
+    def _arrays(self, later: tuple[Any, slice | None, slice | None, tuple[int, ...]]) -> tuple[Any, Any, Any]:
         """What a call left in its buffer, as arrays: most are never asked for. Only writers touch ``_later``."""
         made = self._made
         if made is None or made[0] is not later:
             buffer, data, grad, shape = later
-            signal = None if data is None else buffer[data].reshape(shape)
-            self._made = made = (later, signal, buffer[grad].reshape(shape))
+            value, gradient = (None if at is None else buffer[at].reshape(shape) for at in (data, grad))
+            self._made = made = (later, value, gradient)
         return made
 
     def __repr__(self) -> str:

@@ -1,4 +1,8 @@
-"""One sample through the article's net, every signal and gradient kept: `python -m backprop_xp.bench.latency`."""
+"""Few samples, for which a call must be over soon: `python -m backprop_xp.bench.latency`.
+
+One sample through the article's net, every signal and gradient kept, beside PyTorch; and one sample and a small batch
+through a chain and through a residual net of as many multiply-adds.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,10 @@ from backprop_xp.bench.quiet import Machine
 from backprop_xp.bench.report import BUSY
 from backprop_xp.bench.standing import OURS, Point
 
-from backprop_xp import Net, threads
+from backprop_xp import Graph, GraphNet, Net, threads
 
 BUDGET = 5.0  # seconds
+WIDTH, LAYERS, FEW = 16, 5, 32  # of the chain and the residual net, and samples of a small batch
 
 
 def ours(net: Net) -> Contender:
@@ -59,6 +64,53 @@ def run(budget: float = BUDGET, machine: Machine | None = None) -> Rounds:
     return measure.alternate([measure.here(c) for c in everybody], budget, machine or Machine(threads.count()))
 
 
+def chain() -> Net:
+    """WIDTH-WIDTH-...-WIDTH, tanh."""
+    return Net((WIDTH,) * (LAYERS + 1), bias=True, rng=0, backend="numpy", init="glorot_normal")
+
+
+def residual(engine: str = "auto") -> GraphNet:
+    """The same layers, all but the last with the identity beside them."""
+    graph = Graph()
+    h = graph.input(WIDTH)
+    for _ in range(LAYERS - 1):
+        h = graph.apply("tanh", graph.linear(h, WIDTH)) + h
+    return graph.net(graph.linear(h, WIDTH), rng=0, backend="numpy", init="glorot_normal", engine=engine)
+
+
+def called(name: str, net: Net | GraphNet, samples: int | None) -> Contender:
+    """loss_and_grad of so many samples; None: of one that is no batch."""
+    x, loss = np.random.default_rng(0).normal(size=WIDTH if samples is None else (samples, WIDTH)), [0.0]
+
+    def step() -> None:
+        loss[0] = net.loss_and_grad(x)
+
+    gradients = lambda: [np.array(loss[0]), *(tensor.grad for tensor in net.parameters)]  # noqa: E731
+    return Contender(name, "one sample" if samples is None else f"{samples} samples", step, gradients)
+
+
+def run_graphs(budget: float = BUDGET, machine: Machine | None = None) -> Rounds:
+    """The chain and the residual net in turn, for one sample and for FEW, after a proof of the latter's gradients."""
+    everybody = []
+    for samples in (None, FEW):
+        everybody += [called("chain", chain(), samples), called("residual net", residual(), samples)]
+        measure.prove_equal(called("layered", residual("layered"), samples), everybody[-1:], "float64")
+        everybody[-2].step()
+    return measure.alternate([measure.here(c) for c in everybody], budget, machine or Machine(threads.count()))
+
+
+def table_of_graphs(rounds: Rounds) -> str:
+    """Text: medians over the rounds, and how many times the chain's the residual net's is."""
+    lines = [f"{LAYERS} layers of width {WIDTH}"]
+    for before, timing in zip([None, *rounds.timings], rounds.timings):
+        name = f"{timing.entrant.name}, {timing.entrant.form}"
+        same = before is not None and before.entrant.form == timing.entrant.form
+        times = f", {1 / timing.speedup_over(before):.2f} times as long" if same else ""
+        lines.append(f"{name:25} {1e6 * timing.median:7.1f} us a call +-{timing.spread:.0%}{times}")
+    lines += [f"{BUSY}: {rounds.busy}"] if rounds.busy else []
+    return "\n".join(lines)
+
+
 def table(rounds: Rounds, memory: str) -> str:
     """Text: medians over the rounds, whether they may be quoted, and who was faster."""
     seconds = {timing.entrant.name: timing.seconds for timing in rounds.timings}
@@ -75,3 +127,4 @@ def table(rounds: Rounds, memory: str) -> str:
 if __name__ == "__main__":
     trouble = allocator.keep()
     print(table(run(), f"not kept, {trouble}" if trouble else "kept"))
+    print(table_of_graphs(run_graphs()))

@@ -1,10 +1,14 @@
 #pragma once
 #include "panels.h"
+#include "vectors.h"
 // Steps of a compiled pass over a graph, for one tile of samples: backprop_xp/programs/graph_source.py strings them
 // together.
 //
 // Values stand in panels as in panels.h. `features` counts real ones; element-wise steps also go over those that only
 // fill a panel, which nothing reads. `add` says whether a result is added to what is there.
+//
+// A tile of one sample, R = 1, is read and written by no product of matrices: its features stand side by side, its
+// parameters and their gradients row by row, as their owner has them, and its input is one piece.
 
 namespace bpx {
 
@@ -28,25 +32,38 @@ template <int R, class S> constexpr i64 panel_size = i64(R) * panel<S>;
 /// t (+)= W z (+ b) for a piece of the input; `weight` is W^T in panels of outputs.
 template <int R, class S>
 static void graph_linear(int in, int from, int features, int out, const S* weight, const S* bias, const S* z, S* t, int used) {
-  constexpr int V = panel<S>;
-  products<S>(features, z, panel_size<R, S>, weight + i64(from) * V, i64(in) * V, t, panel_size<R, S>, panels<S>(out), used,
-              from ? nullptr : bias, from > 0);
+  if constexpr (R == 1) {
+    for (int o = 0; o < out; ++o) t[o] = dot(in, weight + i64(o) * in, z, bias ? bias[o] : S(0));
+  } else {
+    constexpr int V = panel<S>;
+    products<S>(features, z, panel_size<R, S>, weight + i64(from) * V, i64(in) * V, t, panel_size<R, S>, panels<S>(out), used,
+                from ? nullptr : bias, from > 0);
+  }
 }
 /// grad_z (+)= W^T grad_t for a piece; `weight` is its W in panels of inputs.
 template <int R, class S>
 static void graph_linear_below(int features, int out, const S* weight, const S* grad_t, S* grad_z, int used, bool add) {
-  products<S>(out, grad_t, panel_size<R, S>, weight, i64(out) * panel<S>, grad_z, panel_size<R, S>, panels<S>(features), used,
-              (const S*)nullptr, add);
+  if constexpr (R == 1) {
+    if (!add) times(features, grad_t[0], weight, grad_z);
+    for (int o = !add; o < out; ++o) add_times(features, grad_t[o], weight + i64(o) * features, grad_z);
+  } else {
+    products<S>(out, grad_t, panel_size<R, S>, weight, i64(out) * panel<S>, grad_z, panel_size<R, S>, panels<S>(features), used,
+                (const S*)nullptr, add);
+  }
 }
 /// dw (+)= grad_t z^T for a piece.
 template <int R, class S>
 static void graph_outer(int features, int out, const S* grad_t, const S* z, S* dw, int valid, bool add) {
-  const int rows = (out + weight_rows - 1) / weight_rows * weight_rows;
-  const i64 panel_of_dw = i64(rows) * panel<S>;
-  panel_blocks<weight_panels>(panels<S>(features), [&](int i, auto size) __attribute__((always_inline)) {
-    weight_product<decltype(size)::value>(valid, grad_t, panel_size<R, S>, z + i * panel_size<R, S>, panel_size<R, S>,
-                                          dw + i * panel_of_dw, panel_of_dw, rows, add);
-  });
+  if constexpr (R == 1) {
+    for (int o = 0; o < out; ++o) times(features, grad_t[o], z, dw + i64(o) * features);
+  } else {
+    const int rows = (out + weight_rows - 1) / weight_rows * weight_rows;
+    const i64 panel_of_dw = i64(rows) * panel<S>;
+    panel_blocks<weight_panels>(panels<S>(features), [&](int i, auto size) __attribute__((always_inline)) {
+      weight_product<decltype(size)::value>(valid, grad_t, panel_size<R, S>, z + i * panel_size<R, S>, panel_size<R, S>,
+                                            dw + i * panel_of_dw, panel_of_dw, rows, add);
+    });
+  }
 }
 /// sums (+)= a (times b) summed over the samples.
 template <int R, class S> static void graph_column_sums(int features, const S* a, const S* b, S* sums, int valid, bool add) {
@@ -66,7 +83,7 @@ template <int R, class S> static void graph_column_sums(int features, const S* a
 
 /// op(i, T) for the lanes T of all panels in use.
 template <int R, class S, class Op> BPX_FN void graph_each(int features, int used, Op op) {
-  using T = Pack<S, 2>;
+  using T = Pack<S, R == 1 ? 1 : 2>;
   each_panel<R, T>(panels<S>(features), used, [&](i64 i) __attribute__((always_inline)) { op(i, T()); });
 }
 
@@ -259,12 +276,51 @@ template <int R, class S> static void graph_input(const GraphArgs& args, int k, 
   to_panels<R>((const S*)args.x[k] + first * row, row, column, features, valid, to);
 }
 
+// ---- a batch of one chunk, with parameters and gradients as their owner has them -----------------------------------------
+
+struct ChunkArgs {
+  GraphArgs graph;
+  i64 parameters;        // how many arrays are copied to `flat`,
+  const i64* copies;     // and of each its address, its place there and its size
+  void* flat;
+  i64 packed;            // how many numbers graph.wide.params holds,
+  const i64* origins;    // and the place of each in `flat`
+  void* packed_grads;    // as the pass leaves them
+  i64 grads;             // how many numbers the gradients hold,
+  const i64* to;         // and the place of each in `packed_grads`
+  i64 sums;              // how many of these are added to others, of parameters that stand in several places,
+  const i64* additions;  // and of each the place among the gradients and its own
+};
+
+/// Copies arrays, of each of which `copies` holds the address, the place in `to` and the size.
+template <class S> static void copy_arrays(i64 count, const i64* copies, S* to) {
+  for (const i64* copy = copies; copy < copies + 3 * count; copy += 3)
+    __builtin_memcpy(to + copy[1], (const void*)copy[0], copy[2] * sizeof(S));
+}
+/// The sum of the samples' losses, and unless `grads` is null all gradients.
+template <class Graph> double graph_chunk(const ChunkArgs& args, i64 count, void* memory, void* grads) {
+  using S = typename Graph::S;
+  S *const flat = (S*)args.flat, *const params = (S*)args.graph.wide.params, *const found = (S*)args.packed_grads;
+  copy_arrays(args.parameters, args.copies, flat);
+  for (i64 k = 0; k < args.packed; ++k) params[k] = flat[args.origins[k]];
+  const double loss = graph_run<Graph>(args.graph, 0, count, memory, found);
+  if (S* const to = (S*)grads) {
+    for (i64 k = 0; k < args.grads; ++k) to[k] = found[args.to[k]];
+    for (i64 k = 0; k < args.sums; ++k) to[args.additions[2 * k]] += found[args.additions[2 * k + 1]];
+  }
+  return loss;
+}
+
 }  // namespace bpx
 
 #define BPX_GRAPH(GRAPH)                                                                                               \
   BPX_ENTRY double bpx_graph(const bpx::GraphArgs* args, bpx::i64 first, bpx::i64 count, void* memory, void* grads) {  \
     return bpx::graph_run<GRAPH>(*args, first, count, memory, grads);                                                  \
   }                                                                                                                    \
+  BPX_ENTRY double bpx_graph_chunk(const bpx::ChunkArgs* args, bpx::i64 count, void* memory, void* grads) {            \
+    return bpx::graph_chunk<GRAPH>(*args, count, memory, grads);                                                       \
+  }                                                                                                                    \
   BPX_SIZE_OF(GraphArgs)                                                                                               \
+  BPX_SIZE_OF(ChunkArgs)                                                                                               \
   BPX_ENTRY bpx::i64 bpx_graph_panel() { return bpx::panel<GRAPH::S>; }                                                \
   BPX_ENTRY bpx::i64 bpx_graph_weight_rows() { return bpx::weight_rows; }

@@ -286,6 +286,18 @@ def test_latency_is_proven_and_says_whether_to_quote_it(machine, without_rest):
     assert (report.BUSY in text) == (machine is BUSY) == ("no claim" in text)
 
 
+def test_latency_of_a_graph_stands_beside_that_of_a_chain(without_rest):
+    rounds = latency.run_graphs(1e-9, BUSY)
+    sizes = [sum(tensor.data.size for tensor in net.parameters) for net in (latency.chain(), latency.residual())]
+    assert sizes[0] == sizes[1]
+    head, *lines, busy = latency.table_of_graphs(rounds).splitlines()
+    assert [line.partition("  ")[0] for line in lines] == [
+        "chain, one sample", "residual net, one sample", "chain, 32 samples", "residual net, 32 samples",
+    ]  # fmt: skip
+    assert ["times as long" in line for line in lines] == [False, True, False, True]
+    assert head == "5 layers of width 16" and busy.startswith(report.BUSY)
+
+
 def test_files_are_whole_or_not_there(tmp_path, monkeypatch):
     target = tmp_path / "results.json"
     report.replace_file(target, b"old")

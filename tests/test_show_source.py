@@ -10,6 +10,7 @@ from backprop_xp.kernels import FOLDER, source, without_headers
 
 from backprop_xp import Elementwise, Graph, Net, show_source
 from backprop_xp.programs import fused, graph, matrices
+from backprop_xp.programs import sample as of_sample
 from backprop_xp.toolchain import cache, compiler
 
 
@@ -37,6 +38,7 @@ def afresh(monkeypatch):
     monkeypatch.setattr(cache, "_loaded", {})
     monkeypatch.setattr(fused, "_programs", {})
     monkeypatch.setattr(graph, "_programs", {})
+    monkeypatch.setattr(of_sample, "_programs", {})
     for function in (matrices._core, matrices._activation, matrices._loss_function):
         function.cache_clear()
 
@@ -50,7 +52,7 @@ def afresh(monkeypatch):
             any_widths,
             ['#include "training_cpu.h"', "BPX_MATRICES(double)", "bpx::activation_both<", "bpx::loss_block<"],
         ),
-        (sample, ['#include "single.h"', "BPX_ENTRY void single("]),
+        (sample, ['#include "sample.h"', "struct Graph {", "BPX_GRAPH_SAMPLE(Graph)"]),
         (residual, ['#include "graph.h"', "struct Graph {", "BPX_GRAPH(Graph)"]),
     ],
 )

@@ -68,12 +68,18 @@ def backward_pass(call: Call, values: Values, grad_output: Array) -> list[Array]
     return [parameters[owner, name] for owner, own in call.parameters.items() for name in own]
 
 
-def of_chain(call: Call, data: Mapping[str, Array]) -> Values:
-    """The values of a chain, of which those of all nodes are known but for the input."""
-    (step,) = call.plan.steps
-    linear = [data[node.name] for node, _ in step.chain]
-    nonlinear = [t if f is None else data[f.name] for t, (_, f) in zip(linear, step.chain)]
-    return Values({**data, **call.inputs}, {step.output: Signals(linear, nonlinear)})
+def again(call: Call, data: Mapping[str, Array]) -> Values:
+    """What a forward pass that gave these values of all nodes left to the backward pass."""
+    values = Values(dict(data))
+    for step in call.plan.steps:
+        if step.node is None:
+            linear = [data[node.name] for node, _ in step.chain]
+            nonlinear = [t if f is None else data[f.name] for t, (_, f) in zip(linear, step.chain)]
+            values.signals[step.output] = Signals(linear, nonlinear)
+        else:
+            node, inputs = step.node, [data[name] for name in step.inputs]
+            values.given[node.name] = node.operation.from_context(_context(call, node), *inputs)
+    return values
 
 
 def add(values: Values, step: Step, signals: Signals) -> None:

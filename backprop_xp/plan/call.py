@@ -143,6 +143,11 @@ class Values:
     grads: dict[str, Array] = field(default_factory=dict)
 
 
+#: The value of every node as a ready call leaves them: one array, where in it each lies, and what such a call has that
+#: others of the net don't, by the names of ``Call``.
+Buffered = tuple[np.ndarray, Mapping[str, slice], Mapping[str, Any]]
+
+
 @dataclass(slots=True)
 class Result:
     """The loss and its gradients.

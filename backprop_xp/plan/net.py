@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..backend import Array, Backend
+from ..backend import Backend
 from ..tensor import Tensor
-from .call import Call, Parameters, Values
+from .call import Buffered, Call, Parameters, Values
 from .plan import Plan
 
 
@@ -38,7 +38,8 @@ class AnyNet(Protocol):
     loss: Any
     reduction: str
     threads: int | None
-    _kept: tuple[Call, Values | Array] | None
+    buffers: dict[str, Tensor]
+    _kept: tuple[Call, Values | Buffered] | None
     _prepared: Any
 
     @property
@@ -50,6 +51,8 @@ class AnyNet(Protocol):
     def _tensors(self) -> Mapping[str, Mapping[str, Tensor]]: ...
     def _arrays(self) -> Parameters: ...
     def _signals(self) -> Mapping[str, Tensor]: ...
+    def _buffers(self) -> Parameters: ...
+    def _keys(self) -> dict[str, int]: ...
     def _now(self) -> tuple[list[Any], list[Any], list[Any], str]: ...
     def _call(self, x: Any, keep_signals: bool | None, training: bool, loss: Any = None) -> Call: ...
     def _aim(self, call: Call, y: Any, sample_weight: Any) -> None: ...

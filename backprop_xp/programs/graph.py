@@ -11,7 +11,7 @@ from ..toolchain import cache as kernel_cache
 from . import structs
 from .graph_source import Shape, Writer
 from .packing import Packing
-from .structs import DOUBLE, INT, POINTER, GraphArgs
+from .structs import DOUBLE, INT, POINTER, ChunkArgs, GraphArgs
 
 #: Nodes of a graph that is compiled, at most. One compilation takes 0.007 s a node, measured on one processor of a
 #: 2-core EPYC (Zen 4): beyond, some 7 s and more.
@@ -25,12 +25,13 @@ class Program:
     """A compiled graph.
 
     Attributes:
-        run: ``bpx_graph`` of kernels/graph.h.
+        run, run_chunk: ``bpx_graph`` and ``bpx_graph_chunk`` of kernels/graph.h.
         rows, memory: samples in a tile, and numbers that it takes.
         packing: where parameters and gradients lie; panel, weight_rows: how, see kernels/panels.h.
     """
 
     run: Any
+    run_chunk: Any
     rows: int
     memory: int
     packing: Packing
@@ -47,10 +48,12 @@ def program(shape: Shape, nodes: Sequence[Node]) -> Program:
         writer = Writer(shape, nodes)
         text, rows, features = writer.source()
         library = kernel_cache.library(text, f"a graph of {len(nodes)} nodes in {shape.dtype}")
-        structs.check(library, GraphArgs)
-        library.bpx_graph.argtypes, library.bpx_graph.restype = (POINTER, INT, INT, POINTER, POINTER), DOUBLE
+        structs.check(library, GraphArgs, ChunkArgs)
+        run, run_chunk = library.bpx_graph, library.bpx_graph_chunk
+        run.argtypes, run.restype = (POINTER, INT, INT, POINTER, POINTER), DOUBLE
+        run_chunk.argtypes, run_chunk.restype = (POINTER, INT, POINTER, POINTER), DOUBLE
         for name in ("panel", "weight_rows"):
             getattr(library, f"bpx_graph_{name}").restype = INT
         panel, weight_rows = library.bpx_graph_panel(), library.bpx_graph_weight_rows()
-        _programs[shape] = Program(library.bpx_graph, rows, features * rows, writer.packing, panel, weight_rows)
+        _programs[shape] = Program(run, run_chunk, rows, features * rows, writer.packing, panel, weight_rows)
     return _programs[shape]

@@ -35,6 +35,7 @@ class Shape:
         nodes: what its operation's code depends on, width and inputs' positions of every node, see :func:`shape_of`.
         loss, factors, input_grad: as in :class:`backprop_xp.programs.fused.Shape`.
         dropping: whether dropout drops.
+        one_sample: whether it is a pass over one sample, which keeps all values and gradients.
     """
 
     nodes: tuple[Any, ...]
@@ -43,13 +44,22 @@ class Shape:
     factors: bool
     input_grad: bool
     dropping: bool
+    one_sample: bool = False
 
 
-def shape_of(nodes: Sequence[Node], dtype: str, loss: Any, factors: bool, input_grad: bool, dropping: bool) -> Shape:
+def shape_of(
+    nodes: Sequence[Node],
+    dtype: str,
+    loss: Any,
+    factors: bool,
+    input_grad: bool,
+    dropping: bool,
+    one_sample: bool = False,
+) -> Shape:
     """The key of a compiled program: two graphs with the same differ in names and numbers alone."""
     at = {node.name: i for i, node in enumerate(nodes)}
     facts = tuple((node.form.facts(), node.width, *[at[i] for i in node.inputs]) for node in nodes)
-    return Shape(facts, dtype, loss, factors, input_grad, dropping)
+    return Shape(facts, dtype, loss, factors, input_grad, dropping, one_sample)
 
 
 class Writer:
@@ -67,10 +77,12 @@ class Writer:
         wanted: names of the nodes whose gradients are computed.
     """
 
+    _packing: type[Packing] = Packing
+
     def __init__(self, shape: Shape, nodes: Sequence[Node]) -> None:
         self.shape, self.nodes = shape, nodes
         self.number = C_NAMES[shape.dtype]
-        self.packing = Packing(np.dtype(shape.dtype).itemsize)
+        self.packing = self._packing(np.dtype(shape.dtype).itemsize)
         self.tape = Tape(self.packing.padded)
         self.named = {node.name: node for node in nodes}
         self.pieces: dict[str, tuple[str, ...]] = {}
@@ -88,28 +100,33 @@ class Writer:
 
     def source(self) -> tuple[str, int, int]:
         """The translation unit, samples in a tile, and how many features the buffers of a tile take."""
+        self._write()
+        places, features = self.tape.placed()
+        fit = TILE_BYTES // (features * np.dtype(self.shape.dtype).itemsize) // ROWS * ROWS
+        rows = min(max(fit, FEWEST_ROWS), MOST_ROWS)
+        return self._unit("graph.h", places, rows, "; if (tile.stopped()) return", "BPX_GRAPH(Graph)"), rows, features
+
+    def _write(self) -> None:
+        """All instructions."""
         lists = self._lists()
         for node in self.nodes:
             self._forward(node, lists)
         out = self.pieces[self.nodes[-1].name][0]
-        if self.backward:
-            self._loss(out)
-            for node in reversed(self.nodes):
-                if self.pieces[node.name] == (node.name,) and node.name in self.wanted:
-                    node.form.write_below(self, node, self._sources(node), self.gradients[node.name])
-                    self.holders[self.gradients[node.name]].discard(node.name)
-        else:
-            last = self.nodes[-1].width
-            result = f"({self.number}*)args.wide.output + tile.first * {last}"
-            self.emit(f"bpx::from_panels<R>(b{self.values[out]}, {last}, tile.valid, {result})", [self.values[out]], [])
-        places, features = self.tape.placed()
-        fit = TILE_BYTES // (features * np.dtype(self.shape.dtype).itemsize) // ROWS * ROWS
-        rows = min(max(fit, FEWEST_ROWS), MOST_ROWS)
-        code = [kernel_source("graph.h"), *self.structs]
+        if not self.backward:
+            self._result(out)
+            return
+        self._loss(out)
+        for node in reversed(self.nodes):
+            if self.pieces[node.name] == (node.name,) and node.name in self.wanted:
+                self._backward(node)
+
+    def _unit(self, header: str, places: Sequence[int], rows: int, after: str, entry: str) -> str:
+        """The translation unit, with the buffers at these places, and ``after`` behind each instruction."""
         loss, loss_code = loss_source(self.shape.loss)
-        code += loss_code
-        buffers = [f"    S* const b{i} = memory + i64({at}) * R;" for i, at in enumerate(places)]
-        code += [
+        code = [
+            kernel_source(header),
+            *self.structs,
+            *loss_code,
             "using bpx::i64;",
             "struct Graph {",
             f"  using S = {self.number};",
@@ -118,14 +135,14 @@ class Writer:
             f"  static constexpr int rows = {rows}, R = rows;",
             "  static void tile(const bpx::GraphArgs& args, const bpx::WideTile<S>& tile, S* memory, S* grads) {",
             "    const S *const params = (const S*)args.wide.params, *const scalars = tile.scalars;",
-            *buffers,
-            *[f"    {instruction.text}; if (tile.stopped()) return;" for instruction in self.tape.instructions],
+            *[f"    S* const b{i} = memory + i64({at}) * R;" for i, at in enumerate(places)],
+            *[f"    {instruction.text}{after};" for instruction in self.tape.instructions],
             "  }",
             "};",
-            "BPX_GRAPH(Graph)",
+            entry,
             "",
         ]
-        return "\n".join(code), rows, features
+        return "\n".join(code)
 
     def _forward(self, node: Node, lists: set[str]) -> None:
         inputs = self._sources(node)
@@ -136,9 +153,22 @@ class Writer:
         to = self.values[node.name] = self.tape.buffer(node.width)
         node.form.write(self, node, inputs, to)
 
+    def _backward(self, node: Node) -> None:
+        grad = self.gradients[node.name]
+        node.form.write_below(self, node, self._sources(node), grad)
+        self.holders[grad].discard(node.name)
+
+    def _result(self, out: str) -> None:
+        """The outputs, to where the caller wants them."""
+        buffer, width = self.values[out], self.nodes[-1].width
+        place = f"({self.number}*)args.wide.output + tile.first * {width}"
+        self.emit(f"bpx::from_panels<R>(b{buffer}, {width}, tile.valid, {place})", [buffer], [])
+
     def _loss(self, out: str) -> None:
         """The outputs become the gradient in them, in place."""
-        buffer = self.values[out]
+        self._loss_in(self.values[out], out)
+
+    def _loss_in(self, buffer: int, out: str) -> None:
         width = self.nodes[-1].width
         text = f"bpx::wide_loss<Graph, {width}, {self.scalar}, R>(tile, b{buffer})"
         self.emit(text, [buffer], [buffer])
@@ -186,8 +216,7 @@ class Writer:
             self.holders[shared].discard(piece)
             buffer = self.gradients[piece] = self.tape.buffer(self.width(piece))
             self.holders[buffer] = {piece}
-            text = f"bpx::graph_copy<R, S>({self.width(piece)}, b{shared}, b{buffer}, tile.used)"
-            self.emit(text, [shared], [buffer])
+            self.copy(self.width(piece), shared, buffer)
         return self.gradients[piece], True
 
     def pass_on(self, piece: str, grad: int) -> None:
@@ -224,6 +253,10 @@ class Writer:
             reads = [first, other, target] if adds else [first, other]
             self.emit(text, reads, [target], {target: (first, other)})
             first = target
+
+    def copy(self, width: int, source: int, to: int) -> None:
+        """A buffer as it is, in another."""
+        self.emit(f"bpx::graph_copy<R, S>({width}, b{source}, b{to}, tile.used)", [source], [to])
 
     def column_sums(self, width: int, grad: int, other: int | None, at: int) -> None:
         """The sum over the samples of a gradient, or of its product with another buffer."""

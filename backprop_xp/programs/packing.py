@@ -7,7 +7,7 @@ registers, whatever the machine has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,12 +67,7 @@ class Packing:
 
     def add(self, node: Node, index: int, pieces: Sequence[int] = ()) -> Place:
         """Find room for a node's parameters and buffers; a linear node's input consists of pieces of these widths."""
-        transposed = self._params(self.padded(node.width) * sum(pieces))
-        rows = -(-node.width // MOST_WEIGHT_ROWS) * MOST_WEIGHT_ROWS
-        found = tuple(
-            Piece(width, self._params(self.padded(width) * node.width), self._grads(self.padded(width) * rows))
-            for width in pieces
-        )
+        transposed, found = self._matrix(node.width, pieces)
         size = self.padded(node.width)
         vectors = {name: (self._params(size), self._grads(size)) for name in node.form.vectors}
         constants = {name: self._params(size) for name in node.form.constants}
@@ -101,19 +96,31 @@ class Packing:
     ) -> list[np.ndarray]:
         """The gradients of all parameters in their order; those of shared ones are summed."""
         found: dict[tuple[str, str], np.ndarray] = {}
+        for key, gradient in self.unpack_each(nodes, packed, panel, weight_rows):
+            found[key] = found[key] + gradient if key in found else gradient
+        return [found[owner, name] for owner, names in parameters.items() for name in names]
+
+    def unpack_each(
+        self, nodes: Sequence[Node], packed: np.ndarray, panel: int, weight_rows: int
+    ) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
+        """The gradient in each node's parameters, with their owner and name; shared ones come several times."""
         for place in self.places.values():
             node = nodes[place.node]
-            own: dict[str, np.ndarray] = {}
             if place.pieces:
                 rows = -(-node.width // weight_rows) * weight_rows
                 parts = [_from_panels(packed[p.grad :], rows, p.width, panel)[: node.width] for p in place.pieces]
-                own["weight"] = np.concatenate(parts, axis=1)
+                yield (node.owner, "weight"), np.concatenate(parts, axis=1)
             for name, (_, at) in place.vectors.items():
-                own[name] = packed[at : at + node.width].copy()
-            for name, gradient in own.items():
-                key = node.owner, name
-                found[key] = found[key] + gradient if key in found else gradient
-        return [found[owner, name] for owner, names in parameters.items() for name in names]
+                yield (node.owner, name), packed[at : at + node.width].copy()
+
+    def _matrix(self, out: int, pieces: Sequence[int]) -> tuple[int, tuple[Piece, ...]]:
+        """Where a linear node's W^T begins, and its pieces."""
+        transposed = self._params(self.padded(out) * sum(pieces))
+        rows = -(-out // MOST_WEIGHT_ROWS) * MOST_WEIGHT_ROWS
+        return transposed, tuple(
+            Piece(width, self._params(self.padded(width) * out), self._grads(self.padded(width) * rows))
+            for width in pieces
+        )
 
     def _params(self, count: int) -> int:
         self.params += count
@@ -122,6 +129,26 @@ class Packing:
     def _grads(self, count: int) -> int:
         self.grads += count
         return self.grads - count
+
+
+class RowPacking(Packing):
+    """The places of all nodes in a pass over one sample: matrices stand row by row, as their owner has them."""
+
+    def _matrix(self, out: int, pieces: Sequence[int]) -> tuple[int, tuple[Piece, ...]]:
+        if not pieces:
+            return 0, ()
+        (width,) = pieces
+        at = self._params(out * width)
+        return at, (Piece(width, at, self._grads(out * width)),)
+
+    def places_of(self, place: Place) -> Iterator[tuple[str, int, int | None]]:
+        """Every parameter and buffer of a node by name: where it begins, and where its gradient does."""
+        for piece in place.pieces:
+            yield "weight", piece.weight, piece.grad
+        for name, (at, grad) in place.vectors.items():
+            yield name, at, grad
+        for name, at in place.constants.items():
+            yield name, at, None
 
 
 def _to_panels(matrix: np.ndarray, room: np.ndarray, panel: int) -> None:

@@ -48,6 +48,25 @@ class GraphArgs(ctypes.Structure):
     ]  # fmt: skip
 
 
+class ChunkArgs(ctypes.Structure):
+    """``bpx::ChunkArgs`` of kernels/graph.h."""
+
+    _fields_ = [
+        ("graph", GraphArgs), ("parameters", INT), ("copies", POINTER), ("flat", POINTER), ("packed", INT),
+        ("origins", POINTER), ("packed_grads", POINTER), ("grads", INT), ("to", POINTER), ("sums", INT),
+        ("additions", POINTER),
+    ]  # fmt: skip
+
+
+class SampleArgs(ctypes.Structure):
+    """``bpx::SampleArgs`` of kernels/sample.h."""
+
+    _fields_ = [
+        ("graph", GraphArgs), ("parameters", INT), ("copies", POINTER), ("sums", INT), ("additions", POINTER),
+        ("memory", POINTER), ("grads", POINTER), ("loss", POINTER),
+    ]  # fmt: skip
+
+
 class Function(ctypes.Structure):
     """``bpx::Function`` of kernels/matrices.h: an activation; null for the identity."""
 

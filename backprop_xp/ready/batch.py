@@ -16,7 +16,7 @@ from ..programs.matrices import Pass
 from ..programs.narrow import Narrow
 from ..workspace import recycled
 from .chain import Chain
-from .gradients import Gradients, hand_out
+from .gradients import Gradients, a_signal, drop_signals, hand_out
 
 #: Bytes that are kept from call to call by themselves; more comes from the workspace, which takes longer.
 KEPT_BYTES = 1 << 20
@@ -50,8 +50,8 @@ class _Ready:
     def __init__(self, net: AnyNet, chain: Chain, loss: Any, loss_key: Any) -> None:
         self._lock = forks.lock(threading.RLock)  # the arguments and the memory are shared by all threads
         self._dtype, self._features, self._outputs = net.dtype, chain.sizes[0], chain.sizes[-1]
-        self._chain = chain
-        depth = len(chain.linear)
+        self._signal = a_signal(net)
+        depth = len(chain.bias)
         biases = iter(chain.tensors[depth:])
         layers = [[weight, *([next(biases)] if has else [])] for weight, has in zip(chain.tensors, chain.bias)]
         self._filled = [tensor for layer in layers for tensor, _ in layer]
@@ -144,7 +144,7 @@ class Batch(_Ready):
                 total = args.total
             loss = self._dtype.type(total * args.scale)
         hand_out(gradients, self._filled, self._pass)
-        self._chain.drop_signals(net)
+        drop_signals(net, self._signal)
         return loss
 
     def _is_narrow(self, samples: int) -> bool:
@@ -163,9 +163,9 @@ class Outputs(_Ready):
     def __init__(self, net: AnyNet, chain: Chain) -> None:
         super().__init__(net, chain, None, None)
 
-    def takes(self, x: np.ndarray) -> bool:
+    def takes(self, x: np.ndarray, keep_signals: bool | None) -> bool:
         """Whether this is a call that needs no more checks."""
-        return len(x) < self._narrow_from and self._fits(x)
+        return not keep_signals and len(x) < self._narrow_from and self._fits(x)
 
     def forward(self, net: AnyNet, x: np.ndarray) -> np.ndarray:
         """The outputs (n, out)."""
@@ -173,7 +173,7 @@ class Outputs(_Ready):
         with self._lock:
             self._pass.args.output = output.__array_interface__["data"][0]
             self._run(net, x)
-        self._chain.drop_signals(net)
+        drop_signals(net, self._signal)
         return output
 
 

@@ -22,24 +22,32 @@ from . import batch, device, graph, sample
 from .chain import FIXED, Chain, why_not_loss
 
 Batch = batch.Batch | graph.GraphBatch
-Outputs = batch.Outputs | graph.GraphOutputs
+Outputs = batch.Outputs | graph.GraphOutputs | sample.SingleOutputs
 
 
 class Prepared:
     """The compiled calls of a net as it is now."""
 
     def __init__(self, net: AnyNet) -> None:
-        self.chain = Chain.of(net) if net._plan().chain else None
-        watched = [(tensor, Watched(tensor.data)) for tensor in net._places()]
+        plan = net._plan()
+        self.chain = Chain.of(net) if plan.chain else None
+        tensors = net._places()
+        watched = [(tensor, Watched(tensor.data)) for tensor in tensors]
         self._arrays = [(tensor, w.array, w.shape, w.head, w.raw) for tensor, w in watched]
         self._parameters, self._signals, functions, self._reduction = net._now()
         self._functions = [(f, dict(vars(f))) for f in functions]
-        of_loss = why_not_loss(net)
-        #: One sample, the loss of batches, outputs of batches.
-        self._refused = [of_loss or sample.why_not(net), of_loss, ""]
-        self._single: sample.Single | None = None
-        self._batch: dict[str, Batch] = {}
-        self._forward: Outputs | None = None
+        self._inputs, self._one_input = plan.inputs.keys(), len(plan.inputs) == 1
+        self._drops = any(node.operation.needs_key for node in plan.nodes)
+        #: Why calls in training, and those of each kind, are none of these.
+        self._refuses_training = graph.why_not(net, training=True) if net.buffers else ""
+        of_loss, of_sample = why_not_loss(net), sample.why_not(net)
+        shared = "layers share a Tensor" if self.chain and len(set(tensors)) != len(tensors) else ""
+        self._refused = {
+            "sample": of_loss or of_sample, "batch": of_loss or shared, "outputs": "", "outputs of a sample": of_sample,
+        }  # fmt: skip
+        self._single: dict[tuple[str, bool], sample.Single] = {}
+        self._batch: dict[tuple[str, bool], Batch] = {}
+        self._forward: dict[str, Outputs] = {}
 
     def current(self, net: AnyNet) -> bool:
         """Whether the net is still what it was."""
@@ -56,75 +64,100 @@ class Prepared:
                 return False
         return True
 
-    def give_up(self, error: Exception, kind: int) -> None:
+    def give_up(self, error: Exception, kind: str) -> None:
         """Don't try again what failed for a kind of call: the engine that runs instead says so once."""
         self._refused[kind] = str(error)
 
     @property
     def refuses_batches(self) -> str:
         """Why no batch has a prepared call, "" if batches have one."""
-        return self._refused[1]
+        return self._refused["batch"]
 
-    def for_sample(self, net: AnyNet, x: np.ndarray, y: Any, keep_signals: bool | None) -> sample.Single | None:
-        """The call for one sample, None where there is none for it."""
-        if self._refused[0]:
-            return None
-        if self._single is None:
-            assert self.chain is not None
-            self._single = sample.Single(net, self.chain)
-        return self._single if self._single.takes(x, y, keep_signals) else None
+    def dimensions(self, x: Any) -> int:
+        """Of the array, or of the arrays of all inputs by name; 0 where it needs more checks."""
+        if type(x) is np.ndarray:
+            return x.ndim if self._one_input else 0
+        if self.chain is not None or x.keys() != self._inputs:
+            return 0
+        found = {array.ndim if type(array) is np.ndarray else 0 for array in x.values()}
+        return found.pop() if len(found) == 1 else 0
 
-    def for_batch(self, net: AnyNet, x: np.ndarray, y: Any, keep_signals: bool | None) -> Batch | None:
-        """The call for a batch, None where there is none for it."""
-        if self.refuses_batches or keep_signals:
+    def for_sample(
+        self, net: AnyNet, x: Any, y: Any, keep_signals: bool | None, training: bool
+    ) -> sample.Single | None:
+        """The call for the loss and gradients of one sample, None where there is none for it."""
+        if self._refused["sample"] or (training and self._refuses_training):
             return None
-        target = batch.target(net, y)
-        call = self._batch.get(target)
+        target, drops = "none" if y is None else sample.target(net, y), training and self._drops
+        call = self._single.get((target, drops))
         if call is None:
-            call = graph.GraphBatch(net, target) if self.chain is None else batch.Batch(net, self.chain, target)
-            self._batch[target] = call
+            if not target:
+                return None
+            call = self._single[target, drops] = sample.Single(net, target, drops)
+        return call if call.takes(x, y, keep_signals) else None
+
+    def for_batch(self, net: AnyNet, x: Any, y: Any, keep_signals: bool | None, training: bool) -> Batch | None:
+        """The call for the loss and gradients of a batch, None where there is none for it."""
+        if self._refused["batch"] or keep_signals or (training and self._refuses_training):
+            return None
+        target, drops = batch.target(net, y), training and self._drops
+        call = self._batch.get((target, drops))
+        if call is None:
+            chain = self.chain
+            call = graph.GraphBatch(net, target, drops) if chain is None else batch.Batch(net, chain, target)
+            self._batch[target, drops] = call
         return call if call.takes(x, y) else None
 
-    def for_outputs(self, net: AnyNet, x: np.ndarray) -> Outputs | None:
-        """The call for the outputs of a small batch, None where there is none for it."""
-        if self._refused[2]:
+    def for_outputs(
+        self, net: AnyNet, x: Any, keep_signals: bool | None, dimensions: int, training: bool
+    ) -> Outputs | None:
+        """The call for the outputs of a small batch, or of a sample; None where there is none for it."""
+        kind = "outputs of a sample" if dimensions == 1 else "outputs"
+        if self._refused[kind] or (training and (self._drops or self._refuses_training)):
             return None
-        if self._forward is None:
-            self._forward = graph.GraphOutputs(net) if self.chain is None else batch.Outputs(net, self.chain)
-        return self._forward if self._forward.takes(x) else None
+        call = self._forward.get(kind)
+        if call is None:
+            if dimensions == 1:
+                call = sample.SingleOutputs(net)
+            else:
+                call = graph.GraphOutputs(net) if self.chain is None else batch.Outputs(net, self.chain)
+            self._forward[kind] = call
+        return call if call.takes(x, keep_signals) else None
 
 
-def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None) -> Any:
+def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None, training: bool = True) -> Any:
     """The prepared call for these arguments, None where they need more checks or an engine of another kind."""
     if net.backend.on_gpu:
         return device.find(net, x, y, keep_signals)
     prepared = of(net, x)
     if prepared is None:
         return None
+    dimensions = prepared.dimensions(x)
     try:
-        if x.ndim == 1:
-            return prepared.for_sample(net, x, y, keep_signals)
-        return prepared.for_batch(net, x, y, keep_signals) if x.ndim == 2 else None
+        if dimensions == 1:
+            return prepared.for_sample(net, x, y, keep_signals, training)
+        return prepared.for_batch(net, x, y, keep_signals, training) if dimensions == 2 else None
     except (CompileError, MemoryError) as error:
-        prepared.give_up(error, x.ndim - 1)
+        prepared.give_up(error, "sample" if dimensions == 1 else "batch")
         return None
 
 
-def find_forward(net: AnyNet, x: Any, keep_signals: bool | None) -> Outputs | None:
+def find_forward(net: AnyNet, x: Any, keep_signals: bool | None, training: bool = False) -> Outputs | None:
     """The compiled call that gives the outputs alone, None if there is none for ``x``."""
     prepared = of(net, x)
-    if prepared is None or x.ndim != 2 or keep_signals:
+    dimensions = 0 if prepared is None else prepared.dimensions(x)
+    if prepared is None or dimensions not in (1, 2):
         return None
     try:
-        return prepared.for_outputs(net, x)
+        return prepared.for_outputs(net, x, keep_signals, dimensions, training)
     except (CompileError, MemoryError) as error:
-        prepared.give_up(error, 2)
+        prepared.give_up(error, "outputs of a sample" if dimensions == 1 else "outputs")
         return None
 
 
 def of(net: AnyNet, x: Any) -> Prepared | None:
     """The prepared calls of the net as it is, None where there are none for an ``x`` of this type."""
-    if type(x) is not np.ndarray or net.engine not in ("auto", "fused"):
+    if type(x) not in (np.ndarray, dict) or net.engine not in ("auto", "fused"):
         return None
     prepared = net._prepared
     if not isinstance(prepared, Prepared) or not prepared.current(net):
@@ -146,11 +179,9 @@ def why_not(net: AnyNet) -> str:
         return "a parameter of a function is no plain number, and may change in place"
     if net.reduction not in ("sum", "mean"):
         return "the reduction is unknown"
-    if not plan.chain and (reason := graph.why_not(net)):
+    if not plan.chain and (reason := graph.why_not(net, training=False)):
         return reason
     tensors = net._places()
-    if len(set(tensors)) != len(tensors):
-        return "layers share a Tensor"
     for tensor, array in zip(tensors, [array for own in net._arrays().values() for array in own.values()]):
         if tensor.data is not array:
             return "a parameter is no array of the net's dtype"

@@ -1,4 +1,4 @@
-"""Arrays that compiled passes fill with all gradients of a net."""
+"""What compiled passes over batches leave to a net: arrays of all its gradients, and no signals."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..plan.net import AnyNet
 from ..programs.matrices import Pass
 from ..tensor import Tensor
 
@@ -44,3 +45,14 @@ def hand_out(gradients: np.ndarray, tensors: Sequence[Tensor], ready: Pass) -> N
     """Let each tensor have its gradient in an array that the pass has filled; ``tensors`` are in the pass's order."""
     for tensor, (at, shape) in zip(tensors, ready.slices):
         tensor._later = (gradients, None, at, shape)
+
+
+def drop_signals(net: AnyNet, signal: Tensor) -> None:
+    """Forget the signals that an earlier call of the net kept; ``signal`` is any one of its Tensors for them."""
+    if net._kept is not None or signal.data is not None:
+        net._keep(None, None)
+
+
+def a_signal(net: AnyNet) -> Tensor:
+    """One of the net's Tensors for signals."""
+    return next(iter(net._signals().values()))

@@ -1,166 +1,213 @@
-"""One sample through a compiled net, with everything that a call needs at hand; every signal and gradient is kept."""
+"""One sample through a compiled graph, with everything that a call needs at hand; every signal and gradient is kept."""
 
 from __future__ import annotations
 
 import ctypes
 import threading
-from itertools import pairwise
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from .. import forks, workspace
-from ..dtypes import C_NAMES
-from ..formulas import emit
-from ..kernels import source as kernel_source
-from ..losses import terms
+from ..dtypes import name_of
+from ..losses import SoftmaxCrossEntropy
 from ..plan.net import AnyNet
-from ..programs import fused
+from ..plan.plan import Plan
+from ..programs import fused, graph_source, sample
+from ..programs import graph as programs
+from ..programs.structs import SampleArgs
 from ..tensor import Tensor
-from ..toolchain import cache
-from .chain import Chain
+from .batch import kernel, parts
 
-#: Weights: beyond it, BLAS is faster than these loops. No figures were kept.
-MOST_PARAMETERS = 4096
-
-
-class Single:
-    """The compiled form of a net as it is now. Raises CompileError."""
-
-    def __init__(self, net: AnyNet, chain: Chain) -> None:
-        self._lock = forks.lock(threading.RLock)
-        self._layout(net, chain)
-        self._room = workspace.Room(self._out.nbytes)
-        text = source(net, chain)
-        self._call = _shared(text, f"the net {'-'.join(map(str, chain.sizes))} for one sample")
-        parameters = [number for f in chain.activations for number in f.parameters]
-        parameters += net.loss.parameters
-        self._numbers = np.array(parameters or [0.0], net.dtype)
-        arrays = [data for _, data in chain.tensors]
-        pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
-        self._y = np.empty(chain.sizes[-1], net.dtype) if net.loss.needs_target else None
-        scale = 1.0 / terms(net.loss, chain.sizes[-1]) if net.reduction == "mean" else 1.0
-        self._scale = np.array([scale], net.dtype)
-        self._held = (pointers, arrays)
-        self._kept = net._call(self._x, True, False)  # what a backward pass starts from, but for the sample
-        self._args = (
-            self._x.ctypes.data,
-            None if self._y is None else self._y.ctypes.data,
-            ctypes.addressof(pointers),
-            self._numbers.ctypes.data,
-            self._scale.ctypes.data,
-            self._out.ctypes.data,
-        )
-
-    def takes(self, x: np.ndarray, y: Any, keep_signals: bool | None) -> bool:
-        """Whether this is a call that needs no more checks."""
-        if forks.never_open(self._lock):
-            return False
-        if x.shape != self._x.shape or x.dtype.kind != "f" or keep_signals is False:
-            return False
-        if self._y is None:
-            return y is None
-        return type(y) is np.ndarray and y.shape == self._y.shape and y.dtype.kind == "f"
-
-    def loss_and_grad(self, net: AnyNet, x: np.ndarray, y: np.ndarray | None) -> Any:
-        """Fill every gradient and signal of the net, and return the loss."""
-        with self._lock:  # the buffers are shared by all threads
-            self._x[:] = x
-            if self._y is not None:
-                self._y[:] = y
-            self._call(*self._args)
-            buffer = self._out.copy()  # what was handed out is never overwritten
-        for tensor, later in zip(self._filled, self._specs):
-            tensor._later = (buffer, *later)
-        kept = buffer[self._x_at]
-        if self._input is not None:
-            self._input.data, self._input.grad = kept, None
-        net._kept = (self._kept, kept)
-        return buffer[0]
-
-    def _layout(self, net: AnyNet, chain: Chain) -> None:
-        """Where in the output buffer each tensor's data and gradient lie."""
-        self._input = chain.input
-        self._filled: list[Tensor] = []
-        self._specs: list[tuple[slice | None, slice, tuple[int, ...]]] = []
-        at = 1
-        for t, z, n in zip(chain.linear, chain.nonlinear, chain.sizes[1:]):
-            for k, tensor in enumerate((t, z)):
-                first, grad = at + k * n, at + (2 + k) * n
-                if tensor is not None:
-                    self._filled.append(tensor)
-                    self._specs.append((slice(first, first + n), slice(grad, grad + n), (n,)))
-            at += 4 * n
-        for tensor, data in chain.tensors:
-            self._filled.append(tensor)
-            self._specs.append((None, slice(at, at + data.size), data.shape))
-            at += data.size
-        self._x_at = slice(at, at + chain.sizes[0])  # x is copied with the results: a backward pass may need it
-        self._out = np.empty(self._x_at.stop, net.dtype)
-        self._x = self._out[self._x_at]
+#: Numbers that the parameters hold: beyond it, the layered engine's BLAS may use several threads. Measured on a busy
+#: 2-core machine: with 8,192 a call takes 4 % of the layered engine's time, with 131,072 less than half of it.
+MOST_PARAMETERS = 1 << 17
+#: What a call changes of the one that a backward pass starts from.
+NOTHING: Mapping[str, Any] = {}
 
 
 def why_not(net: AnyNet) -> str:
     """Why this net, which has a compiled form, has none for one sample; "" if it has one."""
-    if not net._plan().chain:
-        return "the graph is no chain"
-    sizes = net._plan().sizes
-    if sum(a * b for a, b in pairwise(sizes)) > MOST_PARAMETERS:
-        return f"it has more than {MOST_PARAMETERS} weights"
-    if deep := fused.too_deep(len(sizes) - 1):
+    plan = net._plan()
+    if plan.chain and (deep := fused.too_deep(len(plan.chain))):
         return deep
-    return "" if net.loss.is_formula else "the loss is no formula"
+    if len(plan.nodes) > programs.MOST_NODES:
+        return f"it has more than {programs.MOST_NODES} nodes"
+    if sum(plan.widths.values()) > programs.MOST_WIDTH:
+        return f"its nodes are together wider than {programs.MOST_WIDTH}"
+    if sum(tensor.data.size for tensor in net.parameters) > MOST_PARAMETERS:
+        return f"its parameters hold more than {MOST_PARAMETERS} numbers"
+    return ""
 
 
-def source(net: AnyNet, chain: Chain) -> str:
-    """C++ source of ``single(x, y, parameters, numbers, scale, out)`` for this net."""
-    number, sizes, bias_at = C_NAMES[net.dtype.name], chain.sizes, len(chain.sizes) - 1
-    null = f"({number}*)nullptr"
-    places, total = [], 1  # of each layer's t; z, grad_t and grad_z follow it
-    for n in sizes[1:]:
-        places.append(total)
-        total += 4 * n
-    grad_weight, numbers = total, 0
-    grad_bias = total + sum(a * b for a, b in pairwise(sizes))
+class _Ready:
+    """The pass, its arguments, and the buffers that it reads and writes. Raises CompileError."""
 
-    forward, backward = [], []
-    for i, (inputs, n, has_bias) in enumerate(zip(sizes, sizes[1:], chain.bias)):
-        t = places[i]
-        z, grad_t, grad_z = t + n, t + 2 * n, t + 3 * n
-        previous = f"out + {places[i - 1] + inputs}" if i else "x"
-        grad_previous = f"out + {places[i - 1] + 3 * inputs}" if i else null
-        bias = f"parameters[{bias_at}]" if has_bias else null
-        forward.append(
-            f"  {number} slope{i}[{n}];\n"
-            f"  bpx::forward_layer<F{i}, {n}, {inputs}, {number}>(\n"
-            f"      parameters[{i}], {bias}, {previous}, numbers + {numbers}, out + {t}, out + {z}, slope{i});"
-        )
-        backward.append(
-            f"  bpx::backward_layer<{n}, {inputs}, {number}>(\n"
-            f"      parameters[{i}], {previous}, slope{i}, out + {grad_z}, out + {grad_t}, out + {grad_weight},\n"
-            f"      {f'out + {grad_bias}' if has_bias else null}, {grad_previous});"
-        )
-        numbers += len(chain.activations[i].parameters)
-        grad_weight += n * inputs
-        grad_bias, bias_at = grad_bias + n * has_bias, bias_at + has_bias
-    loss = (
-        f"  out[0] = bpx::loss_and_grad<L, {n}, {number}>(out + {z}, y, numbers + {numbers}, *scale, out + {grad_z});"
-    )
+    def __init__(self, net: AnyNet, key: Any, drops: bool) -> None:
+        self._lock = forks.lock(threading.RLock)  # the buffers are shared by all threads
+        self._plan, self._dtype = net._plan(), net.dtype
+        nodes, outputs = self._plan.nodes, self._plan.output.width
+        count = parts(net, outputs) if key is not None else 0
+        shape = graph_source.shape_of(nodes, name_of(net.dtype), key, bool(count), False, drops, one_sample=True)
+        self._program = program = sample.program(shape, nodes, _named(self._plan))
+        #: what the pass writes: values and gradients of nodes, gradients of parameters, and the loss
+        self._out = np.zeros(program.memory + program.packing.grads + 1, net.dtype)
+        self._params = np.zeros(program.packing.params, net.dtype)
+        self._room = workspace.Room(self._out.nbytes + self._params.nbytes)
 
-    structs = [emit.struct(f.formula, f"F{i}", ("t",)) for i, f in enumerate(chain.activations)]
-    structs.append(emit.struct(net.loss.kernel.formula, "L", ("z", "y"), per_output=net.loss.kernel.per_output))
-    entry = (
-        f"BPX_ENTRY void single(const {number}* x, const {number}* y, const {number}* const* parameters,\n"
-        f"                      const {number}* numbers, const {number}* scale, {number}* out) {{"
-    )
-    code = [entry, *forward, loss, *reversed(backward), "}", ""]
-    return "\n".join([kernel_source("single.h"), *structs, *code])
+        self._values = {node.name: slice(at, at + node.width) for node, at in zip(nodes, program.values)}
+        self._x = {name: self._out[self._values[name]] for name in self._plan.inputs}
+        self._only_x = next(iter(self._x.values()))
+        self._keys = np.zeros(1 + sum(node.operation.needs_key for node in nodes), np.uint64)
+        self._drops = drops
+        self._constants: list[tuple[str, str, np.ndarray]] = []  # a buffer's node, its name, and its place
+        #: Tensors that a call fills, and what it leaves to each but its own buffer
+        self._filled: list[tuple[Tensor, tuple[slice | None, slice | None, tuple[int, ...]]]] = []
+        copies, additions = self._arrays(net, key is not None)
+        self._fill_signals(net)
+
+        functions = [function for node in nodes for function in node.form.functions]
+        loss = () if key is None else getattr(net.loss, "parameters", ())
+        scalars = [*(number for f in functions for number in f.parameters), *loss, 0.0]
+        self._held = np.array(scalars, net.dtype), np.array(copies, np.int64), np.array(additions, np.int64)
+        self._args = args = SampleArgs(parameters=len(copies), sums=len(additions))
+        args.copies, args.additions = map(_address, self._held[1:])
+        args.memory = _address(self._out)
+        args.grads, args.loss = _address(self._out[program.memory :]), _address(self._out[-1:])
+        args.graph.keys, args.graph.wide.params = _address(self._keys), _address(self._params)
+        args.graph.wide.scalars = _address(self._held[0])
+        args.graph.wide.scale = 1.0 / count if count else 1.0
+        self._pointer = ctypes.addressof(args)
+        x: Any = self._x if len(self._x) > 1 else self._only_x
+        self._kept = net._call(x, True, False)  # what a backward pass starts from, but for the values
+
+    def _arrays(self, net: AnyNet, backward: bool) -> tuple[list[Any], list[Any]]:
+        """What is copied to the pass's parameters, and which gradients are added to others; see kernels/sample.h."""
+        tensors, packing = net._tensors(), self._program.packing
+        copies, additions, first = [], [], dict[Tensor, int]()
+        for place in packing.places.values():
+            node = self._plan.nodes[place.node]
+            for name, at, grad in packing.places_of(place):
+                if grad is None:
+                    self._constants.append((node.name, name, self._params[at : at + node.width]))
+                    continue
+                tensor = tensors[node.owner][name]
+                data = tensor.data
+                copies.append((_address(data), at, data.size))
+                if tensor in first:
+                    additions.append((first[tensor], grad, data.size))
+                elif backward:
+                    first[tensor], begin = grad, self._program.memory + grad
+                    self._filled.append((tensor, (None, slice(begin, begin + data.size), data.shape)))
+        return copies, additions
+
+    def _fill_signals(self, net: AnyNet) -> None:
+        signals = net._signals()
+        for node, value, grad in zip(self._plan.nodes, self._program.values, self._program.gradients):
+            if node.name in signals:
+                gradient = None if grad is None else slice(grad, grad + node.width)
+                later = slice(value, value + node.width), gradient, (node.width,)
+                self._filled.append((signals[node.name], later))
+
+    def _fits(self, x: Any, keep_signals: bool | None) -> bool:
+        if keep_signals is False or forks.never_open(self._lock):
+            return False
+        if type(x) is dict:
+            return all(x[name].shape == to.shape and x[name].dtype.kind == "f" for name, to in self._x.items())
+        return x.shape == self._only_x.shape and x.dtype.kind == "f"
+
+    def _run(self, net: AnyNet, x: Any) -> tuple[np.ndarray, Mapping[str, Any]]:
+        """The pass over ``x``: a copy of what it wrote, and what this call has that others don't."""
+        if type(x) is dict:
+            for name, to in self._x.items():
+                to[:] = x[name]
+        else:
+            self._only_x[:] = x
+        changes = self._changes(net) if self._drops or self._constants else NOTHING
+        self._program.run(self._pointer)
+        return self._out.copy(), changes  # what was handed out is never overwritten
+
+    def _changes(self, net: AnyNet) -> Mapping[str, Any]:
+        buffers = net._buffers()
+        for node, name, to in self._constants:
+            to[:] = buffers[node][name]
+        if not self._drops:
+            return {"buffers": buffers}
+        keys = net._keys()
+        self._keys[:-1] = [*keys.values()]
+        return {"buffers": buffers, "keys": keys, "training": True}
+
+    def _hand_out(self, net: AnyNet, buffer: np.ndarray, changes: Mapping[str, Any]) -> None:
+        for tensor, later in self._filled:
+            tensor._later = (buffer, *later)
+        net._kept = (self._kept, (buffer, self._values, changes))
 
 
-def _shared(text: str, what: str) -> Any:
-    """The compiled function, called without letting go of the interpreter: it takes about a microsecond."""
-    library = ctypes.PyDLL(None, handle=cache.library(text, what)._handle)
-    function = library.single
-    function.argtypes = (ctypes.c_void_p,) * 6
-    function.restype = None
-    return function
+class Single(_Ready):
+    """The loss and all gradients of one sample, with one kind of target: "none", "values" or "classes"."""
+
+    def __init__(self, net: AnyNet, target: str, drops: bool) -> None:
+        self._wanted = target == "none" if not net.loss.needs_target else target != "none"
+        if not self._wanted:
+            return
+        super().__init__(net, kernel(net.loss, target), drops)
+        self._outputs, self._classes = self._plan.output.width, target == "classes"
+        self._y = np.zeros(1, np.int64) if self._classes else np.zeros(self._outputs, net.dtype)
+        wide = self._args.graph.wide
+        wide.y, wide.y_column = _address(self._y), 1
+
+    def takes(self, x: Any, y: Any, keep_signals: bool | None) -> bool:
+        """Whether this is a call that needs no more checks."""
+        if not self._wanted or not self._fits(x, keep_signals):
+            return False
+        if y is None:
+            return True
+        if self._classes:
+            return (type(y) is not np.ndarray or y.dtype.kind == "i") and 0 <= y < self._outputs
+        return type(y) is np.ndarray and y.shape == self._y.shape and y.dtype.kind == "f"
+
+    def loss_and_grad(self, net: AnyNet, x: Any, y: Any) -> Any:
+        """Fill every gradient and signal of the net, and return the loss."""
+        with self._lock:
+            if y is not None:
+                self._y[:] = y
+            buffer, changes = self._run(net, x)
+        self._hand_out(net, buffer, changes)
+        return buffer[-1]
+
+
+class SingleOutputs(_Ready):
+    """The outputs of one sample."""
+
+    def __init__(self, net: AnyNet) -> None:
+        super().__init__(net, None, drops=False)
+        self._output = self._values[self._plan.output.name]
+
+    def takes(self, x: Any, keep_signals: bool | None) -> bool:
+        """Whether this is a call that needs no more checks."""
+        return self._fits(x, keep_signals)
+
+    def forward(self, net: AnyNet, x: Any) -> np.ndarray:
+        """The outputs (out,); every signal is filled, without a gradient."""
+        with self._lock:
+            buffer, changes = self._run(net, x)
+        self._hand_out(net, buffer, changes)
+        return buffer[self._output].copy()
+
+
+def _named(plan: Plan) -> str:
+    return f"the net {'-'.join(map(str, plan.sizes))}" if plan.chain else f"a graph of {len(plan.nodes)} nodes"
+
+
+def target(net: AnyNet, y: Any) -> str:
+    """What kind of target of one sample this is, "none", "values" or "classes"; "" if it needs more checks."""
+    if y is None:
+        return "none"
+    if type(y) is np.ndarray:
+        return "classes" if y.ndim == 0 and type(net.loss) is SoftmaxCrossEntropy else "values"
+    return "classes" if type(y) in (int, np.int64) and type(net.loss) is SoftmaxCrossEntropy else ""
+
+
+def _address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]

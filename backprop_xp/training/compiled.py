@@ -19,7 +19,7 @@ from ..losses import SoftmaxCrossEntropy, averaged
 from ..programs import arguments, fused, matrices, norm, structs
 from ..programs.matrices import Pass
 from ..ready import batch, calls
-from ..ready.gradients import Gradients, hand_out
+from ..ready.gradients import Gradients, a_signal, drop_signals, hand_out
 from ..toolchain.compiler import CompileError
 from ..watched import Watched
 from .batches import Rows, mapping
@@ -76,7 +76,7 @@ def why_not(loop: Loop) -> str:
         return "the parameters stand in another order"
     if min(rows.batch_size, rows.samples) < fused.narrow_from(outputs_alone=False) or fused.any_widths.get():
         return ""
-    narrow = not fused.why_not_narrow(flat.data.size, len(prepared.chain.linear))
+    narrow = not fused.why_not_narrow(flat.data.size, len(prepared.chain.bias))
     return "a batch is large enough for a pass of the net's own" if narrow else ""
 
 
@@ -168,6 +168,7 @@ class _Ready:
         self._watched = [Watched(array) for array in (rows.x, rows.y, rows.weight) if array is not None]
         self._update, self._threads = optimiser._update, net.threads
         self._tensors = [tensor for tensor, _ in self._chain.tensors]
+        self._signal = a_signal(net)
         self._last = rows.samples - (rows.steps - 1) * rows.batch_size  # samples of the epoch's last step
         self._held: list[Any] = []
         self._pass = self._new_pass()
@@ -235,7 +236,7 @@ class _Ready:
                 tensor.grad = None
         elif done:
             hand_out(self._filled, self._tensors, self._pass)
-        self._chain.drop_signals(net)
+        drop_signals(net, self._signal)
         args.done = args.begun = 0
         return made
 
@@ -254,7 +255,7 @@ class _Ready:
         """The pass with its rows and room to work, gradients in the order of the net's parameters."""
         net, rows = self._loop.net, self._rows
         key = batch.kernel(net.loss, batch.target(net, rows.y))
-        arrays, depth = [array for _, array in self._chain.tensors], len(self._chain.linear)
+        arrays, depth = [array for _, array in self._chain.tensors], len(self._chain.bias)
         rest = iter(arrays[depth:])
         biases = [next(rest) if has else None for has in self._chain.bias]
         made = Pass(list(zip(arrays[:depth], biases, self._chain.activations)), net.loss, key)

@@ -9,6 +9,7 @@ The node "node" stands in a small net, with parameters above and below it::
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from backprop_xp import GraphNet, Input, Linear
 from backprop_xp.exchange import load, save, to_onnx
 from backprop_xp.operations import is_built_in
 from backprop_xp.operations.built_in import BuiltInOperation
+from backprop_xp.ready import calls
 
 TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
 
@@ -231,6 +233,42 @@ def the_compiled_form(case, training, dtype, samples):
     weight = np.random.default_rng(3).uniform(0.5, 2, samples)
     options = {"training": training, "sample_weight": weight}
     assert_close(everything(fused, x, y, **options), everything(layered, x, y, **options), dtype)
+
+
+def one_sample(case, training, dtype):
+    """A ready call, where there is one, leaves what layered does, in every signal too, and a backward pass goes on."""
+    layered, ready = (net_of(case, dtype == "float32", engine=engine, dtype=dtype) for engine in ("layered", "auto"))
+    batches, y = batch(layered, 1)
+    x, y = {name: array[0] for name, array in batches.items()}, y[0]
+    x = x if len(x) > 1 else x["x0" if "x0" in x else "node"]
+    if is_compiled(ready) and may_be_cut(ready, training):
+        assert calls.find(ready, x, y, None, training) is not None and calls.find_forward(ready, x, None) is not None
+        ready.draws = 0
+    for _ in range(2):
+        try:
+            expected = left_by_a_sample(layered, x, y, training)
+        except ValueError as error:
+            with pytest.raises(ValueError, match=re.escape(str(error))):
+                left_by_a_sample(ready, x, y, training)
+            return
+        assert_close(left_by_a_sample(ready, x, y, training), expected, dtype)
+
+
+def left_by_a_sample(net, x, y, training):
+    """What there is after a call with gradients, a backward pass, a call for outputs and a backward pass."""
+    found = {"the loss": net.loss_and_grad(x, y, training=training)} | _tensors(net, "after the loss")
+    inputs = net.backward(np.ones(3), input_grad=True)
+    found |= {"in the input": inputs} if not isinstance(inputs, dict) else inputs
+    found |= {"the output": net(x)} | _tensors(net, "after the output")
+    net.backward(np.ones(3))
+    return {name: np.asarray(array) for name, array in (found | _tensors(net, "at last")).items()}
+
+
+def _tensors(net, when):
+    found = {f"in {name} {when}": tensor.grad for name, tensor in net.tensors.items()}
+    found |= {f"value of {name} {when}": tensor.data for name, tensor in net.signals.items()}
+    found |= {f"in value of {name} {when}": tensor.grad for name, tensor in net.signals.items()}
+    return {name: array.copy() for name, array in found.items() if array is not None}
 
 
 def odd_numbers(case, engine):

@@ -136,6 +136,14 @@ def test_compiled_code(case, training, dtype):
             harness.the_compiled_form(case, training, dtype, samples)
 
 
+@with_a_compiler
+@every_case
+@in_both_modes
+@both_dtypes
+def test_one_sample(case, training, dtype):
+    harness.one_sample(case, training, dtype)
+
+
 @every_case
 @pytest.mark.parametrize("engine", ["layered", pytest.param("fused", marks=with_a_compiler)])
 def test_odd_numbers(case, engine):

@@ -334,6 +334,26 @@ class LogSigmoid(BuiltIn):
     derivative = "where(t < 0, 1, e) / (1 + e)"
 
 
+class Sin(BuiltIn):
+    """f(t) = sin(omega t), NaN at infinity; SIREN's layers have omega = 30 (Sitzmann et al., 2020)."""
+
+    omega: float
+    name = "sin"
+    params = {"omega": 1.0}
+    value = "sin(omega * t)"
+    derivative = "omega * cos(omega * t)"
+
+
+class Cos(BuiltIn):
+    """f(t) = cos(omega t), NaN at infinity: with Sin, Fourier features (Rahimi and Recht, 2007)."""
+
+    omega: float
+    name = "cos"
+    params = {"omega": 1.0}
+    value = "cos(omega * t)"
+    derivative = "-omega * sin(omega * t)"
+
+
 #: Every built-in activation by name.
 ACTIVATIONS: dict[str, type[BuiltIn]] = {cls.name: cls for cls in BuiltIn.__subclasses__()}
 ALIASES = {"swish": "silu", "linear": "identity", "logistic": "sigmoid"}

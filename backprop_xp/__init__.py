@@ -11,6 +11,7 @@ from .activations import (
     GELU,
     SELU,
     Activation,
+    Cos,
     Elementwise,
     GELUTanh,
     HardSigmoid,
@@ -24,13 +25,15 @@ from .activations import (
     ReLU6,
     Sigmoid,
     SiLU,
+    Sin,
     Softplus,
     Softsign,
     Tanh,
     get_activation,
 )
 from .backend import BackendError, get_backend
-from .derivatives import Equation
+from .derivatives.array_equation import ArrayEquation
+from .derivatives.equation import Equation
 from .graph import BatchNorm, Dropout, Graph, GraphNet, Input, LayerNorm, Linear, Operation, Residual
 from .losses import (
     LOSSES,
@@ -82,9 +85,11 @@ __all__ = [
     "MSE",
     "SELU",
     "Activation",
+    "ArrayEquation",
     "BCEWithLogits",
     "BackendError",
     "BatchNorm",
+    "Cos",
     "Dropout",
     "Elementwise",
     "ElementwiseLoss",
@@ -113,6 +118,7 @@ __all__ = [
     "Residual",
     "SiLU",
     "Sigmoid",
+    "Sin",
     "SoftmaxCrossEntropy",
     "Softplus",
     "Softsign",

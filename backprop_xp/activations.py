@@ -115,13 +115,16 @@ class BuiltIn(Elementwise):
     """A built-in activation: the class's attributes are its formula.
 
     ``kernel`` and ``cuda_kernel`` name structs of kernels/activations.h that compute the formula in less time, on the
-    CPU and on the GPU, where there are such. Where ``value`` and ``derivative`` are written so that nothing overflows,
-    ``textbook`` has both as people know them, the derivative of t and z = f(t).
+    CPU and on the GPU, where there are such. ``second`` is the second derivative as a formula of ``value`` and
+    ``derivative``, where there is a short one that loses no digits: compiled derivatives of higher order start from it.
+    Where ``value`` and ``derivative`` are written so that nothing overflows, ``textbook`` has both as people know them, the
+    derivative of t and z = f(t).
     """
 
     kernel: str = ""
     cuda_kernel: str = ""
     textbook: tuple[str, str] | None = None
+    second: str = ""
     value: str
     derivative: str
     let: Mapping[str, str] = {}
@@ -159,6 +162,7 @@ class Tanh(BuiltIn):
     derivative = "e * q * q"
     textbook = ("tanh(t)", "1 - z ** 2")
     kernel = cuda_kernel = "hyperbolic_tangent"
+    second = "-2 * value * derivative"
 
 
 class Sigmoid(BuiltIn):
@@ -170,6 +174,7 @@ class Sigmoid(BuiltIn):
     derivative = "e * q * q"
     textbook = ("1 / (1 + exp(-t))", "z * (1 - z)")
     cuda_kernel = "logistic"
+    second = "(1 - 2 * value) * derivative"
 
 
 class ReLU(BuiltIn):
@@ -343,6 +348,26 @@ class LogSigmoid(BuiltIn):
     value = "minimum(t, 0) - log1p(e)"
     derivative = "where(t < 0, 1, e) / (1 + e)"
     textbook = ("-log(1 + exp(-t))", "1 / (1 + exp(t))")
+
+
+class Sin(BuiltIn):
+    """f(t) = sin(omega t), NaN at infinity; SIREN's layers have omega = 30 (Sitzmann et al., 2020)."""
+
+    omega: float
+    name = "sin"
+    params = {"omega": 1.0}
+    value = "sin(omega * t)"
+    derivative = "omega * cos(omega * t)"
+
+
+class Cos(BuiltIn):
+    """f(t) = cos(omega t), NaN at infinity: with Sin, Fourier features (Rahimi and Recht, 2007)."""
+
+    omega: float
+    name = "cos"
+    params = {"omega": 1.0}
+    value = "cos(omega * t)"
+    derivative = "-omega * sin(omega * t)"
 
 
 #: Every built-in activation by name.

@@ -92,7 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--jax", action="store_true", help="JAX as well")
     bench.add_argument("--full", action="store_true", help="everybody, and sweeps over batch, width and depth")
     bench.add_argument(
-        "--only", metavar="A,B", help="parts of the run: cases, training, ablation, sweeps, grid, first-calls"
+        "--only",
+        metavar="A,B",
+        help="parts of the run: cases, derivatives, training, ablation, sweeps, grid, first-calls",
     )
     bench.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of timing a case (default: 10)")
     bench.add_argument(

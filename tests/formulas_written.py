@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from math import erf, exp, log, pi, sqrt, tanh
+from math import cos, erf, exp, log, pi, sin, sqrt, tanh
 
 import numpy as np
 
 NAMES = {
-    "exp": exp, "log": log, "tanh": tanh, "sqrt": sqrt, "erf": erf, "sign": np.sign, "min": min, "max": max,
+    "exp": exp, "sin": sin, "cos": cos, "log": log, "tanh": tanh, "sqrt": sqrt, "erf": erf, "sign": np.sign, "min": min, "max": max,
     "Phi": lambda t: 0.5 * (1 + erf(t / sqrt(2))), "phi": lambda t: exp(-t * t / 2) / sqrt(2 * pi),
 }  # fmt: skip
 

@@ -36,7 +36,7 @@ TEXT = {
     "normal_pdf": (ATOM, "phi([a0])"),
     "minimum": (ATOM, "min([a0], [b0])"),
     "maximum": (ATOM, "max([a0], [b0])"),
-} | {name: (ATOM, f"{name}([a0])") for name in ("sign", "sqrt", "exp", "log", "tanh", "erf")}
+} | {name: (ATOM, f"{name}([a0])") for name in ("sign", "sqrt", "exp", "log", "sin", "cos", "tanh", "erf")}
 
 LATEX = TEXT | {
     "multiply": (PRODUCT, r"[a2] \cdot [b3]"),
@@ -55,7 +55,7 @@ LATEX = TEXT | {
     "minimum": (ATOM, r"\min\left([a0], [b0]\right)"),
     "maximum": (ATOM, r"\max\left([a0], [b0]\right)"),
     "sqrt": (ATOM, r"\sqrt{[a0]}"),
-} | {name: (ATOM, rf"\{name}\left([a0]\right)") for name in ("log", "tanh")} \
+} | {name: (ATOM, rf"\{name}\left([a0]\right)") for name in ("log", "sin", "cos", "tanh")} \
   | {name: (ATOM, rf"\operatorname{{{name}}}\left([a0]\right)") for name in ("sign", "erf")}  # fmt: skip
 
 PLACE = re.compile(r"\[([abc])(\d)\]")

@@ -22,6 +22,8 @@ class Epoch:
         loss: over its batches, each before its step.
         validation_loss: at its end, None without validation data.
         seconds: it took, validation included; of a resumed epoch, since it was resumed.
+        terms: of several point sets by their names the average loss of each; ``loss`` is then their weighted sum. None
+            without such.
     """
 
     number: int
@@ -29,6 +31,7 @@ class Epoch:
     loss: float
     validation_loss: float | None
     seconds: float
+    terms: dict[str, float] | None = None
 
 
 @dataclass(repr=False)
@@ -136,11 +139,12 @@ def _course(losses: np.ndarray) -> str:
 
 
 def _epoch(saved: dict[str, Any], number: int, step: int) -> Epoch:
-    held_out = saved["validation_loss"]
+    held_out, terms = saved["validation_loss"], saved.get("terms")
     return Epoch(
         whole("the number of an epoch", saved["number"], number, number),
         whole("the step of an epoch", saved["step"], number, step),
         any_real("the loss of an epoch", saved["loss"]),
         None if held_out is None else any_real("the validation loss of an epoch", held_out),
         real("the seconds of an epoch", saved["seconds"], 0),
+        None if terms is None else {name: any_real(f"the loss of {name!r}", loss) for name, loss in terms.items()},
     )

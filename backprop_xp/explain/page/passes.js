@@ -38,7 +38,8 @@ const Passes = (() => {
     negative: (a) => -a, less: (a, b) => a < b, less_equal: (a, b) => a <= b, greater: (a, b) => a > b,
     greater_equal: (a, b) => a >= b, equal: (a, b) => a === b, not_equal: (a, b) => a !== b,
     where: (condition, a, b) => (condition ? a : b), abs: Math.abs, sign: Math.sign, sqrt: Math.sqrt, exp: Math.exp,
-    expm1: Math.expm1, log: Math.log, log1p: Math.log1p, tanh: Math.tanh, erf, normal_cdf: normalCdf,
+    expm1: Math.expm1, log: Math.log, log1p: Math.log1p, sin: Math.sin, cos: Math.cos,
+    tanh: Math.tanh, erf, normal_cdf: normalCdf,
     normal_pdf: (t) => PER_ROOT_2PI * gauss(t, 0.5), minimum: Math.min, maximum: Math.max,
   };
 

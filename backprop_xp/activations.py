@@ -117,8 +117,8 @@ class BuiltIn(Elementwise):
     ``kernel`` and ``cuda_kernel`` name structs of kernels/activations.h that compute the formula in less time, on the
     CPU and on the GPU, where there are such. ``second`` is the second derivative as a formula of ``value`` and
     ``derivative``, where there is a short one that loses no digits: compiled derivatives of higher order start from it.
-    Where ``value`` and ``derivative`` are written so that nothing overflows, ``textbook`` has both as people know them, the
-    derivative of t and z = f(t).
+    Where ``value`` and ``derivative`` are written so that nothing overflows, ``textbook`` has both as people know them,
+    the derivative of t and z = f(t).
     """
 
     kernel: str = ""

@@ -475,9 +475,11 @@ def test_compiling_ahead_and_the_command_line(tmp_path, capsys):
     assert [*one.tensors] == ["z0.0.gain", "z0.0.bias", "z1.0.gain", "z1.0.bias"]
 
 
-def test_derivatives_are_refused_in_a_sentence():
-    with pytest.raises(ValueError, match="derivatives in x are those of a chain of layers"):
-        layers().derivatives(batch()[0], "jacobian")
+def test_derivatives_are_those_of_the_graph():
+    x, _ = batch()
+    entries = [HIDDEN, ["batch_norm", "tanh"], None]
+    found, expected = (net.derivatives(x, "hessian") for net in (layers(), graph(entries, bias=[True, False, True])))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_dropout_that_was_not_there_at_first_draws_too():

@@ -19,7 +19,7 @@ from ..programs import arguments, fused_cuda
 from ..sums import rounds
 from ..sums.chunk_sums import NULL, ChunkSums, ReadySums
 from ..toolchain import cuda
-from . import cooperative
+from . import cooperative, layered
 
 #: Threads of a block: ``bpx::threads`` of kernels/net_cuda.h.
 THREADS = 128
@@ -65,7 +65,7 @@ def yields(call: Call) -> str:
     on = device(call.backend.device)
     mine = cost.fused(call, on, chunk_samples(call), _shares_out(call))
     others = {"in tiles of samples": math.inf if cooperative.why_not(call) else cooperative.seconds(call)}
-    others["in whole matrix products"] = cost.layered(call, on)
+    others["in whole matrix products"] = layered.seconds(call)
     faster = min(others, key=lambda how: others[how])
     return f"such a batch of this net is estimated to be faster {faster}" if others[faster] < mine else ""
 

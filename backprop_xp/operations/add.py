@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..backend import Array
+from ..derivatives.chain_rule import Rules
 from .built_in import BuiltInOperation
 from .folding import fold, onnx_fold, same
 from .writing import Node, Writer
@@ -26,6 +27,12 @@ class Add(BuiltInOperation):
 
     def backward(self, grad: Array, *inputs: Array, **given: Any) -> Any:
         return (grad,) * len(inputs)
+
+    def push(self, rules: Rules, *inputs: Array, **given: Any) -> Array:
+        return self.forward(*inputs, **given)
+
+    def pull(self, rules: Rules, grad: Array, *inputs: Array, **given: Any) -> Any:
+        return self.backward(grad, *inputs, **given)
 
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
         return onnx_fold(writer, "Add", inputs)

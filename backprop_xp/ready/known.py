@@ -12,7 +12,7 @@ class Known:
     """By identity, where that suffices: numbers in arrays may change."""
 
     def __init__(self, net: AnyNet) -> None:
-        self._settings = (net.engine, net.dtype, net.backend)
+        self._settings = (net.engine, net.precision, net.dtype, net.backend)
         self._parameters, _, functions, self._reduction = net._now()
         self._functions = [(f, dict(vars(f))) for f in functions]
         tensors = net._places()
@@ -20,7 +20,7 @@ class Known:
 
     def holds(self, net: AnyNet) -> bool:
         """Whether nothing has changed but numbers in arrays."""
-        if (net.engine, net.dtype, net.backend) != self._settings:
+        if (net.engine, net.precision, net.dtype, net.backend) != self._settings:
             return False
         parameters, _, functions, reduction = net._now()
         if parameters != self._parameters or reduction != self._reduction or len(functions) != len(self._functions):

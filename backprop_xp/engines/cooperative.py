@@ -35,11 +35,7 @@ NULL = np.uintp(0)
 
 def why_not(call: Call) -> str:
     """What is no chain or no formula, or that the signals of eight samples don't fit a block's shared memory."""
-    if not call.backend.on_gpu:
-        return "it runs on a CUDA device"
-    if not call.plan.chain:
-        return "the graph is no chain"
-    if reason := arguments.written_in_python(call) or arguments.too_many_scalars(call):
+    if reason := arguments.why_no_kernel(call):
         return reason
     limit = block.shared_limit(call.backend.device)
     if not block.tilings(shape(call), limit):

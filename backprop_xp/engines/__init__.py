@@ -22,7 +22,7 @@ from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from . import cooperative, fused, fused_gpu, layered, tiled
 
-__all__ = ["ENGINES", "ON_CPU", "ON_GPU", "Choice", "choice", "forward", "loss_and_grad", "warn_uncompiled"]
+__all__ = ["ENGINES", "ON_CPU", "ON_GPU", "Choice", "choice", "chosen", "forward", "loss_and_grad", "warn_uncompiled"]
 
 #: The engines for NumPy and for CuPy, the one that "auto" would rather have first.
 ON_CPU: dict[str, Engine] = {"fused": fused, "tiled": tiled, "layered": layered}
@@ -43,6 +43,12 @@ def loss_and_grad(name: str, call: Call) -> Result:
 def forward(name: str, call: Call) -> tuple[Array, Values | None]:
     """The outputs of a call, and its values where it keeps them."""
     return _run(name, call, "forward")
+
+
+def chosen(name: str, call: Call) -> str:
+    """The engine that would compute the outputs of a call, "layered" or "tiled" where nothing can be compiled."""
+    engine, _ = _choose(name, call)
+    return _without(call) if _failure(engine, call, "forward") else engine
 
 
 @dataclass(frozen=True)

@@ -63,10 +63,11 @@ def from_torch(model: Any, *, features: Mapping[str, int] | None = None, **optio
     """The net that computes what this module of PyTorch does.
 
     Args:
-        model: on any device, taking (n, features). Either a torch.nn.Sequential of Linear modules, each followed by
-            activations, dropout and normalisations or by nothing; or anything that torch.fx can trace, or that
-            torch.export has exported, and that is built of Linear, LayerNorm, Dropout, activations, sums, products and
-            concatenations along the features. Modules and functions will do, as will parts within parts.
+        model: on any device, taking (n, features); a Flatten in front, which makes them of images, is left out.
+            Either a Linear module, or a torch.nn.Sequential of them, each followed by activations, dropout and
+            normalisations or by nothing; or anything that torch.fx can trace, or that torch.export has exported, and
+            that is built of Linear, LayerNorm, BatchNorm1d, Dropout, Softmax, activations, sin and cos, sums, products
+            and concatenations along the features. Modules and functions will do, as will parts within parts.
         features: how many the inputs have, by name: needed for those of which no Linear and no LayerNorm says it.
         options: of :class:`~backprop_xp.Net` or :class:`~backprop_xp.GraphNet`: loss, reduction, backend, engine,
             threads, and for a graph rng, the seed of its dropout, and dtype, the parameters' one if there are any.
@@ -111,11 +112,13 @@ def from_torch(model: Any, *, features: Mapping[str, int] | None = None, **optio
 
 def _as_chain(model: Any, torch: Any) -> list[tuple[str, Any, str | Activation]] | None:
     """The name, the Linear module and the activation of every layer; None for what is no chain of them."""
-    if type(model) is not torch.nn.Sequential:
+    if type(model) not in (torch.nn.Sequential, torch.nn.Linear):
         return None
     refuse_hooks(model)
     layers: list[tuple[str, Any, Any]] = []
     modules = list(_flat(model, torch, ""))
+    if modules and type(modules[0][1]) is torch.nn.Flatten and vars(modules[0][1]).items() >= FLAT.items():
+        del modules[0]  # what a net takes is flat already
     if not modules:
         raise TypeError("a net needs a Linear module, the Sequential has none")
     for name, module in modules:
@@ -126,6 +129,10 @@ def _as_chain(model: Any, torch: Any) -> list[tuple[str, Any, str | Activation]]
                 return None
             layers[-1] = (*layers[-1][:2], from_module(module, name))
     return [(name, linear, activation or "identity") for name, linear, activation in layers]
+
+
+#: What a Flatten has that leaves (n, features) as they are.
+FLAT = {"start_dim": 1, "end_dim": -1}
 
 
 def _flat(module: Any, torch: Any, name: str) -> Any:

@@ -9,8 +9,21 @@ from typing import Any
 
 import torch
 
+from ..activations import Cos, Sin
 from ..backend import NUMPY
-from ..graph import Activate, Add, BatchNorm, Concatenate, Dropout, GraphNet, Input, LayerNorm, Linear, Multiply
+from ..graph import (
+    Activate,
+    Add,
+    BatchNorm,
+    Concatenate,
+    Dropout,
+    GraphNet,
+    Input,
+    LayerNorm,
+    Linear,
+    Multiply,
+    Softmax,
+)
 from ..model import Model
 from ..operations import is_built_in
 from ..plan.plan import Node
@@ -104,6 +117,21 @@ def _module(
             return over_batch
         case Dropout():
             return torch.nn.Dropout(operation.p)
+        case Softmax():
+            return torch.nn.Softmax(dim=1)
+        case Activate(activation=Sin() | Cos() as wave) if wave.is_formula:
+            return Wave(torch.sin if isinstance(wave, Sin) else torch.cos, wave.omega)
         case Activate():
             return module_of(operation.activation)
     raise TypeError(f"node {node.name!r} has no form in PyTorch here: {operation!r}")
+
+
+class Wave(torch.nn.Module):
+    """sin(omega t) or cos(omega t), of which PyTorch has functions and no modules."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], omega: float) -> None:
+        super().__init__()
+        self.function, self.omega = function, omega
+
+    def forward(self, t: torch.Tensor) -> torch.Tensor:
+        return self.function(t if self.omega == 1 else self.omega * t)

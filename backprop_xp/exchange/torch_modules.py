@@ -31,7 +31,7 @@ MODULES: dict[str, tuple[str, dict[str, Any]]] = {
     "log_sigmoid": ("LogSigmoid", {}),
 }
 #: What else there is a counterpart of.
-OTHERS = ("Linear", "LayerNorm", "Dropout", "Sequential")
+OTHERS = ("Linear", "LayerNorm", "BatchNorm1d", "Dropout", "Softmax", "Flatten", "Sequential")
 
 
 def to_module(activation: Any) -> Any:

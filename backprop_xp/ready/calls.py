@@ -44,10 +44,12 @@ class Prepared:
         shared = "layers share a Tensor" if self.chain and len(set(tensors)) != len(tensors) else ""
         self._refused = {
             "sample": of_loss or of_sample, "batch": of_loss or shared, "outputs": "", "outputs of a sample": of_sample,
+            "gradients": shared if self.chain else "it is no chain",
         }  # fmt: skip
         self._single: dict[tuple[str, bool], sample.Single] = {}
         self._batch: dict[tuple[str, bool], Batch] = {}
         self._forward: dict[str, Outputs] = {}
+        self._backward: batch.Backward | None = None
 
     def current(self, net: AnyNet) -> bool:
         """Whether the net is still what it was."""
@@ -124,6 +126,15 @@ class Prepared:
             self._forward[kind] = call
         return call if call.takes(x, keep_signals) else None
 
+    def for_backward(self, net: AnyNet, x: np.ndarray) -> batch.Backward | None:
+        """The call for gradients from those in the outputs, None where there is none for it."""
+        if self._refused["gradients"]:
+            return None
+        if self._backward is None:
+            assert self.chain is not None
+            self._backward = batch.Backward(net, self.chain)
+        return self._backward if self._backward.takes(x) else None
+
 
 def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None, training: bool = True) -> Any:
     """The prepared call for these arguments, None where they need more checks or an engine of another kind."""
@@ -152,6 +163,18 @@ def find_forward(net: AnyNet, x: Any, keep_signals: bool | None, training: bool 
         return prepared.for_outputs(net, x, keep_signals, dimensions, training)
     except (CompileError, MemoryError) as error:
         prepared.give_up(error, "outputs of a sample" if dimensions == 1 else "outputs")
+        return None
+
+
+def find_backward(net: AnyNet, x: Any) -> batch.Backward | None:
+    """The compiled call that gives gradients from those in the outputs, None if there is none for ``x``."""
+    prepared = of(net, x)
+    if prepared is None or x.ndim != 2:
+        return None
+    try:
+        return prepared.for_backward(net, x)
+    except (CompileError, MemoryError) as error:
+        prepared.give_up(error, "gradients")
         return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backprop_xp import ACTIVATIONS, Activation, Elementwise, Net
+from backprop_xp import ACTIVATIONS, Activation, Cos, Elementwise, Net, Sin
 from backprop_xp.exchange import from_torch, to_torch
 from backprop_xp.exchange.pytorch import MODULES, from_module, to_module
 
@@ -98,7 +98,7 @@ HOOKED.register_forward_hook(lambda module, args, z: 2 * z)
 REFUSED = [
     (nn.Sequential(), "a net needs a Linear module"),
     (nn.Sequential(nn.Linear(2, 2), nn.PReLU()), r"module 1 \(PReLU\) has no counterpart: unknown module 'PReLU'"),
-    (nn.Sequential(nn.Linear(2, 2), nn.Softmax(1)), "'Softmax'"),
+    (nn.Sequential(nn.Linear(2, 2), nn.Softmin(1)), "'Softmin'"),
     (nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.InstanceNorm1d(2))), r"module 0.1 \(InstanceNorm1d\)"),
     (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))), "ParametrizedLinear"),
     (nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 2)), "Linear 1 takes 2 features, 0 gives 3"),
@@ -142,3 +142,26 @@ def test_a_net_on_a_device():
     x = np.ones((4, 3))
     np.testing.assert_allclose(net(x).get(), model(torch.tensor(x)).detach().numpy(), rtol=1e-12)
     np.testing.assert_array_equal(from_torch(model, backend="cupy").weights[0].data.get(), net.weights[0].data.get())
+
+
+@pytest.mark.parametrize("omega", [1.0, 30.0])
+def test_sin_and_cos_which_are_no_modules_there(omega, random):
+    net = Net((3, 5, 4, 2), (Sin(omega=omega), Cos(omega=omega), "identity"), bias=True, rng=0, backend="numpy")
+    model, x = to_torch(net), random.normal(size=(6, 3))
+    assert_equal(net, model, x)
+    if omega == 1:
+        np.testing.assert_allclose(from_torch(model, backend="numpy")(x), net(x), rtol=1e-12)
+
+
+def test_a_flatten_in_front_and_a_softmax_at_the_end(random):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3, bias=False)).double()
+    x = random.normal(size=(6, 4))
+    assert_equal(from_torch(model, backend="numpy", engine="layered"), model, x)
+    model.append(nn.Softmax(dim=-1))
+    np.testing.assert_allclose(from_torch(model, backend="numpy")(x), model(torch.tensor(x)).detach(), rtol=1e-12)
+    for odd, message in (
+        (nn.Softmax(0), "along dim=0, not along the features"),
+        (nn.Flatten(0), "flattens dimensions 0 to -1"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            from_torch(nn.Sequential(nn.Linear(4, 3), odd))

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from . import engines, inputs, notebook, scope, workspace
+from . import engines, equations, inputs, notebook, scope, workspace
 from .backend import Array, Backend, get_backend
 from .derivatives import of_outputs
 from .derivatives.differentiable import Differentiable
@@ -22,7 +22,7 @@ from .derivatives.graph import Steps
 from .derivatives.loops import Chain
 from .drawn import draw
 from .dtypes import as_dtype
-from .engines import Choice, equations, layered
+from .engines import Choice, layered
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .passes import per_sample, steps
 from .plan.call import Buffered, Call, Values, as_layers

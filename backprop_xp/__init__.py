@@ -14,6 +14,7 @@ from .activations import (
     GELU,
     SELU,
     Activation,
+    Cos,
     Elementwise,
     GELUTanh,
     HardSigmoid,
@@ -27,13 +28,15 @@ from .activations import (
     ReLU6,
     Sigmoid,
     SiLU,
+    Sin,
     Softplus,
     Softsign,
     Tanh,
     get_activation,
 )
 from .backend import BackendError, get_backend
-from .derivatives import Equation
+from .derivatives.array_equation import ArrayEquation
+from .derivatives.equation import Equation
 from .graph import BatchNorm, Dropout, Graph, GraphNet, Input, LayerNorm, Linear, Operation, Residual
 from .losses import (
     LOSSES,
@@ -51,7 +54,7 @@ from .losses import (
 from .net import Net
 from .tensor import Tensor
 
-# files and calls made ahead know all kinds of nets, and nets neither of them
+# files, calls made ahead and explanations know all kinds of nets, and nets none of them
 _model.Model.save, _model.Model.load = _exchange.save, staticmethod(_exchange.load)
 _model.Model.compile = _ahead.compile
 
@@ -62,6 +65,24 @@ if _typing.TYPE_CHECKING:
     from . import sklearn as sklearn
     from . import torch_layer as torch_layer
     from . import training as training
+
+
+def _explain(net, x, y=None, *, sample_weight=None, lr=0.01, training=True):  # type: ignore[no-untyped-def]
+    """Every step of ``net.loss_and_grad(x, y)``, see :func:`backprop_xp.explain.explain`."""
+    from .explain import explain  # when it is needed: it takes longer to import than a net
+
+    return explain(net, x, y, sample_weight=sample_weight, lr=lr, training=training)
+
+
+_model.Model.explain = _explain
+
+
+def check_gradients(what, x=None, y=None, *, parameters=None, sample_weight=None):  # type: ignore[no-untyped-def]
+    """Compare derivatives with central differences, see :func:`backprop_xp.marking.check_gradients`."""
+    from .marking import check_gradients
+
+    return check_gradients(what, x, y, parameters=parameters, sample_weight=sample_weight)
+
 
 __version__ = "0.1.0"
 
@@ -92,9 +113,11 @@ __all__ = [
     "MSE",
     "SELU",
     "Activation",
+    "ArrayEquation",
     "BCEWithLogits",
     "BackendError",
     "BatchNorm",
+    "Cos",
     "Dropout",
     "Elementwise",
     "ElementwiseLoss",
@@ -123,11 +146,13 @@ __all__ = [
     "Residual",
     "SiLU",
     "Sigmoid",
+    "Sin",
     "SoftmaxCrossEntropy",
     "Softplus",
     "Softsign",
     "Tanh",
     "Tensor",
+    "check_gradients",
     "get_activation",
     "get_backend",
     "get_loss",

@@ -36,6 +36,7 @@ class AnyNet(Protocol):
     backend: Backend
     dtype: np.dtype
     engine: EngineName
+    precision: str
     loss: Any
     reduction: Reduction
     threads: int | None

@@ -13,7 +13,7 @@ from ..losses import SoftmaxCrossEntropy, terms
 from ..losses.given import GIVEN
 from ..plan.net import AnyNet
 from ..programs import arguments, fused
-from ..programs.matrices import Pass
+from ..programs.matrices import BOTH, DOWN, UP, Pass
 from ..programs.narrow import Narrow
 from ..workspace import recycled
 from .chain import Chain
@@ -21,6 +21,8 @@ from .gradients import Gradients, a_signal, drop_signals, hand_out
 
 #: Bytes that are kept from call to call by themselves; more comes from the workspace, which takes longer.
 KEPT_BYTES = 1 << 20
+#: Bytes that one call may keep between its way up and its way down; where it needs more, it goes up twice.
+MOST_SIGNALS = 24 << 20
 #: Multiply-adds from which on a call asks how many threads there are.
 WORTH_ASKING = 50_000
 
@@ -71,11 +73,15 @@ class _Ready:
             return False
         return x.flags.c_contiguous and x.flags.aligned
 
-    def _run(self, net: AnyNet, x: np.ndarray) -> None:
+    def _aim(self, net: AnyNet, x: np.ndarray) -> int:
+        """Let the pass read this batch; numbers of the memory that it wants."""
         ready, args, n = self._pass, self._pass.args, len(x)
         args.n, args.x, args.x_row, args.x_column = n, x.__array_interface__["data"][0], self._features, 1
         args.threads = threads.count(net.threads) if n * ready.parameters > WORTH_ASKING else 1
-        numbers = ready.numbers()
+        return ready.numbers()
+
+    def _run(self, net: AnyNet, x: np.ndarray) -> None:
+        ready, numbers = self._pass, self._aim(net, x)
         if numbers > self._memory.size and not self._grow(numbers):
             with recycled():
                 ready.use(workspace.empty((numbers,), self._dtype))
@@ -158,8 +164,20 @@ class Batch(_Ready):
         return narrow.loss_and_grad(threads.count(net.threads), gradients)
 
 
+class Signals:
+    """What a batch has left on its way up through the net, for its way down."""
+
+    __slots__ = ("memory", "threads")
+
+    def __init__(self, memory: workspace.Loan, threads: int) -> None:
+        self.memory: workspace.Loan | None = memory  # None once it went down: gradients have taken their places
+        self.threads = threads
+
+
 class Backward(_Ready):
     """All gradients of batches from those in their outputs. Raises CompileError.
+
+    A batch goes up and down at once; or up first, to its outputs, leaving signals from which it goes down later.
 
     Attributes:
         addresses, counts, shapes: of the parameters, layer by layer: where they lie, and of what size they are.
@@ -178,15 +196,38 @@ class Backward(_Ready):
         """Whether this is a call that needs no more checks."""
         return self._fits(x)
 
+    def forward(self, net: AnyNet, x: np.ndarray) -> tuple[np.ndarray, Signals] | None:
+        """The outputs (n, out) and the batch's signals; None where these are too many to be kept."""
+        with self._lock:
+            args = self._pass.args
+            args.half = UP
+            size = self._aim(net, x) * self._dtype.itemsize
+            if size > MOST_SIGNALS:
+                return None
+            memory = workspace.Loan(size)
+            found = Signals(memory, args.threads)
+            output = np.empty((len(x), self._outputs), self._dtype)
+            args.output = output.__array_interface__["data"][0]
+            self._pass.use(memory.buffer)
+            self._pass.run()
+        drop_signals(net, self._signal)
+        return output, found
+
     def backward(
-        self, net: AnyNet, x: np.ndarray, grad: np.ndarray, input_grad: bool
+        self, net: AnyNet, x: np.ndarray, grad: np.ndarray, input_grad: bool, signals: Signals | None = None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """The gradients of all parameters, layer by layer in one array, and that in x (n, in) where it is wanted."""
+        """The gradients of all parameters, layer by layer in one array, and that in x (n, in) where it is wanted.
+
+        Signals from :meth:`forward` are used once; it goes up again without them.
+        """
         n = len(x)
         grad = arguments.readable(grad)
         grad_x = np.empty(x.shape, self._dtype) if input_grad else None
         with self._lock:
-            is_narrow = n >= self._narrow_from and not fused.any_widths.get()
+            memory = None
+            if signals is not None:
+                memory, signals.memory = signals.memory, None
+            is_narrow = memory is None and n >= self._narrow_from and not fused.any_widths.get()
             narrow = self._narrow_pass(input_grad) if is_narrow else None
             args: Any = self._pass.args if narrow is None else narrow.args
             args.y = grad.__array_interface__["data"][0]
@@ -195,7 +236,14 @@ class Backward(_Ready):
             gradients = self._gradients.unused()
             if narrow is None:
                 args.grads = gradients.__array_interface__["data"][0]
-                self._run(net, x)
+                args.half = BOTH if memory is None else DOWN
+                if memory is None:
+                    self._run(net, x)
+                else:
+                    self._aim(net, x)
+                    args.threads = signals.threads  # the memory is laid out for them
+                    self._pass.use(memory.buffer)
+                    self._pass.run()
             else:
                 args.n, args.x, args.x_row, args.x_column = n, x.__array_interface__["data"][0], self._features, 1
                 narrow.loss_and_grad(threads.count(net.threads), gradients)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -85,13 +85,14 @@ def _gradients(
     return (next(found) if needs else None for needs in needed)
 
 
-@contextmanager
-def _backend_of(tensor: torch.Tensor) -> Iterator[Backend]:
+def _backend_of(tensor: torch.Tensor) -> AbstractContextManager[Backend]:
     """The backend of this tensor's device, which within works on PyTorch's current stream there."""
     backend = backend_of(tensor)
-    if not backend.on_gpu:
-        yield backend
-        return
+    return _on_its_stream(backend, tensor) if backend.on_gpu else nullcontext(backend)
+
+
+@contextmanager
+def _on_its_stream(backend: Backend, tensor: torch.Tensor) -> Iterator[Backend]:
     index = tensor.device.index
     stream = torch.cuda.current_stream(index)
     ours = backend.xp.cuda.ExternalStream(stream.cuda_stream, index)

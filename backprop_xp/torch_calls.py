@@ -1,8 +1,8 @@
 """The passes of nets from arrays of PyTorch's: the outputs, and all gradients from that in the outputs.
 
-Where the net's engine is a compiled one, the backward pass computes the signals again, and starts from the given
-gradient as from that of a loss; many batches take calls that are kept ready. Elsewhere the layered engine keeps the
-signals from one pass to the other.
+Where the net's engine is a compiled one, the backward pass starts from the given gradient as from that of a loss, and
+computes the signals again; many batches take calls that are kept ready, whose backward pass takes the signals that the
+forward pass kept, where there is room. Elsewhere the layered engine keeps the signals from one pass to the other.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .engines import layered
 from .graph import GraphNet
 from .losses.given import GIVEN
 from .net import Net
-from .passes import article
+from .passes.article import Signals
 from .plan.call import Call, Values
 from .ready import calls
-from .ready.batch import Backward, Signals
+from .ready.batch import Backward, Kept
 from .torch_formulas import activate
 from .torch_link import as_array, as_tensor
 from .torch_plain import Plainly
@@ -47,7 +47,7 @@ class Calls:
         self._keys = net._keys() if training else {}
         #: What the forward pass kept, of the layered engine or of a call that is kept ready.
         self._values: Values | None = None
-        self._signals: tuple[Backward, Signals] | None = None
+        self._kept: tuple[Backward, Kept] | None = None
 
     def forward(
         self,
@@ -61,7 +61,7 @@ class Calls:
         if self._is_plain_batch(arrays) and self._net._kept is None:
             way = calls.find_backward(self._net, arrays[0]) if keep_signals else None
             if way is not None and (found := way.forward(self._net, arrays[0])) is not None:
-                self._signals = way, found[1]
+                self._kept = way, found[1]
                 return found[0]
             ready = calls.find_forward(self._net, arrays[0], False)
             if ready is not None:
@@ -86,11 +86,11 @@ class Calls:
         """The gradients in the inputs (None unless ``input_grad``) and in the parameters, from that in the outputs."""
         arrays, grad = [as_array(tensor, backend) for tensor in inputs], as_array(grad_output, backend)
         if self._values is None and self._is_plain_batch(arrays):
-            ready, signals = calls.find_backward(self._net, arrays[0]), None
-            if ready is not None and self._signals is not None and self._signals[0] is ready:
-                signals = self._signals[1]
+            ready, kept = calls.find_backward(self._net, arrays[0]), None
+            if ready is not None and self._kept is not None and self._kept[0] is ready:
+                kept = self._kept[1]
             if ready is not None and [tensor.data_ptr() for tensor in parameters] == ready.addresses:
-                gradients, grad_x = ready.backward(self._net, arrays[0], grad, input_grad, signals)
+                gradients, grad_x = ready.backward(self._net, arrays[0], grad, input_grad, kept)
                 own = unflatten(torch.from_numpy(gradients), parameters)
                 return [None if grad_x is None else torch.from_numpy(grad_x), *own]
         call = self._call(backend, arrays, parameters)
@@ -99,7 +99,7 @@ class Calls:
             call.loss, call.y = GIVEN, grad
             result = engines.loss_and_grad(self._net.engine, call)
         else:
-            signals = {name: article.Signals(kept.linear, kept.nonlinear) for name, kept in self._values.signals.items()}
+            signals = {name: Signals(kept.linear, kept.nonlinear) for name, kept in self._values.signals.items()}
             result = layered.backward(call, Values(self._values.data, signals, self._values.given), grad)
         found = [*(result.inputs.get(name) for name in call.inputs), *result.parameters]
         return [None if array is None else as_tensor(array, backend) for array in found]

@@ -84,11 +84,11 @@ class Loan:
     __slots__ = ("buffer",)
 
     def __init__(self, size: int) -> None:
-        found = _take(size)
+        found = _take(size) if size >= SMALLEST else None
         self.buffer = np.empty(size, np.uint8) if found is None else found
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():
+        if self.buffer.nbytes >= SMALLEST and not sys.is_finalizing():
             _give_back(self.buffer)
 
 

@@ -21,8 +21,6 @@ from .gradients import Gradients, a_signal, drop_signals, hand_out
 
 #: Bytes that are kept from call to call by themselves; more comes from the workspace, which takes longer.
 KEPT_BYTES = 1 << 20
-#: Bytes that one call may keep between its way up and its way down; where it needs more, it goes up twice.
-MOST_SIGNALS = 24 << 20
 #: Multiply-adds from which on a call asks how many threads there are.
 WORTH_ASKING = 50_000
 
@@ -164,14 +162,19 @@ class Batch(_Ready):
         return narrow.loss_and_grad(threads.count(net.threads), gradients)
 
 
-class Signals:
+class Kept:
     """What a batch has left on its way up through the net, for its way down."""
 
-    __slots__ = ("memory", "threads")
+    __slots__ = ("_memory", "samples", "threads")
 
-    def __init__(self, memory: workspace.Loan, threads: int) -> None:
-        self.memory: workspace.Loan | None = memory  # None once it went down: gradients have taken their places
-        self.threads = threads
+    def __init__(self, memory: workspace.Loan, samples: int, threads: int) -> None:
+        self._memory: workspace.Loan | None = memory
+        self.samples, self.threads = samples, threads  # that the memory is laid out for
+
+    def take(self) -> workspace.Loan | None:
+        """The memory, in which gradients will take the places of signals; None when it was taken before."""
+        memory, self._memory = self._memory, None
+        return memory
 
 
 class Backward(_Ready):
@@ -180,7 +183,7 @@ class Backward(_Ready):
     A batch goes up and down at once; or up first, to its outputs, leaving signals from which it goes down later.
 
     Attributes:
-        addresses, counts, shapes: of the parameters, layer by layer: where they lie, and of what size they are.
+        addresses: where the parameters lie, layer by layer.
     """
 
     def __init__(self, net: AnyNet, chain: Chain) -> None:
@@ -188,24 +191,22 @@ class Backward(_Ready):
         self._chain = chain
         self._gradients = Gradients(self._pass.parameters, self._dtype)
         self.addresses = [array.__array_interface__["data"][0] for array in self._arrays]
-        self.counts = [array.size for array in self._arrays]
-        self.shapes = [array.shape for array in self._arrays]
         self._narrow: dict[bool, Narrow] = {}  # by whether they give the gradient in x
 
     def takes(self, x: np.ndarray) -> bool:
         """Whether this is a call that needs no more checks."""
         return self._fits(x)
 
-    def forward(self, net: AnyNet, x: np.ndarray) -> tuple[np.ndarray, Signals] | None:
-        """The outputs (n, out) and the batch's signals; None where these are too many to be kept."""
+    def forward(self, net: AnyNet, x: np.ndarray) -> tuple[np.ndarray, Kept] | None:
+        """The outputs (n, out) and the batch's signals; None where these take over half of the workspace."""
         with self._lock:
             args = self._pass.args
             args.half = UP
             size = self._aim(net, x) * self._dtype.itemsize
-            if size > MOST_SIGNALS:
+            if size > KEPT_BYTES and size > workspace.limit() // 2:
                 return None
             memory = workspace.Loan(size)
-            found = Signals(memory, args.threads)
+            found = Kept(memory, args.n, args.threads)
             output = np.empty((len(x), self._outputs), self._dtype)
             args.output = output.__array_interface__["data"][0]
             self._pass.use(memory.buffer)
@@ -214,20 +215,18 @@ class Backward(_Ready):
         return output, found
 
     def backward(
-        self, net: AnyNet, x: np.ndarray, grad: np.ndarray, input_grad: bool, signals: Signals | None = None
+        self, net: AnyNet, x: np.ndarray, grad: np.ndarray, input_grad: bool, kept: Kept | None = None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """The gradients of all parameters, layer by layer in one array, and that in x (n, in) where it is wanted.
 
-        Signals from :meth:`forward` are used once; it goes up again without them.
+        What :meth:`forward` kept is used once: afterwards it goes up again, to the same bits.
         """
         n = len(x)
         grad = arguments.readable(grad)
         grad_x = np.empty(x.shape, self._dtype) if input_grad else None
         with self._lock:
-            memory = None
-            if signals is not None:
-                memory, signals.memory = signals.memory, None
-            is_narrow = memory is None and n >= self._narrow_from and not fused.any_widths.get()
+            memory = kept.take() if kept is not None and kept.samples == n else None
+            is_narrow = kept is None and n >= self._narrow_from and not fused.any_widths.get()
             narrow = self._narrow_pass(input_grad) if is_narrow else None
             args: Any = self._pass.args if narrow is None else narrow.args
             args.y = grad.__array_interface__["data"][0]
@@ -237,11 +236,11 @@ class Backward(_Ready):
             if narrow is None:
                 args.grads = gradients.__array_interface__["data"][0]
                 args.half = BOTH if memory is None else DOWN
-                if memory is None:
+                if kept is None or memory is None:
                     self._run(net, x)
                 else:
                     self._aim(net, x)
-                    args.threads = signals.threads  # the memory is laid out for them
+                    args.threads = kept.threads
                     self._pass.use(memory.buffer)
                     self._pass.run()
             else:

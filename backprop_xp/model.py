@@ -13,19 +13,19 @@ from typing import Any, Self
 
 import numpy as np
 
-from . import engines, inputs, scope, workspace
+from . import engines, equations, inputs, notebook, scope, workspace
 from .backend import Array, Backend, get_backend
 from .derivatives import of_outputs
 from .derivatives.differentiable import Differentiable
 from .derivatives.equation import Equation
 from .derivatives.graph import Steps
 from .derivatives.loops import Chain
+from .drawn import draw
 from .dtypes import as_dtype
-from .engines import Choice, equations, layered
+from .engines import Choice, layered
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .passes import per_sample, steps
 from .plan.call import Buffered, Call, Values, as_layers
-from .plan.drawing import Drawing, draw
 from .precision import as_precision
 from .ready import calls
 from .repeated import Repeated
@@ -67,12 +67,15 @@ class Model(State):
         """All tensors that are trained, each once, wherever it stands in the net."""
         return list(dict.fromkeys(self._places()))
 
+    draw = draw
     fit = fit
     #: :func:`backprop_xp.exchange.save` and ``load``; the package's __init__ puts them here.
     save: Callable[..., None]
     load: Callable[..., Any]
     #: :func:`backprop_xp.ahead.compile`, from there too.
     compile: Callable[..., list[Built]]
+    #: :func:`backprop_xp.explain.explain`, from there too.
+    explain: Callable[..., Any]
 
     def loss_and_grad(
         self,
@@ -245,15 +248,6 @@ class Model(State):
         call.loss = resolved(call.loss, None, (), self.dtype).loss
         return engines.choice(self.engine, call)
 
-    def draw(self) -> Drawing:
-        """The net as text, for ``print``, and as SVG, ``.svg``."""
-        counts, drawn = {}, set[Tensor]()
-        for node, own in self._tensors().items():
-            tensors = set(own.values()) - drawn  # a shared one counts where it comes first
-            counts[node] = sum(tensor.data.size for tensor in tensors)
-            drawn |= tensors
-        return draw(self._plan().nodes, counts)
-
     def to(self, backend: str | Backend) -> Self:
         """Move all parameters, their gradients, and buffers, to this backend; returns the net itself."""
         target = get_backend(backend)
@@ -266,6 +260,9 @@ class Model(State):
 
     def __del__(self) -> None:
         workspace.clear()
+
+    def _repr_html_(self) -> str:
+        return notebook.of_parameters(self, self._by_place().items())
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_prepared": None}  # it holds addresses

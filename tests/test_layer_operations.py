@@ -437,9 +437,14 @@ def test_compiling_ahead_and_the_command_line(tmp_path, capsys):
     assert [*one.tensors] == ["z0.0.gain", "z0.0.bias", "z1.0.gain", "z1.0.bias"]
 
 
-def test_derivatives_are_refused_in_a_sentence():
-    with pytest.raises(ValueError, match="derivatives in x are those of a chain of layers"):
-        layers().derivatives(batch()[0], "jacobian")
+def test_derivatives_are_those_of_the_same_graph():
+    net, x = layers(), batch()[0]
+    jacobian = net.derivatives(x, "jacobian")
+    for column in range(x.shape[1]):
+        step = np.zeros(x.shape[1])
+        step[column] = 1e-6
+        expected = (net(x + step) - net(x - step)) / 2e-6
+        np.testing.assert_allclose(jacobian[:, :, column], expected, atol=1e-7)
 
 
 def test_dropout_that_was_not_there_at_first_draws_too():

@@ -158,7 +158,7 @@ def test_training_with_batch_normalisation(n, dtype):
 def test_one_sample_and_what_blas_computes_on_one_thread_anyway(sizes, held, monkeypatch):
     seen, matmul = [], products.matmul
     monkeypatch.setattr(products, "matmul", lambda *arrays: seen.append(blas_threads()) or matmul(*arrays))
-    net = Net(sizes, [["layer_norm", "tanh"], None], rng=0, backend="numpy")
+    net = Net(sizes, [["layer_norm", "tanh"], None], rng=0, backend="numpy", engine="layered")
     with threadpoolctl.threadpool_limits(3, "blas"):
         net.loss_and_grad(np.ones(sizes[0]))
         assert seen and all(threads == ({1} if held else blas_threads()) for threads in seen)

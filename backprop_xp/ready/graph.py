@@ -160,7 +160,7 @@ class GraphBatch(_Ready):
         each = program.packing.unpack_each(net._plan().nodes, numbers, program.panel, program.weight_rows)
         for (owner, name), places in each:
             found.setdefault(tensors[owner][name], []).append(places)
-        self._to = np.concatenate([places.ravel() for places, *_ in found.values()])
+        self._to = np.concatenate([numbers[:0], *(places.ravel() for places, *_ in found.values())])
         self._slices: list[tuple[Tensor, slice, tuple[int, ...]]] = []
         additions = [np.empty((0, 2), np.int64)]
         at = 0

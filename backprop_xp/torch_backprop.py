@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from .torch_link import as_tensor, backend_of
 
 def outputs(calls: Calls, inputs: Sequence[torch.Tensor], parameters: Sequence[torch.Tensor]) -> torch.Tensor:
     """The outputs (n, out) from every input (n, features)."""
-    return Backprop.apply(calls, len(inputs), *inputs, *parameters)
+    return Backprop.apply(calls, torch.is_grad_enabled(), len(inputs), *inputs, *parameters)
 
 
 def outputs_plainly(calls: Calls, inputs: Sequence[torch.Tensor], parameters: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -38,9 +38,10 @@ class Backprop(torch.autograd.Function):
     """The outputs of a net. With ``create_graph=True`` its gradients are those of PyTorch's own operations."""
 
     @staticmethod
-    def forward(ctx: Any, calls: Calls, inputs: int, *tensors: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, calls: Calls, recorded: bool, inputs: int, *tensors: torch.Tensor) -> torch.Tensor:
+        keeps = recorded and any(ctx.needs_input_grad)
         with _backend_of(tensors[0]) as backend:
-            result = as_tensor(calls.forward(backend, tensors[:inputs], tensors[inputs:]), backend)
+            result = as_tensor(calls.forward(backend, tensors[:inputs], tensors[inputs:], keeps), backend)
         ctx.save_for_backward(*tensors)  # PyTorch notices if these are changed before the backward pass
         ctx.save_for_forward(*tensors)
         ctx.calls, ctx.inputs = calls, inputs
@@ -48,16 +49,16 @@ class Backprop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        tensors, inputs, needed = ctx.saved_tensors, ctx.inputs, ctx.needs_input_grad[2:]
+        tensors, inputs, needed = ctx.saved_tensors, ctx.inputs, ctx.needs_input_grad[3:]
         # these gradients may be differentiated in turn, or are many at once, as with is_grads_batched=True
         if torch.is_grad_enabled() or is_transformed() or torch._C._functorch.is_legacy_batchedtensor(grad_output):
-            return None, None, *_gradients(ctx.calls, inputs, tensors, needed, grad_output)
+            return None, None, None, *_gradients(ctx.calls, inputs, tensors, needed, grad_output)
         with _backend_of(tensors[0]) as backend:
             found = ctx.calls.backward(backend, tensors[:inputs], tensors[inputs:], grad_output, any(needed[:inputs]))
-        return None, None, *found
+        return None, None, None, *found
 
     @staticmethod
-    def jvp(ctx: Any, _: None, __: None, *tangents: torch.Tensor | None) -> torch.Tensor:
+    def jvp(ctx: Any, _: None, __: None, ___: None, *tangents: torch.Tensor | None) -> torch.Tensor:
         """J tangent, which is the gradient in v of J^T v along the tangents: PyTorch can't nest its forward mode."""
         moved = [tangent is not None for tangent in tangents]
         with torch.enable_grad():
@@ -84,13 +85,14 @@ def _gradients(
     return (next(found) if needs else None for needs in needed)
 
 
-@contextmanager
-def _backend_of(tensor: torch.Tensor) -> Iterator[Backend]:
+def _backend_of(tensor: torch.Tensor) -> AbstractContextManager[Backend]:
     """The backend of this tensor's device, which within works on PyTorch's current stream there."""
     backend = backend_of(tensor)
-    if not backend.on_gpu:
-        yield backend
-        return
+    return _on_its_stream(backend, tensor) if backend.on_gpu else nullcontext(backend)
+
+
+@contextmanager
+def _on_its_stream(backend: Backend, tensor: torch.Tensor) -> Iterator[Backend]:
     index = tensor.device.index
     stream = torch.cuda.current_stream(index)
     ours = backend.xp.cuda.ExternalStream(stream.cuda_stream, index)

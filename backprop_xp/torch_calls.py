@@ -1,8 +1,8 @@
 """The passes of nets from arrays of PyTorch's: the outputs, and all gradients from that in the outputs.
 
-Where the net's engine is a compiled one, the backward pass computes the signals again, and starts from the given
-gradient as from that of a loss; many batches take calls that are kept ready. Elsewhere the layered engine keeps the
-signals from one pass to the other.
+Where the net's engine is a compiled one, the backward pass starts from the given gradient as from that of a loss, and
+computes the signals again; many batches take calls that are kept ready, whose backward pass takes the signals that the
+forward pass kept, where there is room. Elsewhere the layered engine keeps the signals from one pass to the other.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch._utils import _unflatten_dense_tensors as unflatten
 
 from . import engines
 from .backend import Array, Backend
@@ -21,6 +22,7 @@ from .net import Net
 from .passes.article import Signals
 from .plan.call import Call, Values
 from .ready import calls
+from .ready.batch import Backward, Kept
 from .torch_formulas import activate
 from .torch_link import as_array, as_tensor
 from .torch_plain import Plainly
@@ -43,12 +45,24 @@ class Calls:
     ) -> None:
         self._net, self._training, self._shared, self._activated = net, training, shared, activated
         self._keys = net._keys() if training else {}
-        self._values: Values | None = None  # what the forward pass kept
+        #: What the forward pass kept, of the layered engine or of a call that is kept ready.
+        self._values: Values | None = None
+        self._kept: tuple[Backward, Kept] | None = None
 
-    def forward(self, backend: Backend, inputs: Sequence[torch.Tensor], parameters: Sequence[torch.Tensor]) -> Array:
-        """The outputs for the inputs, (n, features) each."""
+    def forward(
+        self,
+        backend: Backend,
+        inputs: Sequence[torch.Tensor],
+        parameters: Sequence[torch.Tensor],
+        keep_signals: bool = False,
+    ) -> Array:
+        """The outputs for the inputs, (n, features) each; signals are kept if :meth:`backward` is to come."""
         arrays = [as_array(tensor, backend) for tensor in inputs]
         if self._is_plain_batch(arrays) and self._net._kept is None:
+            way = calls.find_backward(self._net, arrays[0]) if keep_signals else None
+            if way is not None and (found := way.forward(self._net, arrays[0])) is not None:
+                self._kept = way, found[1]
+                return found[0]
             ready = calls.find_forward(self._net, arrays[0], False)
             if ready is not None:
                 return ready.forward(self._net, arrays[0])
@@ -72,11 +86,12 @@ class Calls:
         """The gradients in the inputs (None unless ``input_grad``) and in the parameters, from that in the outputs."""
         arrays, grad = [as_array(tensor, backend) for tensor in inputs], as_array(grad_output, backend)
         if self._values is None and self._is_plain_batch(arrays):
-            ready = calls.find_backward(self._net, arrays[0])
+            ready, kept = calls.find_backward(self._net, arrays[0]), None
+            if ready is not None and self._kept is not None and self._kept[0] is ready:
+                kept = self._kept[1]
             if ready is not None and [tensor.data_ptr() for tensor in parameters] == ready.addresses:
-                gradients, grad_x = ready.backward(self._net, arrays[0], grad, input_grad)
-                pieces = torch.from_numpy(gradients).split(ready.counts)
-                own = [piece.view(shape) for piece, shape in zip(pieces, ready.shapes)]
+                gradients, grad_x = ready.backward(self._net, arrays[0], grad, input_grad, kept)
+                own = unflatten(torch.from_numpy(gradients), parameters)
                 return [None if grad_x is None else torch.from_numpy(grad_x), *own]
         call = self._call(backend, arrays, parameters)
         call.input_grad = input_grad

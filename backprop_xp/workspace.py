@@ -8,6 +8,7 @@ Everything kept from call to call, :class:`Room` included, is at most :func:`lim
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import weakref
 from types import TracebackType
@@ -74,10 +75,21 @@ class recycled:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         _here.block = self._outer
         if self.used:
-            me = threading.get_ident()
-            for buffer in self.used:
-                _free[id(buffer)] = buffer, me
-            _trim(limit() - _taken())
+            _give_back(*self.used)
+
+
+class Loan:
+    """Bytes of unspecified content that outlive a call, and go back to what is kept when this goes."""
+
+    __slots__ = ("buffer",)
+
+    def __init__(self, size: int) -> None:
+        found = _take(size) if size >= SMALLEST else None
+        self.buffer = np.empty(size, np.uint8) if found is None else found
+
+    def __del__(self) -> None:
+        if self.buffer.nbytes >= SMALLEST and not sys.is_finalizing():
+            _give_back(self.buffer)
 
 
 class Room:
@@ -109,6 +121,13 @@ def _take(size: int) -> np.ndarray | None:
         if found is not None:
             return found[0]
     return None
+
+
+def _give_back(*buffers: np.ndarray) -> None:
+    me = threading.get_ident()
+    for buffer in buffers:
+        _free[id(buffer)] = buffer, me
+    _trim(limit() - _taken())
 
 
 def _trim(most: int) -> None:

@@ -34,6 +34,10 @@ struct MatrixLayer {
   Function f;          // both null for the identity
 };
 
+/// A call with a loss may be done in two halves, each a call of its own: `up` gives the outputs and leaves all signals in
+/// the memory, from which `down` takes them, once: gradients take their places.
+constexpr i64 both_halves = 0, up = 1, down = 2;
+
 /// One call. The loss is `scale` times the sum of all samples' losses times their weights.
 struct Matrices {
   i64 n, depth;                    // samples, layers
@@ -52,6 +56,7 @@ struct Matrices {
   void* output;                    // (n, out): outputs alone
   void* x_grad;                    // (n, in), or null
   void* memory;                    // bpx_matrices_memory() numbers, 64-byte aligned
+  i64 half;                        // of a call with a loss: both halves, up or down
   i64 threads;                     // at most
   double worth_a_thread;           // multiply-adds of the forward pass for each thread, at least
   double time;                     // seconds after which it returns to the caller, who calls again
@@ -84,6 +89,7 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
   i64 origin;
   i64 chunk;         // samples computed at once
   i64 first, count;  // the samples of this chunk
+  i64 kept = 0;      // numbers before its signals: of other chunks, between two halves
   bool few;
 
   explicit MatrixCall(Matrices& m, i64 origin = 0)
@@ -109,15 +115,17 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
     const i64 loss = 2 * V * m.layers[m.depth - 1].outputs;
     return filled(product > loss ? product : loss);
   }
-  i64 signals() const { return numbers_of_a_sample(m) * filled(chunk); }
+  i64 signals_of_a_chunk() const { return numbers_of_a_sample(m) * filled(chunk); }
+  i64 signals() const { return (m.half == both_halves ? 1 : chunks()) * signals_of_a_chunk(); }
   /// Numbers of S: for the signals, a scratch for each thread, and the losses.
   i64 memory() const { return signals() + m.threads * scratch_numbers() + filled(chunk) * i64(sizeof(double) / sizeof(S)); }
 
   // ---- where signals stand ----------------------------------------------------------------------------------------
 
   View<S> view(i64 at, i64 features) const {
-    if (few) return {(S*)m.memory + at * filled(chunk), V, filled(features) + 16};
-    return {(S*)m.memory + at * filled(chunk), filled(chunk) * V, V};
+    S* const data = (S*)m.memory + kept + at * filled(chunk);
+    if (few) return {data, V, filled(features) + 16};
+    return {data, filled(chunk) * V, V};
   }
   /// z of layer l, x for -1; and f' of it, which becomes the gradient in t.
   i64 offset(i64 l) const {
@@ -331,33 +339,38 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
 
   // ---- the steps --------------------------------------------------------------------------------------------------
 
-  i64 steps_of_a_chunk() const { return m.loss ? 2 * m.depth + 2 : m.depth + 2; }
-  i64 steps() const { return (m.n + chunk - 1) / chunk * steps_of_a_chunk(); }
-  void begin(i64 step) {
-    const i64 before = step / steps_of_a_chunk() * chunk;
-    first = origin + before;
-    count = m.n - before < chunk ? m.n - before : chunk;
+  i64 chunks() const { return (m.n + chunk - 1) / chunk; }
+  bool gives_outputs() const { return !m.loss || m.half == up; }
+  i64 steps_of_a_chunk() const { return gives_outputs() ? m.depth + 2 : m.half == down ? m.depth + 1 : 2 * m.depth + 2; }
+  /// Of a chunk's steps up and down: x, the layers, the loss or the outputs, the layers' gradients.
+  i64 step_of(i64 number) const { return number % steps_of_a_chunk() + (m.half == down ? m.depth + 1 : 0); }
+  i64 steps() const { return chunks() * steps_of_a_chunk(); }
+  void begin(i64 number) {
+    const i64 before = number / steps_of_a_chunk();
+    first = origin + before * chunk;
+    count = m.n - before * chunk < chunk ? m.n - before * chunk : chunk;
+    kept = m.half == both_halves ? 0 : before * signals_of_a_chunk();
   }
-  void finish(i64 step) {
-    if (m.loss && step % steps_of_a_chunk() == m.depth + 1)
+  void finish(i64 number) {
+    if (!gives_outputs() && step_of(number) == m.depth + 1)
       for (i64 s = 0; s < count; ++s) m.total += losses()[s];
   }
   void one_step(i64 number, int worker) {
-    const i64 up = m.depth, step = number % steps_of_a_chunk();
+    const i64 step = step_of(number);
     if (step == 0) {
       rows_of_step([&](i64 s, i64 rows) { take_x(s, rows); });
-    } else if (step <= up) {
+    } else if (step <= m.depth) {
       const i64 total = forward_cut(m.layers[step - 1]).total;
       for (i64 t; (t = next_task()) < total;) forward(step - 1, t, worker);
-    } else if (!m.loss) {
+    } else if (gives_outputs()) {
       rows_of_step([&](i64 s, i64 rows) { give_outputs(s, rows); });
-    } else if (step == up + 1) {
+    } else if (step == m.depth + 1) {
       rows_of_step([&](i64 s, i64 rows) { loss(s, rows, worker); });
     } else {
       const i64 l = 2 * m.depth + 1 - step;
-      const i64 down = l > 0 || m.x_grad ? backward_cut(m.layers[l]).total : 0;
-      const i64 total = down + weight_cut(m.layers[l]).total;
-      for (i64 t; (t = next_task()) < total;) t < down ? backward(l, t, worker) : weights(l, t - down);
+      const i64 below = l > 0 || m.x_grad ? backward_cut(m.layers[l]).total : 0;
+      const i64 total = below + weight_cut(m.layers[l]).total;
+      for (i64 t; (t = next_task()) < total;) t < below ? backward(l, t, worker) : weights(l, t - below);
     }
   }
   template <class Op> void rows_of_step(Op op) {

@@ -2,8 +2,8 @@
 #include "matrices.h"
 // Many samples through a net that is small enough for a core's cache: the batch is cut into parts of some hundred samples,
 // and each goes through the whole net (MatrixCall) on one thread, so that its signals stay in that core's cache and
-// threads wait for one another once in many parts. Every part has gradients of its own, which are added in a fixed tree:
-// the same bits for any number of threads.
+// threads wait for one another once in many parts; between the halves of a call every part keeps its signals. Every part
+// has gradients of its own, which are added in a fixed tree: the same bits for any number of threads.
 
 namespace bpx {
 
@@ -40,21 +40,23 @@ template <class S> struct MatrixParts : Steps<MatrixParts<S>> {
     return part >= least_part && m.n >= enough_parts * part && parameters_of(m) * i64(sizeof(S)) <= parameter_bytes;
   }
 
-  // ---- memory: for each thread what its part takes, for each part of a wave its gradients and its loss ------------------
+  // ---- memory: for each thread what its part takes, or for each part; for those of a wave gradients and losses ----------
 
   i64 of_a_part() const {
     Matrices one = m;
     one.n = part, one.threads = 1;
     return filled(MatrixCall<S>(one).memory());
   }
+  i64 memory_of_parts() const { return (m.half == both_halves ? m.threads : parts()) * of_a_part(); }
   i64 memory() const {
-    return m.threads * of_a_part() + (m.loss ? wave_parts * (parameters + i64(sizeof(double) / sizeof(S))) : 0);
+    return memory_of_parts() + (m.loss ? wave_parts * (parameters + i64(sizeof(double) / sizeof(S))) : 0);
   }
-  double* losses() const { return (double*)((S*)m.memory + m.threads * of_a_part()); }
+  double* losses() const { return (double*)((S*)m.memory + memory_of_parts()); }
   S* gradients(i64 k) const { return (S*)(losses() + wave_parts) + k * parameters; }
 
   // ---- steps: a wave of parts, and the sum of its gradients -------------------------------------------------------------
 
+  bool has_gradients() const { return m.loss && m.half != up; }
   i64 parts() const { return (m.n + part - 1) / part; }
   i64 steps() const { return (parts() + wave_parts - 1) / wave_parts * 2; }
   void begin(i64 step) {
@@ -64,12 +66,12 @@ template <class S> struct MatrixParts : Steps<MatrixParts<S>> {
   void one_step(i64 step, int worker) {
     if (step % 2 == 0) {
       for (i64 k; (k = next_task()) < count;) one_part(k, worker);
-    } else if (m.loss) {
+    } else if (has_gradients()) {
       for (i64 k; (k = next_task()) * block_of_sums < parameters;) add(k * block_of_sums, step == 1);
     }
   }
   void finish(i64 step) {
-    if (m.loss && step % 2 == 0)
+    if (has_gradients() && step % 2 == 0)
       for (i64 k = 0; k < count; ++k) m.total += losses()[k];
   }
   void one_part(i64 k, int worker) {
@@ -77,10 +79,10 @@ template <class S> struct MatrixParts : Steps<MatrixParts<S>> {
     Matrices one = m;
     one.n = m.n - from < part ? m.n - from : part;
     one.threads = 1, one.next = 0, one.total = 0, one.time = 1e9;
-    one.memory = (S*)m.memory + worker * of_a_part();
+    one.memory = (S*)m.memory + (m.half == both_halves ? worker : first + k) * of_a_part();
     one.grads = gradients(k);
     MatrixCall<S>(one, from).alone();
-    if (m.loss) losses()[k] = one.total;
+    if (has_gradients()) losses()[k] = one.total;
   }
   /// The block's numbers of every part of the wave: number k is added to number k ^ 1, their sums alike, and so on.
   void add(i64 at, bool replace) {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from backprop_xp import Graph, GraphNet, Net
+from backprop_xp.ready.batch import Backward
 from backprop_xp.toolchain import compiler
 
 torch = pytest.importorskip("torch")
@@ -248,3 +249,39 @@ def test_a_net_without_parameters_is_compiled_too():
     net = GraphNet({"x": __import__("backprop_xp").Input(3), "y": ("tanh", "x")}, backend="numpy")
     x = samples()
     torch.testing.assert_close(torch.compile(as_torch(net), backend="aot_eager", fullgraph=True)(x), torch.tanh(x))
+
+
+def test_two_forward_passes_before_two_backward_passes_and_one_again():
+    layer = as_torch(chain("float32"))
+    for n in (3, 300, 2500):
+        inputs = [torch.randn(n, 3, requires_grad=True) for _ in range(2)]
+        tensors = [[x, *layer.parameters()] for x in inputs]
+        expected = [torch.autograd.grad(layer(x).sum(), own) for x, own in zip(inputs, tensors)]
+        outputs = [layer(x).sum() for x in inputs]
+        for i in (1, 0, 0, 1):
+            found = torch.autograd.grad(outputs[i], tensors[i], retain_graph=True)
+            assert all(map(torch.equal, found, expected[i]))
+
+
+@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+def test_signals_are_kept_only_where_a_backward_pass_may_come(monkeypatch):
+    kept = []
+    forward = Backward.forward
+    monkeypatch.setattr(Backward, "forward", lambda *given: kept.append(True) or forward(*given))
+    layer, x = as_torch(chain("float32")), samples(40, grad=False, dtype=torch.float32)
+    with torch.no_grad():
+        expected = layer(x)
+    layer.requires_grad_(False)(x)
+    assert not kept
+    assert torch.equal(layer.requires_grad_(True)(x), expected) and kept
+
+
+@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+def test_a_function_that_changed_between_the_passes_is_computed_as_it_is_now():
+    net = chain("float32", ("tanh", "leaky_relu", "identity"))
+    layer, x = as_torch(net), samples(40, dtype=torch.float32)
+    z = layer(x)
+    net.activations[1] = net.activations[0]
+    found = torch.autograd.grad(z.sum(), [x, *layer.parameters()])
+    for a, b in zip(found, torch.autograd.grad(layer(x).sum(), [x, *layer.parameters()]), strict=True):
+        torch.testing.assert_close(a, b)

@@ -155,3 +155,21 @@ def test_a_block_that_an_interrupt_left_is_none():
     a = empty(LARGE, np.float64)
     with recycled():
         assert not np.shares_memory(empty(LARGE, np.float64), a)
+
+
+def test_what_is_lent_comes_back_when_nobody_holds_it_and_is_nobody_elses_before(monkeypatch):
+    lent = workspace.Loan(workspace.SMALLEST)
+    at = address(lent.buffer)
+    assert address(workspace.Loan(workspace.SMALLEST).buffer) != at
+    workspace.clear()
+    del lent
+    again = workspace.Loan(workspace.SMALLEST)
+    assert address(again.buffer) == at
+    monkeypatch.setenv("BACKPROP_XP_WORKSPACE", "0")
+    del again
+    assert workspace.kept() == 0
+
+
+def test_what_is_small_is_lent_but_not_kept():
+    assert workspace.Loan(8).buffer.nbytes == 8
+    assert workspace.kept() == 0

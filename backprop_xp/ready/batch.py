@@ -13,7 +13,7 @@ from ..losses import SoftmaxCrossEntropy, terms
 from ..losses.given import GIVEN
 from ..plan.net import AnyNet
 from ..programs import arguments, fused
-from ..programs.matrices import Pass
+from ..programs.matrices import BOTH, DOWN, UP, Pass
 from ..programs.narrow import Narrow
 from ..workspace import recycled
 from .chain import Chain
@@ -71,11 +71,15 @@ class _Ready:
             return False
         return x.flags.c_contiguous and x.flags.aligned
 
-    def _run(self, net: AnyNet, x: np.ndarray) -> None:
+    def _aim(self, net: AnyNet, x: np.ndarray) -> int:
+        """Let the pass read this batch; numbers of the memory that it wants."""
         ready, args, n = self._pass, self._pass.args, len(x)
         args.n, args.x, args.x_row, args.x_column = n, x.__array_interface__["data"][0], self._features, 1
         args.threads = threads.count(net.threads) if n * ready.parameters > WORTH_ASKING else 1
-        numbers = ready.numbers()
+        return ready.numbers()
+
+    def _run(self, net: AnyNet, x: np.ndarray) -> None:
+        ready, numbers = self._pass, self._aim(net, x)
         if numbers > self._memory.size and not self._grow(numbers):
             with recycled():
                 ready.use(workspace.empty((numbers,), self._dtype))
@@ -158,11 +162,28 @@ class Batch(_Ready):
         return narrow.loss_and_grad(threads.count(net.threads), gradients)
 
 
+class Kept:
+    """What a batch has left on its way up through the net, for its way down."""
+
+    __slots__ = ("_memory", "samples", "threads")
+
+    def __init__(self, memory: workspace.Loan, samples: int, threads: int) -> None:
+        self._memory: workspace.Loan | None = memory
+        self.samples, self.threads = samples, threads  # that the memory is laid out for
+
+    def take(self) -> workspace.Loan | None:
+        """The memory, in which gradients will take the places of signals; None when it was taken before."""
+        memory, self._memory = self._memory, None
+        return memory
+
+
 class Backward(_Ready):
     """All gradients of batches from those in their outputs. Raises CompileError.
 
+    A batch goes up and down at once; or up first, to its outputs, leaving signals from which it goes down later.
+
     Attributes:
-        addresses, counts, shapes: of the parameters, layer by layer: where they lie, and of what size they are.
+        addresses: where the parameters lie, layer by layer.
     """
 
     def __init__(self, net: AnyNet, chain: Chain) -> None:
@@ -170,23 +191,42 @@ class Backward(_Ready):
         self._chain = chain
         self._gradients = Gradients(self._pass.parameters, self._dtype)
         self.addresses = [array.__array_interface__["data"][0] for array in self._arrays]
-        self.counts = [array.size for array in self._arrays]
-        self.shapes = [array.shape for array in self._arrays]
         self._narrow: dict[bool, Narrow] = {}  # by whether they give the gradient in x
 
     def takes(self, x: np.ndarray) -> bool:
         """Whether this is a call that needs no more checks."""
         return self._fits(x)
 
+    def forward(self, net: AnyNet, x: np.ndarray) -> tuple[np.ndarray, Kept] | None:
+        """The outputs (n, out) and the batch's signals; None where these take over half of the workspace."""
+        with self._lock:
+            args = self._pass.args
+            args.half = UP
+            size = self._aim(net, x) * self._dtype.itemsize
+            if size > KEPT_BYTES and size > workspace.limit() // 2:
+                return None
+            memory = workspace.Loan(size)
+            found = Kept(memory, args.n, args.threads)
+            output = np.empty((len(x), self._outputs), self._dtype)
+            args.output = output.__array_interface__["data"][0]
+            self._pass.use(memory.buffer)
+            self._pass.run()
+        drop_signals(net, self._signal)
+        return output, found
+
     def backward(
-        self, net: AnyNet, x: np.ndarray, grad: np.ndarray, input_grad: bool
+        self, net: AnyNet, x: np.ndarray, grad: np.ndarray, input_grad: bool, kept: Kept | None = None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """The gradients of all parameters, layer by layer in one array, and that in x (n, in) where it is wanted."""
+        """The gradients of all parameters, layer by layer in one array, and that in x (n, in) where it is wanted.
+
+        What :meth:`forward` kept is used once: afterwards it goes up again, to the same bits.
+        """
         n = len(x)
         grad = arguments.readable(grad)
         grad_x = np.empty(x.shape, self._dtype) if input_grad else None
         with self._lock:
-            is_narrow = n >= self._narrow_from and not fused.any_widths.get()
+            memory = kept.take() if kept is not None and kept.samples == n else None
+            is_narrow = kept is None and n >= self._narrow_from and not fused.any_widths.get()
             narrow = self._narrow_pass(input_grad) if is_narrow else None
             args: Any = self._pass.args if narrow is None else narrow.args
             args.y = grad.__array_interface__["data"][0]
@@ -195,7 +235,14 @@ class Backward(_Ready):
             gradients = self._gradients.unused()
             if narrow is None:
                 args.grads = gradients.__array_interface__["data"][0]
-                self._run(net, x)
+                args.half = BOTH if memory is None else DOWN
+                if kept is None or memory is None:
+                    self._run(net, x)
+                else:
+                    self._aim(net, x)
+                    args.threads = kept.threads
+                    self._pass.use(memory.buffer)
+                    self._pass.run()
             else:
                 args.n, args.x, args.x_row, args.x_column = n, x.__array_interface__["data"][0], self._features, 1
                 narrow.loss_and_grad(threads.count(net.threads), gradients)

@@ -14,6 +14,8 @@ from . import engines, inputs, scope, workspace
 from .backend import Array, Backend, get_backend
 from .derivatives import Equation, of_outputs
 from .derivatives.loops import Chain
+from .distributed import World
+from .distributed import gradients as shared
 from .dtypes import as_dtype
 from .engines import Choice, layered
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
@@ -76,6 +78,7 @@ class Model(State):
         keep_signals: bool | None = None,
         training: bool = True,
         loss: str | Loss | Equation | None = None,
+        world: World | None = None,
     ) -> Any:
         """The loss of one sample or a batch; fills ``.grad`` of every parameter.
 
@@ -93,13 +96,17 @@ class Model(State):
                 moves the running ones. Each such call draws anew.
             loss: instead of the net's own; one that contains derivatives of a chain's outputs in x is an
                 :class:`backprop_xp.Equation`. "mean" divides that by the number of samples.
+            world: ranks that share the batch out, each of which is given all of it and gets all gradients, see
+                :func:`backprop_xp.distributed.world`. The bits are the same for any number of ranks.
 
         Returns:
             The loss, a scalar of the net's dtype (on CuPy a 0-d array); with ``input_grad`` also the gradient.
         """
         if isinstance(loss, Equation):
+            if world is not None:
+                raise ValueError("ranks don't share equations: give a loss, or no world")
             return self._equation(loss, x, y, sample_weight, input_grad, accumulate, keep_signals)
-        if not (input_grad or accumulate) and sample_weight is None and loss is None:
+        if not (input_grad or accumulate) and sample_weight is None and loss is None and world is None:
             compiled = calls.find(self, x, y, keep_signals, training)
             if compiled is not None:
                 return compiled.loss_and_grad(self, x, y)
@@ -107,7 +114,10 @@ class Model(State):
         self._aim(call, y, sample_weight)
         call.input_grad = input_grad
         with self.backend.activate():
-            result = engines.loss_and_grad(self.engine, call)
+            if world is None:
+                result = engines.loss_and_grad(self.engine, call)
+            else:
+                result = shared.loss_and_grad(world, self.engine, call)
             self._store(result.parameters, accumulate)
         self._change_buffers(call)
         self._keep(call, result.values)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..distributed import World
 from ..losses import SoftmaxCrossEntropy, get_loss
 from ..losses.base import product
 from ..numbers import flag, whole
@@ -48,6 +49,7 @@ class Loop:
         number: how many steps were made.
         epoch, position: the epoch that the next step belongs to, from 0, and its place in it.
         saved: the last checkpoint, for messages.
+        world: the ranks that share out every batch, None without.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Loop:
         l1: float,
         l2: float,
         stop_on_nan: bool,
+        world: World | None = None,
     ) -> None:
         self.net, self.batches, self.epochs = net, batches, whole("epochs", epochs)
         _check_last_batch(net, batches)
@@ -74,6 +77,7 @@ class Loop:
             "l2": not_negative("l2", l2),
         }
         self.stop_on_nan = flag("stop_on_nan", stop_on_nan)
+        self.world = world
         self.number = self.epoch = self.position = 0
         self.saved: Any = None
         self._lookout = Lookout(net.backend) if self.stop_on_nan and net.backend.on_gpu else None
@@ -96,12 +100,13 @@ class Loop:
     def rest_of_epoch(self) -> Iterator[Step]:
         """The steps that remain of this epoch."""
         net, optimiser, schedule, options = self.net, self.optimiser, self.schedule, self.options
+        shared = {} if self.world is None else {"world": self.world}
         waits, lookout = not net.backend.on_gpu, self._lookout
         if lookout is not None:
             options = options | {"unless": lookout.first}
         for x, y, weight, last in self.batches.epoch(self.epoch, self.position):
             put_back = undo(net)
-            loss = net.loss_and_grad(x, y, sample_weight=weight)
+            loss = net.loss_and_grad(x, y, sample_weight=weight, **shared)
             if waits:
                 loss = float(loss)
             if lookout is not None:

@@ -79,7 +79,7 @@ def _refuse(call: Call) -> None:
 def _facts(engine: str, call: Call) -> dict[str, str]:
     parameters = {f"{node}.{name}": a for node, own in call.parameters.items() for name, a in own.items()}
     buffers = {f"{node}.{name}": a for node, own in call.buffers.items() for name, a in own.items()}
-    data = {"x": dict(call.inputs), "y": call.y, "sample_weight": call.weight}
+    data = {"x": call.x if len(call.inputs) == 1 else dict(call.inputs), "y": call.y, "sample_weight": call.weight}
     return {
         "the engine": engine,
         "the loss": type(call.loss).__name__,

@@ -135,7 +135,10 @@ class World:
         return next(filter(None, self._texts(HEAR, text)), "")
 
     def _texts(self, task: int, text: str) -> list[str]:
-        return [data.tobytes().decode() for data in self.gather(task, np.frombuffer(text.encode(), np.uint8))]
+        return [
+            data.tobytes().decode(errors="surrogateescape")
+            for data in self.gather(task, np.frombuffer(text.encode(errors="surrogateescape"), np.uint8))
+        ]
 
     def _neighbours(self) -> int:
         """How many ranks share this machine."""
@@ -157,6 +160,7 @@ class World:
         if sys.stdout is not None:
             sys.stdout.flush()
         self._all.Abort(1)
+        os._exit(1)  # Abort may return before the launcher has ended this process
 
 
 def world(comm: Any = None, *, parts: int = PARTS, brief: bool = False) -> World:

@@ -49,7 +49,7 @@ _idle: list[_Worker] = []  # append and pop are atomic, so that no lock is neede
 
 
 def share(processes: int) -> None:
-    """Let so many processes of this machine, of which this is one, share its processors."""
+    """Divide the machine's processors among this number of processes, of which this is one."""
     global _processes
     _processes = processes
 

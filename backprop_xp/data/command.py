@@ -33,7 +33,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def run_train(arguments: argparse.Namespace) -> int:
     """Train, save the model, print the score, draw the picture; all ranks together where ``mpiexec`` started some.
 
-    Only the first rank writes and prints. What can be known to fail at the end is refused at the beginning, and nothing after the training can lose the model.
+    Only the first rank writes and prints. What can be known to fail at the end is refused at the beginning, and nothing
+    after the training can lose the model.
     """
     if not launched():
         return _train(arguments, None)

@@ -1,4 +1,4 @@
-"""The loss and the gradients of a batch whose parts are shared out to ranks, with the same bits for any number of ranks.
+"""The loss and the gradients of a batch whose parts are shared out to ranks: the same bits for any number of ranks.
 
 A batch is cut into parts, 2^k of them: how many depends on its samples alone. They are the leaves of a binary tree. A
 rank computes those of a range, and adds up the subtrees that lie within it. What travels are their sums, from all ranks

@@ -48,7 +48,8 @@ class World:
     """
 
     def __init__(self, comm: Any, parts: int, brief: bool = False) -> None:
-        self.rank, self.size = (0, 1) if comm is None else (comm.Get_rank(), comm.Get_size())
+        self.rank: int = 0 if comm is None else comm.Get_rank()
+        self.size: int = 1 if comm is None else comm.Get_size()
         self.parts = whole("parts", parts, 1, MOST_PARTS)
         if self.parts & (self.parts - 1):
             raise ValueError(f"parts must be a power of two, got {parts}")
@@ -172,7 +173,7 @@ def world(comm: Any = None, *, parts: int = PARTS, brief: bool = False) -> World
         brief: tell of errors without a traceback.
 
     Raises:
-        ImportError: ``mpiexec`` started this process, and mpi4py can't be imported. RuntimeError: its MPI is another one
+        ImportError: ``mpiexec`` started this process, and mpi4py can't be imported. RuntimeError: its MPI is another
             than that of ``mpiexec``.
     """
     if comm is None:

@@ -11,6 +11,7 @@ from .activations import (
     GELU,
     SELU,
     Activation,
+    Cos,
     Elementwise,
     GELUTanh,
     HardSigmoid,
@@ -24,13 +25,15 @@ from .activations import (
     ReLU6,
     Sigmoid,
     SiLU,
+    Sin,
     Softplus,
     Softsign,
     Tanh,
     get_activation,
 )
 from .backend import BackendError, get_backend
-from .derivatives import Equation
+from .derivatives.array_equation import ArrayEquation
+from .derivatives.equation import Equation
 from .graph import BatchNorm, Dropout, Graph, GraphNet, Input, LayerNorm, Linear, Operation, Residual
 from .losses import (
     LOSSES,
@@ -48,9 +51,27 @@ from .losses import (
 from .net import Net
 from .tensor import Tensor
 
-# files and calls made ahead know all kinds of nets, and nets neither of them
+# files, calls made ahead and explanations know all kinds of nets, and nets none of them
 _model.Model.save, _model.Model.load = _exchange.save, staticmethod(_exchange.load)
 _model.Model.compile = _ahead.compile
+
+
+def _explain(net, x, y=None, *, sample_weight=None, lr=0.01, training=True):  # type: ignore[no-untyped-def]
+    """Every step of ``net.loss_and_grad(x, y)``, see :func:`backprop_xp.explain.explain`."""
+    from .explain import explain  # when it is needed: it takes longer to import than a net
+
+    return explain(net, x, y, sample_weight=sample_weight, lr=lr, training=training)
+
+
+_model.Model.explain = _explain
+
+
+def check_gradients(what, x=None, y=None, *, parameters=None, sample_weight=None):  # type: ignore[no-untyped-def]
+    """Compare derivatives with central differences, see :func:`backprop_xp.marking.check_gradients`."""
+    from .marking import check_gradients
+
+    return check_gradients(what, x, y, parameters=parameters, sample_weight=sample_weight)
+
 
 __version__ = "0.1.0"
 
@@ -64,9 +85,11 @@ __all__ = [
     "MSE",
     "SELU",
     "Activation",
+    "ArrayEquation",
     "BCEWithLogits",
     "BackendError",
     "BatchNorm",
+    "Cos",
     "Dropout",
     "Elementwise",
     "ElementwiseLoss",
@@ -95,11 +118,13 @@ __all__ = [
     "Residual",
     "SiLU",
     "Sigmoid",
+    "Sin",
     "SoftmaxCrossEntropy",
     "Softplus",
     "Softsign",
     "Tanh",
     "Tensor",
+    "check_gradients",
     "get_activation",
     "get_backend",
     "get_loss",

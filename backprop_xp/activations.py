@@ -115,11 +115,16 @@ class BuiltIn(Elementwise):
     """A built-in activation: the class's attributes are its formula.
 
     ``kernel`` and ``cuda_kernel`` name structs of kernels/activations.h that compute the formula in less time, on the
-    CPU and on the GPU, where there are such.
+    CPU and on the GPU, where there are such. ``second`` is the second derivative as a formula of ``value`` and
+    ``derivative``, where there is a short one that loses no digits: compiled derivatives of higher order start from it.
+    Where ``value`` and ``derivative`` are written so that nothing overflows, ``textbook`` has both as people know them,
+    the derivative of t and z = f(t).
     """
 
     kernel: str = ""
     cuda_kernel: str = ""
+    textbook: tuple[str, str] | None = None
+    second: str = ""
     value: str
     derivative: str
     let: Mapping[str, str] = {}
@@ -128,6 +133,7 @@ class BuiltIn(Elementwise):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.text = (cls.value, cls.derivative, tuple(cls.let.items()), tuple(cls.params))
+        cls.textbook = vars(cls).get("textbook")  # a subclass may be another function
 
     def __init__(self, **params: float) -> None:
         for name in params.keys() - self.params.keys():
@@ -154,7 +160,9 @@ class Tanh(BuiltIn):
     let = {"e": "exp(-2 * abs(t))", "q": "2 / (1 + e)"}
     value = "tanh(t)"
     derivative = "e * q * q"
+    textbook = ("tanh(t)", "1 - z ** 2")
     kernel = cuda_kernel = "hyperbolic_tangent"
+    second = "-2 * value * derivative"
 
 
 class Sigmoid(BuiltIn):
@@ -164,7 +172,9 @@ class Sigmoid(BuiltIn):
     let = {"e": "exp(-abs(t))", "q": "1 / (1 + e)"}
     value = "where(t < 0, e * q, q)"
     derivative = "e * q * q"
+    textbook = ("1 / (1 + exp(-t))", "z * (1 - z)")
     cuda_kernel = "logistic"
+    second = "(1 - 2 * value) * derivative"
 
 
 class ReLU(BuiltIn):
@@ -173,6 +183,7 @@ class ReLU(BuiltIn):
     name = "relu"
     value = "maximum(t, 0)"
     derivative = "where(t <= 0, 0, where(t > 0, 1, t))"
+    textbook = ("maximum(t, 0)", "where(t > 0, 1, 0)")
 
 
 class LeakyReLU(BuiltIn):
@@ -182,6 +193,7 @@ class LeakyReLU(BuiltIn):
     params = {"negative_slope": 0.01}
     value = "where(t > 0, t, negative_slope * t)"
     derivative = "where(t > 0, 1, where(t <= 0, negative_slope, t))"
+    textbook = ("where(t > 0, t, negative_slope * t)", "where(t > 0, 1, negative_slope)")
 
 
 class ELU(BuiltIn):
@@ -217,9 +229,10 @@ class GELU(BuiltIn):
 
     name = "gelu"
     # 40 standard deviations out, Phi is 0 or 1 and phi is 0: the clipping only keeps inf * 0 away
-    let = {"phi": "normal_cdf(t)"}
-    value = "maximum(t, -40) * phi"
-    derivative = "phi + clip(t, -40, 40) * normal_pdf(t)"
+    let = {"cdf": "normal_cdf(t)"}
+    value = "maximum(t, -40) * cdf"
+    derivative = "cdf + clip(t, -40, 40) * normal_pdf(t)"
+    textbook = ("t * normal_cdf(t)", "normal_cdf(t) + t * normal_pdf(t)")
 
 
 class GELUTanh(BuiltIn):
@@ -247,6 +260,7 @@ class SiLU(BuiltIn):
     let = {"e": "exp(-abs(t))", "q": "1 / (1 + e)", "s": "where(t < 0, e * q, q)"}
     value = "maximum(t, -1e4) * s"
     derivative = "s + clip(t, -1e4, 1e4) * (e * q * q)"
+    textbook = ("t / (1 + exp(-t))", "(1 + exp(-t) + t * exp(-t)) / (1 + exp(-t)) ** 2")
 
 
 class Mish(BuiltIn):
@@ -276,6 +290,7 @@ class Softplus(BuiltIn):
     let = {"u": "beta * t", "e": "exp(-abs(u))"}
     value = "where(u > threshold, t, (maximum(u, 0) + log1p(e)) / beta)"
     derivative = "where(u > threshold, 1, where(u < 0, e, 1) / (1 + e))"
+    textbook = ("log(1 + exp(beta * t)) / beta", "1 / (1 + exp(-beta * t))")
 
 
 class Softsign(BuiltIn):
@@ -285,6 +300,7 @@ class Softsign(BuiltIn):
     let = {"c": "clip(t, -1e30, 1e30)", "q": "1 / (1 + abs(t))"}
     value = "c / (1 + abs(c))"
     derivative = "q * q"
+    textbook = ("t / (1 + abs(t))", "1 / (1 + abs(t)) ** 2")
 
 
 class HardSigmoid(BuiltIn):
@@ -293,6 +309,7 @@ class HardSigmoid(BuiltIn):
     name = "hard_sigmoid"
     value = "clip(t + 3, 0, 6) / 6"
     derivative = "where(t <= -3, 0, where(t >= 3, 0, where(t == t, 1 / 6, t)))"
+    textbook = ("clip(t + 3, 0, 6) / 6", "where(abs(t) < 3, 1 / 6, 0)")
 
 
 class HardTanh(BuiltIn):
@@ -303,6 +320,7 @@ class HardTanh(BuiltIn):
     requires = ("min_val < max_val",)
     value = "clip(t, min_val, max_val)"
     derivative = "where(t <= min_val, 0, where(t >= max_val, 0, where(t == t, 1, t)))"
+    textbook = ("clip(t, min_val, max_val)", "where(t <= min_val, 0, where(t < max_val, 1, 0))")
 
 
 class HardSwish(BuiltIn):
@@ -319,6 +337,7 @@ class ReLU6(BuiltIn):
     name = "relu6"
     value = "clip(t, 0, 6)"
     derivative = "where(t <= 0, 0, where(t >= 6, 0, where(t == t, 1, t)))"
+    textbook = ("clip(t, 0, 6)", "where(t <= 0, 0, where(t < 6, 1, 0))")
 
 
 class LogSigmoid(BuiltIn):
@@ -328,6 +347,27 @@ class LogSigmoid(BuiltIn):
     let = {"e": "exp(-abs(t))"}
     value = "minimum(t, 0) - log1p(e)"
     derivative = "where(t < 0, 1, e) / (1 + e)"
+    textbook = ("-log(1 + exp(-t))", "1 / (1 + exp(t))")
+
+
+class Sin(BuiltIn):
+    """f(t) = sin(omega t), NaN at infinity; SIREN's layers have omega = 30 (Sitzmann et al., 2020)."""
+
+    omega: float
+    name = "sin"
+    params = {"omega": 1.0}
+    value = "sin(omega * t)"
+    derivative = "omega * cos(omega * t)"
+
+
+class Cos(BuiltIn):
+    """f(t) = cos(omega t), NaN at infinity: with Sin, Fourier features (Rahimi and Recht, 2007)."""
+
+    omega: float
+    name = "cos"
+    params = {"omega": 1.0}
+    value = "cos(omega * t)"
+    derivative = "-omega * sin(omega * t)"
 
 
 #: Every built-in activation by name.

@@ -68,14 +68,14 @@ def compile(
 
 def made(
     text: str, activations: str | None, loss: str | None, dtype: str | None, bias: bool, reduction: str | None,
-    backend: str | None,
+    backend: str | None, rng: Any = 0,
 ) -> Any:  # fmt: skip
     """The net that a command line names: widths such as 784-128-10, or a file that ``net.save`` wrote.
 
     Args:
         activations: names, one a layer, with commas; a single one stands for all layers but the last. A layer's own
             may be several, "layer_norm+relu+dropout".
-        loss, dtype, bias, reduction: as for :class:`backprop_xp.Net`; a file says them itself.
+        loss, dtype, bias, reduction, rng: as for :class:`backprop_xp.Net`; a file says them itself.
     """
     if re.fullmatch(r"\d+(-\d+)+", text):
         sizes = tuple(map(int, text.split("-")))
@@ -84,7 +84,7 @@ def made(
             names = names * (len(sizes) - 2) + [["identity"]]
         given = {"loss": loss, "dtype": dtype, "reduction": reduction}
         options: dict[str, Any] = {name: value for name, value in given.items() if value}
-        return Net(sizes, names, bias=bias, rng=0, backend=backend, **options)
+        return Net(sizes, names, bias=bias, rng=rng, backend=backend, **options)
     if not text or not Path(text).exists():
         raise ValueError(f"NET must be widths such as 784-128-10 or the file of a net, got {text!r}")
     if activations or loss or dtype or bias or reduction:

@@ -11,6 +11,7 @@ from . import products, threads, workspace
 from .backend import Array, addressable, module_of, owner_of
 from .dtypes import SUMS, floating
 from .formulas import Formula, blocked, device
+from .programs import cublas
 from .programs import elementwise as compiled
 
 
@@ -87,17 +88,19 @@ def sum_elementwise(
 def matmul(a: Array, b: Array) -> Array:
     """The matrix product a @ b, in recycled memory where that is allowed. Work that was stopped ends here."""
     threads.check()
+    if owner_of(a) == "cupy" and a.ndim == 2:
+        return cublas.product(a, b)
     if owner_of(a) == "cupy" or a.ndim == 1:
         return a @ b
     return products.matmul(a, b, workspace.empty((len(a), b.shape[1]), np.result_type(a, b)))
 
 
 def outer(grad_t: Array, z: Array) -> Array:
-    """The outer product of grad_t and z, summed over the samples of a batch."""
+    """The outer product of grad_t (out,) and z (in,); of batches (n, out) and (n, in) the sum over the samples."""
     if z.ndim == 1:
         return module_of(z).outer(grad_t, z)
     if owner_of(z) == "cupy":
-        return grad_t.T @ z
+        return cublas.product(grad_t.T, z)
     return products.matmul(grad_t.T, z, np.empty((grad_t.shape[1], z.shape[1]), np.result_type(grad_t, z)))
 
 

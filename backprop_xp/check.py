@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from . import frames
 from .activations import ACTIVATIONS, BuiltIn
 from .backend import NUMPY
 from .losses import LOSSES, get_loss, terms
@@ -78,7 +79,9 @@ class Report:
         return "\n".join(lines)
 
 
-def numerical_gradients(net: Model, x: Any, y: Any = None, sample_weight: Any = None) -> dict[str, np.ndarray]:
+def numerical_gradients(
+    net: Model, x: Any, y: Any = None, sample_weight: Any = None, *, training: bool = True
+) -> dict[str, np.ndarray]:
     """The gradients of every parameter and of x by central differences in float64, on a copy of the net.
 
     (l(w + h) - l(w - h)) / 2h with h = eps^(1/3) max(1, |w|), for each number w. Dropout drops the same numbers in
@@ -89,17 +92,18 @@ def numerical_gradients(net: Model, x: Any, y: Any = None, sample_weight: Any = 
         an input that is called like a parameter). A Tensor that stands in several places is there once, under the
         name of the first.
     """
-    double = _in_double(net)
+    double = in_double(net)
     arrays = {name: np.array(_host(_host(array), net.dtype), np.float64) for name, array in _inputs(net, x).items()}
 
     def loss() -> float:
-        return float(_undrawn(double, _given(net, arrays), y, sample_weight=sample_weight, keep_signals=False))
+        options = {"sample_weight": sample_weight, "keep_signals": False, "training": training}
+        return float(_undrawn(double, _given(net, arrays), y, **options))
 
     moved = {name: tensor.data for name, tensor in double._by_place().items()} | _named(net, arrays)
-    return {name: _differences(array, loss) for name, array in moved.items()}
+    return {name: differences(array, loss) for name, array in moved.items()}
 
 
-def check_gradients(net: Model, x: Any, y: Any = None, sample_weight: Any = None) -> Report:
+def check_gradients(net: Model, x: Any, y: Any = None, sample_weight: Any = None, *, training: bool = True) -> Report:
     """The net's gradients, as its engine, dtype and backend give them, against :func:`numerical_gradients`.
 
     With the step h = eps^(1/3) (eps that of float64), three errors are allowed:
@@ -109,11 +113,11 @@ def check_gradients(net: Model, x: Any, y: Any = None, sample_weight: Any = None
       derivatives of at most some hundred times the gradient (times s^2, where a normalisation divides by 1 / s < 1);
     - the forward error of the net's own dtype, see :func:`~backprop_xp.rounding.forward_error`.
 
-    A net with dropout is checked in training, with the numbers dropped that its next call would drop.
+    In training, dropout drops the numbers that the net's next call would drop.
     """
-    loss, grad_x = _undrawn(net, x, y, sample_weight=sample_weight, input_grad=True)
-    expected = numerical_gradients(net, x, y, sample_weight)
-    found = _computed(net, x, y, sample_weight)
+    loss, grad_x = _undrawn(net, x, y, sample_weight=sample_weight, input_grad=True, training=training)
+    expected = numerical_gradients(net, x, y, sample_weight, training=training)
+    found = _computed(net, x, y, sample_weight, training)
     relative = 100 * STEP**2 * max(one.steepness for one in found) ** 2 + forward_error(net.dtype, found)
     absolute = 10 * STEP**2 * abs(float(loss))
     report = Report(f"{net} against central differences", unit=_unit(net, x, y, sample_weight))
@@ -211,7 +215,8 @@ def _torch_arguments(loss: Any, z: Any) -> dict[str, Any]:
     return loss.settings | weight
 
 
-def _differences(array: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
+def differences(array: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
+    """The derivative of ``loss()`` in every number of a float64 array, which is moved in place and put back."""
     result = np.empty_like(array)
     with np.errstate(all="ignore"):
         for index in np.ndindex(array.shape):
@@ -233,26 +238,27 @@ def _unit(net: Model, x: Any, y: Any, sample_weight: Any) -> float:
     return call.scale * (1.0 if call.weight is None else float(np.abs(_host(call.weight)).max(initial=0)))
 
 
-def _computed(net: Model, x: Any, y: Any, sample_weight: Any) -> list[Computed]:
+def _computed(net: Model, x: Any, y: Any, sample_weight: Any, training: bool = True) -> list[Computed]:
     """Every layer, or node, of the call with this x, computed in float64."""
-    double = _in_double(net)
+    double = in_double(net)
     inputs = {name: _host(array) for name, array in _inputs(net, x).items()}
-    _undrawn(double, _given(net, inputs), y, sample_weight=sample_weight, keep_signals=True)
+    _undrawn(double, _given(net, inputs), y, sample_weight=sample_weight, keep_signals=True, training=training)
     return computed(double, inputs)
 
 
 def _undrawn(net: Model, x: Any, y: Any, **options: Any) -> Any:
     """``net.loss_and_grad``, which leaves the net's next draw of dropout to the next call, and buffers as they are."""
     draws, buffers = net.draws, {tensor: tensor.data for tensor in net.buffers.values()}
-    result = net.loss_and_grad(x, y, **options)
-    net.draws = draws
-    for tensor, data in buffers.items():
-        tensor.data = data
-    return result
+    try:
+        return net.loss_and_grad(x, y, **options)
+    finally:
+        net.draws = draws
+        for tensor, data in buffers.items():
+            tensor.data = data
 
 
-def _in_double(net: Any) -> Any:
-    """A copy of the net in float64 on NumPy, whose tensors are copies."""
+def in_double(net: Any) -> Any:
+    """A copy of the net in float64 on NumPy, run by the layered engine, whose tensors are copies."""
     double = copy.copy(net)
     double.backend, double.dtype, double.engine = NUMPY, np.dtype(np.float64), "layered"
     copies: dict[Tensor, Tensor] = {}
@@ -292,7 +298,7 @@ def _torch_loss(net: Model, z: Any, y: Any, sample_weight: Any) -> Any:
     import torch
 
     loss: Any = net.loss
-    target = None if y is None else torch.as_tensor(_host(y, None))
+    target = None if y is None else torch.as_tensor(_host(y, None).copy())  # a table's may be read-only
     if target is not None and target.is_floating_point():
         target = target.to(z.dtype)
     losses = torch_losses(loss)(z, target)
@@ -311,4 +317,5 @@ def _torch_loss(net: Model, z: Any, y: Any, sample_weight: Any) -> Any:
 def _host(array: Any, dtype: Any = np.float64) -> np.ndarray:
     if hasattr(array, "detach"):
         array = array.detach().cpu().numpy()
+    array = frames.as_numbers(array, "an array")
     return np.asarray(array.get() if hasattr(array, "get") else array, dtype)

@@ -1,4 +1,4 @@
-"""The command line: train, predict, bench, check, compile, demo, info, cache."""
+"""The command line: train, predict, explain, demo, bench, check, compile, info, cache."""
 
 from __future__ import annotations
 
@@ -74,6 +74,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     from .data.command import add_to as add_data_commands
+    from .explain.command import add_to as add_explain_commands
 
     parser = _Parser(prog="backprop-xp", description="Explicit backpropagation, at the speed of the machine.")
     parser.add_argument("--version", action="version", version=f"backprop-xp {__version__}")
@@ -91,7 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--jax", action="store_true", help="JAX as well")
     bench.add_argument("--full", action="store_true", help="everybody, and sweeps over batch, width and depth")
     bench.add_argument(
-        "--only", metavar="A,B", help="parts of the run: cases, training, ablation, sweeps, grid, first-calls"
+        "--only",
+        metavar="A,B",
+        help="parts of the run: cases, derivatives, training, ablation, sweeps, grid, first-calls",
     )
     bench.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of timing a case (default: 10)")
     bench.add_argument(
@@ -131,8 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     compiled.set_defaults(run=_compile)
 
     add_data_commands(commands)
-    demo = commands.add_parser("demo", help="the article's example, step by step")
-    demo.set_defaults(run=_demo)
+    add_explain_commands(commands)
     info = commands.add_parser("info", help="versions, backend, compiler, cache and threads")
     info.set_defaults(run=_info)
     cache = commands.add_parser("cache", help="compiled kernels: show or clear them")
@@ -189,12 +191,6 @@ def _compile(arguments: argparse.Namespace) -> int:
         if not programs:
             print("  nothing that isn't there")
     return 0
-
-
-def _demo(arguments: argparse.Namespace) -> int:
-    from . import demo
-
-    return demo.run()
 
 
 def _info(arguments: argparse.Namespace) -> int:

@@ -8,20 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate as sums
 from typing import Any, Self
 
-from . import engines, inputs, scope, workspace
+import numpy as np
+
+from . import engines, equations, inputs, notebook, scope, workspace
 from .backend import Array, Backend, get_backend
-from .derivatives import Equation, of_outputs
+from .derivatives import of_outputs
+from .derivatives.differentiable import Differentiable
+from .derivatives.equation import Equation
+from .derivatives.graph import Steps
 from .derivatives.loops import Chain
 from .distributed import World
 from .distributed import gradients as shared
+from .drawn import draw
 from .dtypes import as_dtype
 from .engines import Choice, layered
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
-from .passes import steps
+from .passes import per_sample, steps
 from .plan.call import Buffered, Call, Values, as_layers
-from .plan.drawing import Drawing, draw
+from .precision import as_precision
 from .ready import calls
 from .repeated import Repeated
 from .state import State
@@ -44,12 +51,14 @@ class Model(State):
         reduction: str,
         engine: str,
         threads: int | None,
+        precision: str,
     ) -> None:
         self.loss = get_loss(loss)
         self.dtype = as_dtype(dtype)
         self.reduction = inputs.one_of("reduction", reduction, REDUCTIONS)
         self.engine = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
         self.threads = threads if threads is None else count(threads)
+        self.precision = as_precision(precision, self.dtype)
         self.backend = get_backend(backend)
         #: what the signals that the net holds come from, and they themselves
         self._kept: tuple[Call, Values | Buffered] | None = None
@@ -60,12 +69,15 @@ class Model(State):
         """All tensors that are trained, each once, wherever it stands in the net."""
         return list(dict.fromkeys(self._places()))
 
+    draw = draw
     fit = fit
     #: :func:`backprop_xp.exchange.save` and ``load``; the package's __init__ puts them here.
     save: Callable[..., None]
     load: Callable[..., Any]
     #: :func:`backprop_xp.ahead.compile`, from there too.
     compile: Callable[..., list[Built]]
+    #: :func:`backprop_xp.explain.explain`, from there too.
+    explain: Callable[..., Any]
 
     def loss_and_grad(
         self,
@@ -94,7 +106,7 @@ class Model(State):
             keep_signals: keep ``data`` and ``grad`` of every signal; by default for one sample only.
             training: whether dropout drops anything, and batch normalisation takes the batch's mean and variance and
                 moves the running ones. Each such call draws anew.
-            loss: instead of the net's own; one that contains derivatives of a chain's outputs in x is an
+            loss: instead of the net's own; one that contains derivatives of the outputs in x is an
                 :class:`backprop_xp.Equation`. "mean" divides that by the number of samples.
             world: ranks that share the batch out, each of which is given all of it and gets all gradients, see
                 :func:`backprop_xp.distributed.world`. The bits are the same for any number of ranks.
@@ -105,13 +117,14 @@ class Model(State):
         if isinstance(loss, Equation):
             if world is not None:
                 raise ValueError("ranks don't share equations: give a loss, or no world")
-            return self._equation(loss, x, y, sample_weight, input_grad, accumulate, keep_signals)
+            return self._equation(loss, x, y, sample_weight, input_grad, accumulate, keep_signals, training)
         if not (input_grad or accumulate) and sample_weight is None and loss is None and world is None:
             compiled = calls.find(self, x, y, keep_signals, training)
             if compiled is not None:
                 return compiled.loss_and_grad(self, x, y)
         call = self._call(x, keep_signals, training, get_loss(self.loss if loss is None else loss))
         self._aim(call, y, sample_weight)
+        self._draw(call)
         call.input_grad = input_grad
         with self.backend.activate():
             if world is None:
@@ -129,6 +142,7 @@ class Model(State):
         if compiled is not None:
             return compiled.forward(self, x)
         call = self._call(x, keep_signals, training)
+        self._draw(call)
         with self.backend.activate():
             output, values = engines.forward(self.engine, call)
         self._change_buffers(call)
@@ -172,14 +186,15 @@ class Model(State):
         direction: Any = None,
         cotangent: Any = None,
     ) -> Any:
-        """Derivatives of a chain's outputs in ``x``, for one sample or a batch.
+        """Derivatives of the outputs in ``x``, for one sample or a batch, as the net is in use: nothing is dropped.
 
         ``net.derivatives(x, "jacobian")``, ``net.derivatives(x, "u_xx", "u_t", inputs="x t")``. They are pushed forward
         through the net together with its signals, see :mod:`backprop_xp.derivatives.loops`; parameters keep their
         gradients. Where an activation has a kink, its derivatives of higher order are those of the piece to the right.
 
         Args:
-            x: (n, in), or (in,) for one sample, of which the results have no n.
+            x: (n, in), or (in,) for one sample, of which the results have no n; of several inputs a mapping of their
+                names to such arrays, whose features then stand side by side, in the order of ``net.inputs``.
             wanted: "value" (n, out), "jacobian" (n, out, in), "hessian" (n, out, in, in), "hessian_diagonal"
                 (n, out, in), "laplacian" (n, out), "directional" (n, out), the derivative along ``direction``; "hvp"
                 (n, out, in), the Hessian times ``direction``; "vjp" (n, in), ``cotangent`` times the Jacobian; or the
@@ -192,10 +207,41 @@ class Model(State):
             An array, or where several are wanted a dictionary of arrays by what they are called in ``wanted``.
 
         Raises:
-            ValueError: an unknown name, shapes that don't fit, or a net that is no chain. TypeError: an activation that
-                is no formula.
+            ValueError: an unknown name, or shapes that don't fit. TypeError: an activation that is no formula, or an
+                operation that can't be derived.
         """
-        return of_outputs.derivatives(self._chain(), x, wanted, inputs, outputs, direction, cotangent)
+        net = self._differentiable(training=False)
+        return of_outputs.derivatives(net, self._side_by_side(x), wanted, inputs, outputs, direction, cotangent)
+
+    def residuals(self, equation: Equation, x: Any, y: Any = None) -> Array:
+        """An equation's residuals (n, residuals) at the points ``x`` with targets ``y``, as the net is in use."""
+        return equation.values(self._differentiable(training=False), self._side_by_side(x), y)
+
+    def per_sample_grads(
+        self, x: Any, y: Any = None, *, training: bool = True, loss: str | Loss | None = None
+    ) -> Array:
+        """The gradients that :meth:`loss_and_grad` gives of every sample alone, (n, numbers of all parameters).
+
+        The columns are the parameters in the order of ``net.parameters``, each flattened; ``.grad`` stays as it is.
+        For private training, clip each to a norm C without storing them, with reduction="sum"::
+
+            clipped = np.minimum(1, C / net.per_sample_norms(x, y))
+            net.loss_and_grad(x, y, sample_weight=clipped)
+
+        Args:
+            x, y, training, loss: as in :meth:`loss_and_grad`; of one sample (features,) the result has no n.
+
+        Raises:
+            ValueError: something in the net or the loss looks at other samples of the batch. TypeError: an operation
+                has parameters and no ``per_sample``.
+        """
+        return self._of_samples(per_sample.gradients, x, y, training, loss)
+
+    def per_sample_norms(
+        self, x: Any, y: Any = None, *, training: bool = True, loss: str | Loss | None = None
+    ) -> Array:
+        """The Euclidean norms (n,) of :meth:`per_sample_grads`, without storing these."""
+        return self._of_samples(per_sample.norms, x, y, training, loss)
 
     def repeated(self, x: Any, y: Any = None, *, sample_weight: Any = None) -> Repeated:
         """A function that computes :meth:`loss_and_grad` of these very arrays, which may be overwritten between calls.
@@ -204,21 +250,15 @@ class Model(State):
         """
         return Repeated(self, x, y, sample_weight)
 
-    def plan(self, x: Any) -> Choice:
-        """Which engine ``loss_and_grad(x)`` would run on, why, and its estimated flop and bytes."""
-        call = self._call(x, None, False, get_loss(self.loss))
+    def plan(self, x: Any, loss: str | Loss | Equation | None = None) -> Choice:
+        """Which engine ``loss_and_grad(x)``, with this loss, would run on, why, and its estimated flop and bytes."""
+        if isinstance(loss, Equation):
+            net = self._differentiable(training=False)
+            return equations.choice(self.engine, net, loss, len(loss.points_in(net, self._side_by_side(x))))
+        call = self._call(x, None, False, get_loss(self.loss if loss is None else loss))
         call.training = True  # and nothing is drawn
         call.loss = resolved(call.loss, None, (), self.dtype).loss
         return engines.choice(self.engine, call)
-
-    def draw(self) -> Drawing:
-        """The net as text, for ``print``, and as SVG, ``.svg``."""
-        counts, drawn = {}, set[Tensor]()
-        for node, own in self._tensors().items():
-            tensors = set(own.values()) - drawn  # a shared one counts where it comes first
-            counts[node] = sum(tensor.data.size for tensor in tensors)
-            drawn |= tensors
-        return draw(self._plan().nodes, counts)
 
     def to(self, backend: str | Backend) -> Self:
         """Move all parameters, their gradients, and buffers, to this backend; returns the net itself."""
@@ -232,6 +272,9 @@ class Model(State):
 
     def __del__(self) -> None:
         workspace.clear()
+
+    def _repr_html_(self) -> str:
+        return notebook.of_parameters(self, self._by_place().items())
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_prepared": None}  # it holds addresses
@@ -275,22 +318,40 @@ class Model(State):
             arrays = {name: array[None] for name, array in arrays.items()}
         return arrays, single
 
-    def _call(self, x: Any, keep_signals: bool | None, training: bool, loss: Any = None) -> Call:
+    def _call(self, x: Any, keep_signals: bool | None, training: bool, loss: Any = None, whole: bool = False) -> Call:
         plan, parameters = self._plan(), self._arrays()
-        whole = keep_signals or not self.backend.on_gpu or bool(scope.of_plan(plan, loss, training))
+        whole = whole or keep_signals or not self.backend.on_gpu or bool(scope.of_plan(plan, loss, training))
         arrays, single = self._inputs(x, whole)
         keep = single if keep_signals is None else keep_signals
         if keep:  # until a backward pass, when the caller's may hold other numbers
             with self.backend.activate():
                 arrays = {name: array.copy() for name, array in arrays.items()}
-        keys = self._keys() if training else {}
         return Call(
             self.backend, self.dtype, plan, parameters, arrays, loss, keep_signals=keep, threads=self.threads,
-            single=single, training=training, buffers=self._buffers(), keys=keys,
+            precision=as_precision(self.precision, self.dtype), single=single, training=training,
+            buffers=self._buffers(),
         )  # fmt: skip
 
-    def _aim(self, call: Call, y: Any, sample_weight: Any) -> None:
-        """Give a call the loss and the targets."""
+    def _of_samples(self, function: Callable[..., Array], x: Any, y: Any, training: bool, loss: Any) -> Array:
+        if isinstance(loss, Equation):
+            raise TypeError("gradients of single samples are those of a loss of the outputs, not of an equation")
+        call = self._call(x, False, training, get_loss(self.loss if loss is None else loss), whole=True)
+        self._aim(call, None if y is None else self.backend.asarray(y, None, "y"), None, alone=True)
+        self._draw(call)
+        if call.single and len(call.output_shape) == 1:
+            inputs = {name: array[None] for name, array in call.inputs.items()}
+            y, weight = (None if a is None else a[None] for a in (call.y, call.weight))
+            call = replace(call, inputs=inputs, y=y, weight=weight)
+        places: dict[Tensor, list[tuple[str, str]]] = {tensor: [] for tensor in self.parameters}
+        for node, own in self._tensors().items():
+            for name, tensor in own.items():
+                places[tensor].append((node, name))
+        with self.backend.activate():
+            found = function(call, list(places.values()))
+        return found[0] if call.single else found
+
+    def _aim(self, call: Call, y: Any, sample_weight: Any, alone: bool = False) -> None:
+        """Give a call the loss and the targets; with ``alone`` as if every sample were a batch of its own."""
         shape = call.output_shape[-1:] if call.single else call.output_shape
         loss = call.loss
         check_outputs(loss, shape[-1])
@@ -300,15 +361,37 @@ class Model(State):
             call.loss, call.y, factor, counts = resolved(loss, y, shape, self.dtype)
             call.weight, counts = (product(weight, self._placed(each)) for each in (factor, counts))
             if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
-                call.scale, call.weight = averaged(call.loss, shape, call.weight, counts)
+                call.scale, call.weight = averaged(call.loss, shape, call.weight, counts, alone)
         call.y, call.weight = (None if a is None else _as_batch(call, a) for a in (call.y, call.weight))
 
-    def _chain(self) -> Chain:
-        """The layers, with arrays that are checked."""
-        chain = self._plan().chain
-        if chain is None:
-            raise ValueError("derivatives in x are those of a chain of layers, and this graph is none")
-        return Chain(as_layers(chain, self._arrays()), self.backend, self.dtype)
+    def _draw(self, call: Call) -> None:
+        """Give a call in training its keys; one that was refused before takes none."""
+        if call.training:
+            call.keys = self._keys()
+
+    def _differentiable(self, training: bool) -> Differentiable:
+        """The net as it is now, with arrays that are checked."""
+        plan, parameters = self._plan(), self._arrays()
+        if plan.chain is not None:
+            return Chain(as_layers(plan.chain, parameters), self.backend, self.dtype)
+        return Steps(Call(self.backend, self.dtype, plan, parameters, {}, training=training, buffers=self._buffers()))
+
+    def _side_by_side(self, x: Any) -> Any:
+        """The features of several inputs in one array, (n, in) or (in,); of one input x as it is."""
+        if len(self._plan().inputs) == 1 and not isinstance(x, Mapping):
+            return x
+        arrays, single = self._inputs(x, whole=True)
+        with self.backend.activate():
+            batch = self.backend.xp.concatenate(list(arrays.values()), axis=-1)
+        return batch[0] if single and batch.ndim == 2 else batch
+
+    def _apart(self, x: Array) -> Any:
+        """A gradient in :meth:`_side_by_side`, for several inputs by name."""
+        widths = self._plan().inputs
+        if len(widths) == 1:
+            return x
+        ends = sums(widths.values())
+        return {name: x[..., end - width : end] for (name, width), end in zip(widths.items(), ends)}
 
     def _equation(
         self,
@@ -319,16 +402,19 @@ class Model(State):
         input_grad: bool,
         accumulate: bool,
         keep_signals: bool | None,
+        training: bool,
     ) -> Any:
         if keep_signals:
             raise ValueError("an equation keeps no signals: it pushes derivatives beside them")
-        loss, gradients, grad_x = equation.loss_and_grad(
-            self._chain(), x, y, sample_weight, self.reduction == "mean", input_grad
-        )
+        x, net = self._side_by_side(x), self._differentiable(training)
+        points = equation.points(net, x, y, sample_weight, self.reduction == "mean")
+        if isinstance(net, Steps):
+            self._draw(net.call)
+        loss, gradients, grad_x = equations.loss_and_grad(self.engine, net, equation, points, input_grad, self.threads)
         with self.backend.activate():
             self._store(gradients, accumulate)
         self._keep(None, None)
-        return (loss, grad_x) if input_grad else loss
+        return loss if grad_x is None else (loss, self._apart(grad_x if np.ndim(x) == 2 else grad_x[0]))
 
     def _placed(self, weights: Array | None) -> Array | None:
         """Weights of targets that may have stayed on the host."""

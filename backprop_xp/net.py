@@ -19,7 +19,7 @@ from .backend import Array, Backend
 from .initialisers import Draw, as_random, get_initialiser
 from .losses import Loss
 from .model import Model
-from .operations import Operation
+from .operations import Activate, Operation
 from .operations.chain import called
 from .plan.call import Parameters
 from .plan.plan import Plan, of_layers
@@ -50,6 +50,8 @@ class Net(Model):
         engine: "auto", or one of :data:`backprop_xp.engines.ENGINES`.
         threads: how many the tiled and fused engines use; None asks the environment (BACKPROP_XP_NUM_THREADS),
             else every processor this process may run on. The results don't depend on it.
+        precision: "auto", or one of :data:`backprop_xp.precision.PRECISIONS`: what the factors of products may be
+            rounded to on a CUDA device, for float32. See :mod:`backprop_xp.precision` for the errors of each.
 
     Attributes:
         weights: a Tensor of shape (out, in) for each layer. Layers of one shape may share one:
@@ -77,6 +79,7 @@ class Net(Model):
         reduction: str = "sum",
         engine: str = "auto",
         threads: int | None = None,
+        precision: str = "auto",
     ) -> None:
         if sizes is None:
             sizes, activations = (5, 10, 4, 12), activations or ("tanh", "sigmoid", "identity")
@@ -84,7 +87,7 @@ class Net(Model):
         self.sizes = inputs.as_sizes(sizes)
         depth = len(self.sizes) - 1
         self.activations = inputs.as_activations(activations, depth)
-        super().__init__(loss, dtype, backend, reduction, engine, threads)
+        super().__init__(loss, dtype, backend, reduction, engine, threads, precision)
 
         self._bias = inputs.as_flags("bias", bias, depth)
         plan = of_layers(self.sizes, self._bias, self.activations)
@@ -139,8 +142,8 @@ class Net(Model):
         names = [node.name for node in plan.nodes if "." in node.name]
         self._between = {name: self._between.get(name, Tensor(None, name)) for name in names}
         self._operates = plan.chain is None  # it has operations beside the article's
-        lists = any(isinstance(activation, (list, tuple)) for activation in self.activations)  # which may change
-        self._planned = None if lists else ([*self.activations], bias, plan)
+        may_change = any(isinstance(entry, (list, tuple, Activate)) for entry in self.activations)  # and stay the same
+        self._planned = None if may_change else ([*self.activations], bias, plan)
 
     def _tensors(self) -> Mapping[str, Mapping[str, Tensor]]:
         return self._by_node(super()._tensors(), self.layers)

@@ -124,6 +124,7 @@ def _state(net: AnyNet) -> Any:
     activations: list[Any] = [getattr(node.operation, "activation", None) for node in net._plan().nodes]
     return (
         net.engine,
+        net.precision,
         net.reduction,
         net.dtype,
         type(net.loss),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import notebook
+
 
 class Tensor:
     """What the article calls a tensor: an array, room for its gradient, and a name.
@@ -73,3 +75,6 @@ class Tensor:
         dtype = getattr(self.data, "dtype", type(self.data).__name__)
         shape = getattr(self.data, "shape", ())
         return f"Tensor({name}{dtype}{list(shape)}, grad={'None' if self.grad is None else 'set'})"
+
+    def _repr_html_(self) -> str:
+        return notebook.of_tensor(self)

@@ -7,17 +7,21 @@ model = torch.nn.Sequential(torch.nn.Linear(100, 64), layer, torch.nn.Softmax(di
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from .backend import NUMPY, Backend
+from .backend import NUMPY
 from .graph import GraphNet
 from .net import Net
+from .torch_backprop import is_transformed, numbered, outputs, outputs_operator, outputs_plainly
 from .torch_calls import Calls
-from .torch_link import Link, as_array, as_tensor, backend_of, module_paths
+from .torch_formulas import traced
+from .torch_link import Link, backend_of, module_paths
+
+#: What autocast computes in, and nets don't.
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def as_torch(net: Net | GraphNet) -> NetModule:
@@ -44,6 +48,7 @@ class NetModule(torch.nn.Module):
         super().__init__()
         self._net, self._link = net, Link(net)
         self._take_in(self._link.make())
+        self._number, self.features = numbered(self), net._plan().output.width
         self.register_load_state_dict_post_hook(_loaded)
 
     def _take_in(self, parameters: list[torch.nn.Parameter]) -> None:
@@ -66,7 +71,7 @@ class NetModule(torch.nn.Module):
 
     def _in_places(self) -> list[torch.nn.Parameter]:
         """The Parameters of the net's places, as they are now."""
-        return [getattr(module, name) for module, name in self._at]
+        return [_parameter(module, name) for module, name in self._at]
 
     @property
     def net(self) -> Any:
@@ -74,13 +79,53 @@ class NetModule(torch.nn.Module):
         self._share()
         return self._net
 
+    def _ready(self) -> list[torch.nn.Parameter]:
+        """The parameters for a call: code that is traced shares none, see :meth:`compiled_calls`."""
+        return self._in_places() if torch.compiler.is_compiling() else self._share()
+
     def _share(self) -> list[torch.nn.Parameter]:
         """The parameters, in memory that they share with the net."""
         parameters = self._in_places()
-        # others stand in for them in torch.func.functional_call and the like, for a while
-        if all(type(p) is torch.nn.Parameter or isinstance(p, torch.nn.Parameter) for p in parameters):
+        if _are_own(parameters):
             self._link.renew(parameters)
         return parameters
+
+    def _outputs(self, inputs: list[torch.Tensor], parameters: list[torch.nn.Parameter]) -> torch.Tensor:
+        """The outputs (n, out) from every input (n, features)."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self._traced(inputs, parameters)
+        calls = Calls(self._net, self.training, _are_own(parameters))
+        if is_transformed():
+            self._refuse_training("torch.func's transforms")
+            return outputs_plainly(calls, inputs, parameters)
+        return outputs(calls, inputs, parameters)
+
+    def _traced(self, inputs: list[torch.Tensor], parameters: list[torch.nn.Parameter]) -> torch.Tensor:
+        """The outputs as an operator for torch.compile, or as PyTorch's own operations for those who export them."""
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+            self._refuse_training("an export")
+            return outputs_plainly(Calls(self._net, activated=traced), inputs, parameters)
+        if self.training and _changing(self._net):
+            return self._uncompiled(inputs)
+        return outputs_operator(self._number, inputs, parameters)
+
+    @torch.compiler.disable
+    def _uncompiled(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        return self._outputs(inputs, self._share())
+
+    def _refuse_training(self, what: str) -> None:
+        if self.training and (name := _changing(self._net)):
+            raise RuntimeError(f"node {name!r} changes from call to call in training: call .eval() before {what}")
+
+    def compiled_calls(self, parameters: Sequence[torch.Tensor]) -> Calls:
+        """Calls for code that torch.compile has made, which can't let net and module share memory again.
+
+        Raises:
+            RuntimeError: the net was given other arrays since they shared them.
+        """
+        if not self._link.holds():
+            raise RuntimeError("the net was given other arrays since this was compiled: call the module itself once")
+        return Calls(self._net, False, self._link.shares(parameters))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._share()
@@ -117,11 +162,11 @@ class NetModule(torch.nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         self._share()
-        return {name: value for name, value in self.__dict__.items() if name != "_link"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_link", "_number")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._link = Link(self._net, self._in_places())
+        self._link, self._number = Link(self._net, self._in_places()), numbered(self)
 
     def extra_repr(self) -> str:
         return repr(self._net)
@@ -149,13 +194,12 @@ class ChainModule(NetModule):
         return module, str(len(module) - 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        parameters = self._share()
-        _check(x, "x", self._net.sizes[0], parameters[0])
-        flat = x if x.ndim <= 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        if x.ndim == 1 and not self._net._plan().chain:
-            return self.forward(x[None])[0]
-        output = _Backprop.apply(Calls(self._net, self.training), 1, flat, *parameters)
-        return output if x.ndim <= 2 else output.reshape(*x.shape[:-1], output.shape[-1])
+        parameters = self._ready()
+        x = _checked(x, "x", self._net.sizes[0], parameters[0])
+        if x.ndim == 2:
+            return self._outputs([x], parameters)
+        output = self._outputs([x.reshape(math.prod(x.shape[:-1]), x.shape[-1])], parameters)
+        return output.reshape(*x.shape[:-1], output.shape[-1])
 
 
 class GraphModule(NetModule):
@@ -171,84 +215,52 @@ class GraphModule(NetModule):
     _net: GraphNet
 
     def forward(self, /, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
-        parameters, widths = self._share(), self._net.inputs
+        parameters, widths = self._ready(), self._net.inputs
         given = dict(zip(widths, inputs)) | named
         if given.keys() != widths.keys() or len(inputs) + len(named) != len(widths):
             expected = ", ".join(map(repr, widths))
             raise TypeError(f"the inputs are {expected}, got {len(inputs)} in order and by name {[*named]}")
         for name, width in widths.items():
-            _check(given[name], f"input {name!r}", width, parameters[0] if parameters else None)
-        shapes = {tuple(x.shape[:-1]) for x in given.values()}
+            given[name] = _checked(given[name], f"input {name!r}", width, parameters[0] if parameters else None)
+        shapes = list({str(tuple(x.shape[:-1])): x.shape[:-1] for x in given.values()}.values())
         if len(shapes) != 1:
             found = ", ".join(f"{name!r} {tuple(x.shape)}" for name, x in given.items())
             raise ValueError(f"the inputs must be alike in all dimensions but the last, got {found}")
         (shape,) = shapes
         flat = [given[name].reshape(math.prod(shape), width) for name, width in widths.items()]
-        output = _Backprop.apply(Calls(self._net, self.training), len(flat), *flat, *parameters)
+        output = self._outputs(flat, parameters)
         return output.reshape(*shape, output.shape[-1])
 
 
-def _check(x: torch.Tensor, name: str, width: int, like: torch.Tensor | None) -> None:
-    """That an input is what the parameters, of which one is ``like``, can be multiplied with."""
+def _parameter(module: torch.nn.Module, name: str) -> torch.nn.Parameter:
+    own = module._parameters.get(name)
+    return getattr(module, name) if own is None else own  # it is no longer there where it is parametrised
+
+
+def _are_own(parameters: list[torch.nn.Parameter]) -> bool:
+    """Whether these are the module's, and no others stand in for them, as in torch.func.functional_call."""
+    return all(type(p) is torch.nn.Parameter or isinstance(p, torch.nn.Parameter) for p in parameters)
+
+
+def _changing(net: Net | GraphNet) -> str:
+    """The name of the first node that draws, or changes its buffers, in training; "" if none does."""
+    nodes = (n for n in net._plan().nodes if n.operation.needs_key or n.operation.changes_buffers)
+    return next((node.name for node in nodes), "")
+
+
+def _checked(x: torch.Tensor, name: str, width: int, like: torch.Tensor | None) -> torch.Tensor:
+    """An input that the parameters, of which one is ``like``, can be multiplied with; autocast may have rounded it."""
     if like is not None and (x.dtype != like.dtype or x.device != like.device):
-        raise TypeError(
-            f"{name} must be {like.dtype} on {like.device}, as the parameters are; got {x.dtype} on {x.device}"
-        )
+        if x.dtype not in HALVES or x.device != like.device or not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(
+                f"{name} must be {like.dtype} on {like.device}, as the parameters are; got {x.dtype} on {x.device}"
+            )
+        x = x.to(like.dtype)
     if x.ndim == 0 or x.shape[-1] != width:
         raise ValueError(f"{name} must be (..., {width}), got shape {tuple(x.shape)}")
+    return x
 
 
 def _loaded(module: NetModule, keys: Any) -> None:
     """After load_state_dict, which may have put other Parameters into the module."""
     module._share()
-
-
-class _Backprop(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, calls: Calls, inputs: int, *tensors: torch.Tensor) -> torch.Tensor:
-        with _backend_of(tensors[0]) as backend:
-            arrays = [as_array(tensor, backend) for tensor in tensors]
-            output, ctx.signals = calls.forward(backend, arrays[:inputs], arrays[inputs:])
-            result = as_tensor(output, backend)
-        ctx.save_for_backward(*tensors)  # PyTorch notices if these are changed before the backward pass
-        ctx.calls, ctx.inputs = calls, inputs
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        tensors, inputs = ctx.saved_tensors, ctx.inputs
-        wanted = any(ctx.needs_input_grad[2 : 2 + inputs])
-        with _backend_of(tensors[0]) as backend:
-            arrays = [as_array(tensor, backend) for tensor in tensors]
-            grad = as_array(grad_output, backend)
-            found = ctx.calls.backward(backend, arrays[:inputs], arrays[inputs:], ctx.signals, grad, wanted)
-            results = [None if array is None else as_tensor(array, backend) for array in found]
-        if torch.is_grad_enabled():  # with create_graph=True: these gradients may be differentiated in turn
-            results = [None if r is None else _Final.apply(r, grad_output, *tensors) for r in results]
-        return None, None, *results
-
-
-class _Final(torch.autograd.Function):
-    """A gradient that depends on all ``sources`` and says so, and can't be differentiated."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: torch.Tensor, *sources: torch.Tensor) -> torch.Tensor:
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: torch.Tensor) -> None:
-        raise RuntimeError("a net of backprop_xp can be differentiated once: its gradients have no derivatives")
-
-
-@contextmanager
-def _backend_of(tensor: torch.Tensor) -> Iterator[Backend]:
-    """The backend of this tensor's device, which within works on PyTorch's current stream there."""
-    backend = backend_of(tensor)
-    if not backend.on_gpu:
-        yield backend
-        return
-    index = tensor.device.index
-    stream = torch.cuda.current_stream(index)
-    ours = backend.xp.cuda.ExternalStream(stream.cuda_stream, index)
-    with torch.cuda.device(index), backend.activate(), ours:
-        yield backend

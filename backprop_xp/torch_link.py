@@ -67,6 +67,14 @@ class Link:
         else:
             raise RuntimeError(f"both the net and its module were given other arrays since they shared them: {AGAIN}")
 
+    def holds(self) -> bool:
+        """Whether the net's arrays are where they were when both sides last shared memory."""
+        return [_place(tensor.data) for tensor in self._net._places()] == self._places
+
+    def shares(self, parameters: Sequence[torch.Tensor]) -> bool:
+        """Whether these tensors are in the memory that both sides share."""
+        return [_place(parameter) for parameter in parameters] == self._places
+
     def _untouched(self, parameters: Sequence[torch.nn.Parameter]) -> bool:
         """Whether it is plain that all is as it was: a microsecond for each parameter."""
         tensors = self._net._places()

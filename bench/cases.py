@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from backprop_xp.bench import graphs
+from backprop_xp.bench import equations, graphs
 
 #: A relu is near its kink if its input is less than this part of its layer's root mean square: some ten times the
 #: rounding error of a float32 sum of a thousand products. Samples that are looked at together: few, for the memory of
@@ -30,6 +30,7 @@ class Case:
         data: "normal" (standard normal numbers) or "digits" (scikit-learn's, repeated).
         form: "chain", "residual" (two layers at a time are a block, to whose result its input is added; the last layer
             stands alone) or "dense" (each layer sees the outputs of all earlier ones and the input).
+        equation: the loss of a chain with biases and one output, instead of ``loss``: a name in equations.py, or "".
     """
 
     name: str
@@ -41,15 +42,18 @@ class Case:
     bias: bool = False
     data: str = "normal"
     form: str = "chain"
+    equation: str = ""
 
     @property
     def multiply_adds(self) -> int:
-        """Of one sample: forward and weight gradients of every layer, signal gradients of all but the input."""
+        """Of one sample: forward and weight gradients of every layer, signal gradients of all but the input; of an
+        equation for each signal that ours carries."""
         outputs = self.sizes[1:]
         if self.form == "dense":
             return 3 * sum(sum(self.sizes[:i]) * n for i, n in enumerate(outputs, 1)) - self.sizes[0] * sum(outputs)
         products = [a * b for a, b in zip(self.sizes, outputs)]
-        return 3 * sum(products) - products[0]
+        signals = len(equations.ours(self.equation, self.sizes[0]).parsed.rules.stack) if self.equation else 1
+        return signals * (3 * sum(products) - products[0])
 
     @property
     def flops(self) -> int:
@@ -97,11 +101,24 @@ WIDE = Case("784-512-512-10", (784, 512, 512, 10), chain("relu", 3), 1 << 15)
 DOUBLE = Case("256-256-256-10", (256, 256, 256, 10), chain("tanh", 3), 1 << 14, "float64")
 DIGITS = Case("digits", (64, 128, 10), chain("relu", 2), 57_504, "float32", "softmax_cross_entropy", True, "digits")
 
+LAPLACIAN = Case(
+    "Laplacian of 2-64-64-64-1", (2, 64, 64, 64, 1), chain("tanh", 4), 1 << 16, bias=True, equation="Laplacian"
+)
+
 RESIDUAL = Case("8 residual blocks", (*(64,) * 17, 10), chain("tanh", 17), 1 << 16, form="residual", bias=True)
 DENSE = Case("densely connected", (*(64,) * 9, 10), chain("tanh", 9), 1 << 16, form="dense", bias=True)
 
 #: What `backprop-xp bench` measures by default.
-DEFAULT = (ARTICLE, replace(ARTICLE, dtype="float64"), NARROW, RESIDUAL, DENSE, WIDE, DOUBLE, DIGITS)
+DEFAULT = (ARTICLE, replace(ARTICLE, dtype="float64"), NARROW, RESIDUAL, DENSE, WIDE, DOUBLE, DIGITS, LAPLACIAN)
+
+#: Losses that contain derivatives, for a full run.
+DERIVATIVES = (
+    LAPLACIAN, LAPLACIAN.with_samples(4096),
+    replace(LAPLACIAN, name="eikonal of 2-64-64-64-1", equation="eikonal"),
+    replace(LAPLACIAN, name="eikonal of 2-64-64-64-1", equation="eikonal", samples=4096),
+    Case("Burgers of 2-20 (8 times)-1", (2, *(20,) * 8, 1), chain("tanh", 9), 10_000, bias=True, equation="Burgers"),
+    replace(LAPLACIAN, name="Laplacian of 3-128-128-128-1", sizes=(3, 128, 128, 128, 1), samples=4096),
+)  # fmt: skip
 
 #: And on a GPU, which needs more samples to be busy; what matters most comes first, for a run that has little time.
 GPU = (

@@ -25,7 +25,7 @@ from backprop_xp.bench import (
     training,
     worker,
 )
-from backprop_xp.bench.cases import ARTICLE, DEFAULT, GPU, Case, chain, parse_net
+from backprop_xp.bench.cases import ARTICLE, DEFAULT, DERIVATIVES, GPU, Case, chain, parse_net
 from backprop_xp.bench.output import Found, Run, named
 from backprop_xp.bench.run import SWEEPS, run_case, sweep
 from backprop_xp.bench.settings import Settings
@@ -37,7 +37,7 @@ from backprop_xp.files import check_outputs
 
 PLOTTED_BATCHES = tuple(1 << k for k in range(0, 21, 2))
 #: What a run consists of, in this order; and what of it is done without --full.
-PARTS = ("cases", "training", "ablation", "sweeps", "grid", "first-calls")
+PARTS = ("cases", "derivatives", "training", "ablation", "sweeps", "grid", "first-calls")
 QUICK_PARTS = ("cases", "training", "grid")
 
 
@@ -83,8 +83,10 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
                 found.steps += ablation.run(case, threads)
             progress.write("\n" + ablation.table(found.steps))
         curves = SWEEPS if "sweeps" in parts else {}
-        if not curves and arguments.plot is not None and "cases" in parts:
-            curves = {"batch": [cases[0].with_samples(n) for n in PLOTTED_BATCHES]}
+        if "derivatives" in parts:
+            curves = {"losses with derivatives": DERIVATIVES} | curves
+        if "sweeps" not in parts and arguments.plot is not None and "cases" in parts:
+            curves |= {"batch": [cases[0].with_samples(n) for n in PLOTTED_BATCHES]}
         for family, result in sweep(curves, settings, progress.show, workers):
             watch.after(result)
             found.families.setdefault(family, []).append(result)
@@ -176,6 +178,7 @@ def _parts(arguments: argparse.Namespace, backend: Backend) -> list[str]:
                 raise ValueError(f"--only takes {', '.join(PARTS)}, got {part!r}")
     whole = arguments.net is arguments.dtype is arguments.batch is None
     on_cpu = {
+        "derivatives": whole,
         "training": whole and training.available(),
         "ablation": True,
         "grid": whole and contenders.available("torch"),
@@ -205,7 +208,7 @@ def _cases(arguments: argparse.Namespace, suite: Sequence[Case]) -> Sequence[Cas
     cases = suite
     if arguments.net is not None:
         sizes = parse_net(arguments.net)
-        same = [case for case in suite if case.sizes == sizes and case.form == "chain"]
+        same = [case for case in suite if case.sizes == sizes and case.form == "chain" and not case.equation]
         new = Case(arguments.net, sizes, chain("tanh", len(sizes) - 1), 1 << 16)
         cases = same or [replace(new, dtype=arguments.dtype or "float32")]
     if arguments.dtype:

@@ -13,12 +13,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from backprop_xp.bench import graphs
+from backprop_xp.bench import equations, graphs
 from backprop_xp.bench.cases import Case
 
 from backprop_xp.environment import unless_set
 
 EAGER, COMPILED, GRAPH = "PyTorch eager", "torch.compile", "PyTorch CUDA graph"
+#: A form of PyTorch for equations, by torch.func.
+FUNCTIONAL = "torch.func"
 #: Forms of torch.compile, and what it calls them.
 MODES = {"nn": None, "nn, CUDA graphs": "reduce-overhead"}
 #: Samples up to which a step on a GPU takes no longer than launching it, about, so that CUDA graphs may pay in
@@ -54,7 +56,8 @@ def ours(
     x, y = case.arrays()
     if net.backend.on_gpu:  # PyTorch's batch is on the device too
         x, y = net.backend.asarray(x, None, "x"), None if y is None else net.backend.asarray(y, None, "y")
-    compute = net.repeated(x, y) if repeated else lambda: net.loss_and_grad(x, y)
+    loss = equations.ours(case.equation, case.sizes[0]) if case.equation else None
+    compute = net.repeated(x, y) if repeated else lambda: net.loss_and_grad(x, y, loss=loss)
     last: list[Any] = []
 
     def step() -> None:
@@ -65,7 +68,7 @@ def ours(
         weights, biases = case.parameters(net)
         return [_host(a) for a in (last[0], *(p.grad for p in (*weights, *biases)))]
 
-    chosen = net.plan(x).engine
+    chosen = net.plan(x, loss).engine
     name = "backprop_xp repeated" if repeated else "backprop_xp" if engine == "auto" else f"backprop_xp {engine}"
     return Contender(name, chosen, step, results, _cupy_timer(net, step) if net.backend.on_gpu else None)
 
@@ -80,7 +83,7 @@ def torch_compiled(case: Case, form: str, device: str = "cpu") -> Contender:
     """torch.compile of nn.Linear modules; ``form`` is one of MODES."""
     import torch
 
-    loss_of, x, parameters = _torch_model(case, "nn", device)
+    loss_of, x, parameters = _torch_model(case, FUNCTIONAL if case.equation else "nn", device)
     if form == next(iter(MODES)):  # the first of a case: or the shapes of earlier cases count against it
         torch._dynamo.reset()
     compiled = torch.compile(loss_of, dynamic=False, mode=MODES[form])
@@ -159,6 +162,9 @@ def _torch_model(case: Case, form: str, device: str) -> tuple[Callable[[Any], An
         layers = [partial(layer, i, f()) for i, f in enumerate(functions)]
 
     def loss_of(x: Any) -> Any:
+        if case.equation:
+            loss = equations.torch_functional if form == FUNCTIONAL else equations.torch_nested
+            return loss(case.equation, lambda x: graphs.connect(case.form, layers, x, None), x)
         z = graphs.connect(case.form, layers, x, lambda seen: torch.cat(seen, 1))
         if case.loss == "softmax_cross_entropy":
             return torch.nn.functional.cross_entropy(z, y, reduction="sum")
@@ -178,7 +184,7 @@ def _torch_contender(
         for parameter in parameters:
             parameter.grad = None
         loss = loss_of(x)
-        loss.backward()
+        loss.backward(inputs=parameters)
         last[:] = [loss.detach()]
         if device != "cpu":
             torch.cuda.synchronize(device)
@@ -188,11 +194,20 @@ def _torch_contender(
 
 
 def _torch_results(loss: Any, parameters: list[Any]) -> list[np.ndarray]:
-    return [a.detach().cpu().double().numpy() for a in (loss, *(p.grad for p in parameters))]
+    import torch
+
+    # a bias that no derivative depends on has none
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    return [a.detach().cpu().double().numpy() for a in (loss, *grads)]
 
 
-def jax_jit(case: Case, device: int | None = None) -> Contender:
-    """JAX: jit of value_and_grad, on the CUDA device of this number or on the CPU.
+def jax_forms(case: Case) -> tuple[str, ...]:
+    """The forms of JAX for this case."""
+    return equations.JAX_FORMS if case.equation else ("jit",)
+
+
+def jax_jit(case: Case, device: int | None = None, form: str = "jit") -> Contender:
+    """JAX: jit of value_and_grad, on the CUDA device of this number or on the CPU; ``form`` is one of jax_forms.
 
     By default JAX would take most of a device's memory, where the others' arrays are as well, and round float32
     products to TF32.
@@ -220,6 +235,10 @@ def jax_jit(case: Case, device: int | None = None) -> Contender:
             return functions[name](z + biases[i] if biases else z)
 
         layers = [partial(layer, i, name) for i, name in enumerate(case.activations)]
+        if case.equation:
+            parts = list(zip(weights, biases, map(functions.get, case.activations)))
+            outputs = partial(graphs.connect, case.form, layers, concatenate=None)
+            return equations.jax_loss(case.equation, form, outputs, parts, x)
         z = graphs.connect(case.form, layers, x, lambda seen: jnp.concatenate(seen, 1))
         if case.loss == "softmax_cross_entropy":
             return -jnp.take_along_axis(jax.nn.log_softmax(z), y[:, None], 1).sum()
@@ -235,7 +254,7 @@ def jax_jit(case: Case, device: int | None = None) -> Contender:
         loss, (weights, biases) = last[0]
         return [np.asarray(a, np.float64) for a in (loss, *weights, *biases)]
 
-    return Contender("JAX", "jit", step, results)
+    return Contender("JAX", form, step, results)
 
 
 def available(name: str) -> bool:

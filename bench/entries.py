@@ -44,7 +44,7 @@ def contenders(case: Case, settings: Settings, notes: list[str]) -> list[Contend
                 everybody.append(contender)
     if settings.jax and make.available("jax"):
         try:
-            everybody.append(make.jax_jit(case, backend.device))
+            everybody += [make.jax_jit(case, backend.device, form) for form in make.jax_forms(case)]
         except RuntimeError as error:  # a JAX without CUDA
             notes.append(f"JAX is left out: {str(error).strip().partition(chr(10))[0][:200]}")
     return everybody

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from backprop_xp.bench.cases import Case
 
 
-def connect(form: str, layers: Sequence[Callable[[Any], Any]], z: Any, concatenate: Callable[[list[Any]], Any]) -> Any:
+def connect(form: str, layers: Sequence[Callable[[Any], Any]], z: Any, concatenate: Any) -> Any:
     """The output of layers, each a function of one value, for an input; see Case.form."""
     if form == "residual":
         for first, second in zip(layers[:-1:2], layers[1::2]):

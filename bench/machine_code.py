@@ -17,6 +17,7 @@ from backprop_xp.toolchain import cuda
 KINDS = {
     "fma": ("FFMA", "DFMA", "FFMA2"),
     "add or multiply": ("FADD", "FMUL", "DADD", "DMUL", "FADD2", "FMUL2"),
+    "tensor": ("HMMA",),
     "mufu": ("MUFU",),
     "shared load": ("LDS", "LDSM"),
     "shared store": ("STS", "STSM"),

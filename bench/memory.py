@@ -35,7 +35,7 @@ def extra_bytes(case: Case, name: str, form: str, threads: int) -> int | None:
 def make(case: Case, name: str, form: str, threads: int) -> contenders.Contender:
     """The contender that a table calls by this name, in a process that is its alone."""
     if name == "JAX":
-        return contenders.jax_jit(case)
+        return contenders.jax_jit(case, form=form)
     if name.startswith("backprop_xp"):
         return contenders.ours(case, name.partition(" ")[2] or "auto", threads, "numpy")
     import torch

@@ -133,7 +133,7 @@ class Run:
         """Throughput in this file, and the grid in one beside it."""
         machine, date = self._environment["machine"].partition("\n")[0], self._environment["date"].partition("T")[0]
         grids = {family: swept for family, swept in self._families.items() if family.startswith(grid.FAMILY)}
-        swept = {family: results for family, results in self._families.items() if family not in grids}
+        swept = {family: results for family, results in self._families.items() if family in plot.X_OF}
         if swept:
             plot.throughput(path, swept, f"{machine}, {date}")
         if len(grids) > 1:

@@ -2,6 +2,7 @@
 
 The fused kernel of the article's net is compiled for three generations of GPUs and disassembled, which needs no
 device, and the loop over the samples is counted, instruction by instruction, against the least that it must hold.
+Behind it: the kernels by blocks of threads, in each precision (sass_blocks.py).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from backprop_xp.bench import bounds, machine_code
+from backprop_xp.bench import bounds, machine_code, sass_blocks
 from backprop_xp.bench.cases import ARTICLE, Case
 from backprop_xp.bench.limits import Limits
 from backprop_xp.bench.report import Result
@@ -106,6 +107,7 @@ def main() -> int:
         print("nvdisasm is missing: pip install nvidia-cuda-nvdisasm", file=sys.stderr)
         return 1
     print(report(ARTICLE, {a: per_sample(kernel_source(ARTICLE), "bpx_backprop", a, program) for a in ARCHITECTURES}))
+    print("\n" + sass_blocks.report(sass_blocks.CASE, sass_blocks.counted(sass_blocks.CASE, program)))
     return 0
 
 

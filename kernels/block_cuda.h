@@ -1,7 +1,5 @@
 #pragma once
-#include "block_products.h"
-#include "losses.h"
-#include "net.h"
+#include "block.h"
 // The pass over a batch on the GPU for layers too wide for one thread's registers: a block of threads takes a chunk of
 // samples, tile by tile, through the whole net, and the tile's signals stay in shared memory from x to the gradients.
 //
@@ -22,27 +20,6 @@
 // way down, where the gradients of its weights and those of its inputs are computed side by side.
 
 namespace bpx {
-
-template <class T> struct IsVoid { static constexpr bool value = false; };
-template <> struct IsVoid<void> { static constexpr bool value = true; };
-
-/// What the caller hands over. Strides are in elements.
-template <class S> struct BlockArgs {
-  i64 n, chunk;          // samples, and those of a chunk
-  const S* x;            // (n, in)
-  i64 x_row, x_column;
-  const void* y;         // (n, out) numbers or (n,) int64 class indices
-  i64 y_row, y_column;
-  const S* weight;       // (n,) or null
-  i64 weight_row;
-  S scale;               // the gradient is multiplied by it; `losses` is not
-  S* x_grad;             // (n, in) contiguous, if Net::input_grad
-  S* sums;               // (chunks, params): each chunk's gradients
-  double* losses;        // (chunks,): each chunk's sum of weight * loss
-  S* output;             // (n, out) contiguous: where nothing is backward
-  const S* params;       // packed
-  const S* scalars;      // parameters of the activations, then of the loss
-};
 
 // ---- parameters -------------------------------------------------------------------------------------------------
 
@@ -78,14 +55,6 @@ BPX_FN void pack(Layers<L, Rest...>, const typename Net::S* const* from, typenam
 }
 
 // ---- one tile -----------------------------------------------------------------------------------------------------
-
-template <class S> struct BlockTile {
-  const BlockArgs<S>* args;
-  i64 first;   // sample
-  int valid;   // samples; what stands for the others is 0 everywhere, whatever the weights are
-  bool add;    // to the gradients, which the first tile of a chunk writes
-  S* loss;     // this thread's part
-};
 
 /// to[f][s] = from[s][f] for the features first .. first + width - 1
 template <class Net, class S>
@@ -140,79 +109,6 @@ BPX_FN void block_input(const BlockTile<S>& tile, const S* params, const S* scal
     block_forward<Net, L, P>(tile, params, scalars, from, depth, x, z, slope);
   }
 }
-
-/// z becomes grad_t of the last layer.
-template <class Net, class Loss> struct BlockLoss;
-template <class Net, class F> struct BlockLoss<Net, ElementwiseLoss<F>> {
-  template <class L, class S> BPX_FN static void run(const BlockTile<S>& tile, const S* scalars, S* z, const S* slope) {
-    const BlockArgs<S>& args = *tile.args;
-    S sum = S(0);
-    for (int at = threadIdx.x; at < L::out * Net::rows; at += Net::threads) {
-      const int s = at / L::out, o = at % L::out, place = o * stride<Net> + s;
-      S value, grad = S(0);
-      if (s < tile.valid) {
-        const i64 sample = tile.first + s;
-        if constexpr (F::target) {
-          F::both(z[place], ((const S*)args.y)[sample * args.y_row + o * args.y_column], scalars + o * F::stride, value, grad);
-        } else {
-          F::both(z[place], scalars + o * F::stride, value, grad);
-        }
-        if constexpr (Net::factors) {
-          const S weight = args.weight ? args.weight[sample * args.weight_row] : S(1);
-          value = value * weight;
-          grad = grad * (weight * args.scale);
-        }
-        if constexpr (!L::identity) grad = grad * slope[place];
-        sum = sum + value;
-      }
-      z[place] = grad;
-    }
-    *tile.loss = *tile.loss + sum * S(F::factor);
-  }
-};
-/// What op makes of the values of THREADS neighbours in a warp, for each of them.
-template <int THREADS, class S, class Op> BPX_FN S together(S value, Op op) {
-  BPX_UNROLL
-  for (int step = THREADS / 2; step > 0; step /= 2) value = op(value, __shfl_xor_sync(0xffffffffu, value, step));
-  return value;
-}
-template <class Net, bool CLASSES> struct BlockLoss<Net, SoftmaxCrossEntropy<CLASSES>> {
-  template <class L, class S> BPX_FN static void run(const BlockTile<S>& tile, const S* scalars, S* z, const S* slope) {
-    constexpr int threads = Net::threads / Net::rows, step = stride<Net>;  // neighbours that share a sample
-    static_assert(Net::threads % Net::rows == 0 && threads <= 32, "a warp has whole samples");
-    const BlockArgs<S>& args = *tile.args;
-    const int s = threadIdx.x / threads, first = threadIdx.x % threads;
-    const bool real = s < tile.valid;
-    const i64 sample = tile.first + s;
-    const auto sum = [](S a, S b) { return a + b; };
-    S weight = S(1), y = S(0), top = z[s], total = S(0), mass = S(CLASSES), loss = S(0);
-    for (int o = first; o < L::out; o += threads) top = maximum(z[o * step + s], top);
-    top = together<threads>(top, [](S a, S b) { return maximum(a, b); });
-    for (int o = first; o < L::out; o += threads) total = total + exp(z[o * step + s] - top);
-    total = together<threads>(total, sum);
-    if (real && Net::factors && args.weight) weight = args.weight[sample * args.weight_row];
-    if (CLASSES) {
-      if (real) y = S(((const i64*)args.y)[sample * args.y_row]);
-    } else {
-      for (int o = first; real && o < L::out; o += threads) mass = mass + probability(args, sample, o);
-      mass = together<threads>(mass, sum);
-    }
-    const S log_total = log(total), inverse = S(1) / total;
-    for (int o = first; o < L::out; o += threads) {
-      S& grad = z[o * step + s];
-      const S shifted = grad - top;
-      if (!CLASSES && real) y = probability(args, sample, o);
-      Net::Loss::output(shifted, y, S(o), log_total, inverse, mass, loss, grad);
-      if (Net::factors) grad = grad * (weight * args.scale);
-      if (!L::identity) grad = grad * slope[o * step + s];
-      if (!real) grad = S(0);
-    }
-    if (real) *tile.loss = *tile.loss + loss * weight;
-  }
-  template <class S> BPX_FN static S probability(const BlockArgs<S>& args, i64 sample, int o) {
-    return ((const S*)args.y)[sample * args.y_row + o * args.y_column];
-  }
-};
 
 /// Numbers of shared memory that a layer and those above it take: z and f', which becomes grad_t.
 template <class Net> BPX_FN constexpr int block_numbers(Layers<>) { return 0; }
@@ -288,37 +184,19 @@ BPX_FN const S* block_infer(Layers<L, Rest...>, const BlockTile<S>& tile, const 
   }
 }
 
-// ---- chunks -------------------------------------------------------------------------------------------------------
-
-template <class Net> BPX_FN void run_block(const BlockArgs<typename Net::S>& args, typename Net::S* memory) {
+template <class NET> struct BlockPass {
+  using Net = NET;
   using S = typename Net::S;
   using Layers = typename Net::Layers;
-  constexpr int shared = Net::threads + Net::slice * stride<Net> + block_numbers<Net>(Layers());
-  static_assert(Net::shared == shared && Net::packed == packed_numbers<Net, true>(Layers()), "see backprop_xp/programs/block.py");
-  S *const parts = memory, *const x = parts + Net::threads, *const signals = x + Net::slice * stride<Net>;
-  const i64 begin = blockIdx.x * args.chunk, end = begin + args.chunk < args.n ? begin + args.chunk : args.n;
-  S loss = S(0);
-  for (i64 at = begin; at < end; at += Net::rows) {
-    const BlockTile<S> tile{&args, at, end - at < Net::rows ? int(end - at) : Net::rows, at > begin, &loss};
-    if constexpr (Net::backward) {
-      S* const sums = args.sums + blockIdx.x * i64(Layers::params);
-      block_backprop<Net, void>(Layers(), tile, args.params, args.scalars, sums, x, (S*)nullptr, signals);
-    } else {
-      constexpr int out = Last<Layers>::Type::out;
-      const S* const z = block_infer<Net, true>(Layers(), tile, args.params, args.scalars, x, signals);
-      for (int k = threadIdx.x; k < tile.valid * out; k += Net::threads)
-        args.output[at * out + k] = z[k % out * stride<Net> + k / out];
-      __syncthreads();
-    }
+  static constexpr int x = Net::slice * stride<Net>;
+  static constexpr int shared = x + block_numbers<Net>(Layers()), packed = packed_numbers<Net, true>(Layers());
+  BPX_FN static void pack(const S* const* from, S* to) { bpx::pack<Net, true>(Layers(), from, to); }
+  BPX_FN static void backprop(const BlockTile<S>& tile, S* sums, S* memory) {
+    block_backprop<Net, void>(Layers(), tile, tile.args->params, tile.args->scalars, sums, memory, (S*)nullptr, memory + x);
   }
-  if constexpr (Net::backward) {
-    parts[threadIdx.x] = loss;
-    for (int step = Net::threads / 2; step > 0; step /= 2) {
-      __syncthreads();
-      if (threadIdx.x < step) parts[threadIdx.x] = parts[threadIdx.x] + parts[threadIdx.x + step];
-    }
-    if (threadIdx.x == 0) args.losses[blockIdx.x] = parts[0];
+  BPX_FN static const S* infer(const BlockTile<S>& tile, S* memory) {
+    return block_infer<Net, true>(Layers(), tile, tile.args->params, tile.args->scalars, memory, memory + x);
   }
-}
+};
 
 }  // namespace bpx

@@ -15,6 +15,15 @@ template <class Net> constexpr int stride = Net::rows + vector<typename Net::S>;
 BPX_FN constexpr int whole(int n, int unit) { return (n + unit - 1) / unit; }
 BPX_FN constexpr int padded(int n) { return whole(n, 8) * 8; }
 
+/// op(0) ... op(count - 1), each in one of the block's threads: neighbours in neighbours.
+template <class Net, class Op> BPX_FN void each_of(int count, Op op) {
+#pragma unroll 4
+  for (int k = 0; k < whole(count, Net::threads); ++k) {
+    const int at = k * Net::threads + int(threadIdx.x);
+    if (at < count) op(at);
+  }
+}
+
 /// The shape of a thread's block of sums.
 struct Cut { int rows, columns; };
 
@@ -99,6 +108,7 @@ BPX_FN void weight_gradient(const S* g, const S* z, int width, S* sums, int step
     // a thread's rows and columns are spread, so that neighbours read and write side by side
     const int o = item / columns, i = item % columns;
     S total[c.rows][c.columns] = {};
+#pragma unroll 4
     for (int s = 0; s < Net::rows; s += V) {
       S a[c.rows][V];
       BPX_UNROLL

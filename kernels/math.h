@@ -1,7 +1,7 @@
 #pragma once
 #include "lane.h"
 // The functions that formulas are made of, for every lane type:
-//   exp expm1 log log1p tanh erf normal_cdf normal_pdf minimum maximum sign   (abs, sqrt, where: lane.h)
+//   exp expm1 log log1p sin cos tanh erf normal_cdf normal_pdf minimum maximum sign   (abs, sqrt, where: lane.h)
 //
 // On the GPU they are CUDA's. On the CPU they are these: branch-free, within 2 ULP of the correctly rounded result
 // in float and double, subnormals, zeros, infinities and NaN included. Polynomials are minimax fits (Remez
@@ -100,6 +100,7 @@ template <class T> BPX_FN T erf_rest(T z, double) {
 #else
 #include "math_cpu.h"
 #endif
+#include "sine.h"
 
 namespace bpx {
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from backprop_xp.programs import fused, matrices
+from backprop_xp.programs import fused, matrices, stack
 from backprop_xp.toolchain import compiler
 
 settings.register_profile("here", deadline=None, max_examples=40, derandomize=True)
@@ -52,6 +52,8 @@ def new_functions():
 
     def forget():
         for known in (matrices._core, matrices._activation, matrices._loss_function, fused._parts):
+            known.cache_clear()
+        for known in (stack._core, stack._activation, stack._function_of):
             known.cache_clear()
 
     forget()

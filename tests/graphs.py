@@ -69,14 +69,20 @@ def in_torch(net, x, y):
     }
     values = {name: torch.tensor(array, dtype=torch.float64, requires_grad=True) for name, array in x.items()}
     leaves = [*parameters.values(), *values.values()]
-    for node in net.nodes:
-        if not isinstance(node.operation, Input):
-            values[node.name] = _value(node, [values[name] for name in node.inputs], parameters)
-    output = values[net.nodes[-1].name]
+    output = output_in_torch(net, values, parameters)
     loss = ((output - torch.tensor(y, dtype=torch.float64)) ** 2).sum()
     gradients = torch.autograd.grad(loss, leaves)
     found = dict(zip([*parameters, *x], (g.numpy() for g in gradients)))
     return loss.item(), output.detach().numpy(), found
+
+
+def output_in_torch(net, x, parameters):
+    """The output (n, width), in use, from a tensor for every input and parameter by name."""
+    values = dict(x)
+    for node in net.nodes:
+        if not isinstance(node.operation, Input):
+            values[node.name] = _value(node, [values[name] for name in node.inputs], parameters)
+    return values[net.nodes[-1].name]
 
 
 def _value(node, inputs, parameters):

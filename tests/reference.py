@@ -63,6 +63,8 @@ FUNCTIONS = {
         lambda t: mp.mpf(0) if t <= -3 else mp.mpf(1) if t >= 3 else t / 3 + mp.mpf(0.5),
     ),
     "relu6": (lambda t: min(max(t, 0), 6), lambda t: mp.mpf(0 < t < 6)),
+    "sin": (mp.sin, mp.cos),
+    "cos": (mp.cos, lambda t: -mp.sin(t)),
     "log_sigmoid": (lambda t: -mp.log1p(mp.exp(-t)), lambda t: sigmoid(-t)),
 }
 
@@ -87,6 +89,8 @@ AT_INFINITY = {
     "hard_swish": ((0, 0), (np.inf, 1)),
     "relu6": ((0, 0), (6, 0)),
     "log_sigmoid": ((-np.inf, 1), (0, 0)),
+    "sin": ((np.nan, np.nan), (np.nan, np.nan)),
+    "cos": ((np.nan, np.nan), (np.nan, np.nan)),
 }
 
 SPECIALS = [0.0, -0.0, 1e-30, -1e-30, 20, -20, 88, -88, 709, -709, 1e30, -1e30]

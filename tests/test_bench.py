@@ -15,6 +15,7 @@ from backprop_xp.bench import (
     cases,
     command,
     contenders,
+    equations,
     latency,
     limits,
     limits_gpu,
@@ -51,7 +52,8 @@ def test_operations_are_counted_as_promised():
 def test_operations_are_those_that_our_plan_counts():
     for case in SMALL:
         if case.data == "normal":
-            assert case.net(backend="numpy").plan(case.arrays()[0]).flops == case.samples * case.flops
+            loss = equations.ours(case.equation, case.sizes[0]) if case.equation else None
+            assert case.net(backend="numpy").plan(case.arrays()[0], loss).flops == case.samples * case.flops
 
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: f"{case.name} {case.dtype}")
@@ -63,6 +65,20 @@ def test_every_contender_computes_the_same(case):
     assert measure.prove_equal(reference, others, case.dtype) < measure.TOLERANCE[case.dtype]
     depth = len(case.sizes) - 1
     assert len(reference.results()) == 1 + depth * (2 if case.bias else 1)
+
+
+@pytest.mark.parametrize("equation", equations.RESIDUALS)
+def test_everybody_derives_the_same(equation):
+    assert {case.equation for case in cases.DERIVATIVES} == set(equations.RESIDUALS)
+    case = replace(cases.LAPLACIAN, sizes=(2, 5, 1), activations=("tanh", "identity"), equation=equation)
+    case = case.with_samples(40)
+    reference = contenders.torch_eager(case, "nn")
+    others = [contenders.torch_eager(case, form) for form in ("matmul", contenders.FUNCTIONAL)]
+    if contenders.available("jax"):
+        others += [contenders.jax_jit(case, form=form) for form in contenders.jax_forms(case)]
+    others += [contenders.ours(case, engine, 1, "numpy") for engine in ("layered", "auto")]
+    assert measure.prove_equal(reference, others, case.dtype) < measure.TOLERANCE[case.dtype]
+    assert [other.form for other in others if other.name == "JAX"] in ([], list(equations.JAX_FORMS))
 
 
 def test_the_batch_is_drawn_once_for_everybody():

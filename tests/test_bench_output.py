@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from backprop_xp.bench import busy, cases, command, environment, grid, limits, memory, report, settings
+from backprop_xp.bench import busy, cases, command, environment, grid, limits, memory, plot, report, settings
 from backprop_xp.bench.busy import Watch
 from backprop_xp.bench.output import Found, Run
 from backprop_xp.bench.report import Result, Row
@@ -44,6 +44,15 @@ def ended(monkeypatch):
         return Run(watch, about, Found(results, families or {}))
 
     return make
+
+
+def test_only_sweeps_are_drawn_as_curves(ended, monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(plot, "throughput", lambda path, families, about: drawn.append(list(families)))
+    families = {"losses with derivatives": [result("a", 1.0, 2.0)], "batch": [result("b", 1.0, 2.0)]}
+    ended([], families)._draw(tmp_path / "picture.png")
+    ended([], {"losses with derivatives": families["losses with derivatives"]})._draw(tmp_path / "picture.png")
+    assert drawn == [["batch"]]
 
 
 def test_claims_are_those_of_the_run(ended):
@@ -152,7 +161,10 @@ def test_parts_of_a_run_alone_have_files_of_their_own(tmp_path, capsys, monkeypa
     assert cli.main(["bench", *options, "--only", "grid", "--within", "1e-9"]) == 0
     assert "4 points were not begun: there was no time left" in capsys.readouterr().out
     assert cli.main(["bench", *options, "--only", "grid,cake"]) == 1
-    assert "--only takes cases, training, ablation, sweeps, grid, first-calls, got 'cake'" in capsys.readouterr().err
+    assert (
+        "--only takes cases, derivatives, training, ablation, sweeps, grid, first-calls, got 'cake'"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_environment_can_be_traced():

@@ -331,3 +331,12 @@ def test_batch_normalisation_is_checked_in_training_and_its_buffers_stay(dtype, 
     for name, tensor in net.buffers.items():
         np.testing.assert_array_equal(tensor.data, before[name])
         assert tensor.data.dtype == net.dtype
+
+
+def test_tables_of_pandas(random):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("torch")
+    x, y = random.normal(size=(4, 3)), random.integers(0, 2, 4)
+    net = Net((3, 2), loss="softmax_cross_entropy", rng=0)
+    for proof in (check.check_gradients, check.check_against_torch):
+        assert proof(net, pandas.DataFrame(x), pandas.Series(y)).ok

@@ -19,35 +19,6 @@ def run(*arguments):
     return cli.main(list(arguments))
 
 
-def test_demo_ends_with_pytorchs_verdict(capsys):
-    pytest.importorskip("torch")
-    assert run("demo") == 0
-    out = capsys.readouterr().out
-    assert "x -> t_0 -> z_0" in out
-    assert "loss          = 16.967845" in out
-    assert out.count("gradients match? True") == 3
-
-
-def test_demo_says_when_pytorch_is_wrong(capsys, monkeypatch):
-    pytest.importorskip("torch")
-    from backprop_xp.passes import article
-    from backprop_xp.ready import calls
-
-    right = article.outer
-    monkeypatch.setattr(article, "outer", lambda grad_t, z: 2 * right(grad_t, z))
-    monkeypatch.setattr(calls, "find", lambda *arguments: None)
-    assert run("demo") == 1
-    assert "gradients match? False" in capsys.readouterr().out
-
-
-def test_demo_without_pytorch(capsys, monkeypatch):
-    from backprop_xp import demo
-
-    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
-    assert run("demo") == 0
-    assert "PyTorch is not installed" in capsys.readouterr().out
-
-
 def test_info(capsys):
     assert run("info") == 0
     out = capsys.readouterr().out

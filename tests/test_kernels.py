@@ -17,7 +17,21 @@ from backprop_xp.toolchain import cache, compiler
 
 pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
 DTYPES = ["float32", "float64"]
-FUNCTIONS = ["exp", "expm1", "log", "log1p", "tanh", "sqrt", "abs", "sign", "erf", "normal_cdf", "normal_pdf"]
+FUNCTIONS = [
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "sin",
+    "cos",
+    "tanh",
+    "sqrt",
+    "abs",
+    "sign",
+    "erf",
+    "normal_cdf",
+    "normal_pdf",
+]
 
 
 def compiled(formula, outputs, arrays, parameters=()):
@@ -90,6 +104,25 @@ def test_functions_are_right_to_two_ulp(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["sin", "cos"])
+def test_sin_and_cos_near_multiples_of_half_pi_and_of_large_arguments(name, dtype):
+    """Where what is left of an argument is tiny, and where an argument has more turns than digits."""
+    mp, random = reference.mp, np.random.default_rng(0)
+    limits = {"float32": (38, [65536.0, 65537.0, 16367173.0 * 2.0**72]), "float64": (308, [2.0**30, 2.0**30 + 1])}
+    digits, edges = limits[dtype]
+    worst = [6381956970095103.0 * 2.0**797] if dtype == "float64" else []  # nearest to a multiple, of all doubles
+    turns = np.concatenate([np.arange(1, 60), random.integers(1, 1 << 20, 100)]) * (np.pi / 2)
+    t = np.concatenate([turns, edges, worst, 10.0 ** random.uniform(3, digits, 300), 2.0 ** np.arange(10, 120)])
+    t = np.concatenate([t, -t]).astype(dtype)
+    (got,) = compiled(one(name), ("value",), {"t": t})
+    with mp.workdps(400):
+        for x, y in zip(t, got):
+            wanted = getattr(mp, name)(mp.mpf(float(x)))
+            unit = float(np.spacing(np.abs(np.asarray(float(wanted), dtype))))
+            assert abs(mp.mpf(float(y)) - wanted) <= 2.5 * unit, (x, y, float(wanted))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_the_tanh_of_the_fused_pass(dtype):
     number, mp = C_NAMES[dtype], reference.mp
     text = source("activations.h") + (
@@ -126,14 +159,15 @@ def test_functions_at_infinity_nan_and_minus_zero(dtype):
     t = np.array([-np.inf, np.inf, np.nan, -0.0], dtype)
     expected = {
         "exp": [0, np.inf, np.nan, 1], "expm1": [-1, np.inf, np.nan, 0], "log": [np.nan, np.inf, np.nan, -np.inf],
-        "log1p": [np.nan, np.inf, np.nan, 0], "tanh": [-1, 1, np.nan, 0], "sqrt": [np.nan, np.inf, np.nan, 0],
+        "log1p": [np.nan, np.inf, np.nan, 0], "tanh": [-1, 1, np.nan, 0], "sin": [np.nan, np.nan, np.nan, 0],
+        "cos": [np.nan, np.nan, np.nan, 1], "sqrt": [np.nan, np.inf, np.nan, 0],
         "abs": [np.inf, np.inf, np.nan, 0], "sign": [-1, 1, np.nan, 0], "erf": [-1, 1, np.nan, 0],
         "normal_cdf": [0, 1, np.nan, 0.5], "normal_pdf": [0, 0, np.nan, 0.3989422804014327],
     }  # fmt: skip
     for name, wanted in expected.items():
         (got,) = compiled(one(name), ("value",), {"t": t})
         np.testing.assert_allclose(got, wanted, rtol=np.finfo(dtype).eps, err_msg=name)
-        if name in ("expm1", "log1p", "tanh", "sqrt", "erf"):
+        if name in ("expm1", "log1p", "sin", "tanh", "sqrt", "erf"):
             assert np.signbit(got[3]), name
 
 

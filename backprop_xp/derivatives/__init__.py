@@ -1,5 +1,5 @@
-"""Derivatives of a net's outputs in its inputs, of any order, and losses that contain them."""
+"""Derivatives of a net's outputs in its inputs, of any order, and losses that contain them.
 
-from .equation import Equation
-
-__all__ = ["Equation"]
+``chain_rule.py``, ``signals.py`` and ``activations.py`` stand below operations, which push and pull by them; all else
+stands above plans.
+"""

@@ -19,16 +19,25 @@ def derivatives(activation: Any, t: Array, order: int) -> list[Array]:
     Raises:
         TypeError: the activation is written in Python; only formulas can be derived.
     """
+    names = tuple(f"f{k}" for k in range(order + 1))
+    return arrays.elementwise(formula_of(activation, order), names, {"t": t}, activation.parameters)
+
+
+def formula_of(activation: Any, order: int) -> Formula:
+    """The formula with the outputs "f0", "f1", ... up to this order of :func:`derivatives`; its TypeError."""
     if not is_formula(activation):
         shown = getattr(activation, "name", type(activation).__name__)
         raise TypeError(f"{shown} is written in Python: an Elementwise formula has derivatives of every order")
-    formula = _formula(activation.text, order)
-    names = tuple(f"f{k}" for k in range(order + 1))
-    return arrays.elementwise(formula, names, {"t": t}, activation.parameters)
+    return _formula(activation.text, order)
 
 
 @lru_cache(maxsize=512)
 def _formula(text: Any, order: int) -> Formula:
+    return up_to(text, order)
+
+
+def up_to(text: Any, order: int) -> Formula:
+    """A new formula of t with the outputs f0, f1, ... up to the derivative of this order, of an activation's text."""
     value, grad, let, parameters = text
     formula = Formula(("t",), parameters, dict(let), {"f0": value} | ({} if grad is None else {"f1": grad}))
     if grad is None:

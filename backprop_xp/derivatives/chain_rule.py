@@ -10,12 +10,18 @@ so z_01 = f''(t) t_0 t_1 + f'(t) t_01. A sum of second derivatives such as the L
 ``frozenset`` of directions, is carried as one signal, not one for each direction (Forward Laplacian, arXiv 2307.08214):
 
     z_sum = f''(t) * sum over the directions a of t_a^2  +  f'(t) t_sum
+
+For a product z = a b, Leibniz's rule says it:
+
+    z_M = sum over the parts A of M, with what remains of it as B:  a_A b_B
+    z_sum = a_sum b + 2 * sum over the directions d of a_d b_d + a b_sum
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
@@ -31,6 +37,14 @@ class Term(NamedTuple):
 
     factor: int
     blocks: tuple[int, ...]
+
+
+class ProductTerm(NamedTuple):
+    """``factor`` * a_first * b_second, by their places in the stack."""
+
+    factor: int
+    first: int
+    second: int
 
 
 class Rules(NamedTuple):
@@ -49,6 +63,11 @@ class Rules(NamedTuple):
     def place(self, along: Along) -> int:
         """Where this derivative stands in the stack."""
         return self.stack.index(along)
+
+    @property
+    def products(self) -> tuple[tuple[ProductTerm, ...], ...]:
+        """Of each, what it is made of in a product of two signals."""
+        return _products(self.stack)
 
 
 def rules(wanted: Iterable[Along]) -> Rules:
@@ -70,6 +89,24 @@ def _terms(along: Along, place: dict[Along, int]) -> list[Term]:
         return [Term(1, (place[(a,)],) * 2) for a in sorted(along)] + [Term(1, (place[along],))]
     counted = Counter(tuple(sorted(place[block] for block in blocks)) for blocks in _partitions(along))
     return [Term(count, blocks) for blocks, count in counted.items()]
+
+
+@lru_cache(maxsize=128)
+def _products(stack: tuple[Along, ...]) -> tuple[tuple[ProductTerm, ...], ...]:
+    place = {along: k for k, along in enumerate(stack)}
+    return tuple(tuple(_product_terms(along, place)) for along in stack)
+
+
+def _product_terms(along: Along, place: dict[Along, int]) -> list[ProductTerm]:
+    if isinstance(along, frozenset):
+        twice = [ProductTerm(2, place[(a,)], place[(a,)]) for a in sorted(along)]
+        return [ProductTerm(1, place[along], place[()]), *twice, ProductTerm(1, place[()], place[along])]
+    counted: Counter[tuple[int, int]] = Counter()
+    for k in range(len(along) + 1):
+        for chosen in combinations(range(len(along)), k):
+            rest = tuple(a for i, a in enumerate(along) if i not in chosen)
+            counted[place[tuple(along[i] for i in chosen)], place[rest]] += 1
+    return [ProductTerm(count, first, second) for (first, second), count in counted.items()]
 
 
 def _partitions(items: tuple[int, ...]) -> list[list[tuple[int, ...]]]:

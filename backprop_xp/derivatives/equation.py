@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
 from .. import arrays, ranges
@@ -15,7 +15,9 @@ from ..formulas.language import FormulaError
 from ..losses import averaged
 from ..messages import unknown
 from .chain_rule import Rules, rules
-from .loops import Chain, pull_back, push_forward, stack_of_x
+from .differentiable import Differentiable
+from .laplacians import collected
+from .loops import stack_of_x
 from .names import Named, Names, checked
 
 
@@ -50,21 +52,35 @@ class Equation:
     ) -> None:
         if not residuals:
             raise ValueError('an equation needs a formula: Equation("u_t - u_xx", inputs="x t")')
-        called = {}
-        for what, given in (("inputs", inputs), ("outputs", outputs), ("targets", targets)):
-            called[what] = checked(what, tuple(given.split() if isinstance(given, str) else given))
-        self.residuals, self.targets = residuals, called["targets"]
-        self.names = Names(called["inputs"], called["outputs"])
-        self._params = tuple(params or {})
-        everything = (*self.names.inputs, *self.names.outputs, *self.targets, *self._params)
-        for name in everything:
-            if everything.count(name) > 1:
-                raise ValueError(f"{name!r} names two things: {' '.join(everything)}")
+        self.residuals = residuals
+        self._name_all(inputs, outputs, targets, tuple(params or {}))
         for name, value in (params or {}).items():
             if hasattr(Equation, name) or name in vars(self):
                 raise ValueError(f"a parameter can't be called {name!r}: an equation has that attribute")
             setattr(self, name, ranges.real(name, value))
-        self._parsed  # noqa: B018  a mistake is reported here, not at the first call
+        self.parsed  # noqa: B018  a mistake is reported here, not at the first call
+
+    def _name_all(
+        self,
+        inputs: str | Sequence[str],
+        outputs: str | Sequence[str],
+        targets: str | Sequence[str],
+        params: tuple[str, ...],
+    ) -> None:
+        called = {}
+        for what, given in (("inputs", inputs), ("outputs", outputs), ("targets", targets)):
+            called[what] = checked(what, tuple(given.split() if isinstance(given, str) else given))
+        self.names, self.targets = Names(called["inputs"], called["outputs"]), called["targets"]
+        self._params = params
+        everything = (*self.names.inputs, *self.names.outputs, *self.targets, *params)
+        for name in everything:
+            if everything.count(name) > 1:
+                raise ValueError(f"{name!r} names two things: {' '.join(everything)}")
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether the residuals read targets."""
+        return bool(self.targets)
 
     @property
     def parameters(self) -> tuple[float, ...]:
@@ -72,104 +88,130 @@ class Equation:
         return tuple(ranges.real(name, getattr(self, name)) for name in self._params)
 
     @property
-    def _parsed(self) -> Parsed:
-        return _parse(self.residuals, self.names, self.targets, self._params)
+    def text(self) -> Text:
+        """All that it says, but for the values of the parameters."""
+        return Text(self.residuals, self.names, self.targets, self._params)
+
+    @property
+    def parsed(self) -> Parsed:
+        """What :func:`parse` makes of it."""
+        return parse(self.text)
+
+    @property
+    def reads(self) -> Reads:
+        """What the residuals read of a net, and what is pushed through it for them."""
+        parsed = self.parsed
+        return Reads(parsed.formula.variables, parsed.named, parsed.rules)
 
     def __repr__(self) -> str:
         return f"Equation({', '.join(map(repr, self.residuals))})"
 
-    def values(self, chain: Chain, x: Any, y: Any = None) -> Array:
+    def values(self, net: Differentiable, x: Any, y: Any = None) -> Array:
         """The residuals (n, residuals) of a net at the points ``x`` (n, inputs), with targets ``y`` (n, targets)."""
-        x, y, _ = self._checked(chain, x, y, None)
+        x, y, _ = self._checked(net, x, y, None)
         parts = []
-        with chain.backend.activate():
-            for rows in chain.tiles(len(x), self._parsed.rules):
-                u, _ = push_forward(chain.layers, self._stack(x[rows]), self._parsed.rules)
-                found = self._evaluate(self._parsed.residuals, u, x[rows], None if y is None else y[rows])
-                parts.append(module_of(x).stack(found, axis=1))
+        with net.backend.activate():
+            for rows in net.tiles(len(x), self.reads.rules):
+                u, _ = net.push(self._stack(x[rows]), self.reads.rules, rows.start)
+                known = self._known(u, x[rows], None if y is None else y[rows])
+                parts.append(module_of(x).stack(self._residuals(known), axis=1))
         return module_of(x).concatenate(parts)
 
-    def loss_and_grad(
-        self,
-        chain: Chain,
-        x: Any,
-        y: Any = None,
-        sample_weight: Any = None,
-        mean: bool = False,
-        input_grad: bool = False,
-    ) -> tuple[Any, list[Array], Array | None]:
-        """The loss at the points ``x``, and its gradients.
+    def points(self, net: Differentiable, x: Any, y: Any, sample_weight: Any, mean: bool) -> Points:
+        """A batch, checked.
 
         Args:
             x: (n, inputs).
             y: (n, targets), or (n,) for one target; None without targets.
-            sample_weight: (n,) factors of the points' losses.
+            sample_weight: (n,) factors of the points' losses, or None.
             mean: the mean over the points' losses (with weights, the weighted mean), not their sum.
-            input_grad: the gradient in x is wanted.
+        """
+        x, y, weight = self._checked(net, x, y, sample_weight)
+        scale, weight = averaged(self, (len(x), 1), weight) if mean else (1.0, weight)
+        return Points(x, y, weight, scale)
+
+    def loss_and_grad(
+        self, net: Differentiable, points: Points, input_grad: bool = False
+    ) -> tuple[Any, list[Array], Array | None]:
+        """The loss at these points and its gradients, layer by layer in tiles of the batch.
 
         Returns:
             The loss, a scalar of the net's dtype; layer by layer the gradients of the weight and of the bias, if there
-            is one; and the gradient in x or None.
+            is one; and the gradient in x, or None if it isn't wanted.
         """
-        x, y, weight = self._checked(chain, x, y, sample_weight)
-        scale, weight = averaged(self, (len(x), 1), weight) if mean else (1.0, weight)
+        x, y, weight, scale = points
         total, grad_x = 0.0, []
         gradients: list[Array] = []
-        with chain.backend.activate():
-            for rows in chain.tiles(len(x), self._parsed.rules):
+        with net.backend.activate():
+            for rows in net.tiles(len(x), self.reads.rules):
                 part_y, part_weight = (None if a is None else a[rows] for a in (y, weight))
-                u, kept = push_forward(chain.layers, self._stack(x[rows]), self._parsed.rules)
+                u, kept = net.push(self._stack(x[rows]), self.reads.rules, rows.start)
                 loss, grad_u, direct = self._pull(u, x[rows], part_y, part_weight, scale)
-                found, grad_z = pull_back(chain.layers, kept, grad_u, self._parsed.rules)
+                found, grad_z = net.pull(kept, grad_u, self.reads.rules)
                 total = total + loss
                 gradients = found if not gradients else [a + b for a, b in zip(gradients, found)]
                 if input_grad:
                     grad_x.append(grad_z[0] + direct)
-        return chain.dtype.type(total * scale), gradients, module_of(x).concatenate(grad_x) if input_grad else None
+        return net.dtype.type(total * scale), gradients, module_of(x).concatenate(grad_x) if input_grad else None
 
     # ---- one tile of points ------------------------------------------------------------------------------------------
 
     def _stack(self, x: Array) -> Array:
-        return stack_of_x(x, module_of(x).eye(x.shape[1], dtype=x.dtype), self._parsed.rules)
+        return stack_of_x(x, module_of(x).eye(x.shape[1], dtype=x.dtype), self.reads.rules)
 
     def _pull(
         self, u: Array, x: Array, y: Array | None, weight: Array | None, scale: float
     ) -> tuple[float, Array, Array]:
         """The points' losses summed, without ``scale``; the gradients in the stack of outputs, and directly in x."""
-        xp, parsed = module_of(x), self._parsed
-        grad_u, direct, total = xp.zeros_like(u), xp.zeros_like(x), 0.0
-        residuals = self._evaluate(parsed.residuals, u, x, y)
-        for residual, slopes in zip(residuals, parsed.slopes):
-            weighted = residual if weight is None else residual * weight
-            total += 0.5 * float((residual * weighted).sum(dtype=xp.float64))
-            for name, slope in zip(slopes, self._evaluate(tuple(slopes.values()), u, x, y)):
-                grad = scale * weighted * slope
-                if name in self.names.inputs:
-                    direct[:, self.names.inputs.index(name)] += grad
-                else:
-                    at = parsed.named[name]
-                    grad_u[parsed.rules.place(at.along), :, at.output] += grad
-        return total, grad_u, direct
+        xp, reads = module_of(x), self.reads
+        grad_u, direct = xp.zeros_like(u), xp.zeros_like(x)
+        squares, slopes = self._squares(self._known(u, x, y))
+        weighted = squares if weight is None else squares * weight
+        factor = scale if weight is None else scale * weight
+        for name, slope in slopes.items():
+            if name in self.names.inputs:
+                direct[:, self.names.inputs.index(name)] = factor * slope
+            else:
+                at = reads.named[name]
+                grad_u[reads.rules.place(at.along), :, at.output] = factor * slope
+        return 0.5 * float(weighted.sum(dtype=xp.float64)), grad_u, direct
 
-    def _evaluate(self, outputs: tuple[str, ...], u: Array, x: Array, y: Array | None) -> list[Array]:
-        parsed = self._parsed
+    def _known(self, u: Array, x: Array, y: Array | None) -> dict[str, Array]:
+        """Everything that the residuals read, (samples,) each, by name."""
+        reads = self.reads
         known = {name: x[:, k] for k, name in enumerate(self.names.inputs)}
-        known |= {name: u[parsed.rules.place(at.along), :, at.output] for name, at in parsed.named.items()}
+        known |= {name: u[reads.rules.place(at.along), :, at.output] for name, at in reads.named.items()}
         if y is not None:
             known |= {name: y[:, k] for k, name in enumerate(self.targets)}
-        read = {name: module_of(x).ascontiguousarray(known[name]) for name in parsed.formula.variables}
-        return arrays.elementwise(parsed.formula, outputs, read, self.parameters)
+        return {name: module_of(x).ascontiguousarray(known[name]) for name in reads.variables}
 
-    def _checked(self, chain: Chain, x: Any, y: Any, sample_weight: Any) -> tuple[Array, Array | None, Array | None]:
+    def _residuals(self, known: dict[str, Array]) -> list[Array]:
+        """Every residual, (samples,)."""
+        return arrays.elementwise(self.parsed.formula, self.parsed.residuals, known, self.parameters)
+
+    def _squares(self, known: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        """The sum of the residuals' squares, (samples,), and by name the derivatives of half of it in what is known."""
+        parsed = self.parsed
+        outputs = parsed.squares, *parsed.slopes.values()
+        squares, *slopes = arrays.elementwise(parsed.formula, outputs, known, self.parameters)
+        return squares, dict(zip(parsed.slopes, slopes))
+
+    def points_in(self, net: Differentiable, x: Any) -> Array:
+        """``x`` (n, inputs), checked."""
         sizes = len(self.names.inputs), len(self.names.outputs)
-        if sizes != (chain.inputs, chain.outputs):
+        if sizes != (net.inputs, net.outputs):
             raise ValueError(
                 f"the equation has {sizes[0]} inputs ({' '.join(self.names.inputs)}) and {sizes[1]} outputs "
-                f"({' '.join(self.names.outputs)}); the net has {chain.inputs} and {chain.outputs}"
+                f"({' '.join(self.names.outputs)}); the net has {net.inputs} and {net.outputs}"
             )
-        x = checks.as_batch(x, chain.inputs, chain.backend, chain.dtype)
-        x = x if x.ndim == 2 else x[None]
-        weight = checks.as_sample_weight(sample_weight, (len(x),), chain.backend, chain.dtype)
+        x = checks.as_batch(x, net.inputs, net.backend, net.dtype)
+        return x if x.ndim == 2 else x[None]
+
+    def _checked(
+        self, net: Differentiable, x: Any, y: Any, sample_weight: Any
+    ) -> tuple[Array, Array | None, Array | None]:
+        x = self.points_in(net, x)
+        weight = checks.as_sample_weight(sample_weight, (len(x),), net.backend, net.dtype)
         if (y is None) != (not self.targets):
             raise ValueError(
                 f"the equation reads the targets {' '.join(self.targets)}, got no y"
@@ -177,61 +219,120 @@ class Equation:
                 else 'the equation takes no targets, got y; name them: Equation(..., targets="f")'
             )
         if y is not None:
-            y = chain.backend.asarray(y, chain.dtype, "y")
+            y = net.backend.asarray(y, net.dtype, "y")
             y = y[:, None] if y.ndim == 1 and len(self.targets) == 1 else y
             if y.shape != (len(x), len(self.targets)):
                 raise ValueError(f"y must be ({len(x)}, {len(self.targets)}), a column for each target, got {y.shape}")
         return x, y, weight
 
 
+class Points(NamedTuple):
+    """A batch of points, checked.
+
+    Attributes:
+        x, y, weight: (n, inputs), (n, targets) or None, (n,) or None.
+        scale: what the sum of the points' losses is multiplied by.
+    """
+
+    x: Array
+    y: Array | None
+    weight: Array | None
+    scale: float
+
+
+class Reads(NamedTuple):
+    """What residuals read.
+
+    Attributes:
+        variables: names of all of it: inputs, outputs, their derivatives and targets.
+        named: by its name, every output and derivative among them.
+        rules: what is pushed through the net for these.
+    """
+
+    variables: tuple[str, ...]
+    named: dict[str, Named]
+    rules: Rules
+
+
+class Text(NamedTuple):
+    """What an equation says: its residuals, the names of inputs and outputs, of targets and of parameters."""
+
+    residuals: tuple[str, ...]
+    names: Names
+    targets: tuple[str, ...]
+    params: tuple[str, ...]
+
+
 class Parsed(NamedTuple):
     """Formulas and what they read.
 
     Attributes:
-        formula: with an output for every residual, and for its derivative in everything that it reads of the net.
-        residuals: names of the residuals' outputs.
-        slopes: for each residual, by the name of what it is derived in, the name of that output.
-        named: by its name, every output and derivative that is read.
+        formula: its variables are what the residuals read.
+        residuals: the outputs of ``formula`` with their values.
+        squares: the output with the sum of their squares.
+        slopes: by what is read of outputs and inputs, the output with the derivative in it of half that sum.
+        named: by its name, every output and derivative that is read. A Laplacian stands under the name of the first of
+            its derivatives.
         rules: what is pushed through the net for them.
     """
 
     formula: Formula
     residuals: tuple[str, ...]
-    slopes: tuple[dict[str, str], ...]
+    squares: str
+    slopes: dict[str, str]
     named: dict[str, Named]
     rules: Rules
 
 
 @lru_cache(maxsize=128)
-def _parse(residuals: tuple[str, ...], names: Names, targets: tuple[str, ...], params: tuple[str, ...]) -> Parsed:
+def parse(text: Text) -> Parsed:
+    """The formulas of an equation. Raises FormulaError."""
     named: dict[str, Named] = {}
     read: list[str] = []
-    for text in residuals:
-        for name in _symbols(text):
-            if name in params or name in read:
+    names = text.names
+    for residual in text.residuals:
+        for name in _symbols(residual):
+            if name in text.params or name in read:
                 continue
-            if name not in names.inputs and name not in targets:
-                found = names.find(name)
-                if found is None:
-                    known = (*names.outputs, *names.inputs, *targets, *params)
-                    raise FormulaError(
-                        f"{unknown('name', name, known)}, and derivatives such as "
-                        f"{names.outputs[0]}_{names.inputs[0]} (in {text!r})"
-                    )
-                named[name] = found
+            if name not in names.inputs and name not in text.targets:
+                named[name] = find(name, names, (*text.targets, *text.params), repr(residual))
             read.append(name)
     if not named:
-        raise FormulaError(f"no residual of {residuals} reads an output of the net ({' '.join(names.outputs)})")
-    results = {f"residual{k}": text for k, text in enumerate(residuals)}
-    formula = Formula(tuple(read), params, {}, results)
-    slopes = []
-    for result in results:
-        here = {}
-        for name in (*named, *(each for each in names.inputs if each in read)):
-            formula.outputs[f"{result} in {name}"] = differentiate(formula, result, name)
-            here[name] = f"{result} in {name}"
-        slopes.append(here)
-    return Parsed(formula, tuple(results), tuple(slopes), named, rules([at.along for at in named.values()]))
+        raise FormulaError(f"no residual of {text.residuals} reads an output of the net ({' '.join(names.outputs)})")
+    parsed = _derived(text, read, named)
+    fewer = _derived(text, read, collected(parsed.formula, parsed.residuals, named))
+    return min(parsed, fewer, key=lambda each: len(each.rules.stack))
+
+
+def _derived(text: Text, read: Sequence[str], named: dict[str, Named]) -> Parsed:
+    """Everything of these residuals, in which names of derivatives that are not in ``named`` stand for 0."""
+    known = (*named, *text.names.inputs, *text.targets)
+    results = {f"residual {k}": residual for k, residual in enumerate(text.residuals)}
+    zeros = {name: "0" for name in read if name not in known}
+    formula = Formula(tuple(name for name in read if name in known), text.params, zeros, results)
+    values, zero = [formula.outputs[result] for result in results], formula.constant(0.0)
+
+    def total(products: Iterable[tuple[int, int]]) -> int:
+        nodes = [formula.node("multiply", *product) for product in products]
+        return reduce(partial(formula.node, "add"), nodes) if nodes else zero
+
+    formula.outputs["squares"] = total(zip(values, values))
+    slopes = {}
+    for name in (*named, *(each for each in text.names.inputs if each in read)):
+        found = [differentiate(formula, result, name) for result in results]
+        slopes[name] = f"in {name}"
+        formula.outputs[slopes[name]] = total(pair for pair in zip(values, found) if pair[1] != zero)
+    return Parsed(formula, tuple(results), "squares", slopes, named, rules([at.along for at in named.values()]))
+
+
+def find(name: str, names: Names, others: tuple[str, ...], where: str) -> Named:
+    """The output's derivative of this name. Raises FormulaError; ``others`` could have stood there as well."""
+    found = names.find(name)
+    if found is None:
+        known = (*names.outputs, *names.inputs, *others)
+        example = f"{names.outputs[0]}_{names.inputs[0]}"
+        raise FormulaError(f"{unknown('name', name, known)}, and derivatives such as {example} (in {where})")
+    return found
 
 
 def _symbols(text: str) -> list[str]:

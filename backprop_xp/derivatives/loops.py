@@ -1,37 +1,35 @@
 """The article's two loops for a signal and its derivatives together.
 
 Forward, a layer takes a stack of signals z: the signal itself and its derivatives along directions in x. All of them go
-through W at once, and through the activation by the chain rule (chain_rule.py):
+through W at once, and through the activation by the chain rule (chain_rule.py, signals.py):
 
     t_M = W z_M  (+ b, for the signal itself)        z_M = sum of factor * f^(m)(t) * t_B1 ... t_Bm over the terms of M
 
-Backward, from the gradients G_M of a loss in every z_M of a layer, each term gives each of its factors its share:
+Backward, the gradients in every z_M of a layer give those in every t_M (signals.py), and
 
-    grad t   += G_M * factor * f^(m+1)(t) * t_B1 ... t_Bm
-    grad t_B += G_M * factor * f^(m)(t) * the other blocks
-
-and grad W = sum over M of the outer products of grad t_M and z_M below, grad b = grad t, grad z_M below = grad t_M W.
+    grad W = sum over M of the outer products of grad t_M and z_M below
+    grad b = grad t        grad z_M below = grad t_M W
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..backend import Array, Backend, module_of
-from ..passes.article import Layer
+from ..passes.article import Layer, backward_pass, forward_pass
 from .activations import derivatives
 from .chain_rule import Rules
+from .signals import through, through_below
 
 #: Numbers in a stack of signals, at most: what is computed at once stays in the caches. Calculated, not measured.
 AT_ONCE = 1 << 18
 
 
 class Chain(NamedTuple):
-    """A net as it is now.
+    """A chain of layers as it is now: a net as :class:`.differentiable.Differentiable` says.
 
     Attributes:
         layers: of arrays that are checked.
@@ -52,11 +50,30 @@ class Chain(NamedTuple):
         """Features of the last layer."""
         return len(self.layers[-1].weight)
 
+    @property
+    def widths(self) -> int:
+        """Features of x, and of the t and z of every layer."""
+        return self.inputs + 2 * sum(len(layer.weight) for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of the layers' matrix products, there and back; nothing goes back to x."""
+        return 3 * sum(layer.weight.size for layer in self.layers) - self.layers[0].weight.size
+
     def tiles(self, samples: int, rules: Rules) -> list[slice]:
         """The samples in order, as many at once as the caches hold."""
-        widest = max(self.inputs, *(len(layer.weight) for layer in self.layers))
-        rows = max(1, AT_ONCE // (len(rules.stack) * widest))
-        return [slice(first, first + rows) for first in range(0, max(1, samples), rows)]
+        return tiles(samples, rules, max(self.inputs, *(len(layer.weight) for layer in self.layers)))
+
+    def push(self, z: Array, rules: Rules, first: int = 0) -> tuple[Array, Any]:
+        return push_forward(self.layers, z, rules)
+
+    def pull(self, kept: Any, grad_u: Array, rules: Rules) -> tuple[list[Array], Array]:
+        return pull_back(self.layers, kept, grad_u, rules)
+
+    def vector_jacobian(self, x: Array, grad: Array) -> Array:
+        found = backward_pass(self.layers, x, forward_pass(self.layers, x), grad, input_grad=True).x
+        assert found is not None
+        return found
 
 
 def push_forward(layers: Sequence[Layer], z: Array, rules: Rules) -> tuple[Array, list[tuple[Array, Array]]]:
@@ -71,11 +88,7 @@ def push_forward(layers: Sequence[Layer], z: Array, rules: Rules) -> tuple[Array
         if bias is not None:
             t[0] += bias
         kept.append((z, t))
-        f = derivatives(activation, t[0], rules.order)
-        z = module_of(t).empty_like(t)
-        z[0] = f[0]
-        for k, terms in enumerate(rules.terms[1:], start=1):
-            z[k] = sum(term.factor * f[len(term.blocks)] * prod(t[b] for b in term.blocks) for term in terms)
+        z = through(derivatives(activation, t[0], rules.order), t, rules)
     return z, kept
 
 
@@ -89,15 +102,7 @@ def pull_back(
     """
     gradients: list[Array] = []
     for (weight, bias, activation), (z, t) in zip(reversed(layers), reversed(kept)):
-        f = derivatives(activation, t[0], rules.order + 1)
-        grad_t = module_of(t).zeros_like(t)
-        grad_t[0] = grad_z[0] * f[1]
-        for k, terms in enumerate(rules.terms[1:], start=1):
-            for factor, blocks in terms:
-                grad_t[0] += factor * grad_z[k] * f[len(blocks) + 1] * prod(t[b] for b in blocks)
-                for i, block in enumerate(blocks):
-                    others = prod(t[b] for b in blocks[:i] + blocks[i + 1 :])
-                    grad_t[block] += factor * grad_z[k] * f[len(blocks)] * others
+        grad_t = through_below(derivatives(activation, t[0], rules.order + 1), t, grad_z, rules)
         rows = grad_t.reshape(-1, grad_t.shape[-1])
         grad_w = rows.T @ z.reshape(-1, z.shape[-1])
         gradients = [grad_w, *([] if bias is None else [grad_t[0].sum(axis=0)]), *gradients]
@@ -117,3 +122,9 @@ def stack_of_x(x: Array, directions: Any, rules: Rules) -> Array:
         if isinstance(along, tuple) and len(along) == 1:
             z[k] = directions[along[0]]
     return z
+
+
+def tiles(samples: int, rules: Rules, widest: int) -> list[slice]:
+    """The samples in order, as many at once as leave no stack of a signal of this width larger than AT_ONCE."""
+    rows = max(1, AT_ONCE // (len(rules.stack) * widest))
+    return [slice(first, first + rows) for first in range(0, max(1, samples), rows)]

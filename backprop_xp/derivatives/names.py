@@ -6,14 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .chain_rule import HIGHEST_ORDER
+from .chain_rule import HIGHEST_ORDER, Along
 
 
 class Named(NamedTuple):
-    """One output's derivative: the output's number, and the numbers of the inputs in which it is derived."""
+    """One output's derivative: its number, and along which inputs it is derived, as chain_rule.py says that."""
 
     output: int
-    along: tuple[int, ...]
+    along: Along
 
 
 class Names(NamedTuple):

@@ -1,4 +1,4 @@
-"""Derivatives of a chain's outputs in its inputs: Jacobians, Hessians, Laplacians, and any other by its name."""
+"""Derivatives of a net's outputs in its inputs: Jacobians, Hessians, Laplacians, and any other by its name."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from .. import inputs as checks
 from ..backend import Array, module_of
 from ..messages import unknown
-from ..passes.article import backward_pass, forward_pass
 from .chain_rule import Along, Rules, rules
-from .loops import Chain, push_forward, stack_of_x
+from .differentiable import Differentiable
+from .loops import stack_of_x
 from .names import Names, names
 
 
@@ -23,7 +23,7 @@ class Wanted(NamedTuple):
 
 
 def derivatives(
-    chain: Chain,
+    net: Differentiable,
     x: Any,
     wanted: Sequence[str],
     inputs: str | Sequence[str] | None,
@@ -34,29 +34,29 @@ def derivatives(
     """See :meth:`backprop_xp.Net.derivatives`."""
     if not wanted:
         raise ValueError('say which derivatives: net.derivatives(x, "jacobian")')
-    features = chain.inputs
-    x = checks.as_batch(x, features, chain.backend, chain.dtype)
+    features = net.inputs
+    x = checks.as_batch(x, features, net.backend, net.dtype)
     batch = x if x.ndim == 2 else x[None]
-    called = names(inputs, outputs, (features, chain.outputs))
-    with chain.backend.activate():
-        given = _like(chain, direction, "direction", features, batch)
-        found = {name: _one(chain, batch, name, called, given, cotangent) for name in wanted}
+    called = names(inputs, outputs, (features, net.outputs))
+    with net.backend.activate():
+        given = _like(net, direction, "direction", features, batch)
+        found = {name: _one(net, batch, name, called, given, cotangent) for name in wanted}
     results = [found[name] if x.ndim == 2 else found[name][0] for name in wanted]
     return results[0] if len(wanted) == 1 else dict(zip(wanted, results))
 
 
-def _one(chain: Chain, x: Array, name: str, called: Names, direction: Array | None, cotangent: Any) -> Array:
+def _one(net: Differentiable, x: Array, name: str, called: Names, direction: Array | None, cotangent: Any) -> Array:
     if name == "vjp":
-        return _vector_jacobian(chain, x, cotangent)
+        return _vector_jacobian(net, x, cotangent)
     if name in ("directional", "hvp") and direction is None:
         raise ValueError(f"{name!r} needs a direction: net.derivatives(x, {name!r}, direction=v)")
     asked = _wanted(name, called)
     rule = rules(asked.along)
     axes = module_of(x).eye(x.shape[1], dtype=x.dtype)
     parts = []
-    for rows in chain.tiles(len(x), rule):
+    for rows in net.tiles(len(x), rule):
         z = stack_of_x(x[rows], [*axes, None if direction is None else direction[rows]], rule)
-        parts.append(asked.take(rule, push_forward(chain.layers, z, rule)[0]))
+        parts.append(asked.take(rule, net.push(z, rule, rows.start)[0]))
     return module_of(x).concatenate(parts)
 
 
@@ -94,21 +94,19 @@ def _stacked(rule: Rules, u: Array, along: Sequence[Along]) -> Array:
     return module_of(u).stack([u[rule.place(each)] for each in along], axis=-1)
 
 
-def _vector_jacobian(chain: Chain, x: Array, cotangent: Any) -> Array:
+def _vector_jacobian(net: Differentiable, x: Array, cotangent: Any) -> Array:
     if cotangent is None:
         raise ValueError("'vjp' needs a cotangent: net.derivatives(x, 'vjp', cotangent=g)")
-    grad = _like(chain, cotangent, "cotangent", chain.outputs, x)
-    layers = chain.layers
-    found = backward_pass(layers, x, forward_pass(layers, x), grad, input_grad=True).x
-    assert found is not None
-    return found
+    grad = _like(net, cotangent, "cotangent", net.outputs, x)
+    assert grad is not None
+    return net.vector_jacobian(x, grad)
 
 
-def _like(chain: Chain, given: Any, what: str, features: int, x: Array) -> Array | None:
+def _like(net: Differentiable, given: Any, what: str, features: int, x: Array) -> Array | None:
     """A vector for every sample, (n, features); one (features,) is everybody's."""
     if given is None:
         return None
-    array = chain.backend.asarray(given, chain.dtype, what)
+    array = net.backend.asarray(given, net.dtype, what)
     if array.shape not in ((features,), (len(x), features)):
         raise ValueError(f"{what} must be ({features},) or ({len(x)}, {features}), got {array.shape}")
     return module_of(x).broadcast_to(array, (len(x), features))

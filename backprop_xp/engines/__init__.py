@@ -17,12 +17,12 @@ from ..backend import Array, owner_of
 from ..messages import unknown
 from ..passes import streamed
 from ..plan.call import Call, Result, Values
-from ..plan.engine import Engine, Yielding
+from ..plan.engine import Engine, Rounding, Yielding
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from . import cooperative, fused, fused_gpu, layered, tiled
 
-__all__ = ["ENGINES", "ON_CPU", "ON_GPU", "Choice", "choice", "forward", "loss_and_grad"]
+__all__ = ["ENGINES", "ON_CPU", "ON_GPU", "Choice", "choice", "chosen", "forward", "loss_and_grad", "warn_uncompiled"]
 
 #: The engines for NumPy and for CuPy, the one that "auto" would rather have first.
 ON_CPU: dict[str, Engine] = {"fused": fused, "tiled": tiled, "layered": layered}
@@ -43,6 +43,12 @@ def loss_and_grad(name: str, call: Call) -> Result:
 def forward(name: str, call: Call) -> tuple[Array, Values | None]:
     """The outputs of a call, and its values where it keeps them."""
     return _run(name, call, "forward")
+
+
+def chosen(name: str, call: Call) -> str:
+    """The engine that would compute the outputs of a call, "layered" or "tiled" where nothing can be compiled."""
+    engine, _ = _choose(name, call)
+    return _without(call) if _failure(engine, call, "forward") else engine
 
 
 @dataclass(frozen=True)
@@ -72,21 +78,33 @@ def choice(name: str, call: Call) -> Choice:
         engine, reason = _without(call), f"not {engine}: {failure}"
     if call.backend.on_gpu and any(owner_of(x) == "numpy" for x in call.inputs.values()):
         reason += "; the batch stays on the host and is computed in pieces"
+    reason += _precision(engine, call)
     bytes_ = _engine(engine, call).intermediate_bytes(call)
     return Choice(engine, reason, 2 * call.samples * call.multiply_adds, bytes_)
+
+
+def _precision(engine: str, call: Call) -> str:
+    """A clause on the precision of products, where it is not float32, or was to be another."""
+    found = _engine(engine, call)
+    used, reason = (
+        found.products(call) if isinstance(found, Rounding) else ("float32", "it has no tensor cores at hand")
+    )
+    if used != "float32":
+        return f"; products in {used}"
+    return "" if call.precision in ("auto", "float32") else f"; products in float32, not {call.precision}: {reason}"
 
 
 def _run(name: str, call: Call, what: str) -> Any:
     engine, reason = _choose(name, call)
     if not call.backend.on_gpu and engine != "fused" and (lacking := compiler.missing()) and lacking in reason:
-        _warn(lacking)
+        warn_uncompiled(lacking)
     failure = _failure(engine, call, what)
     if not failure:
         try:
             return _run_with(_engine(engine, call), call, what)
         except CompileError as error:
             failure = _failures[_key(engine, call, what)] = str(error)
-    _warn(failure)
+    warn_uncompiled(failure)
     return _run_with(_engine(_without(call), call), call, what)
 
 
@@ -103,7 +121,8 @@ def _failure(engine: str, call: Call, what: str) -> str:
 def _key(engine: str, call: Call, what: str) -> Any:
     """Calls of one key are compiled, or not, alike."""
     net = tuple((type(n.operation), n.width, n.inputs, _text(n.operation)) for n in call.plan.nodes)
-    return engine, what, call.backend.on_gpu, call.dtype, type(call.loss) if what == "loss_and_grad" else None, net
+    loss = type(call.loss) if what == "loss_and_grad" else None
+    return engine, what, call.backend.on_gpu, call.dtype, call.precision, loss, net
 
 
 def _text(operation: Any) -> Any:
@@ -137,7 +156,8 @@ def _choose(name: str, call: Call) -> tuple[str, str]:
 
 
 @cache
-def _warn(reason: str) -> None:
+def warn_uncompiled(reason: str) -> None:
+    """Say once that, and why, what could be compiled runs without."""
     warnings.warn(f"running without compiled kernels, which is slower: {reason}", UserWarning, stacklevel=5)
 
 

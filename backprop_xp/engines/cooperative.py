@@ -7,17 +7,20 @@ on every stream. Nothing here waits for the device.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from .. import precision
 from ..backend import Array
 from ..plan import cost
 from ..plan.call import Call, Result, Values
 from ..plan.devices import device
-from ..programs import arguments, block
+from ..programs import arguments, block, fused
 from ..sums import rounds
 from ..sums.chunk_sums import ROWS, ChunkSums
+from . import layered
 
 #: Bytes of the partial sums of one wave of chunks, about; a wave is whole groups of the tree. Chosen, not measured.
 WAVE_BYTES = 256 << 20
@@ -32,29 +35,44 @@ NULL = np.uintp(0)
 
 def why_not(call: Call) -> str:
     """What is no chain or no formula, or that the signals of eight samples don't fit a block's shared memory."""
-    if not call.backend.on_gpu:
-        return "it runs on a CUDA device"
-    if not call.plan.chain:
-        return "the graph is no chain"
-    if reason := arguments.written_in_python(call) or arguments.too_many_scalars(call):
+    if reason := arguments.why_no_kernel(call):
         return reason
     limit = block.shared_limit(call.backend.device)
-    if not block.tilings(arguments.shape(call), limit):
+    if not block.tilings(shape(call), limit):
         return f"the signals of a few samples don't fit the {limit >> 10} KiB of shared memory that a block may have"
     return ""
 
 
 def yields(call: Call) -> str:
     """That the layered engine is estimated to be faster."""
-    if cost.layered(call, device(call.backend.device)) < seconds(call):
+    if layered.seconds(call) < seconds(call):
         return "so wide a net, or so small a batch, is estimated to be faster in whole matrix products"
     return ""
 
 
 def seconds(call: Call) -> float:
     """What a call that it doesn't refuse is estimated to take."""
-    rows = block.tilings(arguments.shape(call), block.shared_limit(call.backend.device))[0].rows
-    return cost.cooperative(call, device(call.backend.device), rows, chunk_samples(call))
+    found = shape(call)
+    rows = block.tilings(found, block.shared_limit(call.backend.device))[0].rows
+    return cost.cooperative(call, device(call.backend.device), rows, chunk_samples(call), found.precision)
+
+
+def products(call: Call) -> tuple[str, str]:
+    """The precision of the products, and of float32 why it is no other."""
+    architecture = device(call.backend.device).architecture
+    wanted = cost.precision(call.sizes, architecture) if call.precision == "auto" else call.precision
+    reason = precision.why_not(call.sizes, call.dtype, architecture) or (wanted == "float32" and "float32 is wanted")
+    if not reason:
+        found = replace(arguments.shape(call), precision=wanted)
+        if block.tilings(found, block.shared_limit(call.backend.device)):
+            return wanted, ""
+        reason = "in whole tiles of tensor cores the signals don't fit"
+    return "float32", reason
+
+
+def shape(call: Call) -> fused.Shape:
+    """What the kernel is compiled for."""
+    return replace(arguments.shape(call), precision=products(call)[0])
 
 
 def chunk_samples(call: Call) -> int:
@@ -98,10 +116,10 @@ class _Pass:
     """The kernel for a call, with the parameters packed for it."""
 
     def __init__(self, call: Call) -> None:
-        xp, shape = call.backend.xp, arguments.shape(call)
+        xp, compiled = call.backend.xp, shape(call)
         self._call = call
-        self._program = block.program(shape, [layer.activation for layer in call.layers])
-        self._packed = xp.empty(block.packed(shape), call.dtype)
+        self._program = block.program(compiled, [layer.activation for layer in call.layers])
+        self._packed = xp.empty(block.packed(compiled), call.dtype)
         arrays = [xp.ascontiguousarray(a) for layer in call.layers for a in layer[:2] if a is not None]
         self._program.pack((PACK_BLOCKS,), (PACK_THREADS,), (*arrays, self._packed))
 

@@ -19,7 +19,7 @@ from ..programs import arguments, fused_cuda
 from ..sums import rounds
 from ..sums.chunk_sums import NULL, ChunkSums, ReadySums
 from ..toolchain import cuda
-from . import cooperative
+from . import cooperative, layered
 
 #: Threads of a block: ``bpx::threads`` of kernels/net_cuda.h.
 THREADS = 128
@@ -47,11 +47,7 @@ class Program(NamedTuple):
 
 def why_not(call: Call) -> str:
     """What is no chain or no formula, or too large for a thread's registers."""
-    if not call.backend.on_gpu:
-        return "it runs on the GPU"
-    if not call.plan.chain:
-        return "the graph is no chain"
-    if reason := arguments.written_in_python(call) or arguments.too_many_scalars(call):
+    if reason := arguments.why_no_kernel(call):
         return reason
     if _registers(call) > MOST_REGISTERS:
         return "a sample's signals and a thread's sums need too many registers"
@@ -65,7 +61,7 @@ def yields(call: Call) -> str:
     on = device(call.backend.device)
     mine = cost.fused(call, on, chunk_samples(call), _shares_out(call))
     others = {"in tiles of samples": math.inf if cooperative.why_not(call) else cooperative.seconds(call)}
-    others["in whole matrix products"] = cost.layered(call, on)
+    others["in whole matrix products"] = layered.seconds(call)
     faster = min(others, key=lambda how: others[how])
     return f"such a batch of this net is estimated to be faster {faster}" if others[faster] < mine else ""
 

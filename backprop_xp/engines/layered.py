@@ -10,15 +10,18 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
-from .. import threads
+from .. import precision, threads
 from ..arrays import apart, matmul, outer
 from ..backend import NOTHING, Array
 from ..formulas import is_formula
 from ..losses import compiles, weighted
 from ..operations import is_built_in
 from ..passes import article, steps
+from ..plan import cost
 from ..plan.call import Call, Result, Values
+from ..plan.devices import device
 from ..products import shared_out
+from ..programs.cublas import COMPUTE, allowing
 from ..programs.device_layers import fused_loss, summed_together
 from ..workspace import recycled
 
@@ -41,17 +44,34 @@ def sample_bytes(call: Call) -> int:
     return 2 * (sum(call.plan.widths.values()) - sum(call.plan.inputs.values())) * call.dtype.itemsize
 
 
+def seconds(call: Call) -> float:
+    """What a chain's call is estimated to take on a CUDA device."""
+    return cost.layered(call, device(call.backend.device), products(call)[0] != "float32")
+
+
+def products(call: Call) -> tuple[str, str]:
+    """The precision that cuBLAS may use, where it finds that faster, and of float32 why it is no other."""
+    if not call.backend.on_gpu:
+        return "float32", "tensor cores are a CUDA device's"
+    if call.precision not in COMPUTE:
+        return "float32", "cuBLAS has nothing of that kind"
+    if reason := precision.why_not_on(device(call.backend.device).architecture):
+        return "float32", reason
+    return ("bfloat16" if call.precision == "bfloat16" else "tf32"), ""
+
+
 def forward(call: Call) -> tuple[Array, Values | None]:
     """The net's outputs, and all values where the call keeps them."""
-    with _shared_out(call):
+    with _products(call):
         return forward_here(call)
 
 
 def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
     if call.backend.on_gpu and call.plan.chain and may_fuse(call):
-        return _few_launches(call)
-    with _shared_out(call):
+        with _products(call):
+            return _few_launches(call)
+    with _products(call):
         return loss_and_grad_here(call)
 
 
@@ -79,7 +99,7 @@ def loss_and_grad_here(call: Call) -> Result:
 
 def backward(call: Call, values: Values, grad_output: Array) -> Result:
     """The gradients of all parameters, from the gradient in the output and the values of a forward pass."""
-    with _shared_out(call):
+    with _products(call):
         return _backward(call, values, grad_output)
 
 
@@ -137,8 +157,10 @@ def _has_code(call: Call) -> bool:
     return not (built_in and (call.loss is None or compiles(call.loss)))
 
 
-def _shared_out(call: Call) -> AbstractContextManager[None]:
-    """Matrix products on all threads, where BLAS might take several."""
-    if call.backend.on_gpu or call.samples * call.numbers < SMALL or _has_code(call):
+def _products(call: Call) -> AbstractContextManager[None]:
+    """Matrix products on all threads, where BLAS might take several; on a GPU as precise as the call wants them."""
+    if call.backend.on_gpu:
+        return allowing(call.precision)
+    if call.samples * call.numbers < SMALL or _has_code(call):
         return NOTHING
     return shared_out(threads.count(call.threads))

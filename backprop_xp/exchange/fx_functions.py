@@ -32,6 +32,10 @@ ARGUMENTS = {
     "cat": ("tensors", "dim"),
     "linear": ("input", "weight", "bias"),
     "dropout": ("input", "p", "training", "inplace"),
+    "softmax": ("input", "dim", "_stacklevel", "dtype"),
+    "flatten": ("input", "start_dim", "end_dim"),
+    "sin": ("input",),
+    "cos": ("input",),
     "layer_norm": ("input", "normalized_shape", "weight", "bias", "eps", "cudnn_enable"),
 }
 ALIASES = {
@@ -86,7 +90,7 @@ def _name_of(node: torch.fx.Node) -> str | None:
     if isinstance(target, torch._ops.OpOverload):
         namespace, _, name = target._schema.name.partition("::")
         name = ALIASES.get(name, name)
-        fitting = namespace == "aten" and target._overloadname in ("default", "Tensor")
+        fitting = namespace == "aten" and target._overloadname in ("default", "Tensor", "int", "using_ints")
         return name if fitting and name.removesuffix("_") in {*ARGUMENTS, *ACTIVATIONS} else None
     try:
         return _functions().get(target)

@@ -8,7 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..graph import Activate, Add, BatchNorm, Concatenate, Dropout, GraphNet, Input, LayerNorm, Linear, Multiply
+from ..graph import (
+    Activate,
+    Add,
+    BatchNorm,
+    Concatenate,
+    Dropout,
+    GraphNet,
+    Input,
+    LayerNorm,
+    Linear,
+    Multiply,
+    Softmax,
+)  # fmt: skip
 from ..messages import unknown
 from ..tensor import Tensor
 from .fx_features import features_of
@@ -108,6 +120,10 @@ class Reader:
             return self._normalised(name, before, module.normalized_shape, module.weight, module.bias, module.eps)
         if kind is torch.nn.BatchNorm1d:
             return self._batch_norm(name, before, module)
+        if kind is torch.nn.Softmax:
+            return self._softmax(name, before, module.dim)
+        if kind is torch.nn.Flatten:
+            return self._flattened(name, before, module.start_dim, module.end_dim)
         if kind is torch.nn.Dropout:
             return self._add(name, Dropout(module.p), before)  # type: ignore[arg-type]
         return self._add(name, Activate(from_module(module, name)), before)
@@ -135,6 +151,12 @@ class Reader:
                     return self._linear(name or node.name, before, weight, bias)
                 shape, eps = given.get("normalized_shape", ()), given.get("eps", 1e-5)
                 return self._normalised(name or node.name, before, shape, weight, bias, eps)
+            case "softmax" if given.get("dtype") is None:
+                return self._softmax(node.name, before, given.get("dim"))
+            case "flatten":
+                return self._flattened(node.name, before, given.get("start_dim", 0), given.get("end_dim", -1))
+            case "sin" | "cos":
+                return self._add(node.name, Activate(call.name), before)
             case "dropout":
                 return self._add(node.name, Dropout(given.get("p", 0.5)), before) if self.drops[node] else before
         settings = {key: value for key, value in given.items() if key != "input"}
@@ -146,6 +168,17 @@ class Reader:
         if not isinstance(tensors, (tuple, list)) or dim not in (1, -1):
             raise TypeError(f"node {node.name} concatenates {tensors} along {dim}, not features, which are dim=1")
         return self._add(node.name, Concatenate(), *(self._value(node, tensor) for tensor in tensors))
+
+    def _softmax(self, name: str, before: str, dim: Any) -> str:
+        if dim not in (1, -1):
+            raise TypeError(f"the softmax {name} is along dim={dim}, not along the features, which are dim=1")
+        return self._add(name, Softmax(), before)
+
+    def _flattened(self, name: str, before: str, start: Any, end: Any) -> str:
+        """What a net takes is flat already: (n, features)."""
+        if (start, end) != (1, -1):
+            raise TypeError(f"{name} flattens dimensions {start} to {end}, not those of a sample, which are 1 to -1")
+        return before
 
     def _linear(self, name: str, before: str, weight: Any, bias: Any) -> str:
         features = len(weight)

@@ -48,9 +48,9 @@ OPERATORS: dict[str, tuple[str, Callable[[Any], Attributes]]] = {
 #: The formula language's functions that are operators of ONNX.
 DIRECT = {
     "add": "Add", "subtract": "Sub", "multiply": "Mul", "divide": "Div", "negative": "Neg", "abs": "Abs",
-    "sign": "Sign", "sqrt": "Sqrt", "exp": "Exp", "log": "Log", "tanh": "Tanh", "minimum": "Min", "maximum": "Max",
-    "where": "Where", "less": "Less", "less_equal": "LessOrEqual", "greater": "Greater",
-    "greater_equal": "GreaterOrEqual", "equal": "Equal",
+    "sign": "Sign", "sqrt": "Sqrt", "exp": "Exp", "log": "Log", "sin": "Sin", "cos": "Cos", "tanh": "Tanh",
+    "minimum": "Min", "maximum": "Max", "where": "Where", "less": "Less", "less_equal": "LessOrEqual",
+    "greater": "Greater", "greater_equal": "GreaterOrEqual", "equal": "Equal",
 }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ MODULES: dict[str, tuple[str, dict[str, Any]]] = {
     "log_sigmoid": ("LogSigmoid", {}),
 }
 #: What else there is a counterpart of.
-OTHERS = ("Linear", "LayerNorm", "Dropout", "Sequential")
+OTHERS = ("Linear", "LayerNorm", "BatchNorm1d", "Dropout", "Softmax", "Flatten", "Sequential")
 
 
 def to_module(activation: Any) -> Any:
@@ -58,11 +58,6 @@ def from_module(module: Any, name: str = "") -> Activation:
     raise TypeError(
         f"{shown_module(name, module)} has no counterpart: {unknown('module', type(module).__name__, known)}"
     )
-
-
-def is_activation(module: Any) -> bool:
-    """Whether :func:`from_module` may know this module."""
-    return type(module).__name__ in {theirs for theirs, _ in MODULES.values()}
 
 
 def refuse_hooks(model: Any) -> None:

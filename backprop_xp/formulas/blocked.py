@@ -26,7 +26,7 @@ UFUNCS: dict[str, Callable[..., Any]] = {
     name: getattr(np, name)
     for name in (
         "add", "subtract", "multiply", "divide", "negative", *sorted(MASKS),
-        "abs", "sign", "sqrt", "exp", "expm1", "log", "log1p", "tanh", "minimum", "maximum",
+        "abs", "sign", "sqrt", "exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "minimum", "maximum",
     )
 } | {"erf": special.erf, "normal_cdf": special.normal_cdf, "normal_pdf": special.normal_pdf}  # fmt: skip
 

@@ -84,6 +84,12 @@ class _Rules:
     def log(self, node: int, args: tuple[int, ...], d: list[Derivative]) -> Derivative:
         return self._chain("1 / x", args, d)
 
+    def sin(self, node: int, args: tuple[int, ...], d: list[Derivative]) -> Derivative:
+        return self._chain("cos(x)", args, d)
+
+    def cos(self, node: int, args: tuple[int, ...], d: list[Derivative]) -> Derivative:
+        return self._chain("-sin(x)", args, d)
+
     def log1p(self, node: int, args: tuple[int, ...], d: list[Derivative]) -> Derivative:
         return self._chain("1 / (1 + x)", args, d)
 

@@ -17,7 +17,8 @@ from ..messages import unknown
 #: Functions a formula may call, and how many arguments each takes. Each is defined for NumPy in
 #: ``formulas/blocked.py`` and for kernels in ``kernels/math.h``, under this name.
 FUNCTIONS = {
-    "abs": 1, "sign": 1, "sqrt": 1, "exp": 1, "expm1": 1, "log": 1, "log1p": 1, "tanh": 1,
+    "abs": 1, "sign": 1, "sqrt": 1, "exp": 1, "expm1": 1, "log": 1, "log1p": 1, "sin": 1,
+    "cos": 1, "tanh": 1,
     "erf": 1, "normal_cdf": 1, "normal_pdf": 1, "minimum": 2, "maximum": 2, "where": 3,
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from ..operations import (
     Multiply,
     Operation,
     Residual,
+    Softmax,
 )
 from .builder import Graph, Handle
 from .net import GraphNet
@@ -33,4 +34,5 @@ __all__ = [
     "Multiply",
     "Operation",
     "Residual",
+    "Softmax",
 ]

@@ -29,7 +29,7 @@ class GraphNet(Model):
         description: the name of every node -> (operation, name of an input, ...), in any order; see
             :mod:`backprop_xp.operations`. An activation, or the name of one, is an operation.
         output: the node whose value is the net's; by default the only one that no other uses.
-        loss, dtype, rng, backend, init, reduction, engine, threads: as in :class:`backprop_xp.Net`.
+        loss, dtype, rng, backend, init, reduction, engine, threads, precision: as in :class:`backprop_xp.Net`.
 
     Attributes:
         nodes: the checked nodes in topological order.
@@ -50,8 +50,9 @@ class GraphNet(Model):
         reduction: str = "sum",
         engine: str = "auto",
         threads: int | None = None,
+        precision: str = "auto",
     ) -> None:
-        super().__init__(loss, dtype, backend, reduction, engine, threads)
+        super().__init__(loss, dtype, backend, reduction, engine, threads, precision)
         self.nodes = as_nodes(description, output)
         self._planned = Plan(self.nodes)
         self.inputs = self._planned.inputs

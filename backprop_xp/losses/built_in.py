@@ -11,6 +11,7 @@ class HalfSumSq(BuiltInLoss):
     name = "half_sum_sq"
     value = "0.5 * z * z"
     derivative = "z"
+    textbook = ("0.5 * z ** 2", "z")
 
 
 class HalfSquaredError(BuiltInLoss):
@@ -20,6 +21,7 @@ class HalfSquaredError(BuiltInLoss):
     let = {"d": "z - y"}
     value = "0.5 * d * d"
     derivative = "d"
+    textbook = ("0.5 * (z - y) ** 2", "z - y")
 
 
 class MSE(BuiltInLoss):
@@ -30,6 +32,7 @@ class MSE(BuiltInLoss):
     let = {"d": "z - y"}
     value = "d * d"
     derivative = "2 * d"
+    textbook = ("(z - y) ** 2", "2 * (z - y)")
 
 
 class MAE(BuiltInLoss):
@@ -40,6 +43,7 @@ class MAE(BuiltInLoss):
     let = {"d": "z - y"}
     value = "abs(d)"
     derivative = "sign(d)"
+    textbook = ("abs(z - y)", "sign(z - y)")
 
 
 class Huber(BuiltInLoss):
@@ -52,6 +56,10 @@ class Huber(BuiltInLoss):
     let = {"d": "z - y", "size": "abs(d)"}
     value = "where(size <= delta, 0.5 * d * d, delta * (size - 0.5 * delta))"
     derivative = "clip(d, -delta, delta)"
+    textbook = (
+        "where(abs(z - y) <= delta, 0.5 * (z - y) ** 2, delta * (abs(z - y) - 0.5 * delta))",
+        "clip(z - y, -delta, delta)",
+    )
 
 
 class BCEWithLogits(BuiltInLoss):
@@ -75,3 +83,7 @@ class BCEWithLogits(BuiltInLoss):
     }
     value = "weight * (where(q == 0, 0, abs(z) * q) + both * log1p(e))"
     derivative = "weight * where(z < 0, p - q, q - p)"
+    textbook = (
+        "weight * (pos_weight * y * log(1 + exp(-z)) + (1 - y) * log(1 + exp(z)))",
+        "weight * ((1 - y) / (1 + exp(-z)) - pos_weight * y / (1 + exp(z)))",
+    )

@@ -189,8 +189,12 @@ class KernelLoss(NamedTuple):
 
 
 class BuiltInLoss(ElementwiseLoss):
-    """A built-in element-wise loss: the class's attributes are its formula."""
+    """A built-in element-wise loss: the class's attributes are its formula.
 
+    Where ``value`` and ``derivative`` are written so that nothing overflows, ``textbook`` has both as people know them.
+    """
+
+    textbook: tuple[str, str] | None = None
     value: str
     derivative: str
     let: Mapping[str, str] = {}
@@ -200,6 +204,7 @@ class BuiltInLoss(ElementwiseLoss):
         super().__init_subclass__(**kwargs)
         cls.text = Text(cls.value, cls.derivative, tuple(cls.let.items()), tuple(cls.params))
         cls.needs_target = _reads_target(cls.text)
+        cls.textbook = vars(cls).get("textbook")  # a subclass may be another function
 
     def __init__(self, **params: Any) -> None:
         for name in params.keys() - self.params.keys():

@@ -12,6 +12,7 @@ from .layer_norm import LayerNorm
 from .linear import Linear
 from .multiply import Multiply
 from .registry import BUILT_IN, as_operation, is_built_in, kinds
+from .softmax import Softmax
 
 __all__ = [
     "BUILT_IN",
@@ -28,6 +29,7 @@ __all__ = [
     "Multiply",
     "Operation",
     "Residual",
+    "Softmax",
     "as_operation",
     "is_built_in",
     "kinds",

@@ -7,6 +7,9 @@ from typing import Any
 
 from ..activations import Activation, Identity, activate, backpropagate, get_activation
 from ..backend import Array
+from ..derivatives.activations import derivatives
+from ..derivatives.chain_rule import Rules
+from ..derivatives.signals import through, through_below
 from ..scope import needs_whole_batch
 from .built_in import BuiltInOperation
 from .writing import Node, Writer
@@ -34,8 +37,19 @@ class Activate(BuiltInOperation):
     def backward(self, grad: Array, *inputs: Array, **given: Any) -> Any:
         return backpropagate(self.activation, inputs[0], grad)
 
+    def push(self, rules: Rules, *inputs: Array, **given: Any) -> Array:
+        (t,) = inputs
+        return through(derivatives(self.activation, t[0], rules.order), t, rules)
+
+    def pull(self, rules: Rules, grad: Array, *inputs: Array, **given: Any) -> Any:
+        (t,) = inputs
+        return through_below(derivatives(self.activation, t[0], rules.order + 1), t, grad, rules)
+
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
         return writer.activation(self.activation, inputs[0])
+
+    def module(self, maker: Any, width: int, own: Mapping[str, Any]) -> Any:
+        return maker.activation(self.activation)
 
     @property
     def functions(self) -> Sequence[Any]:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..backend import Array
+from ..derivatives.chain_rule import Rules
 
 Draw = Callable[[tuple[int, int]], Any]
 
@@ -87,6 +88,25 @@ class Operation:
         """From the gradient in the value those in the inputs, then in the parameters: one array, or a tuple."""
         raise NotImplementedError(f"{type(self).__name__} must define backward(self, grad, *inputs)")
 
+    def push(self, rules: Rules, *inputs: Array, **given: Any) -> Array:
+        """The value with its derivatives, a stack (signals, n, width) ordered by ``rules``, from those of the inputs.
+
+        It and :meth:`pull` are to the stacks what :meth:`forward` and :meth:`backward` are to the signals alone, and
+        take by name what these take. An operation without them has no derivatives in x.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define push(self, rules, *inputs)")
+
+    def pull(self, rules: Rules, grad: Array, *inputs: Array, **given: Any) -> Any:
+        """From the gradient in the value's stack those in the inputs' stacks, then in the parameters (their shapes)."""
+        raise NotImplementedError(f"{type(self).__name__} must define pull(self, rules, grad, *inputs)")
+
+    def per_sample(self, grad: Array, *inputs: Array, **given: Any) -> Any:
+        """The parameters' gradients of every sample for itself, (n, *shape): one array, or a tuple.
+
+        :meth:`backward` gives their sums. Only operations with parameters need it, for gradients sample by sample.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define per_sample(self, grad, *inputs)")
+
     def new_buffers(self, context: Context, *inputs: Array, **given: Any) -> Mapping[str, Array]:
         """The buffers that a forward pass in training changes, by name: new arrays."""
         return {}
@@ -99,3 +119,12 @@ class Operation:
     def changes_buffers(self) -> bool:
         """Whether training changes its buffers, of what it sees of the batch."""
         return "new_buffers" in vars(self) or type(self).new_buffers is not Operation.new_buffers
+
+    def has(self, *methods: str) -> bool:
+        """Whether these methods fit its forward and backward: the nearest class with either has them as well.
+
+        A subclass that overrides forward alone computes something else than the push that it inherits.
+        """
+        defined = [vars(self), *(vars(cls) for cls in type(self).__mro__ if cls is not Operation)]
+        nearest = next((own for own in defined if own.keys() & ARITHMETIC), {})
+        return nearest.keys() >= set(methods)

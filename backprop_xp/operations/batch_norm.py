@@ -9,6 +9,7 @@ import numpy as np
 
 from ..arrays import column_sums
 from ..backend import Array
+from ..derivatives.chain_rule import Rules
 from ..ranges import Ranged
 from .base import Context, Draw
 from .built_in import BuiltInOperation, flag
@@ -68,6 +69,22 @@ class BatchNorm(BuiltInOperation):
         normal += grad_bias / n
         return factor * (grad - normal), grad_gain, grad_bias
 
+    def push(self, rules: Rules, *inputs: Array, **given: Any) -> Array:
+        """In use alone, where mean and variance are constants."""
+        z = inputs[0] * (given["gain"] * given["scale"])
+        z[0] = self.forward(inputs[0][0], **given)
+        return z
+
+    def pull(self, rules: Rules, grad: Array, *inputs: Array, **given: Any) -> Any:
+        normal = inputs[0] * given["scale"]
+        normal[0] = _normal(inputs[0][0], given)
+        below = grad * (given["gain"] * given["scale"])
+        return below, column_sums((grad * normal).sum(axis=0)), column_sums(grad[0])
+
+    def per_sample(self, grad: Array, *inputs: Array, **given: Any) -> Any:
+        """In use alone, where a sample's gradients are its own."""
+        return grad * _normal(inputs[0], given), grad
+
     def new_buffers(self, context: Context, *inputs: Array, **given: Any) -> Mapping[str, Array]:
         n, share = context.shape[0], context.dtype.type(self.momentum)
         if n == 0:
@@ -80,6 +97,13 @@ class BatchNorm(BuiltInOperation):
         return writer.add("BatchNormalization", inputs[0], *arrays, epsilon=self.eps)
 
     # ---- compiled: with the buffers alone ---------------------------------------------------------------------------
+
+    def module(self, maker: Any, width: int, own: Mapping[str, Any]) -> Any:
+        normalisation = maker.torch.nn.BatchNorm1d(width, self.eps, self.momentum, dtype=own["gain"].dtype)
+        normalisation.weight, normalisation.bias = own["gain"], own["bias"]
+        for name in self.constants:
+            getattr(normalisation, name).copy_(own[name])
+        return normalisation
 
     def facts(self) -> tuple[Any, ...]:
         return BatchNorm, self.eps

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..backend import Array, module_of
+from ..derivatives.chain_rule import Rules
 from .built_in import BuiltInOperation, flag
 from .writing import Node, Writer
 
@@ -22,17 +23,26 @@ class Concatenate(BuiltInOperation):
         return sum(widths)
 
     def forward(self, *inputs: Array, **given: Any) -> Array:
-        return module_of(inputs[0]).concatenate(inputs, axis=1)
+        return module_of(inputs[0]).concatenate(inputs, axis=-1)
 
     def backward(self, grad: Array, *inputs: Array, **given: Any) -> Any:
         gradients, at = [], 0
         for array in inputs:
-            gradients.append(grad[:, at : at + array.shape[1]])
-            at += array.shape[1]
+            gradients.append(grad[..., at : at + array.shape[-1]])
+            at += array.shape[-1]
         return tuple(gradients)
+
+    def push(self, rules: Rules, *inputs: Array, **given: Any) -> Array:
+        return self.forward(*inputs, **given)
+
+    def pull(self, rules: Rules, grad: Array, *inputs: Array, **given: Any) -> Any:
+        return self.backward(grad, *inputs, **given)
 
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
         return writer.add("Concat", *inputs, axis=1)
+
+    def fx(self, writer: Any, inputs: Sequence[Any]) -> Any:
+        return writer.add(writer.torch.cat, inputs, -1)
 
     def write(self, writer: Writer, node: Node, inputs: Sequence[str], to: int) -> None:
         at = 0

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array
+from ..derivatives.chain_rule import Rules
 from ..ranges import Ranged
 from .base import Context
 from .built_in import BuiltInOperation, flag
@@ -53,8 +54,17 @@ class Dropout(BuiltInOperation):
     def backward(self, grad: Array, *inputs: Array, **given: Any) -> Any:
         return grad * given["kept"] if "kept" in given else grad
 
+    def push(self, rules: Rules, *inputs: Array, **given: Any) -> Array:
+        return self.forward(*inputs, **given)
+
+    def pull(self, rules: Rules, grad: Array, *inputs: Array, **given: Any) -> Any:
+        return self.backward(grad, *inputs, **given)
+
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
         return inputs[0]  # it drops nothing in use
+
+    def module(self, maker: Any, width: int, own: Mapping[str, Any]) -> Any:
+        return maker.torch.nn.Dropout(self.p)
 
     def facts(self) -> tuple[Any, ...]:
         return Dropout, self.p

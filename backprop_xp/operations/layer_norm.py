@@ -9,6 +9,8 @@ import numpy as np
 
 from ..arrays import column_sums
 from ..backend import Array, module_of
+from ..derivatives.chain_rule import Rules
+from ..derivatives.signals import product, product_below, through, through_below
 from ..ranges import Ranged
 from .base import Draw
 from .built_in import BuiltInOperation, flag
@@ -49,8 +51,41 @@ class LayerNorm(BuiltInOperation):
         scale = 1 / module_of(z).sqrt(variance + z.dtype.type(self.eps))
         return centred * scale, scale
 
+    def push(self, rules: Rules, *inputs: Array, **given: Any) -> Array:
+        *_, normal = self._stacks(inputs[0], rules)
+        normal *= given["gain"]
+        normal[0] += given["bias"]
+        return normal
+
+    def pull(self, rules: Rules, grad: Array, *inputs: Array, **given: Any) -> Any:
+        centred, variance, scale, normal = self._stacks(inputs[0], rules)
+        grad_normal = grad * given["gain"]
+        grad_scale = product_below(grad_normal, centred, rules).sum(axis=-1, keepdims=True)
+        grad_variance = through_below(_inverse_root(variance[0], rules.order + 1), variance, grad_scale, rules)
+        grad_square = module_of(grad).broadcast_to(grad_variance / grad.shape[-1], grad.shape)
+        grad_centred = product_below(grad_normal, scale, rules) + 2 * product_below(grad_square, centred, rules)
+        below = grad_centred - grad_centred.mean(axis=-1, keepdims=True)
+        return below, column_sums((grad * normal).sum(axis=0)), column_sums(grad[0])
+
+    def _stacks(self, z: Array, rules: Rules) -> tuple[Array, Array, Array, Array]:
+        """Of z - mean, of the variance + eps, of one over its root, and of their product: functions of the stack z."""
+        centred = z - z.mean(axis=-1, keepdims=True)
+        variance = product(centred, centred, rules).mean(axis=-1, keepdims=True)
+        variance[0] += z.dtype.type(self.eps)
+        scale = through(_inverse_root(variance[0], rules.order), variance, rules)
+        return centred, variance, scale, product(centred, scale, rules)
+
+    def per_sample(self, grad: Array, *inputs: Array, **given: Any) -> Any:
+        normal, _ = self._normal(inputs[0])
+        return grad * normal, grad
+
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
         return writer.add("LayerNormalization", inputs[0], own["gain"], own["bias"], epsilon=self.eps)
+
+    def module(self, maker: Any, width: int, own: Mapping[str, Any]) -> Any:
+        normalisation = maker.torch.nn.LayerNorm(width, self.eps)
+        normalisation.weight, normalisation.bias = own["gain"], own["bias"]
+        return normalisation
 
     def facts(self) -> tuple[Any, ...]:
         return LayerNorm, self.eps
@@ -73,3 +108,11 @@ class LayerNorm(BuiltInOperation):
             call = f"{width}, {gain}, b{normal}, b{scale}, b{grad}, b{to}, tile.used, {flag(add)}"
             reads = [normal, scale, grad, *([to] if add else [])]
             writer.emit(f"bpx::graph_normalise_below<R, S>({call})", reads, [to])
+
+
+def _inverse_root(v: Array, order: int) -> list[Array]:
+    """1 / sqrt(v) and its derivatives up to this order."""
+    found = [1 / module_of(v).sqrt(v)]
+    for k in range(order):
+        found.append(found[-1] * (-0.5 - k) / v)
+    return found

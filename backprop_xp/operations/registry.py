@@ -17,10 +17,11 @@ from .input import Input
 from .layer_norm import LayerNorm
 from .linear import Linear
 from .multiply import Multiply
+from .softmax import Softmax
 
 #: Built-in operations that a name alone stands for, with their default arguments.
 BUILT_IN: dict[str, type[BuiltInOperation]] = {
-    cls.name: cls for cls in (Add, Multiply, Concatenate, Dropout, LayerNorm, BatchNorm)
+    cls.name: cls for cls in (Add, Multiply, Concatenate, Dropout, LayerNorm, BatchNorm, Softmax)
 }
 
 

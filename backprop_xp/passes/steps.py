@@ -25,7 +25,7 @@ def forward_pass(call: Call) -> Values:
             add(values, step, article.forward_pass(as_layers(step.chain, call.parameters), inputs[0]))
         else:
             node, shape = step.node, (call.samples, step.node.width)
-            context = _context(call, node)
+            context = context_of(call, node)
             given = values.given[node.name] = node.operation.from_context(context, *inputs)
             result = node.operation.forward(*inputs, **call.parameters.get(node.owner, {}), **given)
             values.data[step.output] = _checked(node, "returned", result, shape, call.dtype)
@@ -53,18 +53,18 @@ def backward_pass(call: Call, values: Values, grad_output: Array) -> list[Array]
             values.grads |= _named(step, signals.grad_linear, signals.grad_nonlinear)
             gradients = (found.x,)
             for (linear, _), weight, bias in zip(step.chain, found.weights, found.biases):
-                _accumulate(parameters, (linear.owner, "weight"), weight)
-                _accumulate(parameters, (linear.owner, "bias"), bias)
+                accumulate(parameters, (linear.owner, "weight"), weight)
+                accumulate(parameters, (linear.owner, "bias"), bias)
         else:
             node = step.node
             given = {**call.parameters.get(node.owner, {}), **values.given[node.name]}
             result = node.operation.backward(grad, *inputs, **given)
             gradients, own = _split(node, result, inputs, call)
             for name, gradient in own.items():
-                _accumulate(parameters, (node.owner, name), gradient)
+                accumulate(parameters, (node.owner, name), gradient)
         for name, gradient in zip(step.inputs, gradients):
             if call.input_grad or name not in call.inputs:
-                _accumulate(values.grads, name, gradient)
+                accumulate(values.grads, name, gradient)
     return [parameters[owner, name] for owner, own in call.parameters.items() for name in own]
 
 
@@ -78,7 +78,7 @@ def again(call: Call, data: Mapping[str, Array]) -> Values:
             values.signals[step.output] = Signals(linear, nonlinear)
         else:
             node, inputs = step.node, [data[name] for name in step.inputs]
-            values.given[node.name] = node.operation.from_context(_context(call, node), *inputs)
+            values.given[node.name] = node.operation.from_context(context_of(call, node), *inputs)
     return values
 
 
@@ -89,7 +89,7 @@ def add(values: Values, step: Step, signals: Signals) -> None:
     values.grads |= _named(step, signals.grad_linear, signals.grad_nonlinear)
 
 
-def _accumulate(sums: dict[Any, Array], key: Any, more: Array | None) -> None:
+def accumulate(sums: dict[Any, Array], key: Any, more: Array | None) -> None:
     """Add a gradient, to a new array: the old one may be another node's too."""
     if more is not None:
         sums[key] = sums[key] + more if key in sums else more
@@ -105,7 +105,8 @@ def _named(step: Step, linear: list[Array], nonlinear: list[Array]) -> dict[str,
     return named
 
 
-def _context(call: Call, node: Node) -> Context:
+def context_of(call: Call, node: Node) -> Context:
+    """What an operation is told about where it runs."""
     shape, buffers = (call.samples, node.width), call.buffers.get(node.name, {})
     key = call.keys.get(node.name)
     return Context(node.name, call.backend.xp, call.dtype, shape, call.training, buffers, key, call.first)

@@ -30,6 +30,7 @@ class Call:
         parameters: (out, in), (out,) and so on, of every node that has its own.
         inputs: (n, features) for each input; or (features,), one sample for a chain as the article writes it.
         single: whether it is one sample; it may be a batch of one.
+        precision: that products are allowed, see :mod:`backprop_xp.precision`.
         training: whether dropout drops, and batch normalisation looks at the batch.
         buffers: of every node that has some: their names and arrays.
         new_buffers: what takes their place after the call; layered fills it in training.
@@ -49,6 +50,7 @@ class Call:
     input_grad: bool = False
     keep_signals: bool = False
     threads: int | None = None
+    precision: str = "float32"
     single: bool = False
     training: bool = False
     buffers: Parameters = field(default_factory=dict)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -36,23 +37,42 @@ WIDTHS, CUBLAS, BLOCKS = (32, 64, 128), (0.3, 0.5, 0.75), (0.3, 0.37, 0.45)
 #: 60 % of which find a slot in time), and where a warp's threads share them, bound by loads of shared memory. Both
 #: counted in machine code, but for the 60 %.
 IN_REGISTERS, SHARED_OUT = 0.34, 0.3
+#: How many times faster than in float32 the products of kernels/tensor_cuda.h are: the ratio of the bounds of
+#: 64-64-64-64-10 on an H100 (bench/README.md). On an A100 the bounds are 2.4, 4.7 and 6.0 times float32's.
+BY_TENSOR_CORES = {"float32": 1.0, "tf32x3": 1.7, "tf32": 3.3, "bfloat16": 4.3, "float16": 4.3}
+#: The least width of the widest product, and the architectures, where three products in TF32 are calculated to be
+#: faster than float32. The ratio of the bounds on an H100 is 1.3 at a width of 16, 1.4 at 32, 1.7 at 64 and 1.7 at 128.
+#: Elsewhere nothing was counted; on consumer cards TF32 is no faster than float32 (NVIDIA's architecture papers).
+THREE_PRODUCTS_FROM, THREE_PRODUCTS_ON = 32, (80, 90)
+#: How many times faster than in float32 cuBLAS's products are in TF32: half of what the peaks say (A100: 156 to 19.5
+#: Tflop/s, H100: 495 to 67).
+CUBLAS_ROUNDED = 4.0
 #: Seconds of a launch, as commonly reported, and how many of them there are, for layered of each layer. A batch that
 #: takes less is bound by Python, which is the same for all engines, about.
 LAUNCH, LAYERED_LAUNCHES, COOPERATIVE_LAUNCHES, FUSED_LAUNCHES = 4.5e-6, 7, 4, 2
 
 
-def layered(call: Call, device: Device) -> float:
-    """Seconds of the layered engine."""
+def layered(call: Call, device: Device, rounded: bool = False) -> float:
+    """Seconds of the layered engine; ``rounded`` if cuBLAS may use tensor cores for float32."""
     layers = list(zip(call.sizes, call.sizes[1:]))
     numbers = call.samples * sum(8 * outputs + 3 * inputs for inputs, outputs in layers)
-    time = _products(call, CUBLAS) / device.flops(call.dtype.name, products=True) + _moved(call, device, numbers)
-    return time + LAYERED_LAUNCHES * len(layers) * LAUNCH
+    time = _products(call, CUBLAS) / device.flops(call.dtype.name, products=True)
+    if rounded:
+        time /= CUBLAS_ROUNDED
+    return time + _moved(call, device, numbers) + LAYERED_LAUNCHES * len(layers) * LAUNCH
 
 
-def cooperative(call: Call, device: Device, rows: int, chunk: int) -> float:
+def precision(sizes: Sequence[int], architecture: int) -> str:
+    """The faster one, for nets of these widths, of those that are as precise as float32: a calculation."""
+    wide = max(map(min, pairwise(sizes))) >= THREE_PRODUCTS_FROM
+    return "tf32x3" if wide and architecture in THREE_PRODUCTS_ON else "float32"
+
+
+def cooperative(call: Call, device: Device, rows: int, chunk: int, precision: str = "float32") -> float:
     """Seconds of the cooperative engine, with tiles of ``rows`` samples and chunks of ``chunk``."""
     chunks = -(-call.samples // chunk)
     products = _products(call, BLOCKS) / device.flops(call.dtype.name) / busy(chunks, device.multiprocessors)
+    products /= BY_TENSOR_CORES[precision]
     cached = 4 * call.numbers * call.samples / rows / CACHE_SPEEDUP
     return products + _moved(call, device, cached + _main_memory(call, chunks)) + COOPERATIVE_LAUNCHES * LAUNCH
 

@@ -21,6 +21,7 @@ class Device:
         mufu: reciprocals, exponentials and the like.
         lanes: loads and stores.
         issued: instructions of any kind.
+        tensor: of a warp, 16 x 8 x 8 multiply-adds of TF32, or 16 x 8 x 16 of half formats; 0 where it isn't known.
 
     Results per clock and multiprocessor are from the table of arithmetic throughput in the CUDA C++ Programming Guide;
     loads and stores take a lane each of the 32 that reach memory, and those of shared memory its 32 lanes for every
@@ -38,6 +39,7 @@ class Device:
     mufu: int = 16
     lanes: int = 32
     issued: int = 128
+    tensor: float = 0.0
 
     def flops(self, dtype: str, products: bool = False) -> float:
         """Operations a second, two a multiply-add; with ``products`` of whole matrix products, by tensor cores in
@@ -56,9 +58,10 @@ FLOAT64_TENSOR_CORES = {80: 2, 90: 2}
 
 #: Multiprocessors, clock and memory are from NVIDIA's architecture papers ("NVIDIA A100 Tensor Core GPU Architecture",
 #: 2020; "NVIDIA H100 Tensor Core GPU Architecture", 2022; SXM modules of 80 GB, and the clock at which their peak rates
-#: are given).
-A100 = Device("A100", 80, 108, 1.410e9, 2.039e12, 64, 32)
-H100 = Device("H100", 90, 132, 1.980e9, 3.352e12, 128, 64)
+#: are given). Tensor cores as well; on an H100 instructions of a warp, which are all that kernels/mma.h has, reach some
+#: 60 % of the rate, as microbenchmarks of others report: the rest takes those of four warps.
+A100 = Device("A100", 80, 108, 1.410e9, 2.039e12, 64, 32, tensor=0.5)
+H100 = Device("H100", 90, 132, 1.980e9, 3.352e12, 128, 64, tensor=0.6)
 
 
 @cache

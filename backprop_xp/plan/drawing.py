@@ -1,26 +1,57 @@
-"""A plan as text and as SVG."""
+"""A plan as text, and as a picture with the numbers of a call."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from xml.sax.saxutils import escape
+from pathlib import Path
+from typing import Any
 
-from .layout import Layout, Point
+import numpy as np
+
+from ..files import replacing
+from ..messages import unknown
+from . import svg
 from .plan import Node
 
-CHARACTER, HEIGHT, BETWEEN, MARGIN, FONT = 7.2, 36.0, 34.0, 16.0, 12
-COLOURS = {"input": "#e8f0fe", "linear": "#fff4dd"}
-OTHER_COLOUR = "#f3f3f3"
+DIRECTIONS = ("down", "right")
+FEW, MANY = 4, 64  # numbers of an array that are written into a box, and into a tooltip
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a call computed, on the host.
+
+    Attributes:
+        values, grads: of every node by its name, (n, width) or (width,) for one sample, and the loss's gradients.
+        loss: the number.
+    """
+
+    values: Mapping[str, np.ndarray]
+    grads: Mapping[str, np.ndarray]
+    loss: float
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture of a net: ``print`` it, or take ``svg``; a notebook shows it by itself."""
+    """A picture of a net: ``print`` it, ``save`` it, or take ``svg``; a notebook shows it by itself."""
 
     text: str
     svg: str
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the picture (.svg) or the table (.txt).
+
+        Raises:
+            ValueError: a name that ends otherwise. OSError: it can't be written.
+        """
+        contents = {".svg": self.svg, ".txt": f"{self.text}\n"}
+        suffix = Path(os.fsdecode(path)).suffix.lower()
+        if suffix not in contents:
+            raise ValueError(unknown("ending of a file", suffix, contents))
+        with replacing(path) as file:
+            file.write(contents[suffix].encode())
 
     def __str__(self) -> str:
         return self.text
@@ -29,21 +60,52 @@ class Drawing:
         return self.svg
 
 
-def draw(nodes: Sequence[Node], parameters: Mapping[str, int]) -> Drawing:
-    """Nodes in topological order, with how many numbers the parameters of each hold."""
-    return Drawing(_text(nodes, parameters), _svg(nodes))
+def draw(
+    nodes: Sequence[Node],
+    parameters: Mapping[str, int],
+    loss: str | None = None,
+    numbers: Numbers | None = None,
+    direction: str = "down",
+    title: str = "A net",
+) -> Drawing:
+    """Draw nodes that are in topological order.
+
+    Args:
+        parameters: how many numbers the parameters of each node hold.
+        loss: its name, to draw it too.
+        numbers: what a call computed, which is then written into the boxes.
+        direction: where the picture goes, "down" or "right".
+        title: what the picture shows, for those who can't see it.
+
+    Raises:
+        ValueError: an unknown direction.
+    """
+    if direction not in DIRECTIONS:
+        raise ValueError(unknown("direction", str(direction), DIRECTIONS))
+    boxes = [_box(node, parameters, numbers) for node in nodes]
+    if loss is not None:
+        lines = [loss] if numbers is None else [loss, f"{numbers.loss:.6g}"]
+        boxes.append(svg.Box("loss", "loss", lines, f"the loss, {loss}", (nodes[-1].name,), "loss"))
+    text = _text(nodes, parameters, numbers)
+    return Drawing(text, svg.picture(boxes, direction, title, text))
 
 
-def _text(nodes: Sequence[Node], parameters: Mapping[str, int]) -> str:
-    rows = [("node", "operation", "inputs", "width", "parameters")]
+def _text(nodes: Sequence[Node], parameters: Mapping[str, int], numbers: Numbers | None) -> str:
+    head = ["node", "operation", "inputs", "width", "parameters"]
+    right = [False, False, False, True, True]
+    rows = [head if numbers is None else [*head, "value", "gradient"]]
     for node in nodes:
         count = f"{parameters[node.name]:,}" if node.name in parameters else ""
         if node.owner != node.name:
             count = f"of {node.owner}"
-        rows.append((node.name, _called(node), ", ".join(node.inputs), f"{node.width:,}", count))
-    rows.append(("", "", "", "", f"{sum(parameters.values()):,}"))
+        rows.append([node.name, _called(node), ", ".join(node.inputs), f"{node.width:,}", count])
+        if numbers is not None:
+            rows[-1] += [_some(numbers.values[node.name], FEW), _some(numbers.grads.get(node.name), FEW)]
+    rows.append(["", "", "", "", f"{sum(parameters.values()):,}", *([""] * (len(rows[0]) - len(head)))])
+    if numbers is not None:
+        rows.append(["loss", "", nodes[-1].name, "", "", f"{numbers.loss:.6g}", ""])
+    right += [False] * (len(rows[0]) - len(right))
     wide = [max(map(len, column)) for column in zip(*rows)]
-    right = (False, False, False, True, True)
     lines = [
         "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, wide, right)).rstrip()
         for row in rows
@@ -51,45 +113,27 @@ def _text(nodes: Sequence[Node], parameters: Mapping[str, int]) -> str:
     return "\n".join(lines)
 
 
-def _svg(nodes: Sequence[Node]) -> str:
-    labels = {node.name: (node.name, f"{_called(node)} {node.width}") for node in nodes}
-    widths = {name: 16 + CHARACTER * max(map(len, lines)) for name, lines in labels.items()}
-    layout = Layout({node.name: node.inputs for node in nodes}, widths)
-    left = min(x - widths.get(p, 0) / 2 if isinstance(p, str) else x for p, x in layout.x.items()) - MARGIN
-    right = max(x + widths.get(p, 0) / 2 if isinstance(p, str) else x for p, x in layout.x.items()) + MARGIN
-    top = {point: MARGIN + i * (HEIGHT + BETWEEN) for i, layer in enumerate(layout.layers) for point in layer}
-    width, height = right - left, 2 * MARGIN + len(layout.layers) * (HEIGHT + BETWEEN) - BETWEEN
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="{left:.1f} 0 {width:.1f} {height:.1f}" font-family="monospace" font-size="{FONT}">',
-        '<defs><marker id="tip" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto">'
-        '<path d="M1,1 L7,4 L1,7 z" fill="#555"/></marker></defs>',
-    ]
-    for path in layout.edges.values():
-        lines.append(f'<path d="{_curve(path, layout.x, top)}" fill="none" stroke="#555" marker-end="url(#tip)"/>')
-    for node in nodes:
-        x, y, w = layout.x[node.name], top[node.name], widths[node.name]
-        colour = COLOURS.get(node.operation.name, OTHER_COLOUR)
-        name, what = (escape(label) for label in labels[node.name])
-        lines += [
-            f'<rect x="{x - w / 2:.1f}" y="{y:.1f}" width="{w:.1f}" height="{HEIGHT:.0f}" rx="5" '
-            f'fill="{colour}" stroke="#555"/>',
-            f'<text x="{x:.1f}" y="{y + 15:.1f}" text-anchor="middle" font-weight="bold">{name}</text>',
-            f'<text x="{x:.1f}" y="{y + 29:.1f}" text-anchor="middle">{what}</text>',
-        ]
-    return "\n".join([*lines, "</svg>", ""])
+def _box(node: Node, parameters: Mapping[str, int], numbers: Numbers | None) -> svg.Box:
+    count = parameters.get(node.name, 0)
+    lines = [f"{_called(node)} {node.width}" + (f", {count:,} parameters" if count else "")]
+    told = [f"{node.name}: {lines[0]}"]
+    if numbers is not None:
+        for what, arrays in (("value", numbers.values), ("grad", numbers.grads)):
+            if (array := arrays.get(node.name)) is not None:
+                lines.append(f"{what} {_some(array, FEW)}")
+                told.append(f"{what} {_some(array, MANY)}")
+    return svg.Box(node.name, node.name, lines, "\n".join(told), node.inputs, node.operation.name)
 
 
-def _curve(path: Sequence[Point], x: Mapping[Point, float], top: Mapping[Point, float]) -> str:
-    """From the bottom of the first node through the middles of points to the top of the last."""
-    parts = [f"M{x[path[0]]:.1f},{top[path[0]] + HEIGHT:.1f}"]
-    for start, end in pairwise(path):
-        above, below = top[start] + HEIGHT, top[end]
-        middle = (above + below) / 2
-        parts.append(f"C{x[start]:.1f},{middle:.1f} {x[end]:.1f},{middle:.1f} {x[end]:.1f},{below:.1f}")
-        if end != path[-1]:
-            parts.append(f"V{below + HEIGHT:.1f}")
-    return " ".join(parts)
+def _some(array: Any, most: int) -> str:
+    """The numbers of one sample; of a batch their shape and norm."""
+    if array is None:
+        return ""
+    if array.ndim == 2 and len(array) != 1:
+        return f"{len(array)} x {array.shape[1]}, norm {np.linalg.norm(array):.3g}"
+    flat = array.ravel()
+    shown = " ".join(f"{number:.3g}" for number in flat[:most])
+    return f"[{shown}{' ...' if flat.size > most else ''}]"
 
 
 def _called(node: Node) -> str:

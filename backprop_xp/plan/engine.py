@@ -35,6 +35,14 @@ class Yielding(Engine, Protocol):
 
 
 @runtime_checkable
+class Rounding(Engine, Protocol):
+    """An engine that has tensor cores at hand."""
+
+    def products(self, call: Call) -> tuple[str, str]:
+        """The precision of a call's products (:mod:`backprop_xp.precision`), and of float32 why it is no other."""
+
+
+@runtime_checkable
 class Chunked(Engine, Protocol):
     """An engine for one device that gives the same bits however a batch is cut into whole chunks."""
 

@@ -35,6 +35,7 @@ class AnyNet(Protocol):
     backend: Backend
     dtype: np.dtype
     engine: str
+    precision: str
     loss: Any
     reduction: str
     threads: int | None

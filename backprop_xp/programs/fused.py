@@ -46,6 +46,7 @@ class Shape:
         activations: a formula's text a layer.
         loss: what :func:`backprop_xp.losses.kernel_of` says, None for forward only.
         factors: whether gradients are multiplied by sample weights or a scale.
+        precision: of the products in engines that have tensor cores at hand, see :mod:`backprop_xp.precision`.
     """
 
     sizes: tuple[int, ...]
@@ -55,6 +56,12 @@ class Shape:
     loss: Any
     factors: bool = False
     input_grad: bool = False
+    precision: str = "float32"
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number."""
+        return 4 if self.dtype == "float32" else 8
 
     @property
     def parameters(self) -> int:

@@ -94,6 +94,28 @@ class Matrices(ctypes.Structure):
     ]  # fmt: skip
 
 
+class StackLayer(ctypes.Structure):
+    """``bpx::StackLayer`` of kernels/stack.h."""
+
+    _fields_ = [
+        ("inputs", INT), ("outputs", INT), ("weight", POINTER), ("bias", POINTER), ("forward", POINTER),
+        ("backward", POINTER), ("p", POINTER), ("grad", INT), ("packed", INT), ("t", INT), ("z", INT),
+    ]  # fmt: skip
+
+
+class Stack(ctypes.Structure):
+    """``bpx::Stack`` of kernels/stack.h, which says what each field is."""
+
+    _fields_ = [
+        ("n", INT), ("depth", INT), ("signals", INT), ("layers", POINTER), ("axes", POINTER),
+        ("x", POINTER), ("x_row", INT), ("x_column", INT),
+        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("targets", INT), ("weight", POINTER), ("weight_row", INT),
+        ("scale", DOUBLE), ("equation", POINTER), ("equation_p", POINTER), ("packed", POINTER), ("x_grad", POINTER),
+        ("sums", POINTER), ("losses", POINTER), ("first", INT), ("last", INT), ("next", INT), ("memory", POINTER),
+        ("threads", INT), ("parameters", INT), ("numbers", INT), ("blocks", INT),
+    ]  # fmt: skip
+
+
 class Sweep(ctypes.Structure):
     """``bpx::Sweep`` of kernels/training_cpu.h: a formula over arrays."""
 

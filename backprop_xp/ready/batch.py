@@ -10,8 +10,9 @@ import numpy as np
 
 from .. import forks, threads, workspace
 from ..losses import SoftmaxCrossEntropy, terms
+from ..losses.given import GIVEN
 from ..plan.net import AnyNet
-from ..programs import fused
+from ..programs import arguments, fused
 from ..programs.matrices import Pass
 from ..programs.narrow import Narrow
 from ..workspace import recycled
@@ -155,6 +156,61 @@ class Batch(_Ready):
         args.n, args.x, args.x_row, args.x_column = len(x), x.__array_interface__["data"][0], self._features, 1
         args.y, args.y_row, args.y_column, args.scale = known.y, known.y_row, known.y_column, known.scale
         return narrow.loss_and_grad(threads.count(net.threads), gradients)
+
+
+class Backward(_Ready):
+    """All gradients of batches from those in their outputs. Raises CompileError.
+
+    Attributes:
+        addresses, counts, shapes: of the parameters, layer by layer: where they lie, and of what size they are.
+    """
+
+    def __init__(self, net: AnyNet, chain: Chain) -> None:
+        super().__init__(net, chain, GIVEN, GIVEN.kernel)
+        self._chain = chain
+        self._gradients = Gradients(self._pass.parameters, self._dtype)
+        self.addresses = [array.__array_interface__["data"][0] for array in self._arrays]
+        self.counts = [array.size for array in self._arrays]
+        self.shapes = [array.shape for array in self._arrays]
+        self._narrow: dict[bool, Narrow] = {}  # by whether they give the gradient in x
+
+    def takes(self, x: np.ndarray) -> bool:
+        """Whether this is a call that needs no more checks."""
+        return self._fits(x)
+
+    def backward(
+        self, net: AnyNet, x: np.ndarray, grad: np.ndarray, input_grad: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The gradients of all parameters, layer by layer in one array, and that in x (n, in) where it is wanted."""
+        n = len(x)
+        grad = arguments.readable(grad)
+        grad_x = np.empty(x.shape, self._dtype) if input_grad else None
+        with self._lock:
+            is_narrow = n >= self._narrow_from and not fused.any_widths.get()
+            narrow = self._narrow_pass(input_grad) if is_narrow else None
+            args: Any = self._pass.args if narrow is None else narrow.args
+            args.y = grad.__array_interface__["data"][0]
+            args.y_row, args.y_column = arguments.stride(grad, 0), arguments.stride(grad, 1)
+            args.x_grad = None if grad_x is None else grad_x.__array_interface__["data"][0]
+            gradients = self._gradients.unused()
+            if narrow is None:
+                args.grads = gradients.__array_interface__["data"][0]
+                self._run(net, x)
+            else:
+                args.n, args.x, args.x_row, args.x_column = n, x.__array_interface__["data"][0], self._features, 1
+                narrow.loss_and_grad(threads.count(net.threads), gradients)
+        return gradients, grad_x
+
+    def _narrow_pass(self, input_grad: bool) -> Narrow:
+        """The pass that is compiled for this net alone. Raises CompileError."""
+        if input_grad not in self._narrow:
+            functions, chain = self._chain.activations, self._chain
+            texts = tuple(f.text for f in functions)
+            sizes, dtype = chain.sizes, self._dtype.name
+            shape = fused.Shape(sizes, chain.bias, dtype, texts, GIVEN.kernel, input_grad=input_grad)
+            scalars = [number for f in functions for number in f.parameters]
+            self._narrow[input_grad] = Narrow(shape, functions, self._arrays, scalars)
+        return self._narrow[input_grad]
 
 
 class Outputs(_Ready):

@@ -11,15 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..formulas import is_formula
-from ..losses import compiles
-from ..operations import Operation
 from ..plan.net import AnyNet
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from ..watched import Watched
 from . import batch, device, graph, sample
-from .chain import FIXED, Chain, why_not_loss
+from .chain import Chain, why_not_functions, why_not_loss
 
 Batch = batch.Batch | graph.GraphBatch
 Outputs = batch.Outputs | graph.GraphOutputs | sample.SingleOutputs
@@ -44,10 +41,12 @@ class Prepared:
         shared = "layers share a Tensor" if self.chain and len(set(tensors)) != len(tensors) else ""
         self._refused = {
             "sample": of_loss or of_sample, "batch": of_loss or shared, "outputs": "", "outputs of a sample": of_sample,
+            "gradients": shared if self.chain else "it is no chain",
         }  # fmt: skip
         self._single: dict[tuple[str, bool], sample.Single] = {}
         self._batch: dict[tuple[str, bool], Batch] = {}
         self._forward: dict[str, Outputs] = {}
+        self._backward: batch.Backward | None = None
 
     def current(self, net: AnyNet) -> bool:
         """Whether the net is still what it was."""
@@ -124,6 +123,15 @@ class Prepared:
             self._forward[kind] = call
         return call if call.takes(x, keep_signals) else None
 
+    def for_backward(self, net: AnyNet, x: np.ndarray) -> batch.Backward | None:
+        """The call for gradients from those in the outputs, None where there is none for it."""
+        if self._refused["gradients"]:
+            return None
+        if self._backward is None:
+            assert self.chain is not None
+            self._backward = batch.Backward(net, self.chain)
+        return self._backward if self._backward.takes(x) else None
+
 
 def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None, training: bool = True) -> Any:
     """The prepared call for these arguments, None where they need more checks or an engine of another kind."""
@@ -155,6 +163,18 @@ def find_forward(net: AnyNet, x: Any, keep_signals: bool | None, training: bool 
         return None
 
 
+def find_backward(net: AnyNet, x: Any) -> batch.Backward | None:
+    """The compiled call that gives gradients from those in the outputs, None if there is none for ``x``."""
+    prepared = of(net, x)
+    if prepared is None or x.ndim != 2:
+        return None
+    try:
+        return prepared.for_backward(net, x)
+    except (CompileError, MemoryError) as error:
+        prepared.give_up(error, "gradients")
+        return None
+
+
 def of(net: AnyNet, x: Any) -> Prepared | None:
     """The prepared calls of the net as it is, None where there are none for an ``x`` of this type."""
     if type(x) not in (np.ndarray, dict) or net.engine not in ("auto", "fused"):
@@ -171,15 +191,11 @@ def why_not(net: AnyNet) -> str:
     """Why nothing can be prepared for this net, "" if it can."""
     if net.backend.on_gpu:
         return "it runs on the CPU"
-    plan, functions = net._plan(), net._now()[2]
-    activations = [f for f in functions[:-1] if not isinstance(f, Operation)]
-    if not all(is_formula(f) for f in activations) or not compiles(net.loss):
-        return "an activation or the loss is no formula"
-    if any(type(value) not in FIXED for f in functions for name, value in vars(f).items() if name != "text"):
-        return "a parameter of a function is no plain number, and may change in place"
+    if reason := why_not_functions(net._now()[2]):
+        return reason
     if net.reduction not in ("sum", "mean"):
         return "the reduction is unknown"
-    if not plan.chain and (reason := graph.why_not(net, training=False)):
+    if not net._plan().chain and (reason := graph.why_not(net, training=False)):
         return reason
     tensors = net._places()
     for tensor, array in zip(tensors, [array for own in net._arrays().values() for array in own.values()]):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from ..formulas import is_formula
-from ..losses import compiles
 from ..plan.net import AnyNet
-from .chain import FIXED
+from .chain import why_not_functions
 
 
 class Known:
     """By identity, where that suffices: numbers in arrays may change."""
 
     def __init__(self, net: AnyNet) -> None:
-        self._settings = (net.engine, net.dtype, net.backend)
+        self._settings = (net.engine, net.precision, net.dtype, net.backend)
         self._parameters, _, functions, self._reduction = net._now()
         self._functions = [(f, dict(vars(f))) for f in functions]
         tensors = net._places()
@@ -20,7 +18,7 @@ class Known:
 
     def holds(self, net: AnyNet) -> bool:
         """Whether nothing has changed but numbers in arrays."""
-        if (net.engine, net.dtype, net.backend) != self._settings:
+        if (net.engine, net.precision, net.dtype, net.backend) != self._settings:
             return False
         parameters, _, functions, reduction = net._now()
         if parameters != self._parameters or reduction != self._reduction or len(functions) != len(self._functions):
@@ -33,10 +31,4 @@ class Known:
 
 def as_it_is(net: AnyNet) -> Known | None:
     """The chain as it is now; None of another net, or if something may change without becoming another object."""
-    if not net._plan().chain:
-        return None
-    functions = net._now()[2]
-    if not (all(map(is_formula, functions[:-1])) and compiles(net.loss)):
-        return None
-    plain = all(type(value) in FIXED for f in functions for name, value in vars(f).items() if name != "text")
-    return Known(net) if plain else None
+    return Known(net) if net._plan().chain and not why_not_functions(net._now()[2]) else None

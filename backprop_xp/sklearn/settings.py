@@ -12,7 +12,8 @@ from ..activations import Activation, get_activation
 from ..data.nets import NORMALISATIONS, check
 from ..inputs import one_of
 from ..numbers import flag, real, whole
-from ..training.optimisers import Optimiser, get_optimiser
+from ..training.optimiser import Optimiser
+from ..training.optimisers import get_optimiser
 from ..training.schedules import get_schedule
 
 MLP_BATCH = 200  # samples in a batch of MLPClassifier's

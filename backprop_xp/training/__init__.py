@@ -4,13 +4,17 @@ from .checkpoints import CheckpointError
 from .early import EarlyStopping
 from .fit import evaluate, fit
 from .history import Epoch, History
+from .lbfgs import LBFGS
 from .loop import Step, steps
 from .nan import DivergedError
-from .optimisers import OPTIMISERS, SGD, Adagrad, Adam, AdamW, Optimiser, RMSprop, get_optimiser
+from .optimiser import Optimiser
+from .optimisers import OPTIMISERS, SGD, Adagrad, Adam, AdamW, RMSprop, get_optimiser
+from .point_sets import PointSet
 from .resume import load_parameters
 from .schedules import Constant, Cosine, Schedule, StepDecay, WarmUp
 
 __all__ = [
+    "LBFGS",
     "OPTIMISERS",
     "SGD",
     "Adagrad",
@@ -24,6 +28,7 @@ __all__ = [
     "Epoch",
     "History",
     "Optimiser",
+    "PointSet",
     "RMSprop",
     "Schedule",
     "Step",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
@@ -12,19 +12,65 @@ import numpy as np
 
 from ..backend import Array, Backend
 from ..frames import is_sparse
-from ..losses import get_loss
+from ..losses import SoftmaxCrossEntropy, get_loss
+from ..losses.base import product
 from ..numbers import as_seed, flag, whole
 
 READ_AHEAD = 1 << 17  # bytes that Linux reads around one that is missing
 
 
 class Batch(NamedTuple):
-    """One batch, and whether it is the epoch's last."""
+    """One batch, and whether it is the epoch's last.
+
+    Attributes:
+        loss: instead of the net's own.
+    """
 
     x: Any
     y: Any
     weight: Any
     last: bool
+    loss: Any = None
+
+    def loss_and_grad(self, net: Any, **shared: Any) -> tuple[Any, Mapping[str, Any] | None]:
+        """The loss, whose gradients fill the net's, and None for the losses of several terms by name."""
+        other = {} if self.loss is None else {"loss": self.loss}
+        return net.loss_and_grad(self.x, self.y, sample_weight=self.weight, **other, **shared), None
+
+    @property
+    def samples(self) -> int:
+        first = next(iter(self.x.values())) if isinstance(self.x, dict) else self.x
+        return first.shape[0] if hasattr(first, "shape") else len(first)
+
+    def counts(self, net: Any) -> Any:
+        """What its samples count for in a mean, all together; on CuPy it may be a 0-d array."""
+        loss = get_loss(net.loss) if self.loss is None else self.loss
+        counted = isinstance(loss, SoftmaxCrossEntropy) and loss.settings and self.y is not None
+        if self.weight is None and not counted:
+            return self.samples
+        with net.backend.activate():
+            weight = None if self.weight is None else net.backend.asarray(self.weight, None, "sample_weight")
+            counts = loss.counts(net.backend.asarray(self.y, None, "y"), net.dtype) if counted else None
+            both = product(weight, counts)
+            return self.samples if both is None else both.sum(dtype=np.float64)
+
+    @property
+    def parts(self) -> Mapping[str, Batch]:
+        """Its terms, each with a clause that names it."""
+        return {"": self}
+
+
+class AnyBatch(Protocol):
+    """What a step is made of; :class:`Batch` says what these are."""
+
+    @property
+    def last(self) -> bool: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def parts(self) -> Mapping[str, Batch]: ...
+    def loss_and_grad(self, net: Any, **shared: Any) -> tuple[Any, Mapping[str, Any] | None]: ...
+    def counts(self, net: Any) -> Any: ...
 
 
 class Batches(Protocol):
@@ -33,8 +79,12 @@ class Batches(Protocol):
     @property
     def steps(self) -> int | None: ...
 
-    def epoch(self, number: int, start: int) -> Iterator[Batch]:
+    def epoch(self, number: int, start: int) -> Iterator[AnyBatch]:
         """The batches of this epoch, without the first ``start``."""
+        ...
+
+    def description(self) -> dict[str, Any]:
+        """What must be the same in a run that is resumed."""
         ...
 
 
@@ -47,15 +97,25 @@ class Rows:
     Attributes:
         x, y, weight: all rows; y and weight None where there are none.
         samples, steps: in an epoch.
+        loss: which takes the targets, where it isn't the net's own.
         seed: the one given, or one that was drawn, where None was given; then ``drawn`` is true.
     """
 
     def __init__(
-        self, net: Any, x: Any, y: Any, weight: Any, batch_size: int, shuffle: bool = True, seed: int | None = 0
+        self,
+        net: Any,
+        x: Any,
+        y: Any,
+        weight: Any,
+        batch_size: int | None,
+        shuffle: bool = True,
+        seed: int | None = 0,
+        loss: Any = None,
     ) -> None:
-        self.batch_size, self.shuffle = whole("batch_size", batch_size, 1), flag("shuffle", shuffle)
+        self.shuffle, self.loss = flag("shuffle", shuffle), loss
         self.drawn, self.seed = seed is None, as_seed(seed)
-        loss = get_loss(net.loss)
+        at_once = None if batch_size is None else whole("batch_size", batch_size, 1)
+        loss = get_loss(net.loss) if loss is None else loss
         if y is None and getattr(loss, "needs_target", False):
             raise ValueError(f"the loss {getattr(loss, 'name', type(loss).__name__)} needs a target: fit(x, y)")
         self.backend: Backend = net.backend
@@ -67,6 +127,7 @@ class Rows:
             if array.ndim < 2:
                 raise ValueError(f"x must be (n, features), a sample a row, got shape {array.shape}")
         self.samples = self._count()
+        self.batch_size = self.samples if at_once is None else at_once
         self.steps = -(-self.samples // self.batch_size)
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
@@ -81,13 +142,17 @@ class Rows:
                 rows = slice(step * self.batch_size, (step + 1) * self.batch_size)
                 chosen = rows if order is None else order[rows]
                 x, y, weight = (_each(column, self._take, chosen) for column in (self.x, self.y, self.weight))
-                yield Batch(x, y, weight, step + 1 == self.steps)
+                yield Batch(x, y, weight, step + 1 == self.steps, self.loss)
 
     def order(self, number: int) -> np.ndarray:
         """The rows (samples,) int64 in the order in which this epoch takes them."""
         if not self.shuffle:
             return np.arange(self.samples, dtype=np.int64)
         return np.random.default_rng((self.seed, number)).permutation(self.samples)
+
+    def description(self) -> dict[str, Any]:
+        sizes = {"rows": self.samples, "batch_size": self.batch_size}
+        return sizes | {"shuffle": self.shuffle, "seed": self.seed}
 
     def _columns(self) -> list[Array]:
         columns: list[Array] = []
@@ -146,8 +211,13 @@ class Stream:
             ahead = _parts(following)
         yield Batch(*ahead, last=True)
 
+    def description(self) -> dict[str, Any]:
+        return {}
 
-def as_batches(net: Any, x: Any, y: Any, weight: Any, batch_size: int, shuffle: bool, seed: int | None) -> Batches:
+
+def as_batches(
+    net: Any, x: Any, y: Any, weight: Any, batch_size: int | None, shuffle: bool, seed: int | None
+) -> Rows | Stream:
     """The source of batches for what was handed to a run."""
     if x is None:
         raise TypeError("x must be an array, arrays by name, or an iterable of batches, got None")

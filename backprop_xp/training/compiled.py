@@ -57,7 +57,9 @@ def why_not(loop: Loop) -> str:
     if getattr(own, "__module__", "") != MODEL or "loss_and_grad" in vars(net):
         return "the net has a loss_and_grad of its own"
     if not isinstance(rows, Rows):
-        return "the batches come from an iterable"
+        return "the batches are no rows of one array"
+    if optimiser.evaluates:
+        return "the optimiser evaluates the loss itself"
     if type(optimiser) not in OPTIMISERS.values() or OVERRIDDEN & vars(optimiser).keys():
         return "the optimiser is none of the built-in ones"
     if type(rows.x) is not np.ndarray:

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import inputs
+from ..derivatives.equation import Equation
 from ..distributed import World
 from ..losses import Loss, get_loss, terms
 from ..numbers import flag, is_number, whole
 from . import compiled
-from .batches import Rows, as_batches
+from .batches import Rows
 from .buffers import Buffers
 from .checkpoints import Folder
 from .early import EarlyStopping
 from .history import Epoch, History
 from .loop import Loop, Step
 from .nan import check_parameters
-from .optimisers import Optimiser
+from .optimiser import Optimiser
 from .options import known_options
+from .point_sets import PointSets, as_sets, as_source, is_point_sets, named
 from .progress import Progress
 from .ranks import Ranks
 from .resume import Saver
@@ -40,10 +41,10 @@ def fit(
     y: Any = None,
     *,
     epochs: int = 1,
-    batch_size: int = 128,
+    batch_size: int | Mapping[str, int | None] | None = 128,
     optimiser: str | Optimiser = "adam",
     schedule: str | Callable[[int], float] | None = None,
-    validation: tuple[Any, ...] | None = None,
+    validation: Any = None,
     sample_weight: Any = None,
     clip_norm: float | None = None,
     l1: float = 0.0,
@@ -69,14 +70,20 @@ def fit(
     Args:
         net: has ``parameters``, ``loss_and_grad`` and ``forward``.
         x: (n, features), or by name for several inputs; a ``numpy.memmap`` is read batch by batch; or an iterable of
-            batches (x, y) or (x, y, sample_weight), which is gone through once an epoch.
+            batches (x, y) or (x, y, sample_weight), which is gone through once an epoch; or several point sets by name,
+            each a :class:`PointSet` or a tuple (x, loss), (x, y) or (x, y, loss), with its weight as a last part if
+            that isn't 1: ``{"inside": (points, heat), "wall": (xw, yw, "mse", 10.0)}``. The loss is then their weighted
+            sum; every step takes a batch of each, and an epoch is a pass over the set that needs the most steps, in
+            which the others begin again when they are through.
         y: targets, one row a sample, where the loss takes them.
         epochs: passes over the data.
-        batch_size: samples a step; an epoch's last batch has what is left.
+        batch_size: samples a step; an epoch's last batch has what is left. None takes all at once. Of point sets, a
+            number for all, or a mapping of their names to numbers.
         optimiser: a name, or an object such as ``SGD(lr=0.1, momentum=0.9)``, which keeps its state.
         schedule: "constant", "cosine" over the whole run, or a function from the step (from 0) to a factor of lr. It is
             asked for many steps of an epoch before they are made.
-        validation: (x, y), or (x,) where the loss takes no target: its loss is computed after every epoch.
+        validation: (x, y), or (x,) where the loss takes no target, or point sets by name: its loss is computed after
+            every epoch.
         sample_weight: (n,) factors of the samples' losses. A batch in which all are 0 makes a step with a loss and a
             gradient of 0, by momentum or weight decay alone.
         clip_norm: the Euclidean norm to which longer gradients are scaled down.
@@ -103,7 +110,7 @@ def fit(
     with net.backend.activate():
         loop = Loop(
             net,
-            as_batches(net, x, y, sample_weight, batch_size, shuffle, ranks.seed(seed)),
+            as_source(net, x, y, sample_weight, batch_size, shuffle, ranks.seed(seed)),
             epochs=epochs,
             optimiser=optimiser,
             schedule=schedule,
@@ -128,13 +135,14 @@ class Run:
 
     Attributes:
         total, weight: the sum of the losses of this epoch's samples, and what an average divides it by.
+        terms: the same two numbers for each of several point sets, by name.
         settings: the optimiser's when the run began.
     """
 
     def __init__(
         self,
         loop: Loop,
-        held_out: Rows | None,
+        held_out: HeldOut | None,
         stopping: EarlyStopping | None,
         callbacks: Sequence[Callable[..., Any]],
         ranks: Ranks,
@@ -142,12 +150,16 @@ class Run:
         self.ranks = ranks
         self.loop, self.held_out, self.stopping, self.callbacks = loop, held_out, stopping, callbacks
         self.history = History(seed=getattr(loop.batches, "seed", None))
-        self.total, self.weight = 0.0, 0.0
+        self._begin_epoch()
         self.settings = loop.optimiser.settings()
         self.flat = loop.optimiser.bind(loop.net.parameters)
         self.buffers = Buffers(loop.net, self.flat)
         if stopping is not None:
             stopping.begin()
+
+    def _begin_epoch(self) -> None:
+        self.total, self.weight = 0.0, 0.0
+        self.terms: dict[str, tuple[Any, Any]] = {}
 
     def go(self, saver: Saver | None, shown: bool | None) -> History:
         """Make the steps that remain."""
@@ -165,7 +177,7 @@ class Run:
     def go_on_with(self, seed: Any) -> None:
         """Take the seed of the run that is resumed, unless this one was given its own."""
         batches = self.loop.batches
-        if isinstance(batches, Rows) and batches.drawn and seed is not None:
+        if isinstance(batches, (Rows, PointSets)) and batches.drawn and seed is not None:
             batches.seed = self.history.seed = whole("seed", seed)
 
     def _train(self, saver: Saver | None, shown: bool | None) -> None:
@@ -178,6 +190,9 @@ class Run:
                 loss = step.loss
                 self.total += loss * step.weight if averages else loss
                 self.weight += step.weight if averages else step.samples
+                for name, (term, counts) in (step.terms or {}).items():
+                    total, weight = self.terms.get(name, (0.0, 0.0))
+                    self.terms[name] = total + (term * counts if averages else term), weight + counts
                 progress.step(step.number, step.samples, loss)
                 if step.last:
                     self._end_epoch(step, time.perf_counter() - started)
@@ -196,8 +211,12 @@ class Run:
     def _end_epoch(self, step: Step, seconds: float) -> None:
         net = self.loop.net
         held_out = None if self.held_out is None else _average_loss(net, self.held_out)
-        epoch = Epoch(step.epoch, step.number, _average(float(self.total), float(self.weight)), held_out, seconds)
-        self.total, self.weight = 0.0, 0.0
+        terms = {name: _average(float(total), float(weight)) for name, (total, weight) in self.terms.items()} or None
+        loss = _average(float(self.total), float(self.weight))
+        if terms is not None and isinstance(self.loop.batches, PointSets):
+            loss = sum(self.loop.batches.weights[name] * term for name, term in terms.items())
+        epoch = Epoch(step.epoch, step.number, loss, held_out, seconds, terms)
+        self._begin_epoch()
         self.history.epochs.append(epoch)
         if self.stopping is not None:
             value, what = (epoch.loss, "training loss") if held_out is None else (held_out, "validation loss")
@@ -236,10 +255,30 @@ def _as_stopping(early_stopping: Any) -> EarlyStopping | None:
     return EarlyStopping(early_stopping)
 
 
-def _average_loss(net: Any, rows: Rows) -> float:
-    loss, total, counted = get_loss(net.loss), 0.0, 0.0
+class HeldOut(NamedTuple):
+    """What validation looks at: the rows of every term with its weight; one alone is called ""."""
+
+    rows: dict[str, Rows]
+    weights: dict[str, float]
+
+
+def _average_loss(net: Any, held_out: HeldOut) -> float:
+    total = 0.0
+    for name, rows in held_out.rows.items():
+        with named(name) if name else nullcontext():
+            total += held_out.weights[name] * _average_of(net, rows)
+    return total
+
+
+def _average_of(net: Any, rows: Rows) -> float:
+    loss, total, counted = get_loss(net.loss) if rows.loss is None else rows.loss, 0.0, 0.0
     averages = getattr(net, "reduction", "sum") == "mean"
     for batch in rows.epoch(0, 0):
+        if isinstance(loss, Equation):
+            residuals = net.residuals(loss, batch.x, batch.y)
+            total += 0.5 * float((residuals * residuals).sum(dtype=np.float64))
+            counted += len(residuals)
+            continue
         z = net.forward(batch.x)
         with net.backend.activate():
             target = inputs.as_target(batch.y, loss, z.shape, net.backend, net.dtype)
@@ -252,9 +291,20 @@ def _average_loss(net: Any, rows: Rows) -> float:
     return total / counted if counted else 0.0
 
 
-def _held_out(net: Any, validation: Any) -> Rows:
+def _held_out(net: Any, validation: Any) -> HeldOut:
+    if is_point_sets(validation):
+        sets = as_sets(validation)
+        for name, each in sets.items():
+            if each.sample_weight is not None:
+                raise ValueError(f"point set {name!r}: validation takes no sample_weight")
+        given = PointSets(net, sets, None if _whole_batch(net) else AT_ONCE, shuffle=False, seed=0)
+        return HeldOut(given.rows, given.weights)
     if not isinstance(validation, (tuple, list)) or not 1 <= len(validation) <= 2:
-        raise ValueError("validation must be (x, y), or (x,) where the loss takes no target")
+        raise ValueError("validation must be (x, y), or (x,) where the loss takes no target, or point sets by name")
     x, y = (*validation, None)[:2]
-    whole = hasattr(net, "_needs_whole_batch") and net._needs_whole_batch()  # other trainers' nets don't say
-    return Rows(net, x, y, None, sys.maxsize if whole else AT_ONCE, shuffle=False)
+    return HeldOut({"": Rows(net, x, y, None, None if _whole_batch(net) else AT_ONCE, shuffle=False)}, {"": 1.0})
+
+
+def _whole_batch(net: Any) -> bool:
+    """Whether the loss must be computed of all samples at once; other trainers' nets don't say."""
+    return bool(hasattr(net, "_needs_whole_batch") and net._needs_whole_batch())

@@ -34,13 +34,13 @@ class Seen(NamedTuple):
     Attributes:
         number: of the step, from 1.
         loss: its loss, a 0-d array or a number.
-        batch: x, y and the sample weights.
+        batch: what it was made of.
         undo: puts back what the step changed beside the parameters.
     """
 
     number: int
     loss: Any
-    batch: tuple[Any, Any, Any]
+    batch: Any
     undo: Callable[[], None]
 
 

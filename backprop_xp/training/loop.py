@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..distributed import World
-from ..losses import SoftmaxCrossEntropy, get_loss
-from ..losses.base import product
 from ..numbers import flag, whole
-from .batches import Batches, Rows, as_batches
+from .batches import AnyBatch, Batches, Rows
 from .buffers import undo
 from .lookout import Lookout, Seen
 from .nan import diverged
-from .optimisers import Optimiser, as_clip_norm, get_optimiser, not_negative
+from .optimiser import Optimiser, as_clip_norm, not_negative
+from .optimisers import get_optimiser
 from .options import known_options
+from .point_sets import PointSets, as_source, named
 from .schedules import get_schedule
 
 
@@ -32,6 +30,8 @@ class Step(NamedTuple):
         last: whether it was the epoch's last.
         weight: what its samples count for in a mean, all together: their number, unless samples or classes have
             weights; of the same kind as the loss.
+        terms: by the names of several point sets the loss of each, and what an average over several of its batches
+            weighs it with; None without such.
     """
 
     number: int
@@ -40,6 +40,7 @@ class Step(NamedTuple):
     samples: int
     last: bool
     weight: Any
+    terms: Mapping[str, tuple[Any, Any]] | None = None
 
 
 class Loop:
@@ -80,7 +81,9 @@ class Loop:
         self.world = world
         self.number = self.epoch = self.position = 0
         self.saved: Any = None
-        self._lookout = Lookout(net.backend) if self.stop_on_nan and net.backend.on_gpu else None
+        #: whether each step's loss is known before the next one
+        self._waits = self.optimiser.evaluates or not net.backend.on_gpu
+        self._lookout = Lookout(net.backend) if self.stop_on_nan and not self._waits else None
 
     def settle(self) -> None:
         """Wait until every step so far is known to have been a good one. Raises DivergedError."""
@@ -91,7 +94,7 @@ class Loop:
         if seen is not None:
             seen.undo()
             self.optimiser.count -= 1  # of the step that the device didn't make
-            raise diverged(self.net, *seen.batch, seen.number, seen.loss, self.saved)
+            raise diverged(self.net, seen.batch, seen.number, seen.loss, self.saved)
 
     def __iter__(self) -> Iterator[Step]:
         while self.epoch < self.epochs:
@@ -101,35 +104,41 @@ class Loop:
         """The steps that remain of this epoch."""
         net, optimiser, schedule, options = self.net, self.optimiser, self.schedule, self.options
         shared = {} if self.world is None else {"world": self.world}
-        waits, lookout = not net.backend.on_gpu, self._lookout
+        lookout = self._lookout
         if lookout is not None:
             options = options | {"unless": lookout.first}
-        for x, y, weight, last in self.batches.epoch(self.epoch, self.position):
-            put_back = undo(net)
-            loss = net.loss_and_grad(x, y, sample_weight=weight, **shared)
-            if waits:
+        for batch in self.batches.epoch(self.epoch, self.position):
+            put_back, draws = undo(net), getattr(net, "draws", 0)
+            loss, terms = batch.loss_and_grad(net, **shared)
+            if self._waits:
                 loss = float(loss)
             if lookout is not None:
-                self._refuse(lookout.look(Seen(self.number + 1, loss, (x, y, weight), put_back)))
+                self._refuse(lookout.look(Seen(self.number + 1, loss, batch, put_back)))
                 loss = lookout.loss
             elif self.stop_on_nan and not math.isfinite(loss):
                 put_back()
-                raise diverged(net, x, y, weight, self.number + 1, loss, self.saved)
+                raise diverged(net, batch, self.number + 1, loss, self.saved)
+            if optimiser.evaluates:
+                options = self.options | {"loss": loss, "again": _again(net, batch, put_back, draws)}
             optimiser.step(net.parameters, factor=schedule(self.number), **options)
-            if last:
+            if batch.last:
                 self.settle()
             epoch = self.epoch + 1
             self.number += 1
             self.position += 1
-            if last:
+            if batch.last:
                 self.epoch, self.position = epoch, 0
-            samples = _samples(x)
-            total = _total(net, y, weight, samples, waits)
-            yield Step(self.number, epoch, loss, samples, last, total)
+            counts = batch.counts(net)
+            counts = float(counts) if self._waits else counts
+            yield Step(self.number, epoch, loss, batch.samples, batch.last, counts, terms)
 
 
 def _check_last_batch(net: Any, batches: Batches) -> None:
     """That no batch is too small for the net. Raises ValueError."""
+    if isinstance(batches, PointSets):
+        for name, rows in batches.rows.items():
+            with named(name):
+                _check_last_batch(net, rows)
     fewest = getattr(net, "fewest_samples", 1)
     if isinstance(batches, Rows) and 0 < batches.samples % batches.batch_size < fewest:
         raise ValueError(
@@ -147,7 +156,7 @@ def steps(
     y: Any = None,
     *,
     epochs: int = 1,
-    batch_size: int = 128,
+    batch_size: int | Mapping[str, int | None] | None = 128,
     optimiser: str | Optimiser = "adam",
     schedule: str | Callable[[int], float] | None = None,
     sample_weight: Any = None,
@@ -165,7 +174,7 @@ def steps(
 
     The arguments are those of :func:`fit`.
     """
-    batches = as_batches(net, x, y, sample_weight, batch_size, shuffle, seed)
+    batches = as_source(net, x, y, sample_weight, batch_size, shuffle, seed)
     loop = Loop(
         net,
         batches,
@@ -180,19 +189,18 @@ def steps(
     return iter(loop)
 
 
-def _samples(x: Any) -> int:
-    first = next(iter(x.values())) if isinstance(x, dict) else x
-    return first.shape[0] if hasattr(first, "shape") else len(first)
+def _again(net: Any, batch: AnyBatch, put_back: Callable[[], None], draws: int) -> Callable[[], float]:
+    """A function that computes this batch's loss anew: dropout drops the same, and buffers move from where they were.
 
+    Args:
+        put_back: puts back the buffers.
+        draws: the net's before the batch's first evaluation.
+    """
 
-def _total(net: Any, y: Any, weight: Any, samples: int, waits: bool) -> Any:
-    loss = get_loss(net.loss)
-    counted = isinstance(loss, SoftmaxCrossEntropy) and loss.settings and y is not None
-    if weight is None and not counted:
-        return samples
-    with net.backend.activate():
-        weight = None if weight is None else net.backend.asarray(weight, None, "sample_weight")
-        counts = loss.counts(net.backend.asarray(y, None, "y"), net.dtype) if counted else None
-        both = product(weight, counts)
-        total = samples if both is None else both.sum(dtype=np.float64)
-    return float(total) if waits else total
+    def again() -> float:
+        put_back()
+        if getattr(net, "draws", draws) != draws:
+            net.draws = draws
+        return float(batch.loss_and_grad(net)[0])
+
+    return again

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..backend import module_of
+from .batches import AnyBatch, Batch
 
 
 class DivergedError(ArithmeticError):
@@ -28,9 +29,9 @@ class DivergedError(ArithmeticError):
         self.step, self.layer, self.checkpoint = step, layer, checkpoint
 
 
-def diverged(net: Any, x: Any, y: Any, weight: Any, step: int, loss: Any, checkpoint: Path | None) -> DivergedError:
+def diverged(net: Any, batch: AnyBatch, step: int, loss: Any, checkpoint: Path | None) -> DivergedError:
     """The error for a loss that isn't finite at this step, for this batch."""
-    layer, where = _find(net, x, y, weight)
+    layer, where = _find(net, batch.parts)
     good = f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint"
     return DivergedError(f"the loss became {float(loss):g} at step {step}: {where}; {good}", step, layer, checkpoint)
 
@@ -43,15 +44,17 @@ def check_parameters(net: Any, step: int, checkpoint: Path | None) -> None:
         raise DivergedError(f"{name} is no longer finite after step {step}; {good}", step, name, checkpoint)
 
 
-def _find(net: Any, x: Any, y: Any, weight: Any) -> tuple[str, str]:
+def _find(net: Any, parts: Mapping[str, Batch]) -> tuple[str, str]:
     """The name of what isn't finite first on the way from the batch to the loss, and a clause about it."""
-    for what, data in (("the input x", x), ("the target y", y), ("sample_weight", weight)):
-        if data is not None and _first((what, a) for a in (data.values() if isinstance(data, dict) else [data])):
-            return "", f"{what} of its batch isn't finite"
+    for of, (x, y, weight, *_) in parts.items():
+        for what, data in (("the input x", x), ("the target y", y), ("sample_weight", weight)):
+            if data is not None and _first((what, a) for a in (data.values() if isinstance(data, dict) else [data])):
+                return "", f"{what} of its batch{of} isn't finite"
     if name := _first((tensor.name, tensor.data) for tensor in net.parameters):
         return name, f"the parameter {name} isn't finite"
-    if name := _first(_signals(net, x)):
-        return name, f"{name} is the first signal that isn't finite"
+    for of, batch in parts.items():
+        if name := _first(_signals(net, batch.x)):
+            return name, f"{name} is the first signal that isn't finite{of}"
     return "", "every signal is finite, but not the loss of the outputs"
 
 

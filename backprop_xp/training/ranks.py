@@ -11,6 +11,7 @@ from ..distributed.alike import described, of_net
 from ..numbers import as_seed
 from .batches import Rows
 from .checkpoints import Checkpoint, Folder, read
+from .point_sets import PointSets
 
 
 class Ranks:
@@ -35,6 +36,11 @@ class Ranks:
         if self.world is None:
             return
         loop, rows = run.loop, run.loop.batches
+        if loop.optimiser.evaluates or isinstance(rows, PointSets):
+            what = (
+                "point sets" if isinstance(rows, PointSets) else "steps of optimisers that ask for more losses"
+            )
+            raise ValueError(f"ranks don't share {what}")
         facts = {
             "epochs": repr(loop.epochs),
             "the optimiser": f"{type(loop.optimiser).__name__} {loop.optimiser.settings()}",
@@ -47,7 +53,8 @@ class Ranks:
             facts |= described({"x": rows.x, "y": rows.y, "sample_weight": rows.weight})
             loop.world = self.world.unchecked
         if run.held_out is not None:
-            facts |= described({"x of validation": run.held_out.x, "y of validation": run.held_out.y})
+            for held in run.held_out.rows.values():
+                facts |= described({"x of validation": held.x, "y of validation": held.y})
         self.world.agree(facts | of_net(loop.net))
 
     def end_epoch(self, run: Any) -> str:

@@ -13,13 +13,12 @@ import numpy as np
 
 from ..backend import Array, module_of
 from ..numbers import any_real, is_number, whole
-from .batches import Rows
 from .buffers import Buffers
 from .checkpoints import MOST_STEPS, Checkpoint, CheckpointError, Folder, read
 from .flat import Flat
 from .history import History
 from .nan import check_parameters
-from .optimisers import Optimiser
+from .optimiser import Optimiser
 
 
 def load_parameters(net: Any, path: str | os.PathLike[str]) -> None:
@@ -94,6 +93,7 @@ class Saver:
             "position": loop.position,
             "total": float(run.total),
             "weight": float(run.weight),
+            "terms": {name: [float(total), float(weight)] for name, (total, weight) in run.terms.items()},
             "history": run.history.as_json(),
         }
         buffers = run.buffers.content()
@@ -115,17 +115,13 @@ class Saver:
     def _description(self) -> dict[str, Any]:
         """What else must be the same in a run that is resumed. The number of epochs may be raised."""
         run, loop = self.run, self.run.loop
-        source = loop.batches
         description: dict[str, Any] = {
             "parameters": run.flat.layout,
             "dtype": run.flat.dtype.name,
             "optimiser": run.settings,
             "early_stopping": repr(run.stopping),
         } | loop.options
-        if isinstance(source, Rows):
-            description |= {"rows": source.samples, "batch_size": source.batch_size}
-            description |= {"shuffle": source.shuffle, "seed": source.seed}
-        return _plain(description)
+        return _plain(description | loop.batches.description())
 
     def _restore(self, found: Checkpoint) -> None:
         run, loop, state = self.run, self.run.loop, found.state
@@ -144,6 +140,7 @@ class Saver:
             arrays = _state_arrays(loop.optimiser, options, found, run.flat.data)
             drawn = {name: whole(name, state["net"][name]) for name in _net_state(loop.net, state["net"])}
             total, weight = any_real("total", state["total"]), any_real("weight", state["weight"])
+            terms = _terms(state.get("terms", {}))
             history = History.from_json(state["history"], epoch, found.step, run.history.seed)
             stopping = None if run.stopping is None else _stopping(state["stopping"], epoch, best is not None)
         run.flat.data[...] = parameters
@@ -153,7 +150,7 @@ class Saver:
         for name, value in drawn.items():
             setattr(loop.net, name, value)
         loop.number, loop.epoch, loop.position, loop.saved = found.step, epoch, position, found.path
-        run.total, run.weight, run.history = total, weight, history
+        run.total, run.weight, run.terms, run.history = total, weight, terms, history
         if run.stopping is not None and stopping is not None:
             run.stopping.restore(best, *stopping)
 
@@ -210,7 +207,18 @@ def _state_arrays(optimiser: Optimiser, options: dict[str, Any], found: Checkpoi
     """The optimiser's state arrays, which are those that its rule needs with these options."""
     trial = copy.copy(optimiser)
     trial.restore(options, 0, {})
-    return {name: _like(like, found.arrays[f"optimiser.{name}"]) for name in trial.rule().state}
+    prefix = "optimiser."
+    saved = {name.removeprefix(prefix): array for name, array in found.arrays.items() if name.startswith(prefix)}
+    shapes = trial.state_shapes(saved, like.size)
+    return {name: _like(module_of(like).empty(shape, like.dtype), saved[name]) for name, shape in shapes.items()}
+
+
+def _terms(saved: Any) -> dict[str, tuple[float, float]]:
+    """What the losses of several point sets have come to in this epoch."""
+    return {
+        name: (any_real(f"the loss of {name!r}", total), any_real(f"the weight of {name!r}", weight))
+        for name, (total, weight) in saved.items()
+    }
 
 
 def _stopping(saved: Any, epochs: int, has_best: bool) -> tuple[int, float, int, int]:

@@ -20,6 +20,8 @@ SMOOTH = {
     "softplus": lambda t: mpmath.log1p(mpmath.exp(t)),
     "log_sigmoid": lambda t: -mpmath.log1p(mpmath.exp(-t)),
     "identity": lambda t: t,
+    "sin": mpmath.sin,
+    "cos": mpmath.cos,
 }
 POINTS = np.array([-3.1, -0.7, -1e-3, 0.0, 1e-3, 0.4, 2.2])
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop_xp import Equation, GraphNet, Input, Linear, Net, Residual, exchange
+from backprop_xp import Equation, GraphNet, Input, Linear, Net, exchange
 from backprop_xp.derivatives import loops
 
 torch = pytest.importorskip("torch")
@@ -180,6 +180,3 @@ def test_a_graph_has_the_derivatives_of_the_net_that_it_is():
     assert graph.loss_and_grad(x, loss=equation) == net.loss_and_grad(x, loss=equation)
     for a, b in zip(graph.parameters, (net.weights[0], net.biases[0], net.weights[1], net.biases[1])):
         np.testing.assert_array_equal(a.grad, b.grad)
-    residual = GraphNet({"x": Input(2), "y": (Residual(Linear(2), "tanh"), "x")}, rng=0, backend="numpy")
-    with pytest.raises(ValueError, match="this graph is none"):
-        residual.derivatives(x, "jacobian")

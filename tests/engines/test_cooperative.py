@@ -5,25 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from arrays import host
+from blocks import SHARED, everything, in_pieces, shape
 
 from backprop_xp import ACTIVATIONS, Activation, Elementwise, Net
 from backprop_xp.engines import cooperative
-from backprop_xp.losses import LOSSES
-from backprop_xp.programs import arguments, block
-from backprop_xp.programs.fused import Shape
-from backprop_xp.sums.chunk_sums import ChunkSums
+from backprop_xp.programs import block
 from backprop_xp.toolchain import cuda
-
-#: KiB of shared memory that a block may have, by architecture.
-SHARED = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
-
-
-def shape(sizes, names, loss, dtype="float32", *, bias=True, factors=True, input_grad=True):
-    activations = [ACTIVATIONS[name]() for name in names]
-    loss = LOSSES[loss]().kernel if loss in LOSSES else loss
-    texts = tuple(f.text for f in activations)
-    return Shape(sizes, (bias,) * len(names), dtype, texts, loss, factors, input_grad), activations
-
 
 COMPILED = {
     "narrow": shape((33, 24, 17), ("leaky_relu", "sigmoid"), "half_squared_error", bias=False),
@@ -88,18 +75,13 @@ def test_it_is_for_cuda_devices():
 
 def nets(sizes, activations, loss="half_sum_sq", bias=True, dtype="float64", reduction="sum"):
     """The same net by the layered engine on NumPy, in float64, and by this one."""
-    ours = Net(sizes, activations, loss, bias, dtype, 5, "cupy", "glorot_normal", reduction, "cooperative")
+    ours = Net(
+        sizes, activations, loss, bias, dtype, 5, "cupy", "glorot_normal", reduction, "cooperative", precision="float32"
+    )
     reference = Net(sizes, activations, loss, bias, "float64", 5, "numpy", "glorot_normal", reduction, "layered")
     for a, b in zip((*reference.weights, *reference.biases), (*ours.weights, *ours.biases)):
         a.data = b.data.get().astype(np.float64)
     return reference, ours
-
-
-def everything(net, x, y=None, weight=None, input_grad=True):
-    """Loss, gradient in x, gradients of the parameters, and the outputs."""
-    result = net.loss_and_grad(x, y, sample_weight=weight, input_grad=input_grad)
-    parts = [*(result if input_grad else (result,)), *(p.grad for p in (*net.weights, *net.biases)), net(x)]
-    return [host(part) for part in parts]
 
 
 def assert_agree(reference, ours, x, y=None, weight=None, input_grad=True):
@@ -186,20 +168,6 @@ def test_x_and_y_are_read_where_they_lie(cupy, random):
     for arrays in (views, (reverse, *views[1:])):
         for a, b in zip(expected, everything(net, *arrays), strict=True):
             np.testing.assert_array_equal(a, b)
-
-
-def in_pieces(cupy, net, x, pieces):
-    """The loss and the gradients of the parameters, one after another."""
-    call = net._call(cupy.asarray(x), None, True)
-    call.loss, at = net.loss, 0
-    sums, chunk = ChunkSums(cupy, call.numbers, call.dtype), cooperative.chunk_samples(call)
-    for samples in pieces:
-        cooperative.add_piece(call.rows(slice(at, at + samples)), sums, chunk)
-        at += samples
-    total, loss = sums.total()
-    gradients = arguments.result(call, total, None, loss).parameters
-    weights, biases = (gradients[::2], gradients[1::2]) if net.biases else (gradients, [])
-    return [host(a) for a in (loss, *weights, *biases)]
 
 
 @pytest.mark.gpu

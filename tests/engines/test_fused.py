@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from backprop_xp import Activation, Net
-from backprop_xp.engines import _warn
+from backprop_xp.engines import warn_uncompiled
 from backprop_xp.programs import fused
 from backprop_xp.programs.narrow import Narrow
 from backprop_xp.toolchain import cache, compiler
@@ -174,7 +174,7 @@ def broken_compiler(tmp_path, monkeypatch, new_functions):
     monkeypatch.setenv("BACKPROP_XP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "_loaded", {})
     monkeypatch.setattr(fused, "_programs", {})
-    _warn.cache_clear()
+    warn_uncompiled.cache_clear()
 
 
 def test_a_failing_compiler_is_one_warning_and_another_engine(broken_compiler, random):
@@ -190,7 +190,7 @@ def test_a_failing_compiler_is_one_warning_and_another_engine(broken_compiler, r
 
 SANITIZED = """
 import numpy as np
-from backprop_xp import Net
+from backprop_xp import Equation, Net
 random = np.random.default_rng(0)
 net = Net((7, 9, 5), ("gelu", "identity"), "softmax_cross_entropy", True, "float32", rng=0, engine="fused")
 for n in (1, 15, 129, 4097):
@@ -211,6 +211,12 @@ for n, deep.threads in ((1, 1), (3, 3), (24, 3), (25, 3), (2100, 3)):
     deep.loss_and_grad(x, y)
     deep.loss_and_grad(x[:, ::-1], y, input_grad=True)
     deep(x)
+equation = Equation("u_xx + v_yy - f", "v * u_y", inputs="x y", outputs="u v", targets="f")
+derived = Net((2, 19, 26, 2), ("tanh", "tanh", "identity"), "mse", True, "float32", rng=0, engine="fused")
+for n, derived.threads in ((1, 1), (33, 3), (300, 3)):
+    x, y = random.normal(size=(n, 2)).astype(np.float32), random.normal(size=n).astype(np.float32)
+    derived.loss_and_grad(x, y, loss=equation)
+    derived.loss_and_grad(x[:, ::-1], y, sample_weight=np.ones(2 * n)[::2], input_grad=True, loss=equation)
 single = Net((7, 9, 5), ("tanh", "identity"), "mse", True, rng=0)
 single.loss_and_grad(np.ones(7), np.ones(5))
 print("clean")

@@ -26,7 +26,7 @@ NETS = [
     ((4, 3, 5, 2, 3), ("leaky_relu", "elu", "selu", "celu"), "mse", False),
     ((2, 4, 3, 4, 3), ("gelu", "gelu_tanh", "silu", "mish"), "huber", True),
     ((3, 4, 4, 3, 1), ("softplus", "softsign", "hard_sigmoid", "hard_tanh"), "bce_with_logits", True),
-    ((3, 4, 3, 5), ("hard_swish", "relu6", "log_sigmoid"), "softmax_cross_entropy", True),
+    ((3, 4, 3, 2, 4, 5), ("hard_swish", "relu6", "log_sigmoid", "sin", "cos"), "softmax_cross_entropy", True),
     ((1, 6, 4), ("tanh", "identity"), "probabilities", False),
     ((7, 1, 3), ("sigmoid", "tanh"), "mae", True),
     ((5, 10, 4, 12), ("tanh", "sigmoid", "identity"), "half_sum_sq", False),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backprop_xp import ACTIVATIONS, Activation, Elementwise, Net
+from backprop_xp import ACTIVATIONS, Activation, Cos, Elementwise, Net, Sin
 from backprop_xp.exchange import from_torch, to_torch
 from backprop_xp.exchange.pytorch import MODULES, from_module, to_module
 
@@ -87,6 +87,24 @@ def test_forms_of_chains(random):
     assert_equal(net, model, random.normal(size=(5, 4)))
 
 
+def test_a_layer_with_nothing_before_one_with_a_normalisation(random):
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3), nn.LayerNorm(3), nn.Tanh(), nn.Linear(3, 3)).double()
+    net = from_torch(model)
+    assert isinstance(net, Net) and [*net.tensors] == ["z1.0.gain", "z1.0.bias"]
+    assert [tensor.name for tensor in net.parameters[:4]] == ["W0", "W1", "W2", "b0"]
+    x = random.normal(size=(5, 4))
+    np.testing.assert_allclose(net(x), model(torch.tensor(x)).detach().numpy(), rtol=1e-12)
+
+
+def test_a_module_that_comes_twice(random):
+    twice = nn.Linear(3, 3).double()
+    model = nn.Sequential(twice, nn.Tanh(), twice)
+    net = from_torch(model)
+    assert isinstance(net, Net) and net.weights[0] is net.weights[1] and net.biases[0] is net.biases[1]
+    x = random.normal(size=(5, 3))
+    np.testing.assert_allclose(net(x), model(torch.tensor(x)).detach().numpy(), rtol=1e-12)
+
+
 def test_options_and_dtype():
     net = from_torch(nn.Sequential(nn.Linear(3, 2)), loss="mse", reduction="mean", threads=1)
     assert (net.dtype, net.loss.name, net.reduction, net.threads) == ("float32", "mse", "mean", 1)
@@ -96,13 +114,16 @@ def test_options_and_dtype():
 HOOKED = nn.Linear(2, 2)
 HOOKED.register_forward_hook(lambda module, args, z: 2 * z)
 REFUSED = [
-    (nn.Sequential(), "a net needs a Linear module"),
+    (nn.Sequential(), "how many features the input input has can't be told"),
     (nn.Sequential(nn.Linear(2, 2), nn.PReLU()), r"module 1 \(PReLU\) has no counterpart: unknown module 'PReLU'"),
-    (nn.Sequential(nn.Linear(2, 2), nn.Softmax(1)), "'Softmax'"),
+    (nn.Sequential(nn.Linear(2, 2), nn.Softmin(1)), "'Softmin'"),
     (nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.InstanceNorm1d(2))), r"module 0.1 \(InstanceNorm1d\)"),
     (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))), "ParametrizedLinear"),
     (nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 2)), "Linear 1 takes 2 features, 0 gives 3"),
-    (nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double()), "one dtype: 0 and 1"),
+    (
+        nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double()),
+        "one dtype, got 0.weight torch.float32, 0.bias torch.float32, 1.weight torch.float64",
+    ),
     (nn.Sequential(HOOKED), r"module 0 \(Linear\) has forward hooks"),
 ]
 
@@ -142,3 +163,26 @@ def test_a_net_on_a_device():
     x = np.ones((4, 3))
     np.testing.assert_allclose(net(x).get(), model(torch.tensor(x)).detach().numpy(), rtol=1e-12)
     np.testing.assert_array_equal(from_torch(model, backend="cupy").weights[0].data.get(), net.weights[0].data.get())
+
+
+@pytest.mark.parametrize("omega", [1.0, 30.0])
+def test_sin_and_cos_which_are_no_modules_there(omega, random):
+    net = Net((3, 5, 4, 2), (Sin(omega=omega), Cos(omega=omega), "identity"), bias=True, rng=0, backend="numpy")
+    model, x = to_torch(net), random.normal(size=(6, 3))
+    assert_equal(net, model, x)
+    if omega == 1:
+        np.testing.assert_allclose(from_torch(model, backend="numpy")(x), net(x), rtol=1e-12)
+
+
+def test_a_flatten_in_front_and_a_softmax_at_the_end(random):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3, bias=False)).double()
+    x = random.normal(size=(6, 4))
+    assert_equal(from_torch(model, backend="numpy", engine="layered"), model, x)
+    model.append(nn.Softmax(dim=-1))
+    np.testing.assert_allclose(from_torch(model, backend="numpy")(x), model(torch.tensor(x)).detach(), rtol=1e-12)
+    for odd, message in (
+        (nn.Softmax(0), "along dim=0, not along the features"),
+        (nn.Flatten(0), "flattens dimensions 0 to -1"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            from_torch(nn.Sequential(nn.Linear(4, 3), odd))

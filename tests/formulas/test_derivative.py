@@ -22,7 +22,7 @@ def test_equal_to_the_written_derivative(name):
 @pytest.mark.parametrize(
     "text",
     ["t", "3", "-t", "t * t - 2 * t", "1 / (1 + t * t)", "t ** 5", "(7 + t) ** -3", "abs(t)", "sign(t) * t", "sqrt(1 + t * t)",
-     "exp(t / 3)", "expm1(t / 3)", "log(7 + t)", "log1p(t * t)", "tanh(2 * t)", "erf(t)", "normal_cdf(t)",
+     "exp(t / 3)", "expm1(t / 3)", "log(7 + t)", "log1p(t * t)", "tanh(2 * t)", "sin(2 * t)", "cos(t) * t", "erf(t)", "normal_cdf(t)",
      "normal_pdf(t)", "minimum(t, t * t)", "maximum(-t, t / 2)", "where(t > 1, t * t, 2 * t - 1)", "clip(t, -1, 1) * t",
      "sigmoid(t) * t"],
 )  # fmt: skip

@@ -41,7 +41,9 @@ def test_every_kernel_compiles_for_every_architecture(dtype):
         binary, resources = nvrtc.compile_for(code, architecture)
         assert binary
         assert len(resources) == count
-        spilling = [name for name, r in resources.items() if r.spills or r.stack]
+        # sin and cos of large arguments, CUDA's own as well, keep the bits of 2/pi that matter on the stack
+        waves = ("sin_", "cos_")
+        spilling = [name for name, r in resources.items() if r.spills or (r.stack and not name.startswith(waves))]
         assert not spilling
 
 

@@ -27,6 +27,7 @@ template <class T> T abs(T x) { return std::fabs(x); }
 template <class T> T normal_cdf(T x) { return 0.5 * std::erfc(-x * std::sqrt(0.5)); }
 template <class T> T normal_pdf(T x) { return 0.3989422804014327 * std::exp(-x * x / 2); }
 using std::exp; using std::expm1; using std::log; using std::log1p; using std::tanh; using std::sqrt; using std::erf;
+using std::sin; using std::cos;
 }
 """
 

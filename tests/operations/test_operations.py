@@ -9,7 +9,18 @@ from operations import harness
 from operations.harness import Case
 
 from backprop_xp import Operation
-from backprop_xp.graph import Activate, Add, BatchNorm, Concatenate, Dropout, Input, LayerNorm, Linear, Multiply
+from backprop_xp.graph import (
+    Activate,
+    Add,
+    BatchNorm,
+    Concatenate,
+    Dropout,
+    Input,
+    LayerNorm,
+    Linear,
+    Multiply,
+    Softmax,
+)
 from backprop_xp.operations import draws, dropout, kinds
 from backprop_xp.toolchain import compiler
 
@@ -74,6 +85,7 @@ CASES = {
     "concatenate": Case(Concatenate, lambda i, own, m: torch.cat(i, 1), (2, 17, 1)),
     "dropout": Case(lambda: Dropout(0.4), dropped),
     "layer_norm": Case(lambda: LayerNorm(1e-3), lambda i, own, m: functional.layer_norm(i[0], (5,), own["gain"], own["bias"], 1e-3), (5,)),
+    "softmax": Case(Softmax, lambda i, own, m: functional.softmax(i[0], 1)),
     "batch_norm": Case(lambda: BatchNorm(1e-3, 0.3), batch_normal, (18,)),
     "a user's": Case(Centred, centred),
 }  # fmt: skip

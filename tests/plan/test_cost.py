@@ -41,6 +41,24 @@ def test_small_tiles_and_few_chunks_cost_more():
     assert ratio((128, 128, 128, 128, 10), 1 << 18) > ratio((128, 128, 128, 128, 10), 1 << 8)
 
 
+def test_fewer_bits_take_less_time():
+    batch = call((64, 64, 64, 10), 1 << 18)
+    seconds = [cost.cooperative(batch, H100, 64, 128, name) for name in ("float32", "tf32x3", "tf32", "bfloat16")]
+    assert seconds == sorted(seconds, reverse=True)
+    assert cost.layered(batch, H100, rounded=True) < cost.layered(batch, H100)
+
+
+@pytest.mark.parametrize(
+    "sizes, architecture, precision",
+    [
+        ((64, 64, 10), 90, "tf32x3"), ((784, 32, 10), 80, "tf32x3"), ((784, 31, 10), 90, "float32"),
+        ((64, 64, 10), 89, "float32"), ((64, 64, 10), 120, "float32"), ((64, 64, 10), 75, "float32"),
+    ],
+)  # fmt: skip
+def test_three_products_are_taken_where_they_are_calculated_to_be_faster(sizes, architecture, precision):
+    assert cost.precision(sizes, architecture) == precision
+
+
 def test_an_empty_batch_costs_its_launches():
     assert 0 < cost.cooperative(call((3, 2), 0), H100, 64, 128) < cost.layered(call((3, 3, 2), 0), H100)
     assert cost.fused(call((3, 2), 0), H100, 256, False) == cost.FUSED_LAUNCHES * cost.LAUNCH

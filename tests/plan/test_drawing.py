@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 from graphs import descriptions
 from hypothesis import given
+from hypothesis import strategies as st
 
 from backprop_xp import GraphNet, Net
 from backprop_xp.graph import Input, Linear, Residual
@@ -37,17 +40,19 @@ def test_a_chain_is_drawn_as_its_signals():
     ]  # fmt: skip
 
 
-@given(descriptions(most_nodes=14))
-def test_the_svg_shows_every_node_and_edge_and_no_box_covers_another(description):
+@given(descriptions(most_nodes=14), st.sampled_from(["down", "right"]))
+def test_the_svg_shows_every_node_and_edge_and_no_box_covers_another(description, direction):
     nodes = as_nodes(description)
-    root = ET.fromstring(draw(nodes, {}).svg)
-    texts = [element.text for element in root.iter(f"{SVG}text")]
-    assert texts[::2] == [node.name for node in nodes]
+    root = ET.fromstring(draw(nodes, {}, direction=direction).svg)
+    assert [element.text for element in root.iter(f"{SVG}text") if element.get("font-weight")] == [
+        n.name for n in nodes
+    ]
     boxes = [[float(e.get(key)) for key in ("x", "y", "width", "height")] for e in root.iter(f"{SVG}rect")]
     assert len(boxes) == len(nodes)
     for (x, y, w, h), (x2, y2, w2, h2) in itertools.combinations(boxes, 2):
         assert x + w <= x2 or x2 + w2 <= x or y + h <= y2 or y2 + h2 <= y
     left, top, width, height = map(float, root.get("viewBox").split())
+    assert all(end - start > 0 for start, end in ends(root, direction))
     assert all(x >= left and y >= top and x + w <= left + width and y + h <= top + height for x, y, w, h in boxes)
     edges = list(root.findall(f"{SVG}path"))
     assert len(edges) == len({(source, node.name) for node in nodes for source in node.inputs})
@@ -66,6 +71,82 @@ def test_every_edge_goes_down_layer_by_layer_and_points_keep_their_distance(desc
             assert layout.x[b] - layout.x[a] >= 24 - 1e-6
 
 
+def ends(root, direction):
+    """Where every edge starts and ends, along the direction of the picture."""
+    for path in root.findall(f"{SVG}path"):
+        points = re.findall(r"(-?[\d.]+),(-?[\d.]+)", path.get("d"))
+        yield tuple(float(point[direction == "down"]) for point in (points[0], points[-1]))
+
+
+def test_values_gradients_and_the_loss_are_shown_and_the_net_stays_as_it_is(random):
+    net = Net((3, 2), ("tanh",), "mse", True, rng=0)
+    x, y = random.normal(size=3), random.normal(size=2)
+    drawing = net.draw(x, y, direction="right")
+    assert net.weights[0].grad is None and not net.nonlinear_outputs[0].data.any()
+    loss = float(net.loss_and_grad(x, y))
+    z, grad = net.nonlinear_outputs[0].data, net.linear_outputs[0].grad
+    texts = [element.text for element in ET.fromstring(drawing.svg).iter(f"{SVG}text")]
+    assert f"value [{z[0]:.3g} {z[1]:.3g}]" in texts and f"grad [{grad[0]:.3g} {grad[1]:.3g}]" in texts
+    assert f"{loss:.6g}" in texts and "linear 2, 8 parameters" in texts
+    assert f"[{z[0]:.3g} {z[1]:.3g}]" in str(drawing) and str(drawing).splitlines()[-1].split() == [
+        "loss",
+        "z0",
+        f"{loss:.6g}",
+    ]
+
+
+def test_a_batch_is_shown_by_its_norm_and_a_wide_value_by_its_first_numbers(random):
+    net = Net((100, 2), rng=0)
+    x = random.normal(size=(5, 100))
+    assert f"value 5 x 100, norm {np.linalg.norm(x):.3g}" in net.draw(x).svg
+    svg = net.draw(x[0]).svg
+    first = " ".join(f"{number:.3g}" for number in x[0, :4])
+    assert f"value [{first} ...]</text>" in svg
+    tooltip = next(e.text for e in ET.fromstring(svg).iter(f"{SVG}title") if e.text.startswith("x: "))
+    assert tooltip.splitlines()[1].count(" ") == 65
+
+
+def test_it_can_be_heard():
+    root = ET.fromstring(Net((3, 2), rng=0).draw().svg)
+    assert root.get("role") == "img" and root.get("aria-label").startswith("Net(3-2, identity, half_sum_sq")
+    assert root.find(f"{SVG}title").text == root.get("aria-label")
+    assert "t0    linear" in root.find(f"{SVG}desc").text
+
+
+def test_dropout_and_batch_norm_stay_as_they_are(random):
+    net = GraphNet({"x": Input(3), "n": ("batch_norm", "x"), "d": ("dropout", "n")}, rng=0)
+    net.draw(random.normal(size=(4, 3)))
+    assert net.draws == 0 and not net.buffers["n.running_mean"].data.any()
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        net.draw(np.ones(3))
+    net.draw(np.ones(3), training=False)
+
+
+def test_it_saves_itself(tmp_path):
+    drawing = Net((3, 2), rng=0).draw()
+    drawing.save(tmp_path / "net.svg")
+    assert (tmp_path / "net.svg").read_text() == drawing.svg
+    drawing.save(tmp_path / "net.TXT")
+    assert (tmp_path / "net.TXT").read_text() == f"{drawing.text}\n"
+    with pytest.raises(ValueError, match=r"unknown ending of a file '\.png'; known are \.svg, \.txt|did you mean"):
+        drawing.save(tmp_path / "net.png")
+    assert not (tmp_path / "net.png").exists()
+
+
+def test_what_is_wrong_is_said():
+    net = Net((3, 2), loss="mse", rng=0)
+    with pytest.raises(ValueError, match="unknown direction 'left'; known are down, right"):
+        net.draw(direction="left")
+    with pytest.raises(ValueError, match="needs a target"):
+        net.draw(np.ones(3))
+
+
+@pytest.mark.gpu
+def test_a_net_on_a_device_is_drawn():
+    net = Net((3, 2), rng=0, backend="cupy")
+    assert "grad [" in net.draw(np.ones(3)).svg
+
+
 def test_a_name_is_text_whatever_it_says():
     name = '</text><script>alert("&")</script>'
     svg = GraphNet({"x": Input(2), name: (Linear(2), "x")}).draw().svg
@@ -80,4 +161,4 @@ def test_a_deep_net_is_drawn_quickly_and_a_notebook_shows_it():
     net = GraphNet({"x": Input(2), "y": (Residual(*[Linear(2)] * 300), "x")})
     drawing = net.draw()
     assert drawing._repr_svg_() == drawing.svg
-    assert drawing.svg.count("<rect") == 302
+    assert drawing.svg.count("<rect") == 303  # the loss, too

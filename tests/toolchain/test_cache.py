@@ -275,7 +275,7 @@ class TestCompiler:
             compiler.find()
         assert "$CXX is" in compiler.missing()
         net, x = Net((3, 2), backend="numpy", rng=0), np.ones((500, 3))
-        engines._warn.cache_clear()
+        engines.warn_uncompiled.cache_clear()
         with pytest.warns(UserWarning, match=r"without compiled kernels, which is slower: .*\$CXX is"):
             net.loss_and_grad(x)
 

@@ -17,7 +17,7 @@ from backprop_xp.formulas import device
 from backprop_xp.tensor import Tensor
 from backprop_xp.toolchain import cache, compiler
 from backprop_xp.training import OPTIMISERS, SGD, Adagrad, Adam, AdamW, RMSprop, get_optimiser
-from backprop_xp.training.optimisers import formula
+from backprop_xp.training.optimiser import formula
 
 torch = pytest.importorskip("torch")
 

@@ -1,0 +1,151 @@
+"""`backprop-xp explain` and `backprop-xp demo`: from their arguments to what they print and write."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import numpy as np
+
+from .. import ahead
+from ..exchange import load_with_extra
+from ..files import check_outputs, replacing
+from ..losses import get_loss
+from ..net import Net
+from .explanation import Explanation, explain
+
+#: The seed of the article's weights, and an input whose features differ, so that no two columns of grad W_0 are alike.
+ARTICLE_SEED, ARTICLE_INPUT = 100, (1.0, -0.5, 0.25, 2.0, -1.5)
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    """Both commands' arguments."""
+    told = commands.add_parser("explain", help="every step of forward and backward with its formula and numbers")
+    told.add_argument("model", nargs="?", metavar="MODEL", help="the file of a net, or what train saved")
+    told.add_argument("data", nargs="?", metavar="DATA", help="a table for the model, of which --row is explained")
+    told.add_argument("--row", type=int, metavar="N", help="of DATA, as messages count them")
+    told.add_argument("--net", metavar="2-3-1", help="the widths of a net with drawn weights (default: the article's)")
+    told.add_argument(
+        "--activations", metavar="A,B", help="one a layer, or one for all but the last (default: tanh, identity last)"
+    )
+    told.add_argument("--loss", metavar="NAME", help="(default: half_sum_sq, which takes no target)")
+    told.add_argument("--bias", action="store_true", help="every layer has one")
+    told.add_argument("--reduction", choices=("sum", "mean"), help="of the losses of a batch (default: sum)")
+    told.add_argument("--seed", type=int, metavar="N", help=f"of the drawn weights (default: {ARTICLE_SEED})")
+    told.add_argument("--input", metavar="1,0", help="the sample; of a batch one after another, 1,0;0,1")
+    told.add_argument("--target", metavar="1", help="its target, written alike; for a class its number")
+    _add_output(told)
+    told.set_defaults(run=run_explain)
+    demo = commands.add_parser("demo", help="the article's example, step by step")
+    _add_output(demo)
+    demo.set_defaults(run=run_demo)
+
+
+def _add_output(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--lr", type=float, default=0.01, metavar="X", help="of a gradient step (default: %(default)s)"
+    )
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--text", action="store_true", help="print it (the default)")
+    how.add_argument("--latex", metavar="FILE", help="write a LaTeX document")
+    how.add_argument("--html", metavar="FILE", help="write a page, on which numbers can be changed")
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    """The article's net; returns 1 if a check disagrees."""
+    return _told(explain(_article(ARTICLE_SEED), ARTICLE_INPUT, lr=arguments.lr), arguments)
+
+
+def run_explain(arguments: argparse.Namespace) -> int:
+    """Explain one sample or a batch; returns 1 if a check disagrees."""
+    check_outputs({name: file for name in ("--latex", "--html") if (file := getattr(arguments, name[2:])) is not None})
+    if arguments.model is not None:
+        net, x, y = _of_file(arguments)
+        return _told(explain(net, x, y, lr=arguments.lr, training=False), arguments)
+    if arguments.row is not None:
+        raise ValueError("--row is one of DATA: explain MODEL DATA --row N")
+    net = _drawn(arguments)
+    x = _numbers("--input", arguments.input)
+    if x is None:
+        x = np.resize(ARTICLE_INPUT, net.sizes[0])
+    return _told(explain(net, x, _target(net, arguments.target), lr=arguments.lr), arguments)
+
+
+def _told(explanation: Explanation, arguments: argparse.Namespace) -> int:
+    for kind in ("latex", "html"):
+        if (path := getattr(arguments, kind)) is not None:
+            content = getattr(explanation, kind).encode()
+            with replacing(path) as file:
+                file.write(content)
+            print(f"written to {path}")
+            break
+    else:
+        print(explanation.text, end="")
+    if not explanation.ok:
+        print("backprop-xp: a gradient is wrong", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _article(seed: int) -> Net:
+    return Net(rng=np.random.RandomState(seed))
+
+
+def _drawn(arguments: argparse.Namespace) -> Any:
+    """The net of --net, or the article's."""
+    seed = ARTICLE_SEED if arguments.seed is None else arguments.seed
+    if arguments.net is None and not (arguments.activations or arguments.loss or arguments.bias):
+        net = _article(seed)
+        net.reduction = arguments.reduction or net.reduction
+        return net
+    chosen = {name: getattr(arguments, name) for name in ("activations", "loss", "bias", "reduction")}
+    if arguments.net is not None and not all(part.isdecimal() for part in arguments.net.split("-")):
+        raise ValueError(f"--net takes widths such as 2-3-1, got {arguments.net!r}")
+    return ahead.made(arguments.net or "5-10-4-12", **chosen, dtype=None, backend="numpy", rng=seed)
+
+
+def _of_file(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """The net in a file, a sample and its target: a row of a table, or the numbers of --input."""
+    for name in ("net", "activations", "loss", "reduction", "seed"):
+        if getattr(arguments, name) is not None or (name == "loss" and arguments.bias):
+            raise ValueError(f"{arguments.model} holds a net, which says --{name} itself")
+    if arguments.data is None:
+        if arguments.row is not None or arguments.input is None:
+            raise ValueError("a model takes a row of a table, MODEL DATA --row N, or numbers, MODEL --input 1,0")
+        net, _ = load_with_extra(arguments.model, backend="numpy")
+        return net, _numbers("--input", arguments.input), _target(net, arguments.target)
+    if arguments.row is None or arguments.input is not None or arguments.target is not None:
+        raise ValueError("of DATA one row is explained: MODEL DATA --row N, without --input and --target")
+    from ..data import frames, read
+    from ..data.model import Model
+
+    model = Model.load(arguments.model, backend="numpy")
+    frame = frames.alike(read(arguments.data), model.missing)
+    if arguments.row not in frame.index:
+        raise ValueError(f"--row must be from {frame.index[0]} to {frame.index[-1]}, got {arguments.row}")
+    row = frame.loc[[arguments.row]]
+    if model.target.column not in row.columns:
+        raise ValueError(f"{arguments.data} has no column {model.target.column!r}, which the loss needs as a target")
+    return model.net, model.table.arrays(row)[0], model.target.encode(row[model.target.column])[0]
+
+
+def _target(net: Any, text: str | None) -> Any:
+    """The target, of whole numbers where the loss takes classes and each sample has one number."""
+    target = _numbers("--target", text)
+    if target is None or not getattr(get_loss(net.loss), "takes_indices", False):
+        return target
+    last = target[..., 0]
+    return last.astype(np.int64) if target.shape[-1] == 1 and (last == np.rint(last)).all() else target
+
+
+def _numbers(option: str, text: str | None) -> Any:
+    """ "1,0" as (2,), "1,0;0,1" as (2, 2)."""
+    if text is None:
+        return None
+    try:
+        rows = [[float(number) for number in row.split(",")] for row in text.split(";")]
+        array = np.array(rows)
+    except ValueError:
+        raise ValueError(f"{option} takes numbers such as 1,0, of a batch 1,0;0,1, got {text!r}") from None
+    return array[0] if len(rows) == 1 else array

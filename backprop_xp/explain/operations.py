@@ -1,0 +1,323 @@
+"""How each operation is written: its value, the gradient that it passes to an input, and those of its parameters.
+
+Each of these is a :class:`Line`: the formula, why it holds, and the arithmetic of one number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..formulas.notation import SUM, Written, number
+from ..operations import Activate, Add, BatchNorm, Concatenate, Dropout, LayerNorm, Linear, Multiply, is_built_in
+from ..plan.plan import Node
+from . import functions
+from .case import Case
+from .math import Math, grad, in_product, math, product, total, words
+
+
+@dataclass(frozen=True)
+class Line:
+    """One formula, and the arithmetic of the number at ``index``, with what names in them stand for."""
+
+    formula: Math
+    why: str
+    worked: str
+    index: tuple[int, ...] = (0,)
+    where: tuple[Math, ...] = ()
+    worked_where: tuple[str, ...] = ()
+
+
+class Writing:
+    """An operation of the user's: Python code, of which only the results are known."""
+
+    def __init__(self, case: Case, node: Node) -> None:
+        self.case, self.node = case, node
+        self.symbol, self.grad_symbol = case.symbol(node.name), grad(case.symbol(node.name))
+        self.inputs = [case.symbol(name) for name in node.inputs]
+
+    @property
+    def called(self) -> Math:
+        return words(self.node.operation.name or type(self.node.operation).__name__)
+
+    def _math(self, text: str, latex: str | None = None, **more: Math) -> Math:
+        """Templates in which $f is the operation, $t and $z its first input, $g the gradient in its value."""
+        symbols = {name: self.case.parameter(self.node, name) for name in self.case.own(self.node)}
+        symbols |= {"f": self.called, "t": self.inputs[0], "z": self.inputs[0], "g": self.grad_symbol}
+        return math(text, latex, **symbols | more)
+
+    def value(self) -> Line:
+        """How the node's value is computed; the number worked out is its first."""
+        inside = Math(", ".join(s.text for s in self.inputs), ", ".join(s.latex for s in self.inputs))
+        formula = self._math("$f($x)", r"$f\left($x\right)", x=inside)
+        return Line(formula, "Python code of your own computes it.", "")
+
+    def passed(self, position: int, k: int) -> Line:
+        """How the gradient in the value becomes one in the input at this position; worked out for its number k."""
+        formula = self._math("backward of $f", r"$f\text{, backward}")
+        return Line(formula, "Python code of your own computes it.", "")
+
+    def parameter(self, name: str) -> Line:
+        """The gradient in a parameter of the node."""
+        return self.passed(0, 0)
+
+    def _of_input(self, position: int = 0) -> np.ndarray:
+        return self.case.value(self.node.inputs[position])
+
+    def _own(self, name: str) -> np.ndarray:
+        return self.case.own(self.node)[name]
+
+    def _given(self, name: str) -> Any:
+        return self.case.values.given[self.node.name][name]
+
+    @property
+    def _grad(self) -> np.ndarray:
+        return self.case.grad(self.node.name)
+
+    def _summed(self, formula: Math) -> Math:
+        """The gradient in a parameter: a sum over the samples, where there are several."""
+        if self.case.samples == 1:
+            return formula
+        return math("sum over samples of $f", r"\sum_{\text{samples}} $f", f=formula)
+
+    def _over_samples(self, terms: np.ndarray, worked: Callable[[int], str]) -> str:
+        return total([worked(s) for s in range(len(terms))])
+
+
+class LinearWriting(Writing):
+    def value(self) -> Line:
+        own = self.case.own(self.node)
+        terms = [product(w, x) for w, x in zip(own["weight"][0], self._of_input())]
+        formula = self._math("$weight $z", r"$weight\,$z")
+        why = "Every neuron adds up its inputs, each times a weight of its own: its row of the matrix."
+        if "bias" in own:
+            formula = self._math("$weight $z + $bias", r"$weight\,$z + $bias")
+            terms.append(number(own["bias"][0]))
+            why = "Every neuron adds up its inputs, each times a weight of its own, and its bias."
+        return Line(formula, why, total(terms))
+
+    def passed(self, position: int, k: int) -> Line:
+        formula = self._math("$weight^T $g", r"$weight^\top $g")
+        why = (
+            f"Each number of {self.inputs[0].text} reaches every number of {self.symbol.text}, by a weight of its "
+            f"column: what comes back on all these ways adds up."
+        )
+        terms = [product(a, b) for a, b in zip(self._own("weight")[:, k], self._grad)]
+        return Line(formula, why, total(terms), (k,))
+
+    def parameter(self, name: str) -> Line:
+        grads, z = self.case.grad_rows(self.node.name), self.case.rows(self.node.inputs[0])
+        if name == "bias":
+            why = f"The bias is added as it is: its derivative in {self.symbol.text} is 1."
+            return Line(self._summed(self.grad_symbol), why, total([number(g) for g in grads[:, 0]]))
+        formula = self._math("outer($g, $z)", r"$g\,{$z}^\top")
+        why = (
+            f"The weight [k,j] stands in one number alone, {self.symbol.text}[k], as a factor of "
+            f"{self.inputs[0].text}[j]: its gradient is grad {self.symbol.text}[k] times {self.inputs[0].text}[j], "
+            "and all these products are the outer product."
+        )
+        worked = total([product(g, x) for g, x in zip(grads[:, 0], z[:, 0])])
+        return Line(self._summed(formula), why, worked, (0, 0))
+
+
+class ActivateWriting(Writing):
+    @property
+    def function(self) -> functions.Function | None:
+        return functions.of_activation(self.node.operation.activation)  # type: ignore[attr-defined]
+
+    def value(self) -> Line:
+        formula = self._math("$f($t)", r"$f\left($t\right)")
+        why = "The function takes every number by itself."
+        if (f := self.function) is None:
+            return Line(formula, why, "")
+        shown = self._written(f.value, f.latex_value)
+        if shown.text != formula.text:
+            formula = self._math("$f($t) = $shown", r"$f\left($t\right) = $shown", shown=shown)
+        at = {"t": float(self._of_input()[0])} | f.at(0)
+        where = self._where(f.value, f.latex_value)
+        return Line(formula, why + _note(shown), f.value.fill(at), (0,), where, tuple(f.value.fill_where(at)))
+
+    def passed(self, position: int, k: int) -> Line:
+        formula = self._math("$g * $f'($t)", r"$g \odot $f'\left($t\right)")
+        why = (
+            f"{self.symbol.text}[k] depends on {self.inputs[0].text}[k] alone: the Jacobian of a function that takes "
+            "every number by itself is diagonal, and to multiply by it is to multiply number by number."
+        )
+        t, z, g = self._of_input()[k], self.case.value(self.node.name)[k], self._grad[k]
+        if (f := self.function) is None:
+            return Line(formula, why, "", (k,))
+        shown = self._written(f.grad, f.latex_grad)
+        slope = self._math("$f'($t) = $shown", r"$f'\left($t\right) = $shown", shown=shown)
+        where = (slope, *self._where(f.grad, f.latex_grad))
+        at = {"t": float(t), "z": float(z)} | f.at(0)
+        worked = f"{number(g)} * {in_product(f.grad.fill(at))}"
+        return Line(formula, why + _note(shown), worked, (k,), where, tuple(f.grad.fill_where(at)))
+
+    def _names(self, latex: bool) -> dict[str, str | float]:
+        function = self.function
+        assert function is not None
+        return {"t": self.inputs[0][latex], "z": self.symbol[latex]} | function.at(0)
+
+    def _written(self, text: Written, latex: Written) -> Math:
+        return Math(text.fill(self._names(False)), latex.fill(self._names(True)))
+
+    def _where(self, text: Written, latex: Written) -> tuple[Math, ...]:
+        both = zip(text.fill_where(self._names(False)), latex.fill_where(self._names(True)))
+        return tuple(Math(*each) for each in both)
+
+
+def _note(formula: Math) -> str:
+    normal = "Phi(" in formula.text or "phi(" in formula.text
+    return " Phi is the standard normal distribution function, phi its density." if normal else ""
+
+
+class AddWriting(Writing):
+    def value(self) -> Line:
+        formula = Math(*(" + ".join(each) for each in zip(*self.inputs)))
+        worked = total([number(self._of_input(i)[0]) for i in range(len(self.inputs))])
+        return Line(formula, "Number by number.", worked)
+
+    def passed(self, position: int, k: int) -> Line:
+        why = "A sum passes its gradient on to every summand as it is, which keeps gradients alive in residual nets."
+        return Line(self.grad_symbol, why, number(self._grad[k], SUM), (k,))
+
+
+class MultiplyWriting(Writing):
+    def value(self) -> Line:
+        formula = Math(" * ".join(s.text for s in self.inputs), r" \odot ".join(s.latex for s in self.inputs))
+        return Line(formula, "Number by number.", product(*(self._of_input(i)[0] for i in range(len(self.inputs)))))
+
+    def passed(self, position: int, k: int) -> Line:
+        others = [i for i in range(len(self.inputs)) if i != position]
+        factors = [self.grad_symbol, *(self.inputs[i] for i in others)]
+        formula = Math(" * ".join(s.text for s in factors), r" \odot ".join(s.latex for s in factors))
+        worked = product(self._grad[k], *(self._of_input(i)[k] for i in others))
+        return Line(formula, "The derivative of a product in a factor is the product of the others.", worked, (k,))
+
+
+class ConcatenateWriting(Writing):
+    def value(self) -> Line:
+        formula = Math(*(f"({', '.join(each)})" for each in zip(*self.inputs)))
+        return Line(formula, "The inputs side by side.", number(self._of_input()[0], SUM))
+
+    def passed(self, position: int, k: int) -> Line:
+        widths = [self.case.nodes[name].width for name in self.node.inputs]
+        start = sum(widths[:position])
+        stop = start + widths[position]
+        formula = self._math(f"$g[{start}:{stop}]", rf"\left($g\right)_{{{start}:{stop}}}")
+        return Line(formula, "Every input gets its part of the gradient.", number(self._grad[start + k], SUM), (k,))
+
+
+class DropoutWriting(Writing):
+    def _kept(self) -> np.ndarray | None:
+        return self.case.values.given[self.node.name].get("kept")
+
+    def value(self) -> Line:
+        if (kept := self._kept()) is None:
+            return Line(self.inputs[0], "In use, dropout drops nothing.", number(self._of_input()[0], SUM))
+        formula = self._math("$z * kept", r"$z \odot \text{kept}")
+        worked = product(self._of_input()[0], kept[self.case.sample, 0])
+        return Line(formula, "Numbers that are drawn become 0, the others grow by what is lost on average.", worked)
+
+    def passed(self, position: int, k: int) -> Line:
+        if (kept := self._kept()) is None:
+            return Line(self.grad_symbol, "Nothing was dropped.", number(self._grad[k], SUM), (k,))
+        formula = self._math("$g * kept", r"$g \odot \text{kept}")
+        why = "What was dropped had no influence: its gradient is 0."
+        return Line(formula, why, product(self._grad[k], kept[self.case.sample, k]), (k,))
+
+
+class NormWriting(Writing):
+    """Of layer and batch normalisation: normal numbers n = (z - mean) * scale, times a gain, plus a bias."""
+
+    def _normal(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The mean, the scale 1 / sqrt(variance + eps) and n, each as wide as the node, of the sample that is shown."""
+        operation: Any = self.node.operation
+        z = self._of_input()
+        if isinstance(operation, BatchNorm):
+            mean, scale = self._given("mean"), self._given("scale")
+        else:
+            mean = np.full(z.shape, z.mean())
+            scale = np.full(z.shape, 1 / np.sqrt(((z - mean) ** 2).mean() + operation.eps))
+        return mean, scale, (z - mean) * scale
+
+    @property
+    def _over(self) -> str:
+        """What mean and variance are taken over; "" where they are running ones."""
+        if not isinstance(self.node.operation, BatchNorm):
+            return "its numbers"
+        return "the batch" if self._given("of_batch") else ""
+
+    def value(self) -> Line:
+        formula = self._math(
+            "$gain * ($z - mean) * scale + $bias", r"$gain \odot \left($z - \mu\right) / \sigma + $bias"
+        )
+        over = f"over {self._over}" if self._over else "kept from training"
+        why = f"mean and scale = 1 / sqrt(variance + eps), {over}: mean 0 and variance 1, then a gain and a bias."
+        mean, scale, _ = self._normal()
+        gain, bias, z = self._own("gain")[0], self._own("bias")[0], self._of_input()[0]
+        return Line(
+            formula,
+            why,
+            f"{number(gain)} * ({number(z, SUM)} - {number(mean[0])}) * {number(scale[0])} + {number(bias)}",
+        )
+
+    def passed(self, position: int, k: int) -> Line:
+        _, scale, normal = self._normal()
+        if not self._over:
+            formula = self._math("scale * $gain * $g", r"\frac{$gain}{\sigma} \odot $g")
+            worked = product(scale[k], self._own("gain")[k], self._grad[k])
+            return Line(formula, "Mean and variance are constants here.", worked, (k,))
+        where = (
+            self._math("g = $gain * $g", r"g = $gain \odot $g"),
+            self._math("n = ($z - mean) * scale", r"n = \frac{$z - \mu}{\sigma}"),
+        )
+        formula = Math(
+            "scale * (g - mean(g) - n * mean(g * n))",
+            r"\frac{1}{\sigma}\left(g - \overline{g} - n \odot \overline{g \odot n}\right)",
+        )
+        why = (
+            f"Mean and variance over {self._over} depend on every one of them, too: what they contribute is taken away."
+        )
+        gain, sample = self._own("gain"), self.case.sample
+        if isinstance(self.node.operation, BatchNorm):
+            g = self.case.grad_rows(self.node.name)[:, k] * gain[k]
+            n = ((self.case.rows(self.node.inputs[0]) - self._given("mean")) * self._given("scale"))[:, k]
+            means, own, at = (g.mean(), (g * n).mean()), g[sample], n[sample]
+        else:
+            g = self._grad * gain
+            means, own, at = (g.mean(), (g * normal).mean()), g[k], normal[k]
+        worked = f"{number(scale[k])} * ({number(own, SUM)} - {number(means[0])} - {number(at)} * {number(means[1])})"
+        return Line(formula, why, worked, (k,), where)
+
+    def parameter(self, name: str) -> Line:
+        grads = self.case.grad_rows(self.node.name)[:, 0]
+        if name == "bias":
+            return Line(
+                self._summed(self.grad_symbol), "The bias is added as it is.", total([number(g) for g in grads])
+            )
+        z = self.case.rows(self.node.inputs[0])
+        if isinstance(self.node.operation, BatchNorm):
+            n = (z - self._given("mean")) * self._given("scale")
+        else:
+            centred = z - z.mean(axis=1, keepdims=True)
+            n = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + self.node.operation.eps)  # type: ignore[attr-defined]
+        formula = self._math("$g * n", r"$g \odot n")
+        where = (self._math("n = ($z - mean) * scale", r"n = \frac{$z - \mu}{\sigma}"),)
+        worked = total([product(a, b) for a, b in zip(grads, n[:, 0])])
+        return Line(self._summed(formula), "The gain is a factor of n.", worked, (0,), where)
+
+
+WRITINGS: dict[type, type[Writing]] = {
+    Linear: LinearWriting, Activate: ActivateWriting, Add: AddWriting, Multiply: MultiplyWriting,
+    Concatenate: ConcatenateWriting, Dropout: DropoutWriting, LayerNorm: NormWriting, BatchNorm: NormWriting,
+}  # fmt: skip
+
+
+def writing(case: Case, node: Node) -> Writing:
+    """How this node is written."""
+    kind = WRITINGS.get(type(node.operation), Writing) if is_built_in(node.operation) else Writing
+    return kind(case, node)

@@ -1,0 +1,193 @@
+"""The pass of kernels/stack.h for losses that contain derivatives, and the functions a net and an equation give it.
+
+Three kinds of libraries, each compiled once for a dtype and kept: the pass itself, for nets of any widths; one for each
+activation and set of derivatives; and one for each equation.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from .. import workspace
+from ..activations import Identity
+from ..derivatives.chain_rule import Rules
+from ..derivatives.equation import Equation, Parsed, Text, parse
+from ..derivatives.of_activation import chain_rule
+from ..dtypes import C_NAMES
+from ..formulas import Formula, emit
+from ..kernels import source as kernel_source
+from ..toolchain import cache as kernel_cache
+from ..toolchain import compiler
+from . import matrices, structs
+from .fused import WRITTEN_OUT, same_registers
+from .structs import INT, POINTER
+
+#: Floating-point operations of a wave of chunks, and bytes of its partial sums, at most; but each thread has a chunk.
+#: Chosen, not measured: as in narrow.py.
+WAVE_FLOPS, WAVE_BYTES = 5e9, 8 << 20
+
+
+class StackPass:
+    """The pass for one net and equation: one call of it.
+
+    Args:
+        layers: (weight (out, in), bias (out,) or None, activation) of each layer; arrays of one dtype, contiguous.
+        equation: its residuals.
+
+    Attributes:
+        args: what is handed over; a caller sets the fields of its batch.
+        parameters: how many numbers the gradients have, layer by layer those of the weight and of the bias.
+
+    Raises:
+        CompileError: something can't be compiled here.
+    """
+
+    def __init__(self, layers: Sequence[tuple[np.ndarray, np.ndarray | None, Any]], equation: Equation) -> None:
+        dtype = layers[0][0].dtype
+        rules, cxx = equation.parsed.rules, compiler.find()
+        self._core, self._dtype = _core(dtype.name, cxx), dtype
+        self._held: list[np.ndarray] = []
+        self._layers = (structs.StackLayer * len(layers))()
+        for at, (weight, bias, f) in zip(self._layers, layers):
+            at.outputs, at.inputs = weight.shape
+            at.weight, at.bias = self._address(weight), None if bias is None else self._address(bias)
+            if f.text != Identity.text:
+                at.forward, at.backward = _activation(f.text, f.formula, f.name, rules, dtype.name, cxx)
+            at.p = self._scalars(f.parameters)
+        axes = [along[0] if isinstance(along, tuple) and len(along) == 1 else -1 for along in rules.stack]
+        self.args = structs.Stack(
+            depth=len(layers),
+            signals=len(axes),
+            layers=ctypes.addressof(self._layers),
+            axes=self._address(np.array(axes, np.int64)),
+            targets=len(equation.targets),
+            scale=1.0,
+            equation=_function_of(equation.text, dtype.name, cxx),
+            equation_p=self._scalars(equation.parameters),
+            packed=self._address(np.empty(2 * sum(weight.size for weight, _, _ in layers), dtype)),
+        )
+        self._core.bpx_stack_prepare(ctypes.addressof(self.args))
+        self.parameters = self.args.parameters
+
+    def run(self, workers: int, total: np.ndarray) -> float:
+        """The sum of the points' losses, without ``args.scale``; ``total`` (parameters,) gets the gradients."""
+        args, wave = self.args, self._wave(workers)
+        workers = min(workers, wave)
+        with workspace.recycled():
+            memory = workspace.empty((workers * args.numbers + 16,), self._dtype)
+            sums, losses = workspace.empty((wave, self.parameters), self._dtype), np.empty(wave)
+            used = self._chunks().bit_length()  # of the tree's levels
+            levels, level_losses = workspace.empty((used, self.parameters), self._dtype), np.empty(used)
+            args.memory = -(-_address(memory) // 64) * 64
+            args.sums, args.losses = _address(sums), _address(losses)
+            tree = structs.Tree(self.parameters, 0, _address(levels), _address(level_losses))
+            for chunks in self._waves(workers, wave):
+                self._core.bpx_tree_add(ctypes.addressof(tree), args.sums, args.losses, chunks)
+            return self._core.bpx_tree_total(ctypes.addressof(tree), _address(total))
+
+    def _waves(self, workers: int, wave: int) -> Iterator[int]:
+        """How many chunks each wave had, when it is done."""
+        args, address, shared = self.args, structs.address_of(self._core.bpx_stack), matrices.core(self._dtype.name)
+        for first in range(0, chunks := self._chunks(), wave):
+            args.first = args.next = first
+            args.last, args.threads = min(first + wave, chunks), 0
+            shared.bpx_share_out(address, ctypes.addressof(args), min(workers, args.last - first))
+            yield args.last - first
+
+    def _chunks(self) -> int:
+        return -(-self.args.n // self._core.bpx_stack_chunk())
+
+    def _wave(self, workers: int) -> int:
+        """Chunks that are computed before their sums are added."""
+        flops = 6 * self.parameters * self.args.signals * self._core.bpx_stack_chunk()
+        by_memory = WAVE_BYTES // (self.parameters * self._dtype.itemsize)
+        return max(1, min(max(workers, min(int(WAVE_FLOPS / flops), by_memory)), self._chunks()))
+
+    def _address(self, array: np.ndarray) -> int:
+        self._held.append(array)
+        return _address(array)
+
+    def _scalars(self, numbers: Sequence[float]) -> int:
+        return self._address(np.array([*numbers, 0.0], self._dtype))
+
+
+# What is kept is kept by compiler: one of other flags may give code for other registers, and libraries work together.
+@cache
+def _core(dtype: str, cxx: compiler.Compiler) -> Any:
+    """The library with the pass."""
+    text = kernel_source("stack.h") + f"BPX_STACK({C_NAMES[dtype]})\n"
+    library = kernel_cache.library(text, f"the pass for equations in {dtype}")
+    structs.check(library, structs.StackLayer, structs.Stack, structs.Tree)
+    library.bpx_stack_prepare.argtypes, library.bpx_stack_prepare.restype = (POINTER,), None
+    library.bpx_stack_chunk.argtypes, library.bpx_stack_chunk.restype = (), INT
+    library.bpx_tree_add.argtypes, library.bpx_tree_add.restype = (POINTER, POINTER, POINTER, INT), None
+    library.bpx_tree_total.argtypes, library.bpx_tree_total.restype = (POINTER, POINTER), structs.DOUBLE
+    return library
+
+
+@cache
+def _activation(
+    text: Any, formula: Formula, called: str, rules: Rules, dtype: str, cxx: compiler.Compiler
+) -> tuple[int, int]:
+    """The addresses of an activation's ``forward`` and ``backward``, which is no identity."""
+    rule = chain_rule(text, rules)
+    code, first = "", "bpx::nothing"
+    if rule.by_value:
+        first = WRITTEN_OUT.get(text, "Activation")
+        code = "" if text in WRITTEN_OUT else emit.struct(formula, "Activation", ("t",))
+    signals, number = len(rules.stack), C_NAMES[dtype]
+    for name, ruled, result in (("Forward", rule.forward, "z"), ("Backward", rule.backward, "grad")):
+        code += emit.function(ruled, tuple(f"{result}{k}" for k in range(signals)), name)
+    code += (
+        f"BPX_ENTRY void bpx_forward(bpx::i64 features, const {number}* t, {number}* z, bpx::i64 apart, "
+        f"const {number}* p) {{\n"
+        f"  bpx::stack_forward<Forward, {first}, {signals}>(features, t, z, apart, p);\n}}\n"
+        f"BPX_ENTRY void bpx_backward(bpx::i64 features, {number}* t, const {number}* grad_z, bpx::i64 apart, "
+        f"const {number}* p) {{\n"
+        f"  bpx::stack_backward<Backward, {first}, {signals}>(features, t, grad_z, apart, p);\n}}\n"
+    )
+    library = _functions(code, f"derivatives of the activation {called} in {dtype}", dtype, cxx)
+    return structs.address_of(library.bpx_forward), structs.address_of(library.bpx_backward)
+
+
+@cache
+def _function_of(text: Text, dtype: str, cxx: compiler.Compiler) -> int:
+    """The address of an equation's function."""
+    parsed = parse(text)
+    code = emit.function(parsed.formula, (parsed.squares, *parsed.slopes.values()), "Residuals")
+    reads, gives = ([_place(text, parsed, name) for name in each] for each in (parsed.formula.variables, parsed.slopes))
+    code += (
+        "struct Equation : Residuals {\n"
+        f"  static constexpr int reads = {len(reads)}, gives = {len(gives)};\n"
+        f"  static constexpr bpx::Place from[] = {{{', '.join(reads)}}};\n"
+        f"  static constexpr bpx::Place to[] = {{{', '.join(gives)}}};\n"
+        "};\n"
+        "BPX_ENTRY void bpx_equation(const bpx::EquationBlock* block) {\n"
+        f"  bpx::equation_block<Equation, {C_NAMES[dtype]}>(*block);\n}}\n"
+    )
+    return structs.address_of(_functions(code, f"an equation in {dtype}", dtype, cxx).bpx_equation)
+
+
+def _place(text: Text, parsed: Parsed, name: str) -> str:
+    if name in text.names.inputs:
+        return f"{{bpx::At::x, 0, {text.names.inputs.index(name)}}}"
+    if name in text.targets:
+        return f"{{bpx::At::y, 0, {text.targets.index(name)}}}"
+    at = parsed.named[name]
+    return f"{{bpx::At::signal, {parsed.rules.place(at.along)}, {at.output}}}"
+
+
+def _functions(code: str, what: str, dtype: str, cxx: compiler.Compiler) -> Any:
+    """A library around kernels/stack_functions.h, for registers as wide as those of the pass."""
+    library = kernel_cache.library(kernel_source("stack_functions.h") + code, what)
+    same_registers(library, _core(dtype, cxx), what)
+    return library
+
+
+def _address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]

@@ -1,0 +1,107 @@
+#pragma once
+#include "activations.h"
+// What the pass of stack.h is given for one net: the chain rule of an activation, and an equation, over strips of samples.
+
+namespace bpx {
+
+/// An equation at the points of one strip; all arrays stand feature by feature, `strip` numbers a feature.
+struct EquationBlock {
+  i64 count;           // points that are there
+  const void* x;
+  const void* y;       // the targets
+  const void* weight;  // (strip) of the points' losses
+  const void* factor;  // (strip) weight * scale
+  void* u;             // the signals of the outputs, `apart` numbers from one to the next, which become their gradients
+  i64 apart, signals, outputs;
+  void* x_grad;        // what the equation reads of x itself gives: its gradients are added
+  void* losses;        // (strip)
+  const void* p;
+};
+
+/// Where something that an equation reads or gives stands.
+enum class At { x, y, signal };
+struct Place {
+  At at;
+  int signal, feature;
+};
+
+/// An activation's formula needs nothing but t.
+struct nothing {};
+template <class F> constexpr bool is_nothing = false;
+template <> constexpr bool is_nothing<nothing> = true;
+
+/// What a formula of an activation is given, lane by lane: t, by FIRST its value and slope, then the others.
+template <class T, class FIRST, class P> BPX_FN T* first_inputs(T t, P p, T* in) {
+  *in++ = t;
+  if constexpr (!is_nothing<FIRST>) {
+    FIRST::both(t, p, in[0], in[1]);
+    in += 2;
+  }
+  return in;
+}
+
+/// z = f(t) and its derivatives, K signals of some features of one strip, `apart` numbers from one to the next.
+template <class F, class FIRST, int K, class S> void stack_forward(i64 features, const S* t, S* z, i64 apart, const S* p) {
+  using T = Pack<S, 1>;
+  constexpr int strip = 2 * Lane<T>::width;
+  for (i64 i = 0; i < features * strip; i += Lane<T>::width) {
+    T in[K + 2], out[K];
+    T* const rest = first_inputs<T, FIRST>(load<T>(t + i), p, in);
+    BPX_UNROLL
+    for (int k = 1; k < K; ++k) rest[k - 1] = load<T>(t + k * apart + i);
+    F::run(in, p, out);
+    BPX_UNROLL
+    for (int k = 0; k < K; ++k) store<T>(z + k * apart + i, out[k]);
+  }
+}
+/// The gradients in t and its derivatives, in their place, from those in z and its derivatives.
+template <class F, class FIRST, int K, class S> void stack_backward(i64 features, S* t, const S* grad_z, i64 apart, const S* p) {
+  using T = Pack<S, 1>;
+  constexpr int strip = 2 * Lane<T>::width;
+  for (i64 i = 0; i < features * strip; i += Lane<T>::width) {
+    T in[2 * K + 2], out[K];
+    T* const rest = first_inputs<T, FIRST>(load<T>(t + i), p, in);
+    BPX_UNROLL
+    for (int k = 1; k < K; ++k) rest[k - 1] = load<T>(t + k * apart + i);
+    BPX_UNROLL
+    for (int k = 0; k < K; ++k) rest[K - 1 + k] = load<T>(grad_z + k * apart + i);
+    F::run(in, p, out);
+    BPX_UNROLL
+    for (int k = 0; k < K; ++k) store<T>(t + k * apart + i, out[k]);
+  }
+}
+
+/// E::run gives the sum of squares of all residuals, then the gradients of its half in what stands at E::to.
+template <class E, class S> void equation_block(const EquationBlock& block) {
+  using T = Pack<S, 1>;
+  constexpr int V = Lane<T>::width, strip = 2 * V;
+  auto at = [&](Place place) __attribute__((always_inline)) {
+    const i64 feature = i64(place.feature) * strip;
+    if (place.at == At::x) return (S*)block.x + feature;
+    if (place.at == At::y) return (S*)block.y + feature;
+    return (S*)block.u + place.signal * block.apart + feature;
+  };
+  for (int s = 0; s < strip; s += V) {
+    T in[E::reads], out[1 + E::gives];
+    BPX_UNROLL
+    for (int k = 0; k < E::reads; ++k) in[k] = load<T>(at(E::from[k]) + s);
+    E::run(in, (const S*)block.p, out);
+    const T weight = load<T>((const S*)block.weight + s), factor = load<T>((const S*)block.factor + s);
+    store<T>((S*)block.losses + s, c<T>(0.5f) * (out[0] * weight));
+    for (i64 k = 0; k < block.signals; ++k)
+      for (i64 o = 0; o < block.outputs; ++o) store<T>((S*)block.u + k * block.apart + o * strip + s, T{});
+    BPX_UNROLL
+    for (int k = 0; k < E::gives; ++k) {
+      const Place place = E::to[k];
+      S* const to = place.at == At::x ? (S*)block.x_grad + place.feature * strip : at(place);
+      store<T>(to + s, out[1 + k] * factor);
+    }
+  }
+  for (i64 k = 0; k < block.signals; ++k)  // points that aren't there count as nothing, whatever is computed for them
+    for (i64 o = 0; o < block.outputs; ++o)
+      for (i64 s = block.count; s < strip; ++s) ((S*)block.u)[k * block.apart + o * strip + s] = S(0);
+}
+
+}  // namespace bpx
+
+BPX_VECTOR_BYTES_ENTRY

@@ -1,0 +1,43 @@
+"""What the tests of passes by blocks of threads share."""
+
+from __future__ import annotations
+
+from arrays import host
+
+from backprop_xp import ACTIVATIONS
+from backprop_xp.engines import cooperative
+from backprop_xp.losses import LOSSES
+from backprop_xp.programs import arguments
+from backprop_xp.programs.fused import Shape
+from backprop_xp.sums.chunk_sums import ChunkSums
+
+#: KiB of shared memory that a block may have, by architecture.
+SHARED = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
+
+
+def shape(sizes, names, loss, dtype="float32", *, bias=True, factors=True, input_grad=True):
+    activations = [ACTIVATIONS[name]() for name in names]
+    loss = LOSSES[loss]().kernel if loss in LOSSES else loss
+    texts = tuple(f.text for f in activations)
+    return Shape(sizes, (bias,) * len(names), dtype, texts, loss, factors, input_grad), activations
+
+
+def everything(net, x, y=None, weight=None, input_grad=True):
+    """Loss, gradient in x, gradients of the parameters, and the outputs."""
+    result = net.loss_and_grad(x, y, sample_weight=weight, input_grad=input_grad)
+    parts = [*(result if input_grad else (result,)), *(p.grad for p in (*net.weights, *net.biases)), net(x)]
+    return [host(part) for part in parts]
+
+
+def in_pieces(cupy, net, x, pieces):
+    """The loss and the gradients of the parameters, one after another."""
+    call = net._call(cupy.asarray(x), None, True)
+    call.loss, at = net.loss, 0
+    sums, chunk = ChunkSums(cupy, call.numbers, call.dtype), cooperative.chunk_samples(call)
+    for samples in pieces:
+        cooperative.add_piece(call.rows(slice(at, at + samples)), sums, chunk)
+        at += samples
+    total, loss = sums.total()
+    gradients = arguments.result(call, total, None, loss).parameters
+    weights, biases = (gradients[::2], gradients[1::2]) if net.biases else (gradients, [])
+    return [host(a) for a in (loss, *weights, *biases)]

@@ -37,9 +37,7 @@ class Ranks:
             return
         loop, rows = run.loop, run.loop.batches
         if loop.optimiser.evaluates or isinstance(rows, PointSets):
-            what = (
-                "point sets" if isinstance(rows, PointSets) else "steps of optimisers that ask for more losses"
-            )
+            what = "point sets" if isinstance(rows, PointSets) else "steps of optimisers that ask for more losses"
             raise ValueError(f"ranks don't share {what}")
         facts = {
             "epochs": repr(loop.epochs),

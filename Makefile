@@ -1,4 +1,5 @@
-# make bench | test | coverage | lowest | wheel | lint | types | docs | bench-full | gpu: each does its own set-up, in .venv, on a machine with Python 3.11+ and make.
+# make bench | test | coverage | lowest | ranks | wheel | lint | types | docs | bench-full | gpu: each does its own set-up, in .venv,
+# on a machine with Python 3.11+ and make.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,10 +14,12 @@ ifeq ($(shell uname -sm),Linux x86_64)
 TEST_GPU_EXTRA := $(or $(GPU_EXTRA),cuda13)
 endif
 
+MPIEXEC ?= $(BIN)/mpiexec
+
 comma := ,
 extras = $(subst $() ,$(comma),$(strip $(1)))
 
-.PHONY: bench bench-full gpu present test coverage lowest wheel lint types docs clean
+.PHONY: bench bench-full gpu present test coverage lowest ranks wheel lint types docs clean
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m backprop_xp bench
@@ -33,6 +36,14 @@ test: $(VENV)/.dev
 coverage: $(VENV)/.dev
 	$(BIN)/python -m coverage run -m pytest $(TESTS)
 	$(BIN)/python -m coverage report
+
+# Digits, trained on one rank and on two: the models are the same bytes.
+ranks: $(VENV)/.dev
+	@mkdir -p build/ranks
+	@for n in 1 2; do $(MPIEXEC) -n $$n $(BIN)/python -m backprop_xp train --data digits --force \
+	  --model build/ranks/$$n.safetensors --plot build/ranks/$$n.png > build/ranks/$$n.txt || exit 1; done
+	@grep -m 1 accuracy build/ranks/2.txt
+	@cmp build/ranks/1.safetensors build/ranks/2.safetensors && echo "two ranks gave the bits of one"
 
 # The tests of everything but the benchmark, with the lowest versions that pyproject.toml allows, in an environment of its own.
 lowest: $(VENV)-lowest/.dev

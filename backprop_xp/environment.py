@@ -166,7 +166,24 @@ BENCH_SAMPLES: Variable[int | None] = Variable(
     "samples in every case of `pytest bench/`",
     _whole(1, 1 << 40),
 )
+PMI_SIZE: Variable[int | None] = Variable(
+    "PMI_SIZE",
+    None,
+    "no mpiexec started the process",
+    "a number from 1",
+    "how many ranks MPICH's mpiexec started, which sets it",
+    _whole(1, 1 << 31),
+)
+OMPI_SIZE: Variable[int | None] = Variable(
+    "OMPI_COMM_WORLD_SIZE",
+    None,
+    "no mpiexec started the process",
+    "a number from 1",
+    "how many ranks Open MPI's mpiexec started, which sets it",
+    _whole(1, 1 << 31),
+)
 
 VARIABLES: tuple[Variable, ...] = (
     BACKEND, NUM_THREADS, CACHE, XDG_CACHE_HOME, CXX, PATH, COMPILE_TIMEOUT, WORKSPACE, SHOW_SOURCE, BENCH_SAMPLES,
+    PMI_SIZE, OMPI_SIZE,
 )  # fmt: skip

@@ -20,6 +20,8 @@ from .derivatives.differentiable import Differentiable
 from .derivatives.equation import Equation
 from .derivatives.graph import Steps
 from .derivatives.loops import Chain
+from .distributed import World
+from .distributed import gradients as shared
 from .drawn import draw
 from .dtypes import as_dtype
 from .engines import Choice, layered
@@ -92,6 +94,7 @@ class Model(State):
         keep_signals: bool | None = None,
         training: bool = True,
         loss: str | Loss | Equation | None = None,
+        world: World | None = None,
     ) -> Any:
         """The loss of one sample or a batch; fills ``.grad`` of every parameter.
 
@@ -109,13 +112,17 @@ class Model(State):
                 moves the running ones. Each such call draws anew.
             loss: instead of the net's own; one that contains derivatives of the outputs in x is an
                 :class:`backprop_xp.Equation`. "mean" divides that by the number of samples.
+            world: ranks that share the batch out, each of which is given all of it and gets all gradients, see
+                :func:`backprop_xp.distributed.world`. The bits are the same for any number of ranks.
 
         Returns:
             The loss, a scalar of the net's dtype (on CuPy a 0-d array); with ``input_grad`` also the gradient.
         """
         if isinstance(loss, Equation):
+            if world is not None:
+                raise ValueError("ranks don't share equations: give a loss, or no world")
             return self._equation(loss, x, y, sample_weight, input_grad, accumulate, keep_signals, training)
-        if not (input_grad or accumulate) and sample_weight is None and loss is None:
+        if not (input_grad or accumulate) and sample_weight is None and loss is None and world is None:
             compiled = calls.find(self, x, y, keep_signals, training)
             if compiled is not None:
                 return compiled.loss_and_grad(self, x, y)
@@ -124,7 +131,10 @@ class Model(State):
         self._draw(call)
         call.input_grad = input_grad
         with self.backend.activate():
-            result = engines.loss_and_grad(self.engine, call)
+            if world is None:
+                result = engines.loss_and_grad(self.engine, call)
+            else:
+                result = shared.loss_and_grad(world, self.engine, call)
             self._store(result.parameters, accumulate)
         self._change_buffers(call)
         self._keep(call, result.values)

@@ -44,15 +44,27 @@ class Stopped(Exception):
 
 
 _here = _Here()
+_processes = 1  # that share the machine's processors
 _idle: list[_Worker] = []  # append and pop are atomic, so that no lock is needed
 
 
+def share(processes: int) -> None:
+    """Divide the machine's processors among this number of processes, of which this is one."""
+    global _processes
+    _processes = processes
+
+
 def count(threads: int | None = None) -> int:
-    """How many threads to use: the argument, else BACKPROP_XP_NUM_THREADS, else the processors of this process."""
+    """How many threads to use: the argument, else BACKPROP_XP_NUM_THREADS, else the processors of this process.
+
+    Where it shares all processors of the machine with others (:func:`share`), an equal part of them.
+    """
     if threads is None:
         if wanted := NUM_THREADS.read():
             return wanted
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        there = os.cpu_count() or 1
+        own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
+        return max(1, own // _processes) if own == there else own
     return whole("threads", threads, 1, MOST_THREADS)
 
 

@@ -8,6 +8,7 @@ import tempfile
 import time
 import warnings
 
+from ..distributed import World, launched, world
 from ..exchange.container import need_safetensors
 from ..files import check_outputs, same_file
 from ..messages import sentence
@@ -30,16 +31,29 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run_train(arguments: argparse.Namespace) -> int:
-    """Train, save the model, print the score, draw the picture.
+    """Train, save the model, print the score, draw the picture; all ranks together where ``mpiexec`` started some.
 
-    What can be known to fail at the end is refused at the beginning, and nothing after the training can lose the model.
+    Only the first rank writes and prints. What can be known to fail at the end is refused at the beginning, and nothing
+    after the training can lose the model.
     """
+    if not launched():
+        return _train(arguments, None)
+    with world(brief=True) as ranks, warnings.catch_warnings():
+        if ranks.rank:
+            warnings.simplefilter("ignore")
+        return _train(arguments, ranks)
+
+
+def _train(arguments: argparse.Namespace, ranks: World | None) -> int:
+    first = ranks is None or ranks.rank == 0
     name = stem(arguments.data)
     model = f"{name}.safetensors" if arguments.model is None else arguments.model
     plot = f"{name}.png" if arguments.plot is None else arguments.plot
     recipe = options.recipe(arguments)
     need_safetensors()
-    check_outputs({"--model": model, "--plot": plot}, _inputs(arguments), replace=arguments.force)
+    files = _inputs(arguments)
+    if first:
+        check_outputs({"--model": model, "--plot": plot}, files, replace=arguments.force)
     try:
         need("matplotlib")
     except Exception as error:  # a broken installation can fail in any way at import
@@ -55,9 +69,11 @@ def run_train(arguments: argparse.Namespace) -> int:
         test = read(arguments.test, separator=arguments.separator, encoding=arguments.encoding)
     started = time.perf_counter()
     try:
-        trained = train(frame, column, recipe, test=test)
+        trained = train(frame, column, recipe, test=test, world=ranks)
     except DivergedError as error:
         raise ValueError(f"{error}; try a smaller --lr") from None
+    if not first:
+        return 0
     seconds = time.perf_counter() - started
     written = f"model in {_save(trained.model, model)}"
     try:

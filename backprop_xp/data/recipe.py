@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..distributed import World
 from ..graph import GraphNet
 from ..net import Net
 from ..training import History
@@ -29,7 +30,12 @@ DEFAULT = Recipe()
 
 
 def train(
-    frame: Frame, column: Any, recipe: Recipe = DEFAULT, progress: bool | None = None, test: Frame | None = None
+    frame: Frame,
+    column: Any,
+    recipe: Recipe = DEFAULT,
+    progress: bool | None = None,
+    test: Frame | None = None,
+    world: World | None = None,
 ) -> Trained:
     """Train a net to tell this column from the others.
 
@@ -38,6 +44,7 @@ def train(
             of a file, an array or a sparse matrix.
         column: the target's name, or the names of several targets.
         test: another table, whose rows are those held out; the net is then trained on all rows of ``frame``.
+        world: ranks that share out every batch; each is given the same table.
 
     Raises:
         DataError: the table can't be used; the message says where.
@@ -45,12 +52,12 @@ def train(
     if test is not None and recipe.folds:
         raise ValueError("folds hold every row out once: give folds, or a table to test with")
     if recipe.folds:
-        return _in_folds(examine(frame, column, recipe), recipe, progress)
+        return _in_folds(examine(frame, column, recipe), recipe, progress, world)
     if test is None:
-        return _run(prepare(frame, column, recipe), recipe, progress)
+        return _run(prepare(frame, column, recipe), recipe, progress, world)
     examined = examine(frame, column, recipe)
     data = examined.prepared(np.arange(len(examined.frame)), np.arange(0))
-    return _run(_with_test(data, test, recipe), recipe, progress)
+    return _run(_with_test(data, test, recipe), recipe, progress, world)
 
 
 def new_net(data: Prepared, recipe: Recipe) -> Net | GraphNet:
@@ -84,14 +91,14 @@ def fit_options(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _run(data: Prepared, recipe: Recipe, progress: bool | None) -> Trained:
+def _run(data: Prepared, recipe: Recipe, progress: bool | None, world: World | None) -> Trained:
     """Train on the rows ``first``, and ask the net about those held out."""
 
     def trial(part: Prepared, other: Recipe) -> Net | GraphNet:
-        return _fit(part, other, progress)[0]
+        return _fit(part, other, progress, world)[0]
 
     recipe, chosen = choice.settled(data, recipe, trial)
-    net, history, counts = _fit(data, recipe, progress)
+    net, history, counts = _fit(data, recipe, progress, world)
     trained_on = digest(data.x[: len(data.frame)])
     model = Model(net, data.table, data.target, frames.names(recipe.missing), trained_on)
     held_out = data.held_out
@@ -100,7 +107,9 @@ def _run(data: Prepared, recipe: Recipe, progress: bool | None) -> Trained:
     return Trained(model, history, held_out, outputs, [*data.notes, *chosen], recipe, counts, baseline)
 
 
-def _fit(data: Prepared, recipe: Recipe, progress: bool | None) -> tuple[Net | GraphNet, History, Counts]:
+def _fit(
+    data: Prepared, recipe: Recipe, progress: bool | None, world: World | None
+) -> tuple[Net | GraphNet, History, Counts]:
     net = new_net(data, recipe)
     first, judges = data.first, data.held
     if recipe.early_stopping:
@@ -108,19 +117,20 @@ def _fit(data: Prepared, recipe: Recipe, progress: bool | None) -> tuple[Net | G
         if not len(judges):
             raise DataError(f"{len(data.first)} rows are too few to take {recipe.validation:.0%} for early stopping")
     validation = (data.x[judges], data.y[judges]) if len(judges) else None
-    history = net.fit(data.x[first], data.y[first], validation=validation, progress=progress, **fit_options(recipe))
+    options = fit_options(recipe) | {"validation": validation, "progress": progress, "world": world}
+    history = net.fit(data.x[first], data.y[first], **options)
     deciding = len(judges) if recipe.early_stopping else 0
     return net, history, Counts(len(data.frame), len(first), deciding, len(data.held_out))
 
 
-def _in_folds(examined: Examined, recipe: Recipe, progress: bool | None) -> Trained:
+def _in_folds(examined: Examined, recipe: Recipe, progress: bool | None, world: World | None) -> Trained:
     """Hold every row out once, and train on all of them in the end."""
     assert recipe.folds is not None
     groups, _ = examined.groups()
     everything = np.arange(len(groups))
     parts = folds(groups, recipe.folds, recipe.random(SPLIT))
-    runs = [_run(examined.prepared(np.setdiff1d(everything, held), held), recipe, progress) for held in parts]
-    last = _run(examined.prepared(everything, np.arange(0)), recipe, progress)
+    runs = [_run(examined.prepared(np.setdiff1d(everything, held), held), recipe, progress, world) for held in parts]
+    last = _run(examined.prepared(everything, np.arange(0)), recipe, progress, world)
     target = last.model.target
     outputs = np.zeros((len(groups), target.outputs), recipe.dtype)
     for held, run in zip(parts, runs):

@@ -26,6 +26,7 @@ class Options(TypedDict, total=False):
     reduction: Reduction
     engine: EngineName
     threads: int | None
+    precision: str
 
 
 class GraphNet(Model):

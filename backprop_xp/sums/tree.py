@@ -25,9 +25,8 @@ class ChunkTree(Generic[Value]):
         self._waiting: dict[tuple[int, int], Value] = {}
         self._lock = threading.Lock()
 
-    def add(self, index: int, value: Value) -> None:
-        """Partial sum number ``index``, from 0; each number is added once, from any thread."""
-        level = 0
+    def add(self, index: int, value: Value, level: int = 0) -> None:
+        """Partial sum number ``index``, from 0, of a level; each is added once, from any thread."""
         while True:
             with self._lock:
                 sibling = self._waiting.pop((level, index ^ 1), None)
@@ -36,6 +35,10 @@ class ChunkTree(Generic[Value]):
                     return
             left, right = (sibling, value) if index & 1 else (value, sibling)
             level, index, value = level + 1, index >> 1, _sum(left, right)
+
+    def subtrees(self) -> list[tuple[tuple[int, int], Value]]:
+        """What could not be added yet: the (level, number) of each and its sum, from the first to the last."""
+        return sorted(self._waiting.items(), key=lambda item: item[0][1] << item[0][0])
 
     def total(self) -> Value | None:
         """The sum of all partial sums 0 ... n - 1, None if there were none."""

@@ -32,10 +32,10 @@ class Batch(NamedTuple):
     last: bool
     loss: Any = None
 
-    def loss_and_grad(self, net: Any) -> tuple[Any, Mapping[str, Any] | None]:
+    def loss_and_grad(self, net: Any, **shared: Any) -> tuple[Any, Mapping[str, Any] | None]:
         """The loss, whose gradients fill the net's, and None for the losses of several terms by name."""
         other = {} if self.loss is None else {"loss": self.loss}
-        return net.loss_and_grad(self.x, self.y, sample_weight=self.weight, **other), None
+        return net.loss_and_grad(self.x, self.y, sample_weight=self.weight, **other, **shared), None
 
     @property
     def samples(self) -> int:
@@ -69,7 +69,7 @@ class AnyBatch(Protocol):
     def samples(self) -> int: ...
     @property
     def parts(self) -> Mapping[str, Batch]: ...
-    def loss_and_grad(self, net: Any) -> tuple[Any, Mapping[str, Any] | None]: ...
+    def loss_and_grad(self, net: Any, **shared: Any) -> tuple[Any, Mapping[str, Any] | None]: ...
     def counts(self, net: Any) -> Any: ...
 
 

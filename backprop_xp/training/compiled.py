@@ -51,6 +51,8 @@ def steps(loop: Loop, every: int | None = None) -> Iterator[Step]:
 def why_not(loop: Loop) -> str:
     """Why Python has to make the loop's next step, "" if a call of C can make it."""
     net, rows, optimiser = loop.net, loop.batches, loop.optimiser
+    if loop.world is not None:
+        return "ranks share the batches"
     own = getattr(type(net), "loss_and_grad", None)
     if getattr(own, "__module__", "") != MODEL or "loss_and_grad" in vars(net):
         return "the net has a loss_and_grad of its own"

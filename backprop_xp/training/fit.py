@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import inputs
 from ..derivatives.equation import Equation
+from ..distributed import World
 from ..losses import Loss, get_loss, terms
 from ..numbers import flag, is_number, whole
 from . import compiled
@@ -28,6 +29,7 @@ from .optimiser import Optimiser
 from .options import known_options
 from .point_sets import PointSets, as_sets, as_source, is_point_sets, named
 from .progress import Progress
+from .ranks import Ranks
 from .resume import Saver
 
 AT_ONCE = 4096  # samples that a loss without gradients is computed of, unless something needs all of them
@@ -57,6 +59,7 @@ def fit(
     checkpoint_every: int = 1000,
     resume: bool = False,
     stop_on_nan: bool = True,
+    world: World | None = None,
 ) -> History:
     """Train a net, and say what it came to; :meth:`backprop_xp.Net.fit` is this function.
 
@@ -97,14 +100,18 @@ def fit(
         resume: go on from the folder's last checkpoint, if there is one.
         stop_on_nan: raise DivergedError instead of making a step whose loss isn't finite. On CuPy the step isn't made
             either, but the error is raised one step later, or at the end of the epoch, so that no step waits for it.
+        world: ranks that share out every batch, see :func:`backprop_xp.distributed.world`; each is given all data. The
+            first writes checkpoints, in a folder that all can read. The same bits for any number of ranks.
 
     Raises:
         DivergedError: see ``stop_on_nan``. CheckpointError: the folder or a checkpoint can't be used.
+        RankError: ranks were given different arguments, or came to different parameters.
     """
+    ranks = Ranks(world)
     with net.backend.activate():
         loop = Loop(
             net,
-            as_source(net, x, y, sample_weight, batch_size, shuffle, seed),
+            as_source(net, x, y, sample_weight, batch_size, shuffle, ranks.seed(seed)),
             epochs=epochs,
             optimiser=optimiser,
             schedule=schedule,
@@ -112,13 +119,16 @@ def fit(
             l1=l1,
             l2=l2,
             stop_on_nan=stop_on_nan,
+            world=world,
         )
         _warn_of_defaults(net)
         held_out = None if validation is None else _held_out(net, validation)
-        run = Run(loop, held_out, _as_stopping(early_stopping), callbacks)
+        run = Run(loop, held_out, _as_stopping(early_stopping), callbacks, ranks)
+        ranks.begin(run, checkpoint, checkpoint_every, resume)
+        progress = progress if ranks.first else False
         if checkpoint is None:
             return run.go(None, progress)
-        with Folder(checkpoint) as folder:
+        with Folder(checkpoint) if ranks.first else nullcontext() as folder:
             return run.go(Saver(run, folder, checkpoint_every, flag("resume", resume)), progress)
 
 
@@ -150,7 +160,9 @@ class Run:
         held_out: HeldOut | None,
         stopping: EarlyStopping | None,
         callbacks: Sequence[Callable[..., Any]],
+        ranks: Ranks,
     ) -> None:
+        self.ranks = ranks
         self.loop, self.held_out, self.stopping, self.callbacks = loop, held_out, stopping, callbacks
         self.history = History(seed=getattr(loop.batches, "seed", None))
         self._begin_epoch()
@@ -231,6 +243,7 @@ class Run:
             answer = callback(net, epoch)
             if isinstance(answer, (bool, np.bool_)) and answer:
                 self.history.stopped = self.history.stopped or "a callback asked for it"
+        self.history.stopped = self.ranks.end_epoch(self)
 
     def _put_back_the_best(self) -> None:
         if self.stopping is not None and self.stopping.best is not None:

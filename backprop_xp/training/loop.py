@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from ..distributed import World
 from ..numbers import flag, whole
 from .batches import AnyBatch, Batches, Rows
 from .buffers import undo
@@ -49,6 +50,7 @@ class Loop:
         number: how many steps were made.
         epoch, position: the epoch that the next step belongs to, from 0, and its place in it.
         saved: the last checkpoint, for messages.
+        world: the ranks that share out every batch, None without.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Loop:
         l1: float,
         l2: float,
         stop_on_nan: bool,
+        world: World | None = None,
     ) -> None:
         self.net, self.batches, self.epochs = net, batches, whole("epochs", epochs)
         _check_last_batch(net, batches)
@@ -75,6 +78,7 @@ class Loop:
             "l2": not_negative("l2", l2),
         }
         self.stop_on_nan = flag("stop_on_nan", stop_on_nan)
+        self.world = world
         self.number = self.epoch = self.position = 0
         self.saved: Any = None
         #: whether each step's loss is known before the next one
@@ -99,12 +103,13 @@ class Loop:
     def rest_of_epoch(self) -> Iterator[Step]:
         """The steps that remain of this epoch."""
         net, optimiser, schedule, options = self.net, self.optimiser, self.schedule, self.options
+        shared = {} if self.world is None else {"world": self.world}
         lookout = self._lookout
         if lookout is not None:
             options = options | {"unless": lookout.first}
         for batch in self.batches.epoch(self.epoch, self.position):
             put_back, draws = undo(net), getattr(net, "draws", 0)
-            loss, terms = batch.loss_and_grad(net)
+            loss, terms = batch.loss_and_grad(net, **shared)
             if self._waits:
                 loss = float(loss)
             if lookout is not None:

@@ -46,7 +46,7 @@ class Parts(NamedTuple):
     weights: Mapping[str, float]
     last: bool
 
-    def loss_and_grad(self, net: Any) -> tuple[Any, Mapping[str, Any]]:
+    def loss_and_grad(self, net: Any, **shared: Any) -> tuple[Any, Mapping[str, Any]]:
         """The weighted sum of the losses, whose gradients fill the net's, and of each its loss and counts."""
         total: Any = 0.0
         grads: dict[Any, Any] = {}
@@ -54,7 +54,7 @@ class Parts(NamedTuple):
         averages = getattr(net, "reduction", "sum") == "mean"
         for name, batch in self.batches.items():
             with named(name):
-                loss, _ = batch.loss_and_grad(net)
+                loss, _ = batch.loss_and_grad(net, **shared)
             factor = self.weights[name]
             total = total + (loss if factor == 1 else factor * loss)
             terms[name] = loss, batch.counts(net) if averages else batch.samples

@@ -46,19 +46,20 @@ NET_STATE = ("seed", "draws")
 class Saver:
     """Writes a run's state every so many steps, and puts it back at the start of a resumed run.
 
-    ``run`` is a :class:`backprop_xp.training.fit.Run`. The folder must be locked.
+    ``run`` is a :class:`backprop_xp.training.fit.Run`. The folder must be locked; ranks but the first have none, and
+    read what the first one reads.
     """
 
-    def __init__(self, run: Any, folder: Folder, every: int, resume: bool) -> None:
+    def __init__(self, run: Any, folder: Folder | None, every: int, resume: bool) -> None:
         self.run, self.every, self.folder = run, whole("checkpoint_every", every, 1), folder
         self._written: int | None = None  # the step of the last checkpoint
         if resume:
-            found = self.folder.newest()
+            found = run.ranks.read(folder)
             if found is not None:
                 self._restore(found)
-        elif files := self.folder.files():
+        elif folder is not None and (files := folder.files()):
             raise CheckpointError(
-                f"{self.folder.path} holds {files[0].name} of another run: pass resume=True to go on with it, "
+                f"{folder.path} holds {files[0].name} of another run: pass resume=True to go on with it, "
                 "or give another folder"
             )
 
@@ -78,6 +79,9 @@ class Saver:
         loop.settle()
         if loop.stop_on_nan:  # the last checkpoint is a good one
             check_parameters(loop.net, loop.number, loop.saved)
+        if self.folder is None:
+            self._written = loop.number
+            return
         loop.optimiser.bind(loop.net.parameters).adopt()  # with the state that changed options need
         arrays = {"parameters": run.flat.data} | {f"optimiser.{k}": a for k, a in loop.optimiser.state.items()}
         state: dict[str, Any] = {

@@ -249,11 +249,12 @@ def _computed(net: Model, x: Any, y: Any, sample_weight: Any, training: bool = T
 def _undrawn(net: Model, x: Any, y: Any, **options: Any) -> Any:
     """``net.loss_and_grad``, which leaves the net's next draw of dropout to the next call, and buffers as they are."""
     draws, buffers = net.draws, {tensor: tensor.data for tensor in net.buffers.values()}
-    result = net.loss_and_grad(x, y, **options)
-    net.draws = draws
-    for tensor, data in buffers.items():
-        tensor.data = data
-    return result
+    try:
+        return net.loss_and_grad(x, y, **options)
+    finally:
+        net.draws = draws
+        for tensor, data in buffers.items():
+            tensor.data = data
 
 
 def in_double(net: Any) -> Any:

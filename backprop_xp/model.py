@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from . import engines, inputs, notebook, scope, workspace
+from . import engines, equations, inputs, notebook, scope, workspace
 from .backend import Array, Backend, get_backend
 from .derivatives import of_outputs
 from .derivatives.differentiable import Differentiable
@@ -22,7 +22,7 @@ from .derivatives.graph import Steps
 from .derivatives.loops import Chain
 from .drawn import draw
 from .dtypes import as_dtype
-from .engines import Choice, equations, layered
+from .engines import Choice, layered
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .passes import per_sample, steps
 from .plan.call import Buffered, Call, Values, as_layers
@@ -117,6 +117,7 @@ class Model(State):
                 return compiled.loss_and_grad(self, x, y)
         call = self._call(x, keep_signals, training, get_loss(self.loss if loss is None else loss))
         self._aim(call, y, sample_weight)
+        self._draw(call)
         call.input_grad = input_grad
         with self.backend.activate():
             result = engines.loss_and_grad(self.engine, call)
@@ -131,6 +132,7 @@ class Model(State):
         if compiled is not None:
             return compiled.forward(self, x)
         call = self._call(x, keep_signals, training)
+        self._draw(call)
         with self.backend.activate():
             output, values = engines.forward(self.engine, call)
         self._change_buffers(call)
@@ -314,11 +316,10 @@ class Model(State):
         if keep:  # until a backward pass, when the caller's may hold other numbers
             with self.backend.activate():
                 arrays = {name: array.copy() for name, array in arrays.items()}
-        keys = self._keys() if training else {}
         return Call(
             self.backend, self.dtype, plan, parameters, arrays, loss, keep_signals=keep, threads=self.threads,
             precision=as_precision(self.precision, self.dtype), single=single, training=training,
-            buffers=self._buffers(), keys=keys,
+            buffers=self._buffers(),
         )  # fmt: skip
 
     def _of_samples(self, function: Callable[..., Array], x: Any, y: Any, training: bool, loss: Any) -> Array:
@@ -326,6 +327,7 @@ class Model(State):
             raise TypeError("gradients of single samples are those of a loss of the outputs, not of an equation")
         call = self._call(x, False, training, get_loss(self.loss if loss is None else loss), whole=True)
         self._aim(call, None if y is None else self.backend.asarray(y, None, "y"), None, alone=True)
+        self._draw(call)
         if call.single and len(call.output_shape) == 1:
             inputs = {name: array[None] for name, array in call.inputs.items()}
             y, weight = (None if a is None else a[None] for a in (call.y, call.weight))
@@ -352,15 +354,17 @@ class Model(State):
                 call.scale, call.weight = averaged(call.loss, shape, call.weight, counts, alone)
         call.y, call.weight = (None if a is None else _as_batch(call, a) for a in (call.y, call.weight))
 
+    def _draw(self, call: Call) -> None:
+        """Give a call in training its keys; one that was refused before takes none."""
+        if call.training:
+            call.keys = self._keys()
+
     def _differentiable(self, training: bool) -> Differentiable:
         """The net as it is now, with arrays that are checked."""
         plan, parameters = self._plan(), self._arrays()
         if plan.chain is not None:
             return Chain(as_layers(plan.chain, parameters), self.backend, self.dtype)
-        keys = self._keys() if training else {}
-        buffers = self._buffers()
-        call = Call(self.backend, self.dtype, plan, parameters, {}, training=training, buffers=buffers, keys=keys)
-        return Steps(call)
+        return Steps(Call(self.backend, self.dtype, plan, parameters, {}, training=training, buffers=self._buffers()))
 
     def _side_by_side(self, x: Any) -> Any:
         """The features of several inputs in one array, (n, in) or (in,); of one input x as it is."""
@@ -394,6 +398,8 @@ class Model(State):
             raise ValueError("an equation keeps no signals: it pushes derivatives beside them")
         x, net = self._side_by_side(x), self._differentiable(training)
         points = equation.points(net, x, y, sample_weight, self.reduction == "mean")
+        if isinstance(net, Steps):
+            self._draw(net.call)
         loss, gradients, grad_x = equations.loss_and_grad(self.engine, net, equation, points, input_grad, self.threads)
         with self.backend.activate():
             self._store(gradients, accumulate)

@@ -19,7 +19,7 @@ from .backend import Array, Backend
 from .initialisers import Draw, as_random, get_initialiser
 from .losses import Loss
 from .model import Model
-from .operations import Operation
+from .operations import Activate, Operation
 from .operations.chain import called
 from .plan.call import Parameters
 from .plan.plan import Plan, of_layers
@@ -142,8 +142,8 @@ class Net(Model):
         names = [node.name for node in plan.nodes if "." in node.name]
         self._between = {name: self._between.get(name, Tensor(None, name)) for name in names}
         self._operates = plan.chain is None  # it has operations beside the article's
-        lists = any(isinstance(activation, (list, tuple)) for activation in self.activations)  # which may change
-        self._planned = None if lists else ([*self.activations], bias, plan)
+        may_change = any(isinstance(entry, (list, tuple, Activate)) for entry in self.activations)  # and stay the same
+        self._planned = None if may_change else ([*self.activations], bias, plan)
 
     def _tensors(self) -> Mapping[str, Mapping[str, Tensor]]:
         return self._by_node(super()._tensors(), self.layers)

@@ -40,14 +40,14 @@ class _Held:
     def __init__(self) -> None:
         self._lock = forks.lock(threading.RLock)
         self._holders = 0
-        self._before: list[tuple[Any, int]] = []
+        self._before: dict[Any, int] = {}  # the threads of libraries that had more
 
     def __enter__(self) -> None:
         with self._lock:
             self._holders += 1
-            if self._holders == 1:
-                self._before = [(library, library.get_num_threads()) for library in _libraries()]
-                for library, _ in self._before:
+            for library in _libraries():
+                if (count := library.get_num_threads()) != 1:  # somebody may have set it since the first holder came
+                    self._before.setdefault(library, count)
                     _set(library, 1)
 
     def __exit__(self, *error: Any) -> None:
@@ -58,9 +58,10 @@ class _Held:
 
     def let_go(self) -> None:
         """Let BLAS have its threads again, whoever wanted otherwise: in a child process they are no more."""
-        for library, count in self._before:
-            _set(library, count)
-        self._holders, self._before = 0, []
+        for library, count in self._before.items():
+            if library.get_num_threads() == 1:  # else it was set meanwhile
+                _set(library, count)
+        self._holders, self._before = 0, {}
 
 
 def _set(library: Any, count: int) -> None:
@@ -114,11 +115,12 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 
 def _each(cuts: list[slice], work: Any) -> None:
-    numbers, stop = itertools.count(), threads.Stop()
+    numbers, stop, warned_of = itertools.count(), threads.Stop(), np.geterr()
 
     def worker() -> None:
-        while (index := next(numbers)) < len(cuts) and not stop.raised:
-            work(index, cuts[index])
+        with np.errstate(**warned_of):  # which other threads don't know
+            while (index := next(numbers)) < len(cuts) and not stop.raised:
+                work(index, cuts[index])
 
     threads.run(worker, min(_here.threads, len(cuts)), stop)
 

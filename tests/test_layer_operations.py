@@ -22,6 +22,7 @@ from backprop_xp import (
     Operation,
     ReLU,
     Residual,
+    Sigmoid,
     Tanh,
     Tensor,
     ahead,
@@ -228,6 +229,43 @@ def test_activations_may_be_replaced_at_any_time():
             assert net.loss_and_grad(x, y) == other.loss_and_grad(x, y)
             np.testing.assert_array_equal(net(x), other(x))
     assert [*net.signals] == ["t0", "z0.0", "z0.1", "z0", "t1", "z1.0", "z1", "t2", "z2"]
+
+
+def test_an_activation_within_an_entry_is_seen_by_the_next_call():
+    net, x = Net((3, 4, 2), rng=0, backend="numpy"), np.ones((5, 3))
+    net.activations[0] = entry = Activate("tanh")
+    net.loss_and_grad(x)
+    entry.activation = Sigmoid()
+    expected = Net((3, 4, 2), ["sigmoid", None], rng=0, backend="numpy").forward(x)
+    np.testing.assert_array_equal(net.forward(x), expected)
+
+
+def test_the_steps_of_an_entry_stay():
+    """Its nodes are made of them once."""
+    net = Net((3, 4), [["tanh", Dropout(0.5)]], backend="numpy")
+    with pytest.raises(AttributeError, match="steps"):
+        net.activations[0].steps = ()
+    assert repr(net.activations[0]).startswith("Chain(Activate(") and "Dropout(" in repr(net.activations[0])
+
+
+REFUSED = [
+    (np.ones((4, 3)), np.full(4, 7), {}),
+    (np.ones((4, 3)), None, {}),
+    (np.ones((4, 3)), np.zeros(4, int), {"sample_weight": np.ones(3)}),
+    (np.ones((4, 2)), np.zeros(4, int), {}),
+    (np.ones(3), 9, {}),
+]
+
+
+@pytest.mark.parametrize("engine", ["auto", "layered"])
+@pytest.mark.parametrize("x, y, options", REFUSED)
+def test_a_refused_call_draws_nothing(x, y, options, engine):
+    net = Net((3, 4, 2), [["tanh", Dropout(0.5)], None], "softmax_cross_entropy", engine=engine, backend="numpy")
+    for good, target in ((np.ones((4, 3)), np.zeros(4, int)), (np.ones(3), 1)):
+        net.loss_and_grad(good, target)  # a ready call may refuse as well
+    with pytest.raises((ValueError, TypeError)):
+        net.loss_and_grad(x, y, **options)
+    assert net.draws == 2
 
 
 def test_settings_within_a_list_are_seen_by_the_next_call():
@@ -437,9 +475,14 @@ def test_compiling_ahead_and_the_command_line(tmp_path, capsys):
     assert [*one.tensors] == ["z0.0.gain", "z0.0.bias", "z1.0.gain", "z1.0.bias"]
 
 
-def test_derivatives_are_refused_in_a_sentence():
-    with pytest.raises(ValueError, match="derivatives in x are those of a chain of layers"):
-        layers().derivatives(batch()[0], "jacobian")
+def test_derivatives_are_those_of_the_same_graph():
+    net, x = layers(), batch()[0]
+    jacobian = net.derivatives(x, "jacobian")
+    for column in range(x.shape[1]):
+        step = np.zeros(x.shape[1])
+        step[column] = 1e-6
+        expected = (net(x + step) - net(x - step)) / 2e-6
+        np.testing.assert_allclose(jacobian[:, :, column], expected, atol=1e-7)
 
 
 def test_dropout_that_was_not_there_at_first_draws_too():

@@ -118,6 +118,35 @@ def test_any_thread_can_have_it_so():
         assert blas_threads() == before
 
 
+@pytest.mark.parametrize("before, limit, during", [(3, None, 2), (3, 1, None), (3, 2, None), (1, None, 2)])
+def test_what_others_set_meanwhile_stays(before, limit, during):
+    """A limit that ends while somebody wants one thread, or one that is set then, for a while or for good."""
+    with threadpoolctl.threadpool_limits(before, "blas"):
+        counts = blas_threads()
+        outer = threadpoolctl.threadpool_limits(limit, "blas")
+        with one_blas_thread:
+            with threadpoolctl.threadpool_limits(2, "blas"), one_blas_thread:
+                assert blas_threads() == {1}
+            outer.restore_original_limits()
+            if during is not None:
+                threadpoolctl.threadpool_limits(during, "blas")
+        assert blas_threads() == (counts if during is None else {during})
+
+
+@pytest.mark.parametrize("shape", [(3000, 70, 70), (60, 9000, 50)], ids=["rows", "sums"])
+def test_no_thread_warns_where_its_caller_does_not(shape):
+    rows, terms, columns = shape
+    a, b = np.ones((rows, terms)), np.ones((terms, columns))
+    a[0], a[-1], b[:, -1], b[-1] = np.inf, np.nan, -np.inf, np.inf
+    b[0] = 0
+    with np.errstate(all="ignore"):
+        with shared_out(3):
+            out = products.matmul(a, b, np.empty((rows, columns)))
+        np.testing.assert_array_equal(out, a @ b)
+    with np.errstate(invalid="raise"), shared_out(3), pytest.raises(FloatingPointError):
+        products.matmul(a, b, np.empty((rows, columns)))
+
+
 def test_a_child_process_has_it_for_itself():
     with threadpoolctl.threadpool_limits(3, "blas"):
         before = blas_threads()
@@ -158,7 +187,7 @@ def test_training_with_batch_normalisation(n, dtype):
 def test_one_sample_and_what_blas_computes_on_one_thread_anyway(sizes, held, monkeypatch):
     seen, matmul = [], products.matmul
     monkeypatch.setattr(products, "matmul", lambda *arrays: seen.append(blas_threads()) or matmul(*arrays))
-    net = Net(sizes, [["layer_norm", "tanh"], None], rng=0, backend="numpy")
+    net = Net(sizes, [["layer_norm", "tanh"], None], rng=0, backend="numpy", engine="layered")
     with threadpoolctl.threadpool_limits(3, "blas"):
         net.loss_and_grad(np.ones(sizes[0]))
         assert seen and all(threads == ({1} if held else blas_threads()) for threads in seen)

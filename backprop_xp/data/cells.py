@@ -142,11 +142,8 @@ def cells(series: Series, name: str) -> Cells:
 
 def label(value: Any) -> str:
     """A value as the name of a category or a class."""
-    if isinstance(value, (float, np.floating)) and float(value).is_integer():
-        return str(int(value))
-    if isinstance(value, _NAMES):
-        return str(value)
-    raise DataError(f"a category must be a text, a number or a truth value, got {type(value).__name__}")
+    whole = isinstance(value, (float, np.floating)) and float(value).is_integer()
+    return str(int(value) if whole else value)
 
 
 def _objects(name: str, series: Series) -> Cells:
@@ -168,6 +165,11 @@ def _objects(name: str, series: Series) -> Cells:
         return _texts(name, series.map(str, na_action="ignore"), series)
     if kind not in ("string", "empty"):
         present = series[series.notna()]
+        if odd := sorted({type(value).__name__ for value in present if not isinstance(value, _NAMES)}):
+            raise DataError(
+                f"column {quoted(name)} holds values of the type {' and '.join(odd)}, neither texts nor numbers nor "
+                f"dates; leave it out with {option('--ignore', name)}"
+            )
         if all(isinstance(value, (numbers.Real, np.bool_)) for value in present):
             return _numeric(name, series, _floats(series))
         return _texts(name, series.map(label, na_action="ignore"), series)
@@ -177,10 +179,7 @@ def _objects(name: str, series: Series) -> Cells:
 def _categories(name: str, series: Series) -> Cells:
     """Names, whatever the values are; of those that occur."""
     values = series.cat.categories
-    if values.dtype.kind in "iufbO":
-        texts = [label(value) if isinstance(value, _NAMES) else str(value) for value in values]
-    else:
-        texts = values.astype(str).tolist()
+    texts = [*map(label, values)] if values.dtype.kind in "iufbO" else values.astype(str).tolist()
     distinct, places = np.unique(np.array(texts, object), return_inverse=True)
     codes = np.append(places, -1)[series.cat.codes.to_numpy(np.int64)]
     return Cells(name, series, TEXT, distinct.tolist(), codes, named=True)

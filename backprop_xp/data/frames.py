@@ -89,7 +89,10 @@ def _without(frame: Frame, missing: tuple[str, ...]) -> Frame:
     amounts = {value for text in missing if (value := _number(text)) is not None}
     found = {}
     for column in frame.columns:
-        column_cells = cells(frame[column], column)
+        try:
+            column_cells = cells(frame[column], column)
+        except DataError:  # whoever uses the column hears of it
+            continue
         if column_cells.kind == TEXT:
             gone = column_cells.is_any(
                 [t for t in column_cells.distinct if t.strip() in missing or _number(t) in amounts]

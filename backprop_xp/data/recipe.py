@@ -19,6 +19,7 @@ from .preparing import Examined, Prepared, examine, folds, prepare, refuse_unkno
 from .reader import NOTES
 from .settings import SPLIT, STOPPING, Recipe
 from .table import refusals, where_possible
+from .targets import Amount
 from .trained import Counts, Trained
 
 __all__ = ["Prepared", "Recipe", "Trained", "fit_options", "new_net", "prepare", "split", "train"]
@@ -137,6 +138,9 @@ def _with_test(data: Prepared, test: Frame, recipe: Recipe) -> Prepared:
         test, absent = with_target(test, cells(truth, member.column), member.kind)
         notes += [f"test: {note}" for note in absent]
     try:
+        for member, _, truth in data.target.parts(data.y[:0], test):
+            if isinstance(member, Amount):
+                member.truth(truth)  # where it is no number there is no score; a class may be new
         x, left, refused = where_possible(data.table.arrays, test)
         notes += [f"test: no answer for {refusal}" for refusal in refusals(refused, test)]
         test = test.iloc[left]
@@ -144,6 +148,9 @@ def _with_test(data: Prepared, test: Frame, recipe: Recipe) -> Prepared:
     except DataError as error:
         raise DataError(f"the table to test with: {error}") from None
     n, dtype = len(data.x), data.x.dtype
+    again = _found_in(data.x, data.y, x[known].astype(dtype), y)
+    if 2 * again > len(known):
+        notes.append(f"test: {again} of {len(known)} rows are the same as rows that are trained on")
     return replace(
         data,
         x=np.concatenate([data.x, x[known].astype(dtype)]),
@@ -152,3 +159,9 @@ def _with_test(data: Prepared, test: Frame, recipe: Recipe) -> Prepared:
         test=test,
         notes=[*data.notes, *notes],
     )
+
+
+def _found_in(x: np.ndarray, y: np.ndarray, other_x: np.ndarray, other_y: np.ndarray) -> int:
+    """How many of the other rows, (m, width), and their targets are among these, (n, width)."""
+    seen = {(a.tobytes(), b.tobytes()) for a, b in zip(x, y)}
+    return sum((a.tobytes(), b.tobytes()) in seen for a, b in zip(other_x, other_y))

@@ -14,7 +14,7 @@ import numpy as np
 from ..files import kind
 from ..messages import unknown
 from ..training.checkpoints import UNREADABLE
-from . import reader
+from . import parquet, reader
 from .errors import DataError
 from .frames import Frame
 
@@ -27,8 +27,7 @@ SETS = {
 }
 SET_TARGET = "target"
 TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-PARQUET = ".parquet"
-SUFFIXES = (".csv", ".tsv", ".npz", PARQUET, ".csv.gz", ".tsv.gz")
+SUFFIXES = (".csv", ".tsv", ".npz", parquet.SUFFIX, ".csv.gz", ".tsv.gz")
 
 
 def read(source: str | Path, *, separator: str | None = None, encoding: str | None = None) -> Frame:
@@ -50,20 +49,28 @@ def read(source: str | Path, *, separator: str | None = None, encoding: str | No
         return _set(pandas, str(source))
     path = Path(source)
     suffix = _suffix(path)
-    folder = path.is_dir() and (suffix == PARQUET or any(map(_is_part, path.iterdir())))
+    folder = path.is_dir() and (suffix == parquet.SUFFIX or parquet.is_table(path))
     if not suffix and not folder:
-        raise ValueError(f"{unknown('data', str(source), SETS)}; a file must be {', '.join(SUFFIXES)}")
+        raise ValueError(
+            f"{unknown('data', str(source), SETS)}; a file must be {', '.join(SUFFIXES)}, and a folder have "
+            f"{parquet.SUFFIX} files"
+        )
     # no such file is said here, nothing is ever fetched, and no pipe is waited for
-    for file in _files(path) if folder else [path]:
+    for file in parquet.files(path) if folder else [path]:
         if what := kind(file.stat()):
             raise DataError(f"{file} is {what}; a table must be in a regular file")
     if suffix in TEXTS:
         return reader.read(path, separator or ("tab" if suffix.startswith(".tsv") else None), encoding)
     if separator or encoding:
         raise ValueError(f"a separator and an encoding are of text files ({', '.join(TEXTS)}), not of {path}")
-    frame = (_npz if suffix == ".npz" else _parquet)(pandas, path)
+    if suffix == ".npz":
+        frame = _npz(pandas, path)
+    else:
+        need("pyarrow")
+        frame = parquet.read(path)
     if not len(frame):
         raise DataError(f"{path} has no rows")
+    frame.index = range(1, len(frame) + 1)
     return frame
 
 
@@ -77,16 +84,6 @@ def _suffix(path: Path) -> str:
     """The longest of the known ends of names that this one has; "" for another name."""
     name = path.name.lower()
     return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
-
-
-def _is_part(path: Path) -> bool:
-    """Whether this is, or may have, a part of the table that is in its folder."""
-    return "=" in path.name if path.is_dir() else path.suffix.lower() == PARQUET
-
-
-def _files(folder: Path) -> list[Path]:
-    """What is in a folder, and in those in it."""
-    return [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
 
 
 def _set(pandas: Any, name: str) -> Frame:
@@ -123,30 +120,7 @@ def _npz(pandas: Any, path: Path) -> Frame:
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
         raise DataError(f"{path}: its arrays must have one length, got {sorted(lengths)}")
-    frame = pandas.DataFrame(columns)
-    frame.index = range(1, len(frame) + 1)
-    return frame
-
-
-def _parquet(pandas: Any, path: Path) -> Frame:
-    need("pyarrow")
-    try:
-        frame = pandas.read_parquet(path, engine="pyarrow", dtype_backend="numpy_nullable").reset_index(drop=True)
-        frame = frame.astype({name: frame[name].cat.categories.dtype for name in _in_names_of_folders(path, frame)})
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise DataError(f"{path} can't be read as parquet: {_first_line(error)}") from None
-    except (ValueError, KeyError, TypeError) as error:  # pyarrow's errors are ValueErrors too
-        raise DataError(f"{path} can't be read as parquet: {_first_line(error)}") from None
-    frame.index = range(1, len(frame) + 1)
-    return frame
-
-
-def _in_names_of_folders(path: Path, frame: Frame) -> list[str]:
-    """The columns that are written into the names of a folder's folders, which come as categories."""
-    found = {part.partition("=")[0] for file in path.rglob("*=*") for part in file.relative_to(path).parts[:-1]}
-    return [name for name in frame.columns if name in found and hasattr(frame[name], "cat")]
+    return pandas.DataFrame(columns)
 
 
 def _first_line(error: BaseException) -> str:

@@ -86,7 +86,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         checked = {
-            "hidden": None if self.hidden is None else tuple(whole(WIDTH, width, 1) for width in self.hidden),
+            "hidden": None if self.hidden is None else _widths(self.hidden),
             "residual": flag("residual", self.residual),
             "dropout": real("dropout", self.dropout, 0, below=1),
             "normalisation": inputs.one_of("normalisation", self.normalisation, nets.NORMALISATIONS),
@@ -127,6 +127,12 @@ class Recipe:
         given = {"lr": self.lr, "weight_decay": self.weight_decay}
         options = usual | {name: value for name, value in given.items() if value is not None}
         return OPTIMISERS[self.optimiser](**options)
+
+
+def _widths(given: Any) -> tuple[int, ...]:
+    if isinstance(given, str) or np.ndim(given) != 1:
+        raise ValueError(f"hidden must be the widths of the hidden layers, such as (64, 32), got {given!r}")
+    return tuple(whole(WIDTH, width, 1) for width in given)
 
 
 def _number_or_none(name: str, value: Any, least: int) -> int | None:

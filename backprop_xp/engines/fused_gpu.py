@@ -47,11 +47,7 @@ class Program(NamedTuple):
 
 def why_not(call: Call) -> str:
     """What is no chain or no formula, or too large for a thread's registers."""
-    if not call.backend.on_gpu:
-        return "it runs on the GPU"
-    if not call.plan.chain:
-        return "the graph is no chain"
-    if reason := arguments.written_in_python(call) or arguments.too_many_scalars(call):
+    if reason := arguments.why_no_kernel(call):
         return reason
     if _registers(call) > MOST_REGISTERS:
         return "a sample's signals and a thread's sums need too many registers"

@@ -5,44 +5,53 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from ..graph import GraphNet, Linear
 from ..net import Net
 
 
 def is_layers(net: GraphNet) -> bool:
-    """Whether each node takes the one before it alone, of which the second is linear, and none shares parameters."""
+    """Whether each node takes the one before it alone, of which the second is linear."""
     others = net.nodes[1:]
     line = all(node.inputs == (before.name,) for before, node in pairwise(net.nodes))
-    alone = all(node.owner == node.name and node.operation.arity == 1 for node in others)
+    alone = all(node.operation.arity == 1 for node in others)
     return line and alone and bool(others) and isinstance(others[0].operation, Linear)
 
 
 def as_net(graph: GraphNet) -> Net:
     """The Net of a graph that :func:`is_layers`."""
-    layers: list[tuple[Linear, list[Any]]] = []
-    for node in graph.nodes[1:]:
+    linears: list[Any] = []
+    functions: list[list[Any]] = []  # for each of these
+    names: dict[str, str] = {}  # what the Net calls a node
+    for node, after in zip(graph.nodes[1:], (*graph.nodes[2:], None)):
         if isinstance(node.operation, Linear):
-            layers.append((node.operation, []))
+            names[node.name] = f"t{len(linears)}"
+            linears.append(node.operation)
+            functions.append([])
         else:
-            layers[-1][1].append(node.operation)
+            last = after is None or isinstance(after.operation, Linear)
+            names[node.name] = f"z{len(linears) - 1}" + ("" if last else f".{len(functions[-1])}")
+            functions[-1].append(node.operation)
     net = Net(
-        (graph.nodes[0].width, *(linear.features for linear, _ in layers)),
-        [functions or None for _, functions in layers],
+        (graph.nodes[0].width, *(linear.features for linear in linears)),
+        [own or None for own in functions],
         graph.loss,
-        [linear.bias for linear, _ in layers],
+        [linear.bias for linear in linears],
         graph.dtype,
-        rng=0,
         backend=graph.backend,
+        init=lambda rng, shape: np.zeros(shape),
         reduction=graph.reduction,
         engine=graph.engine,
         threads=graph.threads,
     )
-    names = dict(zip((node.name for node in graph.nodes), net._plan().widths))
-    net._take_in(
-        {f"{names[node]}.{name}": tensor for node, own in graph._tensors().items() for name, tensor in own.items()}
-    )
+    owned = graph._tensors()
+    places = ((names[node.name], owned.get(node.owner, {})) for node in graph.nodes[1:])
+    net._take_in({f"{node}.{name}": tensor for node, tensors in places for name, tensor in tensors.items()})
+    for name, tensor in net._by_place().items():
+        tensor.name = name
     for name, tensor in graph.buffers.items():
-        owner, _, own = name.rpartition(".")
-        net.buffers[f"{names[owner]}.{own}"] = tensor
+        owner, _, kept = name.rpartition(".")
+        net.buffers[f"{names[owner]}.{kept}"] = tensor
     net.seed, net.draws = graph.seed, graph.draws
     return net

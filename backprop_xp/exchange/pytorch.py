@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..activations import Activation
 from ..backend import NUMPY
 from ..graph import GraphNet
 from ..model import Model
 from ..net import Net
 from ..tensor import Tensor
 from .layers import as_net, is_layers
-from .torch_modules import MODULES, from_module, is_activation, need_torch, refuse_hooks, to_module
+from .torch_modules import MODULES, from_module, need_torch, to_module
 
 __all__ = ["MODULES", "as_module", "from_module", "from_torch", "to_module", "to_torch"]
 
@@ -70,7 +69,7 @@ def from_torch(model: Any, *, features: Mapping[str, int] | None = None, **optio
             and concatenations along the features. Modules and functions will do, as will parts within parts.
         features: how many the inputs have, by name: needed for those of which no Linear and no LayerNorm says it.
         options: of :class:`~backprop_xp.Net` or :class:`~backprop_xp.GraphNet`: loss, reduction, backend, engine,
-            threads, and for a graph rng, the seed of its dropout, and dtype, the parameters' one if there are any.
+            threads, rng, the seed of dropout, and dtype, the parameters' one if there are any.
 
     Returns:
         A :class:`~backprop_xp.Net` for the former, a :class:`~backprop_xp.GraphNet` for all others, with the inputs'
@@ -82,75 +81,7 @@ def from_torch(model: Any, *, features: Mapping[str, int] | None = None, **optio
         or multiplied aren't of one width. ImportError: PyTorch is not installed.
     """
     torch = need_torch()
-    layers = _as_chain(model, torch)
-    if layers is None:
-        from .from_fx import from_graph  # it imports PyTorch
+    from .from_fx import from_graph  # it imports PyTorch
 
-        graph = from_graph(model, features or {}, options)
-        return as_net(graph) if type(model) is torch.nn.Sequential and is_layers(graph) else graph
-    linears = [(name, linear) for name, linear, _ in layers]
-    _refuse_odd(linears)
-    first = linears[0][1]
-    weights = [linear.weight.detach().cpu() for _, linear in linears]
-    drawn = iter(weights)
-    net = Net(
-        (first.in_features, *(len(weight) for weight in weights)),
-        [activation for _, _, activation in layers],
-        bias=[linear.bias is not None for _, linear in linears],
-        dtype=str(first.weight.dtype).removeprefix("torch."),
-        init=lambda rng, shape: next(drawn).numpy().copy(),
-        **options,
-    )
-    biases = [linear.bias for _, linear in linears if linear.bias is not None]
-    for tensor, bias in zip(net.biases, biases):
-        tensor.data = net.backend.take(net.backend.asarray(bias.detach().cpu().numpy(), net.dtype, "a bias"))
-    tensors: dict[int, Tensor] = {}
-    for ours, theirs in ((net.weights, [linear.weight for _, linear in linears]), (net.biases, biases)):
-        ours[:] = [tensors.setdefault(id(parameter), tensor) for parameter, tensor in zip(theirs, ours)]
-    return net
-
-
-def _as_chain(model: Any, torch: Any) -> list[tuple[str, Any, str | Activation]] | None:
-    """The name, the Linear module and the activation of every layer; None for what is no chain of them."""
-    if type(model) not in (torch.nn.Sequential, torch.nn.Linear):
-        return None
-    refuse_hooks(model)
-    layers: list[tuple[str, Any, Any]] = []
-    modules = list(_flat(model, torch, ""))
-    if modules and type(modules[0][1]) is torch.nn.Flatten and vars(modules[0][1]).items() >= FLAT.items():
-        del modules[0]  # what a net takes is flat already
-    if not modules:
-        raise TypeError("a net needs a Linear module, the Sequential has none")
-    for name, module in modules:
-        if type(module) is torch.nn.Linear:
-            layers.append((name, module, None))
-        elif type(module) is not torch.nn.Identity:
-            if not layers or layers[-1][2] is not None or not is_activation(module):
-                return None
-            layers[-1] = (*layers[-1][:2], from_module(module, name))
-    return [(name, linear, activation or "identity") for name, linear, activation in layers]
-
-
-#: What a Flatten has that leaves (n, features) as they are.
-FLAT = {"start_dim": 1, "end_dim": -1}
-
-
-def _flat(module: Any, torch: Any, name: str) -> Any:
-    """Every module that isn't a Sequential itself, in order, with its name."""
-    if type(module) is not torch.nn.Sequential:
-        yield name, module
-        return
-    for child, inner in module._modules.items():  # named_children() leaves out a module that comes twice
-        yield from _flat(inner, torch, f"{name}.{child}" if name else child)
-
-
-def _refuse_odd(linears: list[tuple[str, Any]]) -> None:
-    first_name, first = linears[0]
-    for i, (name, linear) in enumerate(linears):
-        if linear.weight.dtype != first.weight.dtype:
-            raise TypeError(f"all Linear modules must have one dtype: {first_name} and {name} differ")
-        if i and linear.in_features != linears[i - 1][1].out_features:
-            raise TypeError(
-                f"Linear {name} takes {linear.in_features} features, {linears[i - 1][0]} gives "
-                f"{linears[i - 1][1].out_features}"
-            )
+    graph = from_graph(model, features or {}, options)
+    return as_net(graph) if type(model) in (torch.nn.Sequential, torch.nn.Linear) and is_layers(graph) else graph

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping
-from functools import reduce
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 
 from ..activations import Cos, Sin
 from ..backend import NUMPY
-from ..graph import (
-    Activate,
-    Add,
-    BatchNorm,
-    Concatenate,
-    Dropout,
-    GraphNet,
-    Input,
-    LayerNorm,
-    Linear,
-    Multiply,
-    Softmax,
-)
+from ..graph import GraphNet
 from ..model import Model
 from ..operations import is_built_in
-from ..plan.plan import Node
 from ..torch_link import module_paths
 
 #: Where the module says how many features each of its inputs has, which PyTorch has no place for.
@@ -49,31 +34,35 @@ def graph_module(net: GraphNet, module_of: Callable[[Any], Any], parameter: Call
     values: dict[str, torch.fx.Node] = {}
     made, paths = node_modules(net, module_of, parameter), module_paths(node.name for node in net.nodes)
     for node in net.nodes:
-        args = [values[name] for name in node.inputs]
-        name = paths[node.name].replace(".", "_")
-
-        def called(function: Any, *args: Any, name: str = name) -> torch.fx.Node:
-            return graph.create_node("call_function", function, args, name=name)
-
-        match node.operation:
-            case Input():
-                value = graph.placeholder(name)
-                value.target = value.name  # which Python allows
-            case Add():
-                value = reduce(lambda a, b: called(operator.add, a, b), args)
-            case Multiply():
-                value = reduce(lambda a, b: called(operator.mul, a, b), args)
-            case Concatenate():
-                value = called(torch.cat, args, -1)
-            case _:
-                path = paths[node.owner]
-                modules.setdefault(path, made[node.owner])
-                value = graph.create_node("call_module", path, tuple(args), name=name)
+        args, name = tuple(values[name] for name in node.inputs), paths[node.name].replace(".", "_")
+        value = node.form.fx(_Writer(torch, graph, name), args)
+        if value is None:
+            path = paths[node.owner]
+            modules.setdefault(path, made[node.owner])
+            value = graph.create_node("call_module", path, args, name=name)
         values[node.name] = value
     graph.output(value)
     model = torch.fx.GraphModule(modules, graph, "GraphNet")
     model.meta[FEATURES] = {values[name].name: width for name, width in net.inputs.items()}
     return model
+
+
+class _Writer(NamedTuple):
+    """What adds nodes to a graph, called by this name and what makes it another one."""
+
+    torch: Any
+    graph: torch.fx.Graph
+    name: str
+
+    def input(self) -> torch.fx.Node:
+        """An input of the graph."""
+        value = self.graph.placeholder(self.name)
+        value.target = value.name  # which Python allows
+        return value
+
+    def add(self, function: Any, *args: Any) -> torch.fx.Node:
+        """A call of a function."""
+        return self.graph.create_node("call_function", function, args, name=self.name)
 
 
 def node_modules(
@@ -82,48 +71,31 @@ def node_modules(
     """PyTorch's module for every node that has one, by the name of the node; arguments as in :func:`graph_module`."""
     arrays, buffers, tensors = net._arrays(), net._buffers(), net._tensors()
     modules: dict[str, torch.nn.Module] = {}
+    maker = _Maker(torch, module_of)
     for node in net._plan().nodes:
         if not is_built_in(node.operation):
             raise TypeError(f"node {node.name!r} is code, {node.operation!r}; PyTorch takes built-in operations")
         if node.owner == node.name and node.operation.arity == 1:
-            own = arrays.get(node.name, {})
-            parameters = {key: parameter(tensors[node.name][key], own[key]) for key in own}
-            modules[node.name] = _module(node, parameters, buffers.get(node.name, {}), module_of)
+            own = {key: parameter(tensors[node.name][key], array) for key, array in arrays.get(node.name, {}).items()}
+            kept = {key: torch.as_tensor(NUMPY.take(array)) for key, array in buffers.get(node.name, {}).items()}
+            module = node.form.module(maker, node.width, own | kept)
+            if module is None:
+                raise TypeError(f"node {node.name!r} has no form in PyTorch here: {node.operation!r}")
+            modules[node.name] = module
     return modules
 
 
-def _module(
-    node: Node, own: Mapping[str, torch.nn.Parameter], buffers: Mapping[str, Any], module_of: Callable[[Any], Any]
-) -> torch.nn.Module:
-    operation = node.operation
-    match operation:
-        case Linear():
-            out, features = own["weight"].shape
-            linear = torch.nn.utils.skip_init(torch.nn.Linear, features, out, bias=operation.bias)
-            linear.weight = own["weight"]
-            if operation.bias:
-                linear.bias = own["bias"]
-            return linear
-        case LayerNorm():
-            normalisation = torch.nn.LayerNorm(node.width, operation.eps)
-            normalisation.weight, normalisation.bias = own["gain"], own["bias"]
-            return normalisation
-        case BatchNorm():
-            dtype = own["gain"].dtype
-            over_batch = torch.nn.BatchNorm1d(node.width, operation.eps, operation.momentum, dtype=dtype)
-            over_batch.weight, over_batch.bias = own["gain"], own["bias"]
-            for name, array in buffers.items():
-                getattr(over_batch, name).copy_(torch.as_tensor(NUMPY.take(array)))
-            return over_batch
-        case Dropout():
-            return torch.nn.Dropout(operation.p)
-        case Softmax():
-            return torch.nn.Softmax(dim=1)
-        case Activate(activation=Sin() | Cos() as wave) if wave.is_formula:
-            return Wave(torch.sin if isinstance(wave, Sin) else torch.cos, wave.omega)
-        case Activate():
-            return module_of(operation.activation)
-    raise TypeError(f"node {node.name!r} has no form in PyTorch here: {operation!r}")
+class _Maker(NamedTuple):
+    """What makes modules."""
+
+    torch: Any
+    module_of: Callable[[Any], Any]
+
+    def activation(self, activation: Any) -> torch.nn.Module:
+        """An activation's module."""
+        if isinstance(activation, (Sin, Cos)) and activation.is_formula:
+            return Wave(torch.sin if isinstance(activation, Sin) else torch.cos, activation.omega)
+        return self.module_of(activation)
 
 
 class Wave(torch.nn.Module):

@@ -60,11 +60,6 @@ def from_module(module: Any, name: str = "") -> Activation:
     )
 
 
-def is_activation(module: Any) -> bool:
-    """Whether :func:`from_module` may know this module."""
-    return type(module).__name__ in {theirs for theirs, _ in MODULES.values()}
-
-
 def refuse_hooks(model: Any) -> None:
     """Raise a TypeError about a module of this one that has forward hooks: nothing would run them."""
     for name, module in model.named_modules():

@@ -48,6 +48,9 @@ class Activate(BuiltInOperation):
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
         return writer.activation(self.activation, inputs[0])
 
+    def module(self, maker: Any, width: int, own: Mapping[str, Any]) -> Any:
+        return maker.activation(self.activation)
+
     @property
     def functions(self) -> Sequence[Any]:
         return (self.activation,)

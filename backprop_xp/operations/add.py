@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..backend import Array
 from ..derivatives.chain_rule import Rules
 from .built_in import BuiltInOperation
-from .folding import fold, onnx_fold, same
+from .folding import fold, fold_nodes, same
 from .writing import Node, Writer
 
 
@@ -35,7 +36,10 @@ class Add(BuiltInOperation):
         return self.backward(grad, *inputs, **given)
 
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
-        return onnx_fold(writer, "Add", inputs)
+        return fold_nodes(writer, "Add", inputs)
+
+    def fx(self, writer: Any, inputs: Sequence[Any]) -> Any:
+        return fold_nodes(writer, operator.add, inputs)
 
     def passes_on(self, inputs: int, dropping: bool) -> bool:
         return inputs == 1

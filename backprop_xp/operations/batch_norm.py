@@ -98,6 +98,13 @@ class BatchNorm(BuiltInOperation):
 
     # ---- compiled: with the buffers alone ---------------------------------------------------------------------------
 
+    def module(self, maker: Any, width: int, own: Mapping[str, Any]) -> Any:
+        normalisation = maker.torch.nn.BatchNorm1d(width, self.eps, self.momentum, dtype=own["gain"].dtype)
+        normalisation.weight, normalisation.bias = own["gain"], own["bias"]
+        for name in self.constants:
+            getattr(normalisation, name).copy_(own[name])
+        return normalisation
+
     def facts(self) -> tuple[Any, ...]:
         return BatchNorm, self.eps
 

@@ -30,7 +30,7 @@ class BuiltInOperation(Operation):
         """Of one sample's matrix products, for a first input of ``features`` where ``below`` need gradients."""
         return 0
 
-    # ---- in files and in ONNX ---------------------------------------------------------------------------------------
+    # ---- in files, in ONNX and in PyTorch ---------------------------------------------------------------------------
 
     #: The arguments that say what it is, and their types; a ``str | None`` may be left out.
     settings: ClassVar[Mapping[str, Any]] = {}
@@ -46,6 +46,24 @@ class BuiltInOperation(Operation):
             writer: adds nodes, see :mod:`backprop_xp.exchange.to_onnx`.
             inputs: names of the inputs' values.
             own: names of its parameters and buffers in the ONNX graph, by their names here.
+        """
+        return None
+
+    def module(self, maker: Any, width: int, own: Mapping[str, Any]) -> Any:
+        """PyTorch's module for it, None if it has none.
+
+        Args:
+            maker: has PyTorch as ``maker.torch``, and ``maker.activation`` makes an activation's module.
+            width: features of its value.
+            own: its Parameters, and the numbers of its buffers as tensors of PyTorch's, by their names here.
+        """
+        return None
+
+    def fx(self, writer: Any, inputs: Sequence[Any]) -> Any:
+        """Its node in a graph of torch.fx, None where that calls its module; ``inputs`` are nodes there.
+
+        Args:
+            writer: adds nodes, see :mod:`backprop_xp.exchange.to_fx`.
         """
         return None
 

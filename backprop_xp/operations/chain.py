@@ -17,7 +17,15 @@ class Chain(Operation):
     def __init__(self, *steps: Any) -> None:
         if not steps:
             raise ValueError(f"{type(self).__name__} needs at least one operation")
-        self.steps = tuple(as_operation(step) for step in steps)
+        self._steps = tuple(as_operation(step) for step in steps)
+
+    @property
+    def steps(self) -> tuple[Operation, ...]:
+        """The operations, which stay the same ones: nodes are made of them once."""
+        return self._steps
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.steps))})"
 
 
 class Residual(Chain):

@@ -41,6 +41,9 @@ class Concatenate(BuiltInOperation):
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
         return writer.add("Concat", *inputs, axis=1)
 
+    def fx(self, writer: Any, inputs: Sequence[Any]) -> Any:
+        return writer.add(writer.torch.cat, inputs, -1)
+
     def write(self, writer: Writer, node: Node, inputs: Sequence[str], to: int) -> None:
         at = 0
         for piece in inputs:

@@ -63,6 +63,9 @@ class Dropout(BuiltInOperation):
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
         return inputs[0]  # it drops nothing in use
 
+    def module(self, maker: Any, width: int, own: Mapping[str, Any]) -> Any:
+        return maker.torch.nn.Dropout(self.p)
+
     def facts(self) -> tuple[Any, ...]:
         return Dropout, self.p
 

@@ -29,6 +29,6 @@ def fold(function: str, arrays: tuple[Array, ...]) -> Array:
     return result
 
 
-def onnx_fold(writer: Any, operator: str, inputs: Any) -> str:
-    """Values of an ONNX graph under an operator of two inputs, from left to right."""
+def fold_nodes(writer: Any, operator: Any, inputs: Any) -> Any:
+    """Values of a graph of ONNX's or PyTorch's under an operator of two inputs, from left to right."""
     return reduce(lambda a, b: writer.add(operator, a, b), inputs)

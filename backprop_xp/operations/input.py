@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ..numbers import whole
 from .built_in import BuiltInOperation
@@ -23,6 +24,9 @@ class Input(BuiltInOperation):
 
     def width(self, *widths: int) -> int:
         return self.features
+
+    def fx(self, writer: Any, inputs: Sequence[Any]) -> Any:
+        return writer.input()
 
     def write(self, writer: Writer, node: Node, inputs: Sequence[str], to: int) -> None:
         k = writer.inputs.index(node.name)

@@ -82,6 +82,11 @@ class LayerNorm(BuiltInOperation):
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
         return writer.add("LayerNormalization", inputs[0], own["gain"], own["bias"], epsilon=self.eps)
 
+    def module(self, maker: Any, width: int, own: Mapping[str, Any]) -> Any:
+        normalisation = maker.torch.nn.LayerNorm(width, self.eps)
+        normalisation.weight, normalisation.bias = own["gain"], own["bias"]
+        return normalisation
+
     def facts(self) -> tuple[Any, ...]:
         return LayerNorm, self.eps
 

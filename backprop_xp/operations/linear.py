@@ -50,6 +50,13 @@ class Linear(BuiltInOperation):
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
         return writer.add("Gemm", inputs[0], *own.values(), transB=1)
 
+    def module(self, maker: Any, width: int, own: Mapping[str, Any]) -> Any:
+        nn, features = maker.torch.nn, own["weight"].shape[1]
+        linear = nn.utils.skip_init(nn.Linear, features, width, bias=self.bias)
+        for name, parameter in own.items():
+            setattr(linear, name, parameter)
+        return linear
+
     @property
     def vectors(self) -> Sequence[str]:  # type: ignore[override]
         return ("bias",) if self.bias else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
@@ -10,7 +11,7 @@ from ..backend import Array
 from ..derivatives.chain_rule import Rules
 from ..derivatives.signals import product, product_below
 from .built_in import BuiltInOperation
-from .folding import fold, onnx_fold, same
+from .folding import fold, fold_nodes, same
 from .writing import Node, Writer
 
 
@@ -41,7 +42,10 @@ class Multiply(BuiltInOperation):
         return tuple(product_below(grad, other, rules) for other in others)
 
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
-        return onnx_fold(writer, "Mul", inputs)
+        return fold_nodes(writer, "Mul", inputs)
+
+    def fx(self, writer: Any, inputs: Sequence[Any]) -> Any:
+        return fold_nodes(writer, operator.mul, inputs)
 
     def passes_on(self, inputs: int, dropping: bool) -> bool:
         return inputs == 1

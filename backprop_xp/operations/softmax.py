@@ -31,3 +31,6 @@ class Softmax(BuiltInOperation):
 
     def onnx(self, writer: Any, inputs: Sequence[str], own: Any) -> str:
         return writer.add("Softmax", inputs[0], axis=1)
+
+    def module(self, maker: Any, width: int, own: Any) -> Any:
+        return maker.torch.nn.Softmax(dim=1)

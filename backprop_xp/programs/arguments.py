@@ -60,6 +60,15 @@ def node_in_python(call: Call) -> str:
     return ""
 
 
+def why_no_kernel(call: Call) -> str:
+    """Why no kernel of a CUDA device can run this call, whatever its size, "" if one may."""
+    if not call.backend.on_gpu:
+        return "it runs on a CUDA device"
+    if not call.plan.chain:
+        return "the graph is no chain"
+    return written_in_python(call) or too_many_scalars(call)
+
+
 def loss_in_python(loss: Any) -> str:
     """Why this loss can't be compiled, "" if it can or if it is None."""
     return "" if loss is None or compiles(loss) else "the loss is written in Python"

@@ -11,15 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..formulas import is_formula
-from ..losses import compiles
-from ..operations import Operation
 from ..plan.net import AnyNet
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from ..watched import Watched
 from . import batch, device, graph, sample
-from .chain import FIXED, Chain, why_not_loss
+from .chain import Chain, why_not_functions, why_not_loss
 
 Batch = batch.Batch | graph.GraphBatch
 Outputs = batch.Outputs | graph.GraphOutputs | sample.SingleOutputs
@@ -194,15 +191,11 @@ def why_not(net: AnyNet) -> str:
     """Why nothing can be prepared for this net, "" if it can."""
     if net.backend.on_gpu:
         return "it runs on the CPU"
-    plan, functions = net._plan(), net._now()[2]
-    activations = [f for f in functions[:-1] if not isinstance(f, Operation)]
-    if not all(is_formula(f) for f in activations) or not compiles(net.loss):
-        return "an activation or the loss is no formula"
-    if any(type(value) not in FIXED for f in functions for name, value in vars(f).items() if name != "text"):
-        return "a parameter of a function is no plain number, and may change in place"
+    if reason := why_not_functions(net._now()[2]):
+        return reason
     if net.reduction not in ("sum", "mean"):
         return "the reduction is unknown"
-    if not plan.chain and (reason := graph.why_not(net, training=False)):
+    if not net._plan().chain and (reason := graph.why_not(net, training=False)):
         return reason
     tensors = net._places()
     for tensor, array in zip(tensors, [array for own in net._arrays().values() for array in own.values()]):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..losses import SoftmaxCrossEntropy
+from ..formulas import is_formula
+from ..losses import SoftmaxCrossEntropy, compiles
+from ..operations import Operation
 from ..plan.net import AnyNet
 from ..tensor import Tensor
 
@@ -43,6 +46,16 @@ class Chain:
             activations=plan.activations,
             tensors=[(tensor, tensor.data) for tensor in tensors],
         )
+
+
+def why_not_functions(functions: Sequence[Any]) -> str:
+    """Why there are no ready calls with these activations, other operations and, as the last one, loss."""
+    activations = [f for f in functions[:-1] if not isinstance(f, Operation)]
+    if not all(map(is_formula, activations)) or not compiles(functions[-1]):
+        return "an activation or the loss is no formula"
+    if any(type(value) not in FIXED for f in functions for name, value in vars(f).items() if name != "text"):
+        return "a parameter of a function is no plain number, and may change in place"
+    return ""
 
 
 def why_not_loss(net: AnyNet) -> str:

@@ -160,7 +160,7 @@ class GraphBatch(_Ready):
         each = program.packing.unpack_each(net._plan().nodes, numbers, program.panel, program.weight_rows)
         for (owner, name), places in each:
             found.setdefault(tensors[owner][name], []).append(places)
-        self._to = np.concatenate([places.ravel() for places, *_ in found.values()])
+        self._to = np.concatenate([numbers[:0], *(places.ravel() for places, *_ in found.values())])
         self._slices: list[tuple[Tensor, slice, tuple[int, ...]]] = []
         additions = [np.empty((0, 2), np.int64)]
         at = 0
@@ -188,14 +188,14 @@ class GraphBatch(_Ready):
         n = len(self._given(x)[0])
         with self._lock:
             wide = self._args.graph.wide
-            if self._drops:
-                self._keys[:-1] = [*net._keys().values()]
             wide.scale = scale = 1.0 / self._parts / n if self._parts else 1.0
             if y is not None:
                 if self._target == "classes" and ((low := y.min()) < 0 or y.max() >= self._outputs):
                     wrong = low if low < 0 else y.max()
                     raise ValueError(f"class indices must be from 0 to {self._outputs - 1}, got {wrong}")
                 wide.y = _address(y)
+            if self._drops:
+                self._keys[:-1] = [*net._keys().values()]
             gradients = self._gradients.unused()
             total = self._run(net, x, n, _address(gradients))
         for tensor, place, shape in self._slices:

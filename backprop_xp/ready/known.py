@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from ..formulas import is_formula
-from ..losses import compiles
 from ..plan.net import AnyNet
-from .chain import FIXED
+from .chain import why_not_functions
 
 
 class Known:
@@ -33,10 +31,4 @@ class Known:
 
 def as_it_is(net: AnyNet) -> Known | None:
     """The chain as it is now; None of another net, or if something may change without becoming another object."""
-    if not net._plan().chain:
-        return None
-    functions = net._now()[2]
-    if not (all(map(is_formula, functions[:-1])) and compiles(net.loss)):
-        return None
-    plain = all(type(value) in FIXED for f in functions for name, value in vars(f).items() if name != "text")
-    return Known(net) if plain else None
+    return Known(net) if net._plan().chain and not why_not_functions(net._now()[2]) else None

@@ -14,7 +14,7 @@ from ..tensor import Tensor
 from .flat import Flat
 from .line_search import Point, strong_wolfe
 from .optimiser import Optimiser, not_negative
-from .options import Option, known_options
+from .options import Option, arguments, known_options
 
 
 def _at_least_one(what: str, value: Any) -> int:
@@ -54,14 +54,9 @@ class LBFGS(Optimiser):
         tolerance_change: float = 1e-9,
         history_size: int = 100,
     ) -> None:
-        super().__init__(
-            lr=lr,
-            max_iter=max_iter,
-            max_eval=whole("max_iter of LBFGS", max_iter, 1) * 5 // 4 if max_eval is None else max_eval,
-            tolerance_grad=tolerance_grad,
-            tolerance_change=tolerance_change,
-            history_size=history_size,
-        )
+        if max_eval is None:
+            max_eval = whole("max_iter of LBFGS", max_iter, 1) * 5 // 4
+        super().__init__(**arguments(locals()))
 
     def bind(self, parameters: Sequence[Tensor]) -> Flat:
         """The parameters in one array; made at the first call."""

@@ -11,7 +11,7 @@ from ..messages import unknown
 from ..numbers import flag, real
 from .lbfgs import LBFGS
 from .optimiser import Optimiser, Rule, not_negative
-from .options import Option, known_options
+from .options import Option, arguments, known_options
 
 
 def two_rates(what: str, value: Any) -> tuple[float, float]:
@@ -42,14 +42,7 @@ class SGD(Optimiser):
         nesterov: bool = False,
         maximize: bool = False,
     ) -> None:
-        super().__init__(
-            lr=lr,
-            momentum=momentum,
-            dampening=dampening,
-            weight_decay=weight_decay,
-            nesterov=nesterov,
-            maximize=maximize,
-        )
+        super().__init__(**arguments(locals()))
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise ValueError("nesterov needs a momentum, and a dampening of 0")
 
@@ -82,7 +75,7 @@ class Adam(Optimiser):
         amsgrad: bool = False,
         maximize: bool = False,
     ) -> None:
-        super().__init__(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize)
+        super().__init__(**arguments(locals()))
 
     def rule(self) -> Rule:
         return _adam(self.maximize, bool(self.weight_decay), self.decoupled, self.amsgrad)
@@ -110,7 +103,7 @@ class AdamW(Adam):
         amsgrad: bool = False,
         maximize: bool = False,
     ) -> None:
-        super().__init__(lr, betas, eps, weight_decay, amsgrad, maximize)
+        super().__init__(**arguments(locals()))
 
 
 class RMSprop(Optimiser):
@@ -134,15 +127,7 @@ class RMSprop(Optimiser):
         centered: bool = False,
         maximize: bool = False,
     ) -> None:
-        super().__init__(
-            lr=lr,
-            alpha=alpha,
-            eps=eps,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            centered=centered,
-            maximize=maximize,
-        )
+        super().__init__(**arguments(locals()))
 
     def rule(self) -> Rule:
         return _rmsprop(self.maximize, bool(self.weight_decay), bool(self.momentum), self.centered)
@@ -170,14 +155,7 @@ class Adagrad(Optimiser):
         eps: float = 1e-10,
         maximize: bool = False,
     ) -> None:
-        super().__init__(
-            lr=lr,
-            lr_decay=lr_decay,
-            weight_decay=weight_decay,
-            initial_accumulator_value=initial_accumulator_value,
-            eps=eps,
-            maximize=maximize,
-        )
+        super().__init__(**arguments(locals()))
 
     def rule(self) -> Rule:
         return _adagrad(self.maximize, bool(self.weight_decay))

@@ -41,6 +41,11 @@ def known_options(function: Callable[P, T]) -> Callable[P, T]:
     return checked
 
 
+def arguments(names: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a method by name, of its ``locals()`` as it begins."""
+    return {name: value for name, value in names.items() if name not in ("self", "__class__")}
+
+
 class Option(Generic[T]):
     """An attribute that is checked, and brought to one type, whenever it is set.
 

@@ -120,10 +120,10 @@ class PointSets:
             yield Parts(batches, self.weights, step + 1 == self.steps)
 
     def description(self) -> dict[str, Any]:
-        sets = {
-            name: [rows.samples, rows.batch_size, self.weights[name], describe(rows.loss)]
+        sets = [
+            [name, rows.samples, rows.batch_size, self.weights[name], describe(rows.loss)]
             for name, rows in self.rows.items()
-        }
+        ]
         return {"sets": sets, "shuffle": self.shuffle, "seed": self.seed}
 
 

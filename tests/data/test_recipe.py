@@ -6,6 +6,7 @@ import numpy as np
 import pandas
 import pytest
 
+from backprop_xp import Net
 from backprop_xp.data import DataError, Recipe, train
 from backprop_xp.data.preparing import folds
 
@@ -92,6 +93,12 @@ class TestFolds:
             folds(groups[:2], 3, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("hidden", [8, "64-32", np.int64(8), [[8]]])
+def test_widths_that_are_none(hidden):
+    with pytest.raises(ValueError, match="hidden must be the widths of the hidden layers, such as"):
+        Recipe(hidden=hidden)
+
+
 class TestAnotherTable:
     recipe = Recipe(**QUICK, ignore=("kind",))
 
@@ -126,10 +133,22 @@ class TestAnotherTable:
         assert trained.counts.held == 20 and trained.score <= 19 / 20
         assert "1 have a class not seen in training" in trained.describe_score()
 
-    @pytest.mark.parametrize("column, bad", [("colour", "green"), ("price", "much")])
-    def test_no_row_of_it_at_all(self, column, bad):
-        with pytest.raises(DataError, match=f"the table to test with: no row can be used: row 0, column '{column}'"):
-            train(table(), "price", self.recipe, test=table(5, seed=1).assign(**{column: bad}))
+    def test_no_row_of_it_at_all(self):
+        with pytest.raises(DataError, match="the table to test with: no row can be used: row 0, column 'colour'"):
+            train(table(), "price", self.recipe, test=table(5, seed=1).assign(colour="green"))
+
+    @pytest.mark.parametrize("target", ["price", ["price", "a"]])
+    def test_an_amount_that_is_no_number_is_refused_before_the_training(self, target, monkeypatch):
+        monkeypatch.setattr(Net, "fit", None)
+        other = table(5, seed=1).astype({"price": object})
+        other.loc[3, "price"] = "much"
+        with pytest.raises(DataError, match=r"^the table to test with: row 3, column 'price': 'much' is no number"):
+            train(table(), target, self.recipe, test=other)
+
+    def test_rows_that_are_trained_on_prove_nothing(self):
+        said = "test: 30 of 30 rows are the same as rows that are trained on"
+        for other, found in ((table()[50:80], True), (table(30, seed=1), False)):
+            assert (said in train(table(), "price", self.recipe, test=other).notes) is found
 
     def test_one_row_has_no_r_squared(self):
         trained = train(table(), "price", self.recipe, test=table(1, seed=1))

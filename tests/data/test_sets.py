@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import sys
 
@@ -110,19 +109,6 @@ def test_a_bad_npz(tmp_path):
             read(path)
 
 
-def test_parquet(tmp_path):
-    pytest.importorskip("pyarrow")
-    path = tmp_path / "table.parquet"
-    table = pandas.DataFrame({"a": [1, None, 3], "b": ["x", "y", None], "c": [True, False, True]}, index=[7, 8, 9])
-    table.to_parquet(path)
-    frame = read(path)
-    assert list(frame.index) == [1, 2, 3]
-    assert frame["b"].tolist()[:2] == ["x", "y"]
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(DataError, match="can't be read as parquet"):
-        read(path)
-
-
 @given(st.text(alphabet='ab,1."\n\r\t \0é;NA-', max_size=40))
 def test_any_text_is_a_table_or_a_sentence(tmp_path_factory, text):
     reads_or_refuses(write(tmp_path_factory.getbasetemp(), text))
@@ -194,36 +180,7 @@ def test_stem(source, name):
     assert sets.stem(source) == name
 
 
-class TestFolders:
-    frame = pandas.DataFrame({"a": [1.5, 2.5, 3.5, 4.5], "year": [2023, 2023, 2024, 2024], "place": list("xyxy")})
-
-    def test_of_parts(self, tmp_path):
-        pytest.importorskip("pyarrow")
-        folder = tmp_path / "t.parquet"
-        folder.mkdir()
-        for k in range(2):
-            self.frame.iloc[2 * k : 2 * k + 2].to_parquet(folder / f"part-{k}.parquet", index=False)
-        (folder / "_SUCCESS").write_text("")
-        frame = read(folder)
-        assert frame.to_dict("list") == self.frame.to_dict("list") and list(frame.index) == [1, 2, 3, 4]
-
-    def test_columns_in_the_names_of_folders(self, tmp_path):
-        pytest.importorskip("pyarrow")
-        self.frame.to_parquet(tmp_path / "parts", partition_cols=["year", "place"], index=False)
-        frame = read(tmp_path / "parts").sort_values("a")
-        assert frame[["a", "year", "place"]].to_dict("list") == self.frame.to_dict("list")
-        assert frame["year"].dtype.kind == "i"
-
-    def test_a_pipe_among_them_is_not_waited_for(self, tmp_path):
-        (tmp_path / "t.parquet").mkdir()
-        os.mkfifo(tmp_path / "t.parquet" / "a.parquet")
-        with pytest.raises(DataError, match=r"a.parquet is a pipe; a table must be in a regular file"):
-            read(tmp_path / "t.parquet")
-
-    def test_nothing_in_it(self, tmp_path):
-        pytest.importorskip("pyarrow")
-        (tmp_path / "t.parquet").mkdir()
-        with pytest.raises(DataError, match=r"t.parquet"):
-            read(tmp_path / "t.parquet")
-        with pytest.raises(ValueError, match="unknown data"):
-            read(tmp_path)
+def test_a_folder_that_is_no_table(tmp_path):
+    (tmp_path / "t.csv").write_text("a\n1\n")
+    with pytest.raises(ValueError, match=r"unknown data .*, and a folder have \.parquet files"):
+        read(tmp_path)

@@ -87,6 +87,24 @@ def test_forms_of_chains(random):
     assert_equal(net, model, random.normal(size=(5, 4)))
 
 
+def test_a_layer_with_nothing_before_one_with_a_normalisation(random):
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3), nn.LayerNorm(3), nn.Tanh(), nn.Linear(3, 3)).double()
+    net = from_torch(model)
+    assert isinstance(net, Net) and [*net.tensors] == ["z1.0.gain", "z1.0.bias"]
+    assert [tensor.name for tensor in net.parameters[:4]] == ["W0", "W1", "W2", "b0"]
+    x = random.normal(size=(5, 4))
+    np.testing.assert_allclose(net(x), model(torch.tensor(x)).detach().numpy(), rtol=1e-12)
+
+
+def test_a_module_that_comes_twice(random):
+    twice = nn.Linear(3, 3).double()
+    model = nn.Sequential(twice, nn.Tanh(), twice)
+    net = from_torch(model)
+    assert isinstance(net, Net) and net.weights[0] is net.weights[1] and net.biases[0] is net.biases[1]
+    x = random.normal(size=(5, 3))
+    np.testing.assert_allclose(net(x), model(torch.tensor(x)).detach().numpy(), rtol=1e-12)
+
+
 def test_options_and_dtype():
     net = from_torch(nn.Sequential(nn.Linear(3, 2)), loss="mse", reduction="mean", threads=1)
     assert (net.dtype, net.loss.name, net.reduction, net.threads) == ("float32", "mse", "mean", 1)
@@ -96,13 +114,16 @@ def test_options_and_dtype():
 HOOKED = nn.Linear(2, 2)
 HOOKED.register_forward_hook(lambda module, args, z: 2 * z)
 REFUSED = [
-    (nn.Sequential(), "a net needs a Linear module"),
+    (nn.Sequential(), "how many features the input input has can't be told"),
     (nn.Sequential(nn.Linear(2, 2), nn.PReLU()), r"module 1 \(PReLU\) has no counterpart: unknown module 'PReLU'"),
     (nn.Sequential(nn.Linear(2, 2), nn.Softmin(1)), "'Softmin'"),
     (nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.InstanceNorm1d(2))), r"module 0.1 \(InstanceNorm1d\)"),
     (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))), "ParametrizedLinear"),
     (nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 2)), "Linear 1 takes 2 features, 0 gives 3"),
-    (nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double()), "one dtype: 0 and 1"),
+    (
+        nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double()),
+        "one dtype, got 0.weight torch.float32, 0.bias torch.float32, 1.weight torch.float64",
+    ),
     (nn.Sequential(HOOKED), r"module 0 \(Linear\) has forward hooks"),
 ]
 

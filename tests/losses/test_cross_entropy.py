@@ -147,7 +147,7 @@ def test_a_changed_setting_is_seen_by_the_next_call(random):
         setattr(net.loss, name, before)
         assert net.loss_and_grad(z, y) == plain
     net(z)  # the outputs need nothing of this
-    assert net._prepared is None or net._prepared._refused[2] == ""
+    assert net._prepared is None or net._prepared._refused["sample"] == ""
 
 
 def test_files_keep_the_settings(tmp_path):

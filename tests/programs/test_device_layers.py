@@ -43,7 +43,9 @@ def test_every_kernel_compiles_for_every_architecture_without_spills(dtype):
     for architecture in nvrtc.ARCHITECTURES:
         _, resources = nvrtc.compile_for(code, architecture)
         assert len(resources) == count + 1
-        assert not [name for name, r in resources.items() if r.spills or r.stack]
+        # sin and cos of large arguments, CUDA's own as well, keep the bits of 2/pi that matter on the stack
+        waves = ("_sin", "_cos")
+        assert not [name for name, r in resources.items() if r.spills or (r.stack and not name.endswith(waves))]
 
 
 def test_float_kernels_compute_nothing_in_double():

@@ -38,11 +38,9 @@ FEWEST_OF_GRAPHS = 2048
 
 def why_not(call: Call) -> str:
     """What is no formula, or that the signals of eight samples don't fit a block's shared memory."""
-    if not call.backend.on_gpu:
-        return "it runs on a CUDA device"
-    if not call.plan.chain:
+    if call.backend.on_gpu and not call.plan.chain:
         return graph.why_not(call)
-    if reason := arguments.written_in_python(call) or arguments.too_many_scalars(call):
+    if reason := arguments.why_no_kernel(call):
         return reason
     limit = block.shared_limit(call.backend.device)
     if not block.tilings(shape(call), limit):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backprop_xp import Activation, Elementwise, Equation, Net
-from backprop_xp.engines import equations, warn_uncompiled
+from backprop_xp import Activation, Elementwise, Equation, Net, equations
+from backprop_xp.engines import warn_uncompiled
 from backprop_xp.engines.fused import equation as fused
 from backprop_xp.toolchain import cache, compiler
 

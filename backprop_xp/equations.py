@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import Array
-from ..derivatives.differentiable import Differentiable
-from ..derivatives.equation import Equation, Points
-from ..derivatives.loops import Chain
-from ..messages import unknown
-from ..toolchain import compiler
-from ..toolchain.compiler import CompileError
-from . import ENGINES, Choice, warn_uncompiled
-from .fused import equation as fused
+from .backend import Array
+from .derivatives.differentiable import Differentiable
+from .derivatives.equation import Equation, Points
+from .derivatives.loops import Chain
+from .engines import ENGINES, Choice, warn_uncompiled
+from .engines.fused import equation as fused
+from .messages import unknown
+from .toolchain import compiler
+from .toolchain.compiler import CompileError
 
 _failures: dict[Any, str] = {}  # why what was compiled in vain in this process can't be
 

@@ -69,7 +69,8 @@ class Repeated:
         self._known, state = None, _state(net)
         if state != self._state:
             self.graph = self._state = None
-            if net.plan(self._arrays["x"]).engine in CAPTURED and not _settles_on_host(net):
+            found = net._plan().chain and net.plan(self._arrays["x"]).engine in CAPTURED
+            if found and not _settles_on_host(net):  # other graphs may draw anew in every call
                 self._capture()
             self._state = state
         self._known = as_it_is(net)

@@ -110,13 +110,13 @@ template <class Net, bool CLASSES> struct BlockLoss<Net, SoftmaxCrossEntropy<CLA
   }
 };
 
-/// A chunk. A pass has a Net, and computes the gradients or the outputs of a tile:
+/// A chunk. A pass has a Net, says how many `params` and outputs (`out`) it has, and computes the gradients or the outputs
+/// of a tile:
 ///
 ///   backprop(tile, sums, memory)
 ///   infer(tile, memory)            where they stand
 template <class Pass, class S> BPX_FN void run_block(const BlockArgs<S>& args, S* memory) {
   using Net = typename Pass::Net;
-  using Layers = typename Net::Layers;
   static_assert(Net::shared == Net::threads + Pass::shared && Net::packed == Pass::packed, "see backprop_xp/programs/block.py");
   S *const parts = memory, *const signals = memory + Net::threads;
   const i64 begin = blockIdx.x * args.chunk, end = begin + args.chunk < args.n ? begin + args.chunk : args.n;
@@ -124,9 +124,9 @@ template <class Pass, class S> BPX_FN void run_block(const BlockArgs<S>& args, S
   for (i64 at = begin; at < end; at += Net::rows) {
     const BlockTile<S> tile{&args, at, end - at < Net::rows ? int(end - at) : Net::rows, at > begin, &loss, parts};
     if constexpr (Net::backward) {
-      Pass::backprop(tile, args.sums + blockIdx.x * i64(Layers::params), signals);
+      Pass::backprop(tile, args.sums + blockIdx.x * i64(Pass::params), signals);
     } else {
-      constexpr int out = Last<Layers>::Type::out;
+      constexpr int out = Pass::out;
       const S* const z = Pass::infer(tile, signals);
       for (int k = threadIdx.x; k < tile.valid * out; k += Net::threads)
         args.output[at * out + k] = z[k % out * stride<Net> + k / out];

@@ -190,6 +190,7 @@ template <class NET> struct BlockPass {
   using Layers = typename Net::Layers;
   static constexpr int x = Net::slice * stride<Net>;
   static constexpr int shared = x + block_numbers<Net>(Layers()), packed = packed_numbers<Net, true>(Layers());
+  static constexpr int params = Layers::params, out = Last<Layers>::Type::out;
   BPX_FN static void pack(const S* const* from, S* to) { bpx::pack<Net, true>(Layers(), from, to); }
   BPX_FN static void backprop(const BlockTile<S>& tile, S* sums, S* memory) {
     block_backprop<Net, void>(Layers(), tile, tile.args->params, tile.args->scalars, sums, memory, (S*)nullptr, memory + x);

@@ -57,17 +57,17 @@ template <int N, class S> BPX_FN void load_row(const S* from, S (&to)[N]) {
   }
 }
 
-/// done(o, s, vector of sums) for every row o < OUT and vector of samples s: start(o, s) + sum over k of w[k][o] z[k][s].
-template <class Net, int OUT, class S, class Start, class Done>
-BPX_FN void product(int depth, const S* w, int w_step, const S* z, Start start, Done done) {
+/// done(o, s, vector of sums) for every row o < out and vector of samples s: start(o, s) + sum over k of w[k][o] z[k][s],
+/// each thread ROWS x COLUMNS sums at a time.
+template <class Net, int ROWS, int COLUMNS, class S, class Start, class Done>
+BPX_FN void product_in_blocks(int out, int depth, const S* w, int w_step, const S* z, Start start, Done done) {
   constexpr int V = vector<S>;
-  constexpr Cut c = cut(OUT, Net::rows, Net::threads, Net::sums, V);
-  constexpr int groups = Net::rows / c.columns, vectors = c.columns / V;
-  for (int item = threadIdx.x; item < groups * whole(OUT, c.rows); item += Net::threads) {
-    const int o = item / groups * c.rows, s = item % groups * V;  // neighbours' vectors stand side by side
-    S sums[c.rows][c.columns];
+  constexpr int groups = Net::rows / COLUMNS, vectors = COLUMNS / V;
+  for (int item = threadIdx.x; item < groups * whole(out, ROWS); item += Net::threads) {
+    const int o = item / groups * ROWS, s = item % groups * V;  // neighbours' vectors stand side by side
+    S sums[ROWS][COLUMNS];
     BPX_UNROLL
-    for (int r = 0; r < c.rows; ++r) {
+    for (int r = 0; r < ROWS; ++r) {
       BPX_UNROLL
       for (int v = 0; v < vectors; ++v) {
         BPX_UNROLL
@@ -76,68 +76,79 @@ BPX_FN void product(int depth, const S* w, int w_step, const S* z, Start start, 
     }
 #pragma unroll 8
     for (int k = 0; k < depth; ++k) {
-      S a[c.rows];
+      S a[ROWS];
       load_row(w + k * w_step + o, a);
       BPX_UNROLL
       for (int v = 0; v < vectors; ++v) {
         S b[V];
         load_row(z + k * stride<Net> + s + v * groups * V, b);
         BPX_UNROLL
-        for (int r = 0; r < c.rows; ++r) {
+        for (int r = 0; r < ROWS; ++r) {
           BPX_UNROLL
           for (int j = 0; j < V; ++j) sums[r][v * V + j] = fma(a[r], b[j], sums[r][v * V + j]);
         }
       }
     }
     BPX_UNROLL
-    for (int r = 0; r < c.rows; ++r) {
-      if (o + r >= OUT) break;
+    for (int r = 0; r < ROWS; ++r) {
+      if (o + r >= out) break;
       BPX_UNROLL
       for (int v = 0; v < vectors; ++v) done(o + r, s + v * groups * V, sums[r] + v * V);
     }
   }
 }
+/// The same with the blocks of sums that take the least time for OUT rows.
+template <class Net, int OUT, class S, class Start, class Done>
+BPX_FN void product(int depth, const S* w, int w_step, const S* z, Start start, Done done) {
+  constexpr Cut c = cut(OUT, Net::rows, Net::threads, Net::sums, vector<S>);
+  product_in_blocks<Net, c.rows, c.columns>(OUT, depth, w, w_step, z, start, done);
+}
 
-/// sums[o][i] (+)= sum over the tile of g[o][s] z[i][s], i < width <= IN; the rows of `sums` are `step` apart.
-template <class Net, int OUT, int IN, class S>
-BPX_FN void weight_gradient(const S* g, const S* z, int width, S* sums, int step, bool add) {
+/// sums[o][i] (+)= sum over the tile of g[o][s] z[i][s], o < out, i < width <= in; the rows of `sums` are `step` apart.
+/// Each thread has ROWS x COLUMNS of them at a time.
+template <class Net, int ROWS, int COLUMNS, class S>
+BPX_FN void weight_gradient_in_blocks(int out, int in, const S* g, const S* z, int width, S* sums, int step, bool add) {
   constexpr int V = vector<S>;
-  constexpr Cut c = cut(OUT, IN, Net::threads, Net::sums, 1);
-  constexpr int rows = whole(OUT, c.rows), columns = whole(IN, c.columns);
+  const int rows = whole(out, ROWS), columns = whole(in, COLUMNS);
   for (int item = threadIdx.x; item < rows * columns; item += Net::threads) {
     // a thread's rows and columns are spread, so that neighbours read and write side by side
     const int o = item / columns, i = item % columns;
-    S total[c.rows][c.columns] = {};
+    S total[ROWS][COLUMNS] = {};
 #pragma unroll 4
     for (int s = 0; s < Net::rows; s += V) {
-      S a[c.rows][V];
+      S a[ROWS][V];
       BPX_UNROLL
-      for (int r = 0; r < c.rows; ++r) {
+      for (int r = 0; r < ROWS; ++r) {
         const int row = o + r * rows;
-        load_row(g + (OUT % c.rows == 0 || row < OUT ? row : OUT - 1) * stride<Net> + s, a[r]);
+        load_row(g + (out % ROWS == 0 || row < out ? row : out - 1) * stride<Net> + s, a[r]);
       }
       BPX_UNROLL
-      for (int k = 0; k < c.columns; ++k) {
+      for (int k = 0; k < COLUMNS; ++k) {
         const int column = i + k * columns;
         S b[V];
-        load_row(z + (IN % c.columns == 0 || column < IN ? column : IN - 1) * stride<Net> + s, b);
+        load_row(z + (in % COLUMNS == 0 || column < in ? column : in - 1) * stride<Net> + s, b);
         BPX_UNROLL
-        for (int r = 0; r < c.rows; ++r) {
+        for (int r = 0; r < ROWS; ++r) {
           BPX_UNROLL
           for (int v = 0; v < V; ++v) total[r][k] = fma(a[r][v], b[v], total[r][k]);
         }
       }
     }
     BPX_UNROLL
-    for (int r = 0; r < c.rows; ++r) {
+    for (int r = 0; r < ROWS; ++r) {
       BPX_UNROLL
-      for (int k = 0; k < c.columns; ++k) {
-        if (o + r * rows >= OUT || i + k * columns >= width) continue;
+      for (int k = 0; k < COLUMNS; ++k) {
+        if (o + r * rows >= out || i + k * columns >= width) continue;
         S* const at = sums + i64(o + r * rows) * step + i + k * columns;
         *at = add ? *at + total[r][k] : total[r][k];
       }
     }
   }
+}
+template <class Net, int OUT, int IN, class S>
+BPX_FN void weight_gradient(const S* g, const S* z, int width, S* sums, int step, bool add) {
+  constexpr Cut c = cut(OUT, IN, Net::threads, Net::sums, 1);
+  weight_gradient_in_blocks<Net, c.rows, c.columns>(OUT, IN, g, z, width, sums, step, add);
 }
 
 template <class Net, int OUT, class S> BPX_FN void bias_gradient(const S* g, S* sums, bool add) {

@@ -273,6 +273,7 @@ template <class NET> struct TensorPass {
   using Layers = typename Net::Layers;
   static constexpr int x = signal<Net>(Net::slice);
   static constexpr int shared = x + tensor_numbers<Net>(Layers()), packed = tensor_packed<Net, true>(Layers());
+  static constexpr int params = Layers::params, out = Last<Layers>::Type::out;
   BPX_FN static void pack(const float* const* from, float* to) { tensor_pack<Net, true>(Layers(), from, (Word*)to); }
   BPX_FN static void backprop(const BlockTile<float>& tile, float* sums, float* memory) {
     Word* const x_words = (Word*)memory;

@@ -45,7 +45,7 @@ def sample_bytes(call: Call) -> int:
 
 
 def seconds(call: Call) -> float:
-    """What a chain's call is estimated to take on a CUDA device."""
+    """What a call is estimated to take on a CUDA device."""
     return cost.layered(call, device(call.backend.device), products(call)[0] != "float32")
 
 

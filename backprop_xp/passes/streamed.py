@@ -6,8 +6,8 @@ buffers of page-locked memory, copied to the device on a stream of its own, and 
 next piece is read and copied. Everything smaller is moved whole. Where the device runs out of memory in either way,
 smaller pieces are tried, down to one chunk of samples.
 
-Pieces are whole chunks. A :class:`backprop_xp.plan.engine.Chunked` engine gives the same bits in any number of
-pieces; the sums of others' pieces are added in a tree.
+Pieces are whole chunks. A :class:`backprop_xp.plan.engine.Chunked` engine gives the same bits of a chain in any number
+of pieces; the sums of others' pieces, and of graphs that are no chains, are added in a tree.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _forward(engine: Engine, call: Call, rows: int, kept: dict[str, Array]) -> t
 
 
 def _loss_and_grad(engine: Engine, call: Call, rows: int, kept: dict[str, Array]) -> Result:
-    if isinstance(engine, Chunked):
+    if isinstance(engine, Chunked) and call.plan.chain:
         sums, chunk = ChunkSums(call.backend.xp, call.numbers, call.dtype), engine.chunk_samples(call)
         grad_x = next(iter(kept.values()), None)
         for piece, at in _pieces(call, rows):

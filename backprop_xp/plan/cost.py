@@ -6,7 +6,8 @@ yet: when it is, these constants are what to correct.
 - Layered: matrix products near the peak if they are large, but every signal goes through main memory. Of each layer,
   the forward pass reads its inputs and writes t, reads t and writes z; the backward pass reads grad_z and t and writes
   grad_t, reads grad_t and the inputs for the weights, and reads grad_t again to write the inputs' gradient. In all,
-  eight times its outputs and three times its inputs. Seven launches a layer.
+  eight times its outputs and three times its inputs. Seven launches a layer. Other nodes of a graph read and write
+  their inputs and outputs once in each pass, and are taken for as many launches.
 - Cooperative: products further from the peak, and of each tile of samples the second-level cache is asked for all
   weights twice and for all sums of its chunk, to be read and written. Main memory sees x, the targets, and once every
   chunk its sums, written and read. A chunk is one block's work: a multiprocessor that has one more than others is what
@@ -25,6 +26,7 @@ import numpy as np
 
 from .call import Call
 from .devices import Device
+from .plan import Plan
 
 #: How many times faster than main memory the second-level cache is: 5.5 TB/s on an H100, as microbenchmarks of others
 #: report.
@@ -54,12 +56,12 @@ LAUNCH, LAYERED_LAUNCHES, COOPERATIVE_LAUNCHES, FUSED_LAUNCHES = 4.5e-6, 7, 4, 2
 
 def layered(call: Call, device: Device, rounded: bool = False) -> float:
     """Seconds of the layered engine; ``rounded`` if cuBLAS may use tensor cores for float32."""
-    layers = list(zip(call.sizes, call.sizes[1:]))
-    numbers = call.samples * sum(8 * outputs + 3 * inputs for inputs, outputs in layers)
+    layers, others = call.plan.products, _other_nodes(call.plan)
+    numbers = call.samples * (sum(8 * outputs + 3 * inputs for inputs, outputs in layers) + sum(others))
     time = _products(call, CUBLAS) / device.flops(call.dtype.name, products=True)
     if rounded:
         time /= CUBLAS_ROUNDED
-    return time + _moved(call, device, numbers) + LAYERED_LAUNCHES * len(layers) * LAUNCH
+    return time + _moved(call, device, numbers) + LAYERED_LAUNCHES * (len(layers) + len(others)) * LAUNCH
 
 
 def precision(sizes: Sequence[int], architecture: int) -> str:
@@ -93,16 +95,26 @@ def busy(chunks: int, multiprocessors: int) -> float:
 def _products(call: Call, shares: Sequence[float]) -> float:
     """Operations of the matrix products, each divided by the share of the peak that is reached at its width."""
     total = 0.0
-    for i, (inputs, outputs) in enumerate(zip(call.sizes, call.sizes[1:])):
+    for i, (inputs, outputs) in enumerate(call.plan.products):
         products = 2 if i == 0 and not call.input_grad else 3
         share = np.interp(math.log2(min(inputs, outputs)), np.log2(WIDTHS), shares)
         total += 2 * products * inputs * outputs / float(share)
     return call.samples * total
 
 
+def _other_nodes(plan: Plan) -> list[int]:
+    """Numbers that each node which is no layer's part moves for a sample: what it reads and writes, up and down."""
+    return [
+        2 * (node.width + sum(plan.widths[name] for name in node.inputs))
+        for step in plan.steps
+        if (node := step.node) is not None
+    ]
+
+
 def _main_memory(call: Call, chunks: int) -> float:
     """Numbers that go through main memory where signals don't: x, outputs or targets, and the sums of all chunks."""
-    return call.samples * (call.sizes[0] + call.sizes[-1]) + 2 * call.numbers * chunks
+    features = sum(call.plan.inputs.values()) + call.plan.output.width
+    return call.samples * features + 2 * call.numbers * chunks
 
 
 def _moved(call: Call, device: Device, numbers: float) -> float:

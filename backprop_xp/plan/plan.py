@@ -122,6 +122,12 @@ class Plan:
         assert self.chain is not None
         return (*self.inputs.values(), *(linear.width for linear, _ in self.chain))
 
+    @cached_property
+    def products(self) -> tuple[tuple[int, int], ...]:
+        """Features that come in and go out of each linear node, in order."""
+        linears = [linear for step in self.steps for linear, _ in step.chain]
+        return tuple((self.widths[linear.inputs[0]], linear.width) for linear in linears)
+
     @property
     def bias(self) -> tuple[bool, ...]:
         """Whether each layer of a chain has a bias."""

@@ -6,15 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from .. import scope
 from ..backend import Array
 from ..dtypes import name_of
 from ..formulas import is_formula
 from ..losses import compiles, kernel_of
+from ..operations import is_built_in
 from ..plan.call import Call, Result
 from . import fused
 
 #: Of the 4 KiB that all arguments of a CUDA kernel may take, half for float64.
 MOST_SCALARS = 256
+NULL = np.uintp(0)
 
 
 def shape(call: Call) -> fused.Shape:
@@ -43,6 +46,20 @@ def written_in_python(call: Call) -> str:
     return loss_in_python(call.loss)
 
 
+def node_in_python(call: Call) -> str:
+    """The first of a graph's nodes that can't be compiled for this call, and why, "" if all can."""
+    for node in call.plan.nodes:
+        form = node.form
+        if not (form.is_compiled and is_built_in(form)):
+            return f"node {node.name!r} is written in Python"
+        for function in form.functions:
+            if not is_formula(function):
+                return f"the activation of node {node.name!r} is written in Python"
+        if call.training and form.constants and form.changes_buffers:
+            return scope.first_that_does([(f"node {node.name!r}", form)])
+    return ""
+
+
 def why_no_kernel(call: Call) -> str:
     """Why no kernel of a CUDA device can run this call, whatever its size, "" if one may."""
     if not call.backend.on_gpu:
@@ -64,7 +81,8 @@ def too_many_scalars(call: Call) -> str:
 
 def scalars(call: Call) -> list[float]:
     """The parameters of the activations, then of the loss."""
-    numbers = [number for layer in call.layers for number in layer.activation.parameters]
+    functions = [function for node in call.plan.nodes for function in node.form.functions]
+    numbers = [number for function in functions for number in function.parameters]
     return [*numbers, *getattr(call.loss, "parameters", ())]
 
 
@@ -125,3 +143,11 @@ def readable(array: np.ndarray) -> np.ndarray:
 
 def stride(array: np.ndarray, axis: int) -> int:
     return array.strides[axis] // array.itemsize
+
+
+def strided(array: Array | None, axes: int) -> list[Any]:
+    """The array and its strides in elements, as the kernel takes them."""
+    if array is None:
+        return [NULL, *[np.int64(0)] * axes]
+    strides = [np.int64(stride // array.itemsize) for stride in array.strides]
+    return [array, *strides, *[np.int64(0)] * (axes - array.ndim)]

@@ -86,9 +86,7 @@ def source(shape: fused.Shape, activations: Sequence[Any], way: Tiling) -> str:
     the place of the last.
     """
     constants = asdict(way) | {"shared": _shared_numbers(shape, way), "packed": packed(shape)}
-    scalars = sum(len(f.parameters) for f in activations) + (
-        shape.loss.parameters(shape.sizes[-1]) if isinstance(shape.loss, KernelLoss) else 0
-    )
+    scalars = sum(len(f.parameters) for f in activations) + loss_scalars(shape.loss, shape.sizes[-1])
     arrays = [f"{kind}{i}" for i, has in enumerate(shape.bias) for kind in ("w", "b")[: 1 + has]]
     table = [f"w{i}, {f'b{i}' if has else 'nullptr'}" for i, has in enumerate(shape.bias)]
     names, values = [field.split()[-1] for field in FIELDS], [f"s{k}" for k in range(scalars)]
@@ -119,6 +117,11 @@ def source(shape: fused.Shape, activations: Sequence[Any], way: Tiling) -> str:
             "",
         ]
     )
+
+
+def loss_scalars(loss: Any, outputs: int) -> int:
+    """How many parameters the loss of a shape has."""
+    return loss.parameters(outputs) if isinstance(loss, KernelLoss) else 0
 
 
 def _by_tensor_cores(shape: fused.Shape) -> bool:

@@ -69,7 +69,7 @@ class Packing:
         """Find room for a node's parameters and buffers; a linear node's input consists of pieces of these widths."""
         transposed, found = self._matrix(node.width, pieces)
         size = self.padded(node.width)
-        vectors = {name: (self._params(size), self._grads(size)) for name in node.form.vectors}
+        vectors = {name: (self._params(size), self._grads(self._summed(node.width))) for name in node.form.vectors}
         constants = {name: self._params(size) for name in node.form.constants}
         self.places[node.name] = Place(index, transposed, found, vectors, constants)
         return self.places[node.name]
@@ -80,10 +80,10 @@ class Packing:
         for place in self.places.values():
             own = parameters[nodes[place.node].owner]
             if place.pieces:
-                _to_panels(own["weight"].T, packed[place.transposed :], panel)
+                self._lay(own["weight"].T, packed[place.transposed :], panel)
             column = 0
             for piece in place.pieces:
-                _to_panels(own["weight"][:, column : column + piece.width], packed[piece.weight :], panel)
+                self._lay(own["weight"][:, column : column + piece.width], packed[piece.weight :], panel)
                 column += piece.width
             for name, (at, _) in place.vectors.items():
                 packed[at : at + own[name].size] = own[name]
@@ -121,6 +121,14 @@ class Packing:
             Piece(width, self._params(self.padded(width) * out), self._grads(self.padded(width) * rows))
             for width in pieces
         )
+
+    def _summed(self, width: int) -> int:
+        """Numbers that the gradient of a vector takes."""
+        return self.padded(width)
+
+    def _lay(self, matrix: np.ndarray, room: np.ndarray, panel: int) -> None:
+        """A matrix at the beginning of ``room``, in the form in which products read it."""
+        _to_panels(matrix, room, panel)
 
     def _params(self, count: int) -> int:
         self.params += count

@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ... import scope, threads
+from ... import threads
 from ...backend import Array
 from ...dtypes import name_of
-from ...formulas import is_formula
-from ...operations import is_built_in
 from ...plan.call import Call, Result
 from ...programs import arguments, graph_source
 from ...programs import graph as programs
@@ -30,16 +28,7 @@ def why_not(call: Call) -> str:
         return f"the nodes are together wider than {programs.MOST_WIDTH}"
     if len(plan.nodes) > programs.MOST_NODES:
         return f"it has {len(plan.nodes)} nodes, and compiling more than {programs.MOST_NODES} takes too long"
-    for node in plan.nodes:
-        form = node.form
-        if not (form.is_compiled and is_built_in(form)):
-            return f"node {node.name!r} is written in Python"
-        for function in form.functions:
-            if not is_formula(function):
-                return f"the activation of node {node.name!r} is written in Python"
-        if call.training and form.constants and form.changes_buffers:
-            return scope.first_that_does([(f"node {node.name!r}", form)])
-    return arguments.loss_in_python(call.loss)
+    return arguments.node_in_python(call) or arguments.loss_in_python(call.loss)
 
 
 def intermediate_bytes(call: Call) -> int:
@@ -101,10 +90,7 @@ def _arguments(call: Call, program: programs.Program, held: list[Any]) -> Any:
     buffers = {node: {**call.parameters[node], **arrays} for node, arrays in call.buffers.items()}
     packed = program.packing.pack(nodes, {**call.parameters, **buffers}, call.dtype, program.panel)
     args.wide.params = arguments.address(packed, held)
-    functions = [function for node in nodes for function in node.form.functions]
-    scalars = [number for function in functions for number in function.parameters]
-    scalars += getattr(call.loss, "parameters", ())
-    args.wide.scalars = arguments.address(np.array(scalars or [0.0], call.dtype), held)
+    args.wide.scalars = arguments.address(np.array(arguments.scalars(call) or [0.0], call.dtype), held)
     inputs = [arguments.readable(x) for x in call.inputs.values()]
     strides = [arguments.stride(x, axis) for x in inputs for axis in (0, 1)]
     args.x = _addresses([arguments.address(x, held) for x in inputs], held)

@@ -1,5 +1,7 @@
 """The cooperative engine: wide nets on a CUDA device, a block of threads for a tile of samples (kernels/block_cuda.h).
 
+Chains are here, other graphs in graph.py.
+
 Nothing but x, the parameters and the gradients is in the device's main memory. The batch is cut into fixed logical
 chunks, a block of threads each, whose sums are added in a fixed tree: the same bits whatever runs where and when, and
 on every stream. Nothing here waits for the device.
@@ -8,19 +10,19 @@ on every stream. Nothing here waits for the device.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from .. import precision
-from ..backend import Array
-from ..plan import cost
-from ..plan.call import Call, Result, Values
-from ..plan.devices import device
-from ..programs import arguments, block, fused
-from ..sums import rounds
-from ..sums.chunk_sums import ROWS, ChunkSums
-from . import layered
+from ... import precision
+from ...backend import Array
+from ...plan import cost
+from ...plan.call import Call, Result, Values
+from ...plan.devices import device
+from ...programs import arguments, block, fused
+from ...sums import rounds
+from ...sums.chunk_sums import ROWS, ChunkSums
+from .. import layered
+from . import graph
 
 #: Bytes of the partial sums of one wave of chunks, about; a wave is whole groups of the tree. Chosen, not measured.
 WAVE_BYTES = 256 << 20
@@ -30,11 +32,14 @@ WAVE_BYTES = 256 << 20
 TILES, MOST_TILES, WRITING, RESIDENT = 64, 16, 0.25, (1, 2)
 #: Blocks, and threads of each, that pack the parameters. Chosen, not measured: any number is right.
 PACK_BLOCKS, PACK_THREADS = 64, 256
-NULL = np.uintp(0)
+#: Samples from which on "auto" compiles a graph that is no chain, which takes seconds and more. Chosen, not measured.
+FEWEST_OF_GRAPHS = 2048
 
 
 def why_not(call: Call) -> str:
-    """What is no chain or no formula, or that the signals of eight samples don't fit a block's shared memory."""
+    """What is no formula, or that the signals of eight samples don't fit a block's shared memory."""
+    if call.backend.on_gpu and not call.plan.chain:
+        return graph.why_not(call)
     if reason := arguments.why_no_kernel(call):
         return reason
     limit = block.shared_limit(call.backend.device)
@@ -44,7 +49,9 @@ def why_not(call: Call) -> str:
 
 
 def yields(call: Call) -> str:
-    """That the layered engine is estimated to be faster."""
+    """That the layered engine is estimated to be faster, or that a batch isn't worth compiling a whole graph."""
+    if not call.plan.chain and call.samples < FEWEST_OF_GRAPHS:
+        return f"a graph is worth its compilation from {FEWEST_OF_GRAPHS:,} samples on"
     if layered.seconds(call) < seconds(call):
         return "so wide a net, or so small a batch, is estimated to be faster in whole matrix products"
     return ""
@@ -52,6 +59,8 @@ def yields(call: Call) -> str:
 
 def seconds(call: Call) -> float:
     """What a call that it doesn't refuse is estimated to take."""
+    if not call.plan.chain:
+        return graph.seconds(call, chunk_samples(call))
     found = shape(call)
     rows = block.tilings(found, block.shared_limit(call.backend.device))[0].rows
     return cost.cooperative(call, device(call.backend.device), rows, chunk_samples(call), found.precision)
@@ -59,6 +68,8 @@ def seconds(call: Call) -> float:
 
 def products(call: Call) -> tuple[str, str]:
     """The precision of the products, and of float32 why it is no other."""
+    if not call.plan.chain:
+        return "float32", "graphs that are no chains don't go through tensor cores"
     architecture = device(call.backend.device).architecture
     wanted = cost.precision(call.sizes, architecture) if call.precision == "auto" else call.precision
     reason = precision.why_not(call.sizes, call.dtype, architecture) or (wanted == "float32" and "float32 is wanted")
@@ -82,12 +93,14 @@ def chunk_samples(call: Call) -> int:
 
 def intermediate_bytes(call: Call) -> int:
     """The packed parameters, and the sums of one wave of chunks and of the tree's levels."""
-    rows = min(_wave(call), -(-call.samples // chunk_samples(call))) + ROWS
+    rows = min(wave_chunks(call), -(-call.samples // chunk_samples(call))) + ROWS
     return (2 + rows) * call.numbers * call.dtype.itemsize
 
 
 def forward(call: Call) -> tuple[Array, Values | None]:
     """The net's outputs."""
+    if not call.plan.chain:
+        return graph.forward(call, chunk_samples(call)), None
     output = call.backend.xp.empty((call.samples, call.sizes[-1]), call.dtype)
     _Pass(call).run(slice(0, call.samples), chunk_samples(call), output=output)
     return output, None
@@ -95,6 +108,8 @@ def forward(call: Call) -> tuple[Array, Values | None]:
 
 def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
+    if not call.plan.chain:
+        return graph.loss_and_grad(call, chunk_samples(call), wave_chunks(call))
     xp = call.backend.xp
     grad_x = xp.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
     sums = ChunkSums(xp, call.numbers, call.dtype)
@@ -105,7 +120,7 @@ def loss_and_grad(call: Call) -> Result:
 
 def add_piece(call: Call, sums: ChunkSums, chunk: int, grad_x: Array | None = None) -> None:
     """Compute the chunks of a call's samples; ``sums`` may hold those of samples before, which were whole chunks."""
-    compiled, wave = _Pass(call), _wave(call) * chunk
+    compiled, wave = _Pass(call), wave_chunks(call) * chunk
     for first in range(0, call.samples, wave):
         samples = slice(first, min(first + wave, call.samples))
         rows, losses = sums.place(-(-(samples.stop - first) // chunk))
@@ -137,16 +152,16 @@ class _Pass:
         call, number = self._call, self._call.dtype.type
         x = call.x[samples]
         y, weight, x_grad = (None if a is None else a[samples] for a in (call.y, call.weight, x_grad))
-        pointers = [NULL if a is None else a for a in (x_grad, sums, losses, output)]
+        pointers = [arguments.NULL if a is None else a for a in (x_grad, sums, losses, output)]
         self._program.run(
             (-(-len(x) // chunk),),
             (self._program.threads,),
             (
                 np.int64(len(x)),
                 np.int64(chunk),
-                *_strided(x, 2),
-                *_strided(y, 2),
-                *_strided(weight, 1),
+                *arguments.strided(x, 2),
+                *arguments.strided(y, 2),
+                *arguments.strided(weight, 1),
                 number(call.scale),
                 *pointers,
                 self._packed,
@@ -156,14 +171,6 @@ class _Pass:
         )
 
 
-def _strided(array: Array | None, axes: int) -> list[Any]:
-    """The array and its strides in elements, as the kernel takes them."""
-    if array is None:
-        return [NULL, *[np.int64(0)] * axes]
-    strides = [np.int64(stride // array.itemsize) for stride in array.strides]
-    return [array, *strides, *[np.int64(0)] * (axes - array.ndim)]
-
-
-def _wave(call: Call) -> int:
+def wave_chunks(call: Call) -> int:
     """How many chunks' sums are held at a time."""
-    return ROWS * max(1, WAVE_BYTES // (ROWS * call.numbers * call.dtype.itemsize))
+    return ROWS * max(1, WAVE_BYTES // (ROWS * max(1, call.numbers) * call.dtype.itemsize))

@@ -43,6 +43,7 @@ def _numbers(net: Any, x: Any, y: Any, sample_weight: Any, training: bool) -> Nu
     draws = net.draws
     call = net._call(x, True, training, get_loss(net.loss))
     net._aim(call, y, sample_weight)
+    net._draw(call)
     call.input_grad = True
     with net.backend.activate():
         result = layered.loss_and_grad(call)

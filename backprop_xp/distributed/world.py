@@ -26,6 +26,8 @@ from .alike import versions
 PARTS, MOST_PARTS = 64, 1 << 20
 #: Seconds that ranks but the first wait before they tell of an error: one that all have is told once.
 PATIENCE = 0.3
+#: Seconds that the launcher has for reading what a rank wrote before it ended all: what it hasn't read then is lost.
+READING = 0.5
 #: What ranks do together. All must be about to do the same.
 TASKS = ("compare what they were given", "add up gradients", "hear what another says", "end")
 COMPARE, ADD_UP, HEAR, END = range(len(TASKS))
@@ -160,6 +162,7 @@ class World:
         print(f"backprop_xp: rank {self.rank} of {self.size} ends all ranks: {what}", file=sys.stderr, flush=True)
         if sys.stdout is not None:
             sys.stdout.flush()
+        time.sleep(READING)
         self._all.Abort(1)
         os._exit(1)  # Abort may return before the launcher has ended this process
 

@@ -134,6 +134,7 @@ def computed(net: Any, x: Any, y: Any, sample_weight: Any, training: bool) -> Ca
     double = in_double(net)
     call = double._call(x, True, training, get_loss(double.loss))
     double._aim(call, y, sample_weight)
+    double._draw(call)
     call.input_grad = True
     result = layered.loss_and_grad(call)
     assert result.values is not None

@@ -25,9 +25,9 @@ from .alike import versions
 
 PARTS, MOST_PARTS = 64, 1 << 20
 #: Seconds that ranks but the first wait before they tell of an error: one that all have is told once.
-PATIENCE = 0.3
+PATIENCE = 1.5
 #: Seconds that the launcher has for reading what a rank wrote before it ended all: what it hasn't read then is lost.
-READING = 0.5
+READING = 0.3
 #: What ranks do together. All must be about to do the same.
 TASKS = ("compare what they were given", "add up gradients", "hear what another says", "end")
 COMPARE, ADD_UP, HEAR, END = range(len(TASKS))

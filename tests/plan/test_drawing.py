@@ -122,6 +122,13 @@ def test_dropout_and_batch_norm_stay_as_they_are(random):
     net.draw(np.ones(3), training=False)
 
 
+def test_what_dropout_drops_is_what_the_next_call_drops(random):
+    x, y = random.normal(size=(4, 3)), random.normal(size=(4, 2))
+    net = Net((3, 8, 2), [["tanh", "dropout"], None], loss="mse", rng=0, backend="numpy")
+    drawing = net.draw(x, y, direction="right")
+    assert f"{float(net.loss_and_grad(x, y)):.6g}" in drawing.text
+
+
 def test_it_saves_itself(tmp_path):
     drawing = Net((3, 2), rng=0).draw()
     drawing.save(tmp_path / "net.svg")

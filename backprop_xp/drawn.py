@@ -6,7 +6,6 @@ from typing import Any
 
 from .backend import NUMPY
 from .engines import layered
-from .losses import get_loss
 from .plan.drawing import Drawing, Numbers
 from .plan.drawing import draw as draw_plan
 from .tensor import Tensor
@@ -41,9 +40,7 @@ def draw(
 def _numbers(net: Any, x: Any, y: Any, sample_weight: Any, training: bool) -> Numbers:
     """What ``loss_and_grad`` would compute next, without a change of the net."""
     draws = net.draws
-    call = net._call(x, True, training, get_loss(net.loss))
-    net._aim(call, y, sample_weight)
-    net._draw(call)
+    call = net._loss_call(x, y, sample_weight, True, training)
     call.input_grad = True
     with net.backend.activate():
         result = layered.loss_and_grad(call)

@@ -126,9 +126,7 @@ class Model(State):
             compiled = calls.find(self, x, y, keep_signals, training)
             if compiled is not None:
                 return compiled.loss_and_grad(self, x, y)
-        call = self._call(x, keep_signals, training, get_loss(self.loss if loss is None else loss))
-        self._aim(call, y, sample_weight)
-        self._draw(call)
+        call = self._loss_call(x, y, sample_weight, keep_signals, training, loss)
         call.input_grad = input_grad
         with self.backend.activate():
             if world is None:
@@ -335,6 +333,15 @@ class Model(State):
             precision=as_precision(self.precision, self.dtype), single=single, training=training,
             buffers=self._buffers(),
         )  # fmt: skip
+
+    def _loss_call(
+        self, x: Any, y: Any, sample_weight: Any, keep_signals: bool | None, training: bool, loss: Any = None
+    ) -> Call:
+        """A call of :meth:`loss_and_grad` as it is to be run: with its targets and, in training, its keys."""
+        call = self._call(x, keep_signals, training, get_loss(self.loss if loss is None else loss))
+        self._aim(call, y, sample_weight)
+        self._draw(call)
+        return call
 
     def _of_samples(self, function: Callable[..., Array], x: Any, y: Any, training: bool, loss: Any) -> Array:
         if isinstance(loss, Equation):

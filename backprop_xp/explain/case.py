@@ -12,7 +12,6 @@ from ..backend import NUMPY
 from ..check import in_double
 from ..engines import layered
 from ..formulas.notation import latex_name
-from ..losses import get_loss
 from ..plan.call import Call, Values
 from ..plan.plan import Node
 from ..tensor import Tensor
@@ -132,9 +131,7 @@ def on_host(given: Any) -> Any:
 def computed(net: Any, x: Any, y: Any, sample_weight: Any, training: bool) -> Case:
     """The call of ``net.loss_and_grad`` that would be next, on a copy; the net stays as it is."""
     double = in_double(net)
-    call = double._call(x, True, training, get_loss(double.loss))
-    double._aim(call, y, sample_weight)
-    double._draw(call)
+    call = double._loss_call(x, y, sample_weight, True, training)
     call.input_grad = True
     result = layered.loss_and_grad(call)
     assert result.values is not None

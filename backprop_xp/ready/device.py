@@ -15,7 +15,6 @@ from ..engines import fused_gpu
 from ..losses import get_loss
 from ..plan.call import Call
 from ..plan.net import AnyNet
-from ..tensor import Tensor
 from ..toolchain.compiler import CompileError
 from .chain import why_not_loss
 from .known import Known, as_it_is
@@ -56,7 +55,7 @@ class Batch:
         self._signal = next(iter(net._signals().values()))
         self._slices: list[tuple[Any, slice, tuple[int, ...]]] = []
         at = 0
-        for tensor in _tensors(net):
+        for tensor in net._places():
             self._slices.append((tensor, slice(at, at + tensor.data.size), tensor.data.shape))
             at += tensor.data.size
         self._parameters, itemsize = at, call.dtype.itemsize
@@ -112,14 +111,10 @@ def _fits(net: AnyNet, array: Any, axes: int | None) -> bool:
 
 def _needs_more(net: AnyNet) -> bool:
     """Whether parameters, the loss or the net itself need more checks."""
-    tensors = _tensors(net)
+    tensors = net._places()
     if why_not_loss(net) or len(set(tensors)) != len(tensors):
         return True
     return not all(_fits(net, t.data, None) and t.data.dtype == net.dtype for t in tensors)
-
-
-def _tensors(net: AnyNet) -> list[Tensor]:
-    return [tensor for own in net._tensors().values() for tensor in own.values()]
 
 
 def _batch(net: AnyNet, x: Array, y: Array | None) -> Batch | None:

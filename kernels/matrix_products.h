@@ -156,30 +156,56 @@ static void weight_product(i64 samples, i64 first, i64 rows, int count, View<con
   });
 }
 
-/// sums[k] = the numbers of register k added up, in the same order for each.
+#if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
+/// COUNT registers that hold sums of N numbers each, to half as many with twice as many sums of N / 2; and so on, until the
+/// sum of what register k held stands at place k * V / COUNT of the first, V numbers a register.
+template <int N, int COUNT, class S> BPX_FN void merge(typename Register<S>::V* registers) {
+  constexpr int half = N / 2, rest = (COUNT + 1) / 2;
+  typename Picks<S>::I crossed;
+  typename Register<S>::I upper;
+  BPX_UNROLL
+  for (int k = 0; k < panel<S>; ++k) {
+    upper[k] = k & half ? -1 : 0;
+    crossed[k] = k & half ? panel<S> + k - half : k + half;
+  }
+  BPX_UNROLL
+  for (int r = 0; r < rest; ++r) {
+    const auto a = registers[r], b = registers[COUNT > 1 ? r + rest : r];
+    registers[r] = (upper ? b : a) + permute(a, b, crossed);
+  }
+  if constexpr (half > 1) merge<half, rest, S>(registers);
+}
+#endif
+/// sums[k] = the numbers of register k added up, halves first, in the same order for each.
 template <int COUNT, class S> BPX_FN void add_up(const Pack<S, 1> (&registers)[COUNT], S* sums) {
   constexpr int V = panel<S>;
-  for (int k0 = 0; k0 < COUNT; k0 += V) {
 #if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
-    typename Register<S>::V rows[V];
+  constexpr int most = COUNT >= V ? V : COUNT > V / 2 ? V : COUNT > V / 4 ? V / 2 : COUNT > V / 8 ? V / 4 : 1;
+  typename Register<S>::V some[most];
+  BPX_UNROLL
+  for (int k = 0; k < most; ++k) some[k] = registers[k < COUNT ? k : 0].v;
+  merge<V, most, S>(some);
+  S places[V];
+  store<Pack<S, 1>>(places, {some[0]});
+  BPX_UNROLL
+  for (int k = 0; k < most && k < COUNT; ++k) sums[k] = places[k * (V / most)];
+  if constexpr (COUNT > most) {
+    Pack<S, 1> others[COUNT - most];
     BPX_UNROLL
-    for (int k = 0; k < V; ++k) rows[k] = registers[k0 + k < COUNT ? k0 + k : k0].v;
-    transpose<S>(rows);
-    BPX_UNROLL
-    for (int step = V / 2; step; step /= 2)
-      for (int k = 0; k < step; ++k) rows[k] += rows[k + step];
-    store_part<S>(sums + k0, {rows[0]}, COUNT - k0);
-#else
-    for (int k = k0; k < k0 + V && k < COUNT; ++k) {
-      S parts[V];
-      store<Pack<S, 1>>(parts, registers[k]);
-      for (int step = V / 2; step; step /= 2)
-        for (int j = 0; j < step; ++j) parts[j] += parts[j + step];
-      sums[k] = parts[0];
-    }
-#endif
+    for (int k = most; k < COUNT; ++k) others[k - most] = registers[k];
+    add_up<COUNT - most>(others, sums + most);
   }
+#else
+  for (int k = 0; k < COUNT; ++k) {
+    S parts[V];
+    store<Pack<S, 1>>(parts, registers[k]);
+    for (int step = V / 2; step; step /= 2)
+      for (int j = 0; j < step; ++j) parts[j] += parts[j + step];
+    sums[k] = parts[0];
+  }
+#endif
 }
+
 /// to[s][o] = sum over k of z[s][k] * w[o][k] (+ bias[o]), for SB samples and OB outputs; z and w lie row by row.
 template <int SB, int OB, class S>
 BPX_BLOCK void dot_block(i64 depth, const S* z, i64 z_row, const S* w, i64 w_row, const S* bias, S* to, i64 to_row) {

@@ -67,56 +67,6 @@ template <class S> static void strip_product(i64 rows, i64 depth, const S* w, co
   }
 }
 
-#if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
-/// COUNT registers that hold sums of N numbers each, to half as many with twice as many sums of N / 2; and so on, until the
-/// sum of what register k held stands at place k * V / COUNT of the first, V numbers a register.
-template <int N, int COUNT, class S> BPX_FN void merge(typename Register<S>::V* registers) {
-  constexpr int half = N / 2, rest = (COUNT + 1) / 2;
-  typename Picks<S>::I crossed;
-  typename Register<S>::I upper;
-  BPX_UNROLL
-  for (int k = 0; k < panel<S>; ++k) {
-    upper[k] = k & half ? -1 : 0;
-    crossed[k] = k & half ? panel<S> + k - half : k + half;
-  }
-  BPX_UNROLL
-  for (int r = 0; r < rest; ++r) {
-    const auto a = registers[r], b = registers[COUNT > 1 ? r + rest : r];
-    registers[r] = (upper ? b : a) + permute(a, b, crossed);
-  }
-  if constexpr (half > 1) merge<half, rest, S>(registers);
-}
-#endif
-/// sums[k] = the numbers of register k added up, halves first, in the same order for each.
-template <int COUNT, class S> BPX_FN void sum_lanes(const Pack<S, 1> (&registers)[COUNT], S* sums) {
-  constexpr int V = panel<S>;
-#if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
-  constexpr int most = COUNT >= V ? V : COUNT > V / 2 ? V : COUNT > V / 4 ? V / 2 : COUNT > V / 8 ? V / 4 : 1;
-  typename Register<S>::V some[most];
-  BPX_UNROLL
-  for (int k = 0; k < most; ++k) some[k] = registers[k < COUNT ? k : 0].v;
-  merge<V, most, S>(some);
-  S places[V];
-  store<Pack<S, 1>>(places, {some[0]});
-  BPX_UNROLL
-  for (int k = 0; k < most && k < COUNT; ++k) sums[k] = places[k * (V / most)];
-  if constexpr (COUNT > most) {
-    Pack<S, 1> others[COUNT - most];
-    BPX_UNROLL
-    for (int k = most; k < COUNT; ++k) others[k - most] = registers[k];
-    sum_lanes<COUNT - most>(others, sums + most);
-  }
-#else
-  for (int k = 0; k < COUNT; ++k) {
-    S parts[V];
-    store<Pack<S, 1>>(parts, registers[k]);
-    for (int step = V / 2; step; step /= 2)
-      for (int j = 0; j < step; ++j) parts[j] += parts[j + step];
-    sums[k] = parts[0];
-  }
-#endif
-}
-
 /// Keeps the compiler from loading a register anew for every instruction that uses it, which takes as long as these.
 template <class S> BPX_FN void once_from_memory(Pack<S, 1>& a) {
 #if defined(__x86_64__)
@@ -147,7 +97,7 @@ BPX_BLOCK void outer_block(i64 strips, const S* g, i64 g_apart, const S* z, i64 
     }
   }
   S totals[(MR * MC + V - 1) / V * V];
-  sum_lanes<MR * MC>(sums, totals);
+  add_up<MR * MC>(sums, totals);
   for (int r = 0; r < MR; ++r)
     for (int k = 0; k < MC; ++k) dw[r * dw_row + k] = add ? dw[r * dw_row + k] + totals[r * MC + k] : totals[r * MC + k];
 }
@@ -176,7 +126,7 @@ template <class S> static void row_sums(i64 strips, i64 rows, const S* g, i64 ap
       total[0] = total[0] + (load<T>(from) + load<T>(from + panel<S>));
     }
     S sum[panel<S>];
-    sum_lanes<1>(total, sum);
+    add_up<1>(total, sum);
     sums[r] = add ? sums[r] + sum[0] : sum[0];
   }
 }

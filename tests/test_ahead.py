@@ -11,7 +11,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from backprop_xp import Elementwise, Graph, GraphNet, Net, cli
+from backprop_xp import Elementwise, Graph, GraphNet, Net, cli, engines
 from backprop_xp.programs import elementwise, fused, matrices
 from backprop_xp.programs import graph as graphs
 from backprop_xp.toolchain import cache, compiler
@@ -39,6 +39,7 @@ def forget(patch):
     patch.setattr(cache, "_loaded", {})
     patch.setattr(fused, "_programs", {})
     patch.setattr(graphs, "_programs", {})
+    patch.setattr(engines, "_failures", {})
     known = (matrices._core, matrices._activation, matrices._loss_function, fused._parts, elementwise._function)
     for function in known:
         function.cache_clear()
@@ -197,13 +198,14 @@ def test_without_a_compiler_it_says_so(monkeypatch):
 @needs_compiler
 def test_what_fails_is_said_after_the_rest(home, monkeypatch):
     original = fused.source
-    monkeypatch.setattr(fused, "source", lambda *of: original(*of) + ("no C++" if of[0].loss is None else ""))
+    monkeypatch.setattr(fused, "source", lambda *of: original(*of) + ("#error spoilt" if of[0].loss is None else ""))
     said = []
     with pytest.raises(
-        CompileError, match=r"^outputs of the net 3-4-2 in float64 can't be compiled: .*failed: .*error"
+        CompileError, match=r"^outputs of the net 3-4-2 in float64 can't be compiled: .*failed: .*spoilt"
     ):
         Net((3, 4, 2), rng=0).compile(said.append)
-    assert [built.what for built in said if built.error] == ["outputs of the net 3-4-2 in float64"]
+    failed = {built.what: built.error for built in said if built.error}
+    assert failed.keys() == {"outputs of the net 3-4-2 in float64"}, failed
     assert len(said) > 3
 
 
@@ -251,7 +253,7 @@ def test_mistakes_are_one_line_before_anything_is_compiled(
 ):
     pytest.importorskip("safetensors")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "saved").write_text("no net")
+    (tmp_path / "saved").write_text("no net", encoding="utf-8")
     forbidden()
     assert (
         cli.main(["compile", "4-2", *arguments] if arguments and arguments[0] == "5" else ["compile", *arguments]) == 1

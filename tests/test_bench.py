@@ -334,7 +334,7 @@ def test_nets_that_are_none(text):
 )
 def test_clocks_are_those_of_the_right_device(script, shown, tmp_path, monkeypatch):
     program = tmp_path / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert limits_gpu._clocks({"pciDomainID": 10, "pciBusID": 27, "pciDeviceID": 0}) == shown
@@ -375,7 +375,7 @@ def test_a_case_that_fails_ends_no_run_on_a_gpu(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "GPU", (cases.ARTICLE, cases.Case("other", (3, 2), ("tanh",), 8)))
     arguments = ("--dtype", "float32", "--batch", "32", "--seconds", "0.01", "--json", str(tmp_path / "results.json"))
     assert cli.main(["bench", "--backend", "cupy", *arguments]) == 1
-    first, second = json.loads((tmp_path / "results.json").read_text())["results"]
+    first, second = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["results"]
     assert first["refused"] == "MemoryError: no memory for this one"
     assert second["rows"]
     assert "no speed is shown: MemoryError: no memory for this one" in capsys.readouterr().out
@@ -390,7 +390,7 @@ def test_a_run_on_a_gpu_is_written_under_the_devices_name(capsys, tmp_path):
     device = limits_gpu.name(get_backend("cupy"))
     files = [tmp_path / f"{report.file_name(device)}.{kind}" for kind in ("json", "md")]
     assert sorted(tmp_path.iterdir()) == files
-    content, text = json.loads(files[0].read_text()), files[1].read_text()
+    content, text = json.loads(files[0].read_text(encoding="utf-8")), files[1].read_text(encoding="utf-8")
     assert content["environment"]["gpu"]["device"] == device
     assert content["environment"]["versions"]["cupy"] == cupy.__version__
     assert all(content["limits"][what][dtype] > 0 for what in ("gemm", "fma") for dtype in ("float32", "float64"))

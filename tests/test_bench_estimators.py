@@ -80,7 +80,7 @@ def test_from_the_command_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(estimators, "Machine", lambda threads: QUIET)
     assert estimators.main(["--tables", "line", "--splits", "1", "--json", str(tmp_path / "rows.json")]) == 0
     assert "line" in capsys.readouterr().out
-    assert [row["table"] for row in json.loads((tmp_path / "rows.json").read_text())] == ["line"] * 3
+    assert [row["table"] for row in json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))] == ["line"] * 3
     with pytest.raises(SystemExit):
         estimators.main(["--tables", "other"])
     assert "unknown tables other; known are blobs, line" in capsys.readouterr().err

@@ -23,7 +23,7 @@ def tools(tmp_path, monkeypatch):
 
     def given(*names):
         for name in names:
-            (tmp_path / name).write_text("#!/bin/sh\n")
+            (tmp_path / name).write_text("#!/bin/sh\n", encoding="utf-8")
             (tmp_path / name).chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.setattr(gpu, "ELSEWHERE", (str(tmp_path / "elsewhere"),))

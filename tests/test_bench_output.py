@@ -104,18 +104,18 @@ def test_a_run_that_is_stopped_leaves_what_it_has_and_what_was_there(tmp_path, c
 
     monkeypatch.setattr(command, "run_case", stopped)
     earlier = tmp_path / "results.json"
-    earlier.write_text("earlier")
+    earlier.write_text("earlier", encoding="utf-8")
     options = ("--batch", "64", "--seconds", "0.01", "--threads", "1", "--backend", "numpy", "--dtype", "float32")
     assert cli.main(["bench", *options, "--json", str(earlier), "--markdown", str(tmp_path / "results.md")]) == 130
-    assert earlier.read_text() == "earlier"
+    assert earlier.read_text(encoding="utf-8") == "earlier"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "results.json", "results.unfinished.json", "results.unfinished.md"
     ]  # fmt: skip
-    content = json.loads((tmp_path / "results.unfinished.json").read_text())
+    content = json.loads((tmp_path / "results.unfinished.json").read_text(encoding="utf-8"))
     (result,) = content["results"]
     assert result["case"]["name"] == measured[0].name
     assert len(content["left out"]) >= 3
-    text = (tmp_path / "results.unfinished.md").read_text()
+    text = (tmp_path / "results.unfinished.md").read_text(encoding="utf-8")
     assert f"not measured, for lack of time: {'; '.join(content['left out'])}" in text
 
 
@@ -125,7 +125,7 @@ def test_cases_that_find_no_time_are_named(tmp_path, capsys, monkeypatch):
     path = tmp_path / "results.json"
     options = ("--batch", "64", "--seconds", "0.01", "--threads", "1", "--backend", "numpy", "--within", "0.001")
     assert cli.main(["bench", *options, "--dtype", "float32", "--json", str(path)]) == 0
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     assert len(content["results"]) == 1  # the most important one always has its turn
     assert "not measured, for lack of time: " in capsys.readouterr().out
     assert [one.name for one in tmp_path.iterdir()] == ["results.json"]
@@ -157,7 +157,7 @@ def test_parts_of_a_run_alone_have_files_of_their_own(tmp_path, capsys, monkeypa
     text = capsys.readouterr().out
     assert "geometric mean 2.00, least 2.00, of 4 points" in text and "article" not in text
     (path,) = tmp_path.glob("*.json")
-    assert path.name.endswith("-grid.json") and len(json.loads(path.read_text())["results"]) == 4
+    assert path.name.endswith("-grid.json") and len(json.loads(path.read_text(encoding="utf-8"))["results"]) == 4
     assert cli.main(["bench", *options, "--only", "grid", "--within", "1e-9"]) == 0
     assert "4 points were not begun: there was no time left" in capsys.readouterr().out
     assert cli.main(["bench", *options, "--only", "grid,cake"]) == 1
@@ -187,7 +187,7 @@ def test_the_commit_is_that_of_the_checkout_the_file_belongs_to(tmp_path):
         subprocess.run(["git", "-C", str(tmp_path), *names, *arguments], check=True, capture_output=True)
 
     file = tmp_path / "environment.py"
-    file.write_text("first")
+    file.write_text("first", encoding="utf-8")
     assert environment.commit(file) == __version__  # no repository
     git("init", "-q")
     assert environment.commit(file) == __version__  # somebody else's repository: the file isn't in it
@@ -195,7 +195,7 @@ def test_the_commit_is_that_of_the_checkout_the_file_belongs_to(tmp_path):
     git("commit", "-q", "-m", "first")
     name = environment.commit(file)
     assert len(name) >= 7
-    file.write_text("second")
+    file.write_text("second", encoding="utf-8")
     assert environment.commit(file) == f"{name}-dirty"
     git("commit", "-q", "-a", "-m", "second")
     git("tag", "v3")
@@ -214,7 +214,7 @@ def test_a_real_run_writes_every_round(tmp_path, capsys, monkeypatch):
     path = tmp_path / "results.json"
     arguments = ("--net", "3-4-2", "--batch", "64", "--seconds", "0.01", "--threads", "1", "--backend", "numpy")
     assert cli.main(["bench", *arguments, "--json", str(path), "--markdown", str(tmp_path / "results.md")]) == 0
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     assert set(content) == {"quotable", "busy", "claims", "left out", "environment", "limits", "results"}
     assert content["left out"] == []
     about = content["environment"]
@@ -239,6 +239,6 @@ def test_a_real_run_writes_every_round(tmp_path, capsys, monkeypatch):
     assert not content["quotable"]
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("busy: not to be quoted: the load average was 40.0 before the run")
-    for text in ((tmp_path / "results.md").read_text(), json.dumps(content["results"][0]["busy"])):
+    for text in ((tmp_path / "results.md").read_text(encoding="utf-8"), json.dumps(content["results"][0]["busy"])):
         assert "the load average was 40.0 before the run" in text
-    assert report.BUSY in (tmp_path / "results.md").read_text()
+    assert report.BUSY in (tmp_path / "results.md").read_text(encoding="utf-8")

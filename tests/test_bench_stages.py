@@ -32,7 +32,7 @@ def run(tmp_path):
     def ran(*planned, seconds=60.0):
         said = []
         code = stages.run(planned, seconds, tmp_path / "out", said.append)
-        summary = (tmp_path / "out" / stages.SUMMARY).read_text()
+        summary = (tmp_path / "out" / stages.SUMMARY).read_text(encoding="utf-8")
         assert summary.strip() == said[-1].strip()
         return code, summary.splitlines(), tmp_path / "out"
 
@@ -47,7 +47,7 @@ def test_all_is_well_and_the_output_is_there(run):
     assert [line.split()[:2] for line in summary[:2]] == [["a", "ok"], ["b", "ok"]]
     assert summary[0].endswith("  last") and summary[1].endswith("  e")
     assert "all is well" in summary[-1]
-    assert (folder / "a.txt").read_text() == "first\nlast\n\n"
+    assert (folder / "a.txt").read_text(encoding="utf-8") == "first\nlast\n\n"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_box_that_closes_ends_everything_that_was_started_in_it(run, tmp_path)
     assert (tmp_path / "alive").exists()
     ended = time.time()
     time.sleep(0.3)
-    assert float((tmp_path / "alive").read_text() or 0) < ended
+    assert float((tmp_path / "alive").read_text(encoding="utf-8") or 0) < ended
 
 
 def test_an_interrupt_lets_a_program_close_its_files(run):
@@ -142,7 +142,7 @@ def test_a_summary_is_on_disk_after_every_stage(tmp_path):
     seen = []
 
     def second(seconds):
-        seen.append((tmp_path / stages.SUMMARY).read_text())
+        seen.append((tmp_path / stages.SUMMARY).read_text(encoding="utf-8"))
         return []
 
     stages.run([stage(python("a", "print(1)")), Stage("b", 1.0, second)], 20.0, Path(tmp_path), lambda line: None)

@@ -79,15 +79,15 @@ def test_bench_prints_a_table_and_writes_files(capsys, tmp_path):
     assert "3-4-2  64 x float32, 96 flop a sample" in out
     assert "gradients equal PyTorch's: within" in out
     assert max(len(line) for line in out.splitlines() if "samples/s" in line) <= 100
-    content = json.loads(files["json"].read_text())
+    content = json.loads(files["json"].read_text(encoding="utf-8"))
     (result,) = content["results"]
     assert [row["contender"] for row in result["rows"]] == ["backprop_xp", "backprop_xp layered", "PyTorch eager"]
     assert all(row["samples_per_second"] > 0 for row in result["rows"])
     assert result["rows"][-1]["speedup"] == 1.0
     assert content["limits"]["gemm"]["float32"] > 0
     assert content["environment"]["settings"]["threads"] == 1
-    assert files["markdown"].read_text().splitlines()[0] in out.splitlines()
-    assert files["markdown"].read_text().count("| 3-4-2") == 3
+    assert files["markdown"].read_text(encoding="utf-8").splitlines()[0] in out.splitlines()
+    assert files["markdown"].read_text(encoding="utf-8").count("| 3-4-2") == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results.markdown"]
 
 

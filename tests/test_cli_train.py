@@ -23,7 +23,7 @@ TABLE = "size,colour,price\n" + "".join(f"{i},{'red' if i % 3 else 'blue'},{2.5 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "houses.csv").write_text(TABLE)
+    (tmp_path / "houses.csv").write_text(TABLE, encoding="utf-8")
     return tmp_path
 
 
@@ -59,10 +59,10 @@ def test_a_file_of_amounts(capsys, folder):
     arguments = ("--target", "price", "--epochs", 200, "--model", "m", "--plot", "p.png", "--seed", 1, "--lr", 0.01)
     assert run("train", "--data", "houses.csv", *arguments) == 0
     assert "held out: R^2 0.9" in capsys.readouterr().out
-    (folder / "new.csv").write_text("colour,size,more\nred,4,x\nblue,30,y\n")
+    (folder / "new.csv").write_text("colour,size,more\nred,4,x\nblue,30,y\n", encoding="utf-8")
     assert run("predict", "m", "new.csv", "--output", "answers.csv") == 0
     assert capsys.readouterr().out == ""
-    said = [float(row["price"]) for row in answers((folder / "answers.csv").read_text())]
+    said = [float(row["price"]) for row in answers((folder / "answers.csv").read_text(encoding="utf-8"))]
     np.testing.assert_allclose(said, [11, 75], atol=6)
 
 
@@ -118,7 +118,7 @@ def test_a_mistake_is_one_line_and_leaves_no_file(arguments, message, capsys, fo
 
 def test_an_unseen_label_says_where(capsys, folder):
     run("train", "--data", "houses.csv", "--target", "price", "--epochs", 1)
-    (folder / "new.csv").write_text("size,colour\n1,red\n2,green\n")
+    (folder / "new.csv").write_text("size,colour\n1,red\n2,green\n", encoding="utf-8")
     capsys.readouterr()
     assert run("predict", "houses.safetensors", "new.csv") == 1
     streams = capsys.readouterr()
@@ -176,7 +176,7 @@ class TestWhatIsWritten:
         assert streams.out == "" and streams.err.count("\n") == 1
         assert message in streams.err
         assert sorted(os.listdir()) == before
-        assert (folder / "houses.csv").read_text() == TABLE
+        assert (folder / "houses.csv").read_text(encoding="utf-8") == TABLE
 
     def test_model_and_picture_are_two_files(self, capsys, monkeypatch):
         monkeypatch.setattr(command, "train", never)
@@ -234,12 +234,12 @@ class TestWhatIsWritten:
 
     def test_answers_that_can_not_be_given_leave_the_old_ones(self, capsys, folder):
         assert run(*QUICK) == 0
-        (folder / "new.csv").write_text("size,colour\n1,brown\n2,green\n")
-        (folder / "answers.csv").write_text("old")
+        (folder / "new.csv").write_text("size,colour\n1,brown\n2,green\n", encoding="utf-8")
+        (folder / "answers.csv").write_text("old", encoding="utf-8")
         capsys.readouterr()
         assert run("predict", "houses.safetensors", "new.csv", "--output", "answers.csv", "--force") == 1
         assert "no row can be used: row 2, column 'colour': 'brown' was not seen" in capsys.readouterr().err
-        assert (folder / "answers.csv").read_text() == "old"
+        assert (folder / "answers.csv").read_text(encoding="utf-8") == "old"
 
     @pytest.mark.parametrize("path", ["houses.csv", "./houses.safetensors", "link", "folder", "pipe", "none/a", ""])
     def test_answers_are_written_over_nothing_that_is_read(self, path, capsys, folder):
@@ -265,7 +265,7 @@ class TestWhatIsWritten:
         if to_file:
             with open("answers.csv", "w") as file:
                 subprocess.run((*call, "--output", name), stdout=file, check=True)
-            assert (folder / "answers.csv").read_text() == expected
+            assert (folder / "answers.csv").read_text(encoding="utf-8") == expected
         else:
             result = subprocess.run((*call, "--output", name), capture_output=True, text=True)
             assert (result.returncode, result.stdout) == (0, expected)
@@ -288,7 +288,7 @@ def piped(*arguments, unbuffered=False):
 def test_a_broken_pipe_is_quiet(arguments, unbuffered, folder):
     if arguments[0] == "predict":
         assert run(*QUICK) == 0
-        (folder / "houses.csv").write_text(TABLE.replace("price", "cost"))  # no score is said
+        (folder / "houses.csv").write_text(TABLE.replace("price", "cost"), encoding="utf-8")  # no score is said
     code, said = piped(*arguments, unbuffered=unbuffered)
     assert said == ""
     assert code == 141 or "--help" in arguments  # argparse looks away
@@ -312,13 +312,13 @@ class TestFilesThatAreThere:
     def test_are_kept(self, option, capsys, folder, monkeypatch):
         monkeypatch.setattr(command, "train", never)
         name = "houses.safetensors" if option is None else "mine"
-        (folder / name).write_text("old")
+        (folder / name).write_text("old", encoding="utf-8")
         assert run(*QUICK, *(() if option is None else (option, name))) == 1
         assert f"{name}: this file is there already; --force writes over it" in capsys.readouterr().err
-        assert (folder / name).read_text() == "old"
+        assert (folder / name).read_text(encoding="utf-8") == "old"
 
     def test_are_written_over_with_force(self, folder):
-        (folder / "houses.safetensors").write_text("old")
+        (folder / "houses.safetensors").write_text("old", encoding="utf-8")
         assert run(*QUICK, "--force") == 0
         assert run("predict", "houses.safetensors", "houses.csv") == 0
 
@@ -327,9 +327,9 @@ class TestFilesThatAreThere:
     )
     def test_force_writes_over_no_input(self, path, capsys, folder, monkeypatch):
         monkeypatch.setattr(command, "train", never)
-        (folder / "other.csv").write_text(TABLE)
+        (folder / "other.csv").write_text(TABLE, encoding="utf-8")
         (folder / "parts.parquet").mkdir()
-        (folder / "parts.parquet" / "a.parquet").write_text("")
+        (folder / "parts.parquet" / "a.parquet").write_text("", encoding="utf-8")
         os.link("parts.parquet/a.parquet", "hard")
         data = "parts.parquet" if "parts" in path or path == "hard" else "houses.csv"
         before = contents(folder), os.listdir("parts.parquet")
@@ -342,7 +342,7 @@ class TestFilesThatAreThere:
 
 class TestOptions:
     def test_a_table_to_test_with(self, capsys, folder):
-        (folder / "test.csv").write_text("size,colour,price\n3,red,8\n4,green,9\n5,blue,12\n")
+        (folder / "test.csv").write_text("size,colour,price\n3,red,8\n4,green,9\n5,blue,12\n", encoding="utf-8")
         assert run(*QUICK, "--test", "test.csv") == 0
         out = capsys.readouterr().out
         assert "rows: 40 to train on, 2 held out\n" in out
@@ -378,7 +378,7 @@ class TestOptions:
 
     def test_several_targets(self, capsys, folder):
         rows = [f"{i},{'red' if i % 3 else 'blue'},{2.5 * i + i % 3},{30 - 1.5 * i}" for i in SIZES]
-        (folder / "houses.csv").write_text("\n".join(['size,colour,price,"cost, net"', *rows]))
+        (folder / "houses.csv").write_text("\n".join(['size,colour,price,"cost, net"', *rows]), encoding="utf-8")
         assert run(*TRAIN, "--target", 'price,"cost, net"', "--keep", "size", "--epochs", 3) == 0
         out = capsys.readouterr().out
         assert "held out: price: R^2 " in out and "cost, net: R^2 " in out
@@ -389,7 +389,7 @@ class TestOptions:
         assert run(*TRAIN, "--target", "cost, net", "--epochs", 1, "--force") == 0  # one column of that name
 
     def test_few_whole_numbers_are_said_to_be_classes(self, capsys, folder):
-        (folder / "houses.csv").write_text("size,rooms\n" + "".join(f"{i},{i % 4}\n" for i in SIZES))
+        (folder / "houses.csv").write_text("size,rooms\n" + "".join(f"{i},{i % 4}\n" for i in SIZES), encoding="utf-8")
         assert run(*TRAIN, "--target", "rooms", "--epochs", 1) == 0
         note = "the target 'rooms' has 4 different whole numbers, taken for classes; --task regression takes them for"
         assert note in capsys.readouterr().out

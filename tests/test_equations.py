@@ -69,7 +69,8 @@ def test_without_a_compiler_it_runs_layered(monkeypatch):
 def test_a_compiler_that_fails_is_one_warning(monkeypatch, tmp_path, new_functions):
     broken = tmp_path / "broken"
     broken.write_text(
-        '#!/bin/sh\n[ "$1" = --version ] && echo broken 1.0 && exit 0\necho "error: broken" >&2\nexit 1\n'
+        '#!/bin/sh\n[ "$1" = --version ] && echo broken 1.0 && exit 0\necho "error: broken" >&2\nexit 1\n',
+        encoding="utf-8",
     )
     broken.chmod(0o755)
     expected = make(engine="layered").loss_and_grad(np.ones((5, 3)), loss=WAVE)

@@ -34,7 +34,7 @@ def make(tmp_path, monkeypatch):
     for name in ("compute-sanitizer", "ncu"):
         path = tmp_path / "bin" / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(FAKE.format(log=log, code=gpu.FOUND))
+        path.write_text(FAKE.format(log=log, code=gpu.FOUND), encoding="utf-8")
         path.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
 
@@ -46,7 +46,7 @@ def make(tmp_path, monkeypatch):
         command = ["make", "-C", str(REPOSITORY), "gpu", *(f"{name}={value}" for name, value in variables.items())]
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout + result.stderr
-        return result.stdout, tmp_path / "out", log.read_text()
+        return result.stdout, tmp_path / "out", log.read_text(encoding="utf-8")
 
     return made
 
@@ -55,14 +55,14 @@ def test_all_stages(make, tmp_path):
     before = _present(REPOSITORY / "build" / "present")
     out, folder, asked = make()
     assert "all is well" in out
-    assert (folder / "summary.txt").read_text().strip() in out
-    assert "every engine agrees" in (folder / "facts.txt").read_text()
-    assert "1 passed" in (folder / "tests.txt").read_text()
+    assert (folder / "summary.txt").read_text(encoding="utf-8").strip() in out
+    assert "every engine agrees" in (folder / "facts.txt").read_text(encoding="utf-8")
+    assert "1 passed" in (folder / "tests.txt").read_text(encoding="utf-8")
     for check in gpu.CHECKS:
         assert f"--tool {check.tool} " in asked
-        assert "1 passed" in (folder / f"{check.tool}-{check.what}.txt").read_text()
+        assert "1 passed" in (folder / f"{check.tool}-{check.what}.txt").read_text(encoding="utf-8")
     assert "-k bpx_backprop" in asked and "-k bpx_block" in asked
-    bench = (folder / "bench.txt").read_text()
+    bench = (folder / "bench.txt").read_text(encoding="utf-8")
     assert "gradients equal PyTorch's" in bench or "PyTorch is not installed" in bench
     assert sorted(path.suffix for path in (tmp_path / "results").iterdir()) == [".json", ".md"]
     assert _present(REPOSITORY / "build" / "present") == before

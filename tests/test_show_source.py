@@ -71,7 +71,7 @@ def test_the_code_that_a_net_gets(make, parts, afresh, monkeypatch, capfd, tmp_p
 
     # what was printed is a whole unit
     unit = "// backprop_xp: " + shown.split("// backprop_xp: ")[-1]
-    (tmp_path / "shown.cpp").write_text(unit.partition("backprop_xp: compiling")[0])
+    (tmp_path / "shown.cpp").write_text(unit.partition("backprop_xp: compiling")[0], encoding="utf-8")
     found = compiler.find()
     command = [*found.command, "-std=c++17", "-fsyntax-only", "-w", "-I", str(FOLDER), str(tmp_path / "shown.cpp")]
     subprocess.run(command, check=True)

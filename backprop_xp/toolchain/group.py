@@ -6,6 +6,7 @@ A compiler is a driver of several programs, which go on where the driver, or who
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -25,7 +26,7 @@ class Group:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[tuple[subprocess.Popen[bytes], bool]] = []  # and whether it leads a group
 
     def start(self, command: tuple[str, ...], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         """Start the command, its output and its messages in one pipe. Raises OSError or RuntimeError."""
@@ -41,11 +42,11 @@ class Group:
     def end(self) -> None:
         """Kill all that is left of it."""
         while self._processes:
-            process = self._processes[-1]
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except (OSError, AttributeError):  # it leads no group, or there are none on this system
-                process.kill()
+            process, leads = self._processes[-1]
+            process.kill()  # unless it has ended, as its number may be another's by now
+            if leads:
+                with contextlib.suppress(OSError):  # none of them is left
+                    os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             self._processes.pop()
 
@@ -57,8 +58,9 @@ class Group:
         return self._add(arguments, None, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid
 
     def _add(self, command: tuple[str, ...], group: int | None, **options: Any) -> subprocess.Popen[bytes]:
-        if os.name == "posix":
+        posix = os.name == "posix"
+        if posix:
             options["process_group"] = group or 0
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)
-        self._processes.append(process)
+        self._processes.append((process, posix and group is None))
         return process

@@ -117,7 +117,7 @@ def test_categories_of_a_target(capsys):
 
 
 def test_separators_and_encodings_can_be_said(capsys, folder):
-    (folder / "t.csv").write_text("a,b;y\n" + "".join(f"{v},{i};{2 * v}\n" for i, v in enumerate(A)))
+    (folder / "t.csv").write_text("a,b;y\n" + "".join(f"{v},{i};{2 * v}\n" for i, v in enumerate(A)), encoding="utf-8")
     code, said = train(capsys)
     assert code == 1 and "--separator" in said
     assert train(capsys, "--separator", "semicolon", "--ignore", "z")[0] == 1
@@ -133,7 +133,7 @@ def test_separators_and_encodings_can_be_said(capsys, folder):
 def test_prediction_reads_as_it_is_told(capsys, folder):
     write(c=[f"{v:.2f}" for v in A])
     assert train(capsys)[0] == 0
-    (folder / "plain.csv").write_text("a,c\n1.5,0.25\n,0.5\n")
+    (folder / "plain.csv").write_text("a,c\n1.5,0.25\n,0.5\n", encoding="utf-8")
     (folder / "other.csv").write_bytes("a;c;ö\n1,5;0,25;1\n?;0,5;2\n".encode("utf-16-le"))
     assert cli.main(["predict", "m", "plain.csv"]) == 0
     expected = capsys.readouterr().out
@@ -142,7 +142,7 @@ def test_prediction_reads_as_it_is_told(capsys, folder):
     assert capsys.readouterr().out == expected
     assert cli.main(["predict", "m", "other.csv"]) == 1
     assert "column 'a': '1,5' is no number; --decimal , reads it" in capsys.readouterr().err
-    (folder / "grouped.csv").write_text('a,c\n"1,234.5",0.25\n')
+    (folder / "grouped.csv").write_text('a,c\n"1,234.5",0.25\n', encoding="utf-8")
     assert cli.main(["predict", "m", "grouped.csv"]) == 1
     assert "'1,234.5' is no number; --decimal . reads it" in capsys.readouterr().err
     assert cli.main(["predict", "m", "grouped.csv", "--decimal", "."]) == 0
@@ -153,7 +153,7 @@ def test_prediction_reads_as_it_is_told(capsys, folder):
 def test_a_truth_that_is_none_costs_no_answer(capsys, folder):
     write()
     assert train(capsys)[0] == 0
-    (folder / "new.csv").write_text("a,y\n1.5,unknown\n")
+    (folder / "new.csv").write_text("a,y\n1.5,unknown\n", encoding="utf-8")
     assert cli.main(["predict", "m", "new.csv"]) == 0
     streams = capsys.readouterr()
     assert len(streams.out.splitlines()) == 2

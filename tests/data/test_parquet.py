@@ -82,7 +82,7 @@ class TestFolders:
             self.frame.iloc[2 * k : 2 * k + 2].to_parquet(folder / f"part-{k}.parquet", index=False)
         for name in ("_SUCCESS", ".part-0.parquet.crc", "_temporary/0.parquet"):
             (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text("")
+            (folder / name).write_text("", encoding="utf-8")
         frame = read(folder)
         assert frame.to_dict("list") == self.frame.to_dict("list") and list(frame.index) == [1, 2, 3, 4]
 
@@ -140,7 +140,7 @@ class TestFolders:
 
     def test_another_file_among_them(self, tmp_path):
         write(tmp_path / "a.parquet", a=[1.0])
-        (tmp_path / "b.csv").write_text("a\n1\n")
+        (tmp_path / "b.csv").write_text("a\n1\n", encoding="utf-8")
         with pytest.raises(DataError, match=r"b\.csv can't be read as parquet"):
             read(tmp_path)
 

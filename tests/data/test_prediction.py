@@ -144,9 +144,9 @@ def test_a_target_of_such_a_name_is_not_lost(name, capsys):
 
 
 def test_answers_that_are_there_already(capsys, folder):
-    (folder / "answers.csv").write_text("old")
+    (folder / "answers.csv").write_text("old", encoding="utf-8")
     code, _, said = predict(capsys, GOOD, "--output", "answers.csv")
     assert code == 1 and "answers.csv: this file is there already; --force writes over it" in said
-    assert (folder / "answers.csv").read_text() == "old"
+    assert (folder / "answers.csv").read_text(encoding="utf-8") == "old"
     assert predict(capsys, GOOD, "--output", "answers.csv", "--force")[0] == 0
-    assert (folder / "answers.csv").read_text().startswith("kind,probability\n")
+    assert (folder / "answers.csv").read_text(encoding="utf-8").startswith("kind,probability\n")

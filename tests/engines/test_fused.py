@@ -167,7 +167,8 @@ def broken_compiler(tmp_path, monkeypatch, new_functions):
     """A compiler that answers to --version and then prints an error."""
     script = tmp_path / "broken"
     script.write_text(
-        '#!/bin/sh\n[ "$1" = --version ] && { echo broken 1; exit 0; }\necho "kernel.cpp:1: error: no" >&2\nexit 1\n'
+        '#!/bin/sh\n[ "$1" = --version ] && { echo broken 1; exit 0; }\necho "kernel.cpp:1: error: no" >&2\nexit 1\n',
+        encoding="utf-8",
     )
     script.chmod(0o700)
     monkeypatch.setenv("CXX", str(script))

@@ -74,7 +74,9 @@ def test_tiles_are_as_large_as_fit_and_slices_are_whole_tiles_of_tensor_cores():
 
 def test_one_header_names_the_instructions():
     naming = {
-        path.name for path in FOLDER.glob("*.h") if re.search(r"\basm\b.*(mma|cvt)|emu::|CUDACPU", path.read_text())
+        path.name
+        for path in FOLDER.glob("*.h")
+        if re.search(r"\basm\b.*(mma|cvt)|emu::|CUDACPU", path.read_text(encoding="utf-8"))
     }
     assert naming == {"mma.h"}
 

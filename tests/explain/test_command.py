@@ -59,7 +59,7 @@ def test_files(kind, capsys, tmp_path):
     path = tmp_path / f"told.{kind}"
     assert run("explain", "--net", "2-3-1", "--input", "1,0", f"--{kind}", str(path)) == 0
     assert capsys.readouterr().out == f"written to {path}\n"
-    assert path.read_text()
+    assert path.read_text(encoding="utf-8")
     assert run("demo", f"--{kind}", str(tmp_path / "none" / "x")) == 1
     assert "none" in capsys.readouterr().err
 

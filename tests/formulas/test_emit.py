@@ -55,7 +55,7 @@ def library(tmp_path_factory):
                 f"  double summand; loss_{name}::both(z, y, p, summand, out[5]); out[4] = loss_{name}::factor * summand; }}\n"
             )
     folder = tmp_path_factory.mktemp("emit")
-    (folder / "all.cpp").write_text("\n".join(text))
+    (folder / "all.cpp").write_text("\n".join(text), encoding="utf-8")
     cxx = compiler.find().command[0]
     flags = [
         "-std=c++17",

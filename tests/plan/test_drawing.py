@@ -132,9 +132,9 @@ def test_what_dropout_drops_is_what_the_next_call_drops(random):
 def test_it_saves_itself(tmp_path):
     drawing = Net((3, 2), rng=0).draw()
     drawing.save(tmp_path / "net.svg")
-    assert (tmp_path / "net.svg").read_text() == drawing.svg
+    assert (tmp_path / "net.svg").read_text(encoding="utf-8") == drawing.svg
     drawing.save(tmp_path / "net.TXT")
-    assert (tmp_path / "net.TXT").read_text() == f"{drawing.text}\n"
+    assert (tmp_path / "net.TXT").read_text(encoding="utf-8") == f"{drawing.text}\n"
     with pytest.raises(ValueError, match=r"unknown ending of a file '\.png'; known are \.svg, \.txt|did you mean"):
         drawing.save(tmp_path / "net.png")
     assert not (tmp_path / "net.png").exists()

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(building.flock is None, reason="no file locks he
 
 def test_it_is_there_within_the_block_and_gone_after_it_and_after_an_error(tmp_path):
     with building.folder(tmp_path) as made:
-        (made / "file").write_text("")
+        (made / "file").write_text("", encoding="utf-8")
         assert made.parent == tmp_path
     assert not list(tmp_path.iterdir())
     with pytest.raises(KeyError), building.folder(tmp_path):
@@ -39,10 +39,10 @@ def test_clearing_the_cache_takes_leftovers_and_nothing_else(tmp_path, monkeypat
     monkeypatch.setenv("BACKPROP_XP_CACHE", str(tmp_path))
     left, elsewhere = tmp_path / "building-x", tmp_path / "elsewhere"
     left.mkdir()
-    (left / "kernel.cpp").write_text("")
+    (left / "kernel.cpp").write_text("", encoding="utf-8")
     elsewhere.mkdir()
-    (elsewhere / "mine").write_text("")
-    (tmp_path / "building-file").write_text("")
+    (elsewhere / "mine").write_text("", encoding="utf-8")
+    (tmp_path / "building-file").write_text("", encoding="utf-8")
     os.symlink(elsewhere, tmp_path / "building-link")
     assert cache.clear() == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["building-file", "building-link", "elsewhere"]

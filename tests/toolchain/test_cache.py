@@ -83,7 +83,7 @@ class TestCache:
 
     def test_clear_leaves_other_files(self, home):
         cache.library(SOURCE, "a test")
-        (home / "mine.txt").write_text("keep")
+        (home / "mine.txt").write_text("keep", encoding="utf-8")
         assert cache.clear() == 1
         assert cache.size() == (0, 0)
         assert (home / "mine.txt").exists()
@@ -123,7 +123,7 @@ class TestCache:
         assert not list(home.iterdir())
 
     def test_a_file_where_the_folder_should_be(self, home):
-        home.write_text("")
+        home.write_text("", encoding="utf-8")
         with pytest.warns(RuntimeWarning, match="compiled kernels are not kept"):
             assert cache.library(SOURCE, "a test").answer() == 42
 
@@ -298,7 +298,7 @@ class TestCompiler:
     def test_flags_that_a_compiler_refuses_are_left_out(self, monkeypatch, tmp_path, home, refused):
         script, real = tmp_path / "picky", compiler.find().command[0]
         cases = " ".join(f"*{flag}*) echo unhappy; exit 1;;" for flag in refused)
-        script.write_text(f'#!/bin/sh\ncase "$*" in {cases} esac\nexec {real} "$@"\n')
+        script.write_text(f'#!/bin/sh\ncase "$*" in {cases} esac\nexec {real} "$@"\n', encoding="utf-8")
         script.chmod(0o700)
         monkeypatch.setenv("CXX", str(script))
         with pytest.warns(RuntimeWarning, match="picky takes no -march=native.*: kernels are compiled without"):
@@ -318,7 +318,7 @@ class TestCompiler:
 
     def test_a_compiler_that_hangs_is_ended(self, monkeypatch, tmp_path, home):
         script = tmp_path / "slow"
-        script.write_text('#!/bin/sh\n[ "$1" = --version ] && { echo slow 1; exit 0; }\nsleep 600\n')
+        script.write_text('#!/bin/sh\n[ "$1" = --version ] && { echo slow 1; exit 0; }\nsleep 600\n', encoding="utf-8")
         script.chmod(0o700)
         monkeypatch.setenv("CXX", str(script))
         monkeypatch.setenv("BACKPROP_XP_COMPILE_TIMEOUT", "1")
@@ -330,7 +330,7 @@ class TestCompiler:
         if real is None:
             pytest.skip("no g++")
         script = tmp_path / "slow"
-        script.write_text(f'#!/bin/sh\n[ "$1" = --version ] || sleep 1\nexec {real} "$@"\n')
+        script.write_text(f'#!/bin/sh\n[ "$1" = --version ] || sleep 1\nexec {real} "$@"\n', encoding="utf-8")
         script.chmod(0o700)
         monkeypatch.setenv("CXX", str(script))
         assert cache.library(SOURCE, "the net 5-10").answer() == 42

@@ -63,7 +63,7 @@ def test_the_variant_that_spills_is_passed_over_and_not_compiled_again(tmp_path,
     assert cuda.resources(cuda.kernel(SPILLING, "doubled")).local_bytes >= 1200
     assert cuda.first_fitting([SPILLING, DOUBLED], "doubled", 128) == 1
     (kept,) = tmp_path.glob(f"*{cache.NOTE_SUFFIX}")
-    assert json.loads(kept.read_text()) == {"key": kept.stem, "variant": 1}
+    assert json.loads(kept.read_text(encoding="utf-8")) == {"key": kept.stem, "variant": 1}
     monkeypatch.setattr(cuda, "_chosen", {})
     monkeypatch.setattr(cuda, "kernel", lambda *args: pytest.fail("compiled"))
     assert cuda.first_fitting([SPILLING, DOUBLED], "doubled", 128) == 1
@@ -75,10 +75,10 @@ def test_the_variant_that_spills_is_passed_over_and_not_compiled_again(tmp_path,
 def test_a_damaged_note_is_ignored_and_replaced(tmp_path, text):
     cuda.first_fitting([DOUBLED], "doubled", 128)
     (kept,) = tmp_path.glob(f"*{cache.NOTE_SUFFIX}")
-    kept.write_text(text)
+    kept.write_text(text, encoding="utf-8")
     cuda._chosen.clear()
     assert cuda.first_fitting([DOUBLED], "doubled", 128) == 0
-    assert json.loads(kept.read_text()) == {"key": kept.stem, "variant": 0}
+    assert json.loads(kept.read_text(encoding="utf-8")) == {"key": kept.stem, "variant": 0}
 
 
 def test_a_note_of_other_sources_is_ignored(tmp_path):

@@ -42,14 +42,14 @@ print(net.loss_and_grad(np.ones((9, 3))) > 0, net.plan(np.ones((9, 3))).reason)
 def slow(tmp_path):
     """Environment with that compiler, the file of its numbers, and the cache."""
     program, note, cache = tmp_path / "c++", tmp_path / "numbers", tmp_path / "cache"
-    program.write_text(DRIVER.format(python=sys.executable, note=str(note)))
+    program.write_text(DRIVER.format(python=sys.executable, note=str(note)), encoding="utf-8")
     program.chmod(0o755)
     added = {"CXX": str(program), "BACKPROP_XP_CACHE": str(cache), "BACKPROP_XP_BACKEND": "numpy"}
     return {**os.environ, **added}, note, cache
 
 
 def numbers(note):
-    return [int(line) for line in note.read_text().split()] if note.exists() else []
+    return [int(line) for line in note.read_text(encoding="utf-8").split()] if note.exists() else []
 
 
 def alive(number):

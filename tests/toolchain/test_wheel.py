@@ -31,9 +31,9 @@ def install(monkeypatch, folder, program=True):
     """A package of that name whose program does nothing."""
     package = folder / "site" / compiler.WHEEL
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text("raise SystemExit('it was imported')")
+    (package / "__init__.py").write_text("raise SystemExit('it was imported')", encoding="utf-8")
     if program:
-        (package / "zig").write_text("#!/bin/sh\nexit 1\n")
+        (package / "zig").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
         (package / "zig").chmod(0o755)
     monkeypatch.setattr(sys, "path", [str(package.parent), *sys.path])
     monkeypatch.setattr(compiler.importlib.metadata, "version", lambda name: "1.2")
@@ -52,7 +52,7 @@ def test_it_is_taken_where_nothing_else_is_there(no_other, monkeypatch):
 def test_the_machines_own_comes_first(no_other, monkeypatch, name):
     install(monkeypatch, no_other)
     program = no_other / "bin" / name
-    program.write_text("#!/bin/sh\necho mine 1\n")
+    program.write_text("#!/bin/sh\necho mine 1\n", encoding="utf-8")
     program.chmod(0o755)
     compiler._find.cache_clear()
     found = compiler.find()

@@ -55,10 +55,10 @@ class TestTrouble:
 
     def test_a_folder_that_is_a_file(self, tmp_path):
         path = tmp_path / "file"
-        path.write_text("mine")
+        path.write_text("mine", encoding="utf-8")
         with pytest.raises(CheckpointError, match=r"checkpoints can't be written to .*file: "):
             fit(net(), path)
-        assert path.read_text() == "mine"
+        assert path.read_text(encoding="utf-8") == "mine"
 
     def test_a_folder_that_can_not_be_written_to(self):
         # whoever runs this, root included, may write nothing there

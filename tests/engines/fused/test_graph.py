@@ -201,7 +201,8 @@ def test_without_a_compiler_it_runs_on_tiles(monkeypatch):
 def test_a_compiler_that_fails_leaves_tiles(monkeypatch, tmp_path):
     broken = tmp_path / "broken"
     broken.write_text(
-        '#!/bin/sh\n[ "$1" = --version ] && echo broken 1.0 && exit 0\necho "error: broken" >&2\nexit 1\n'
+        '#!/bin/sh\n[ "$1" = --version ] && echo broken 1.0 && exit 0\necho "error: broken" >&2\nexit 1\n',
+        encoding="utf-8",
     )
     broken.chmod(0o755)
     monkeypatch.setenv("CXX", str(broken))

@@ -15,17 +15,6 @@
 
 namespace bpx {
 
-/// z and f'(t) of n numbers t, or z alone; p points to the activation's parameters.
-using Both = void(i64 n, const void* t, void* z, void* slope, const void* p);
-using Value = void(i64 n, const void* t, void* z, const void* p);
-using LossOfBlock = void(const LossBlock*, void* memory);
-
-struct Function {
-  Both* both;
-  Value* value;
-  const void* p;
-};
-
 struct MatrixLayer {
   i64 inputs, outputs;
   const void* weight;  // (out, in)

@@ -8,26 +8,10 @@ from typing import Any
 INT, POINTER, DOUBLE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
 
 
-class Args(ctypes.Structure):
-    """``bpx::Args`` of kernels/net_cpu.h, which says what each field is."""
-
-    _fields_ = [
-        ("n", INT), ("x", POINTER), ("x_row", INT), ("x_column", INT),
-        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("weight", POINTER), ("weight_row", INT),
-        ("params", POINTER), ("scalars", POINTER), ("scale", DOUBLE), ("output", POINTER), ("x_grad", POINTER),
-        ("sums", POINTER), ("losses", POINTER), ("first", INT), ("last", INT), ("next", INT),
-        ("load_tile", POINTER), ("store_tile", POINTER), ("add_lanes", POINTER), ("stop", POINTER),
-    ]  # fmt: skip
-
-
 class Tree(ctypes.Structure):
-    """``bpx::Tree`` of kernels/tree_cpu.h: the sums of the chunks so far, on TREE_LEVELS levels."""
+    """``bpx::Tree`` of kernels/tree_cpu.h: the sums of the chunks so far."""
 
     _fields_ = [("params", INT), ("count", INT), ("levels", POINTER), ("losses", POINTER)]
-
-
-#: ``bpx::tree_levels`` of kernels/tree_cpu.h.
-TREE_LEVELS = 41
 
 
 class WideArgs(ctypes.Structure):
@@ -68,7 +52,7 @@ class SampleArgs(ctypes.Structure):
 
 
 class Function(ctypes.Structure):
-    """``bpx::Function`` of kernels/matrices.h: an activation; null for the identity."""
+    """``bpx::Function`` of kernels/matrix_functions.h: an activation; null for the identity."""
 
     _fields_ = [("both", POINTER), ("value", POINTER), ("p", POINTER)]
 
@@ -91,6 +75,27 @@ class Matrices(ctypes.Structure):
         ("scale", DOUBLE), ("loss", POINTER), ("loss_p", POINTER), ("grads", POINTER), ("output", POINTER),
         ("x_grad", POINTER), ("memory", POINTER), ("half", INT), ("threads", INT), ("worth_a_thread", DOUBLE),
         ("time", DOUBLE), ("next", INT), ("total", DOUBLE),
+    ]  # fmt: skip
+
+
+class NarrowLayer(ctypes.Structure):
+    """``bpx::NarrowLayer`` of kernels/narrow_cpu.h."""
+
+    _fields_ = [
+        ("inputs", INT), ("outputs", INT), ("weight", POINTER), ("bias", POINTER), ("linear", POINTER),
+        ("backward", POINTER), ("outer", POINTER), ("f", Function),
+    ]  # fmt: skip
+
+
+class Narrow(ctypes.Structure):
+    """``bpx::Narrow`` of kernels/narrow_cpu.h, which says what each field is."""
+
+    _fields_ = [
+        ("n", INT), ("depth", INT), ("layers", POINTER), ("x", POINTER), ("x_row", INT), ("x_column", INT),
+        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("target", INT), ("weight", POINTER), ("weight_row", INT),
+        ("scale", DOUBLE), ("loss", POINTER), ("loss_p", POINTER), ("grads", POINTER), ("output", POINTER),
+        ("x_grad", POINTER), ("memory", POINTER), ("chunk", INT), ("wave", INT), ("threads", INT),
+        ("share_out", POINTER), ("time", DOUBLE), ("next", INT), ("total", DOUBLE),
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pytest
 from backprop_xp.kernels import FOLDER
 
 from backprop_xp import Net
-from backprop_xp.programs import block, fused, fused_cuda, matrices, structs
+from backprop_xp.programs import block, fused, fused_cuda, matrices, narrow, structs
 from backprop_xp.toolchain import compiler
 
 HEADERS = "\n".join(path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.h")))
@@ -56,19 +56,14 @@ def test_no_struct_is_mirrored_elsewhere():
     assert sorted(mirroring) == ["structs.py", "threads.py"]  # a flag, which mirrors nothing
 
 
-def test_the_tree_has_as_many_levels_on_both_sides():
-    assert f"constexpr int tree_levels = {structs.TREE_LEVELS};" in HEADERS
-
-
 @pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
-@pytest.mark.parametrize("sizes, name", [((3, 4, 2), "Args"), ((3, 4, 2), "Tree"), ((64, 64, 3), "Matrices")])
+@pytest.mark.parametrize("sizes, name", [((3, 4, 2), "Narrow"), ((3, 4, 2), "NarrowLayer"), ((64, 64, 3), "Matrices")])
 def test_a_library_of_another_size_is_not_called(sizes, name, monkeypatch):
     longer = type(name, (ctypes.Structure,), {"_fields_": [*getattr(structs, name)._fields_, ("more", structs.INT)]})
     monkeypatch.setattr(structs, name, longer)
-    monkeypatch.setattr(fused, "_programs", {})
     monkeypatch.setattr(matrices, name, longer, raising=False)
     matrices._core.cache_clear()
-    fused._parts.cache_clear()
+    narrow._parts.cache_clear()
     net = Net(sizes, rng=0, backend="numpy", engine="fused")
     size = ctypes.sizeof(longer)
     with pytest.raises(

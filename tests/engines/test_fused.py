@@ -16,7 +16,7 @@ import pytest
 
 from backprop_xp import Activation, Net
 from backprop_xp.engines import warn_uncompiled
-from backprop_xp.programs import fused
+from backprop_xp.programs import fused, narrow
 from backprop_xp.programs.narrow import Narrow
 from backprop_xp.toolchain import cache, compiler
 
@@ -174,7 +174,7 @@ def broken_compiler(tmp_path, monkeypatch, new_functions):
     monkeypatch.setenv("CXX", str(script))
     monkeypatch.setenv("BACKPROP_XP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "_loaded", {})
-    monkeypatch.setattr(fused, "_programs", {})
+    monkeypatch.setattr(narrow, "_programs", {})
     warn_uncompiled.cache_clear()
 
 

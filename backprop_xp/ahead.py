@@ -96,9 +96,9 @@ def _calls(net: Any, sample_weight: bool, input_grad: bool) -> Iterator[Callable
     """One call of each kind."""
     gradients, outputs = [(), (FEW,)], [(), (FEW,)]
     # only small nets have another program for many samples
-    small = sum(tensor.data.size for tensor in net.parameters) < fused.WIDE_PARAMETERS
-    if small and net.plan(_inputs(net, (FEW,))).engine == "fused":
-        gradients.append((fused.NARROW_SAMPLES,))
+    parameters = sum(tensor.data.size for tensor in net.parameters)
+    if parameters < fused.WIDE_PARAMETERS and net.plan(_inputs(net, (FEW,))).engine == "fused":
+        gradients.append((fused.narrow_from(parameters, outputs_alone=False),))
         outputs.append((fused.NARROW_OUTPUTS,))
     # operations that are another thing in training may want several samples there
     modes = (False,) if net._plan().chain else (True, False)

@@ -17,11 +17,13 @@ from .structs import INT
 #: Parameters from which products blocked for the caches beat a tile in registers. Measured on a 2-core EPYC (Zen 4).
 WIDE_PARAMETERS = 3000
 #: Samples from which on a net with fewer parameters is worth a pass of its own, which has to be compiled first: with
-#: gradients, and for outputs alone, of which there is seldom more than one call. Measured on a 2-core EPYC (Zen 4):
-#: with 1,024 samples the pass for any widths takes once to twice as long.
-NARROW_SAMPLES, NARROW_OUTPUTS = 2048, 1 << 17
-#: Layers of a net that is compiled, at most. One compilation takes 0.13 s a layer, measured on one processor of a
-#: 2-core EPYC (Zen 4): beyond, a user waits for 8 s and more.
+#: gradients for at most FEW_PARAMETERS; for more, and in training, whose steps in C go through the pass for any widths;
+#: and for outputs alone, of which there is seldom more than one call. Measured on a 2-core EPYC (Zen 4), one thread:
+#: for 512 samples the pass for any widths takes 1.2 to 2.2 times as long, for 1,024 1.4 to 3.4 times.
+NARROW_SAMPLES, MORE_SAMPLES, NARROW_OUTPUTS = 512, 2048, 1 << 17
+FEW_PARAMETERS = 1000
+#: Layers of a net that is compiled, at most. One compilation takes 0.05 s for each layer of a size that no other has,
+#: measured on one processor of a 2-core EPYC (Zen 4): beyond, a user waits for 3 s and more.
 MOST_LAYERS = 64
 #: Samples in a chunk of the narrow form, and in one of a net of at most SMALL_NET parameters: adding a chunk's sums
 #: takes a small net long beside its samples, and a large one not. No figures were kept.
@@ -82,7 +84,7 @@ class Shape:
 
         Others go through the pass for nets of any widths (kernels/matrices.h).
         """
-        if samples < narrow_from(self.loss is None) or any_widths.get():
+        if samples < narrow_from(self.parameters, self.loss is None) or any_widths.get():
             return False
         return not why_not_narrow(self.parameters, len(self.sizes) - 1)
 
@@ -97,9 +99,11 @@ class Shape:
 any_widths: ContextVar[bool] = ContextVar("any_widths", default=False)
 
 
-def narrow_from(outputs_alone: bool) -> int:
+def narrow_from(parameters: int, outputs_alone: bool) -> int:
     """Samples from which on the narrow form is used."""
-    return NARROW_OUTPUTS if outputs_alone else NARROW_SAMPLES
+    if outputs_alone:
+        return NARROW_OUTPUTS
+    return NARROW_SAMPLES if parameters <= FEW_PARAMETERS else max(NARROW_SAMPLES, MORE_SAMPLES)
 
 
 #: By a formula's text, the struct of kernels/activations.h that computes it faster.

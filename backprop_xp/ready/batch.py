@@ -61,7 +61,7 @@ class _Ready:
         self._pass = Pass([(a[0], a[1] if a[1:] else None, f) for a, f in functions], loss, loss_key)
         self._arrays = [data for layer in arrays for data in layer]
         refused = fused.why_not_narrow(self._pass.parameters, depth)
-        self._narrow_from = sys.maxsize if refused else fused.narrow_from(loss is None)
+        self._narrow_from = sys.maxsize if refused else fused.narrow_from(self._pass.parameters, loss is None)
         self._memory, self._room = np.empty(0, self._dtype), workspace.Room(0)
 
     def _fits(self, x: np.ndarray) -> bool:

@@ -275,7 +275,7 @@ def test_any_widths_keeps_batches_out_of_the_form_for_one_net(weighted, monkeypa
     x, y = random.normal(size=(4096, 3)), random.normal(size=(4096, 2))
     weight = {"sample_weight": np.ones(4096)} if weighted else {}
     runs: list = []
-    monkeypatch.setattr(Narrow, "loss_and_grad", counted(runs, Narrow.loss_and_grad))
+    monkeypatch.setattr(Narrow, "run", counted(runs, Narrow.run))
     found = []
     for wide in (False, True, False, True):
         token = fused.any_widths.set(wide)

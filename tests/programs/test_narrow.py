@@ -58,6 +58,22 @@ def test_one_program_serves_all_functions_and_kinds_of_calls(monkeypatch):
     assert not [what for what in made if what.startswith("the net ")]
 
 
+@pytest.mark.parametrize(
+    "sizes, samples, taken",
+    [
+        (SIZES, fused.NARROW_SAMPLES, True),
+        (SIZES, fused.NARROW_SAMPLES - 1, False),
+        ((30, 30, 30, 2), fused.MORE_SAMPLES - 1, False),
+        ((30, 30, 30, 2), fused.MORE_SAMPLES, True),
+        ((60, 60, 2), 1 << 20, False),
+    ],
+)
+def test_the_rule_of_net_and_batch(sizes, samples, taken):
+    layers = len(sizes) - 1
+    shape = fused.Shape(sizes, (True,) * layers, "float32", ("t",) * layers, "classes")
+    assert shape.narrow(samples) == taken
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("chunks", [1, 2, 3, 7])
 def test_the_same_bits_for_any_threads_and_waves(dtype, chunks, monkeypatch):

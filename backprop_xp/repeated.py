@@ -30,8 +30,9 @@ class Repeated:
             loss = step()
 
     Where x, y and sample_weight lie on the net's CUDA device, its engine launches kernels alone and no node draws, as
-    dropout does, these are captured once, and a call is one launch: no argument is checked, packed or converted again. The loss and the gradients are
-    then the same arrays every time, overwritten by the next call. Everywhere else a call is a plain one.
+    dropout does, these are captured once, and a call is one launch: no argument is checked, packed or converted again.
+    The loss and the gradients are then the same arrays every time, overwritten by the next call. Everywhere else a call
+    is a plain one.
 
     Parameters may be edited in place. A net of which something else was changed (a weight bound to another array, an
     activation, the loss) is captured anew. Not for several threads or streams at once.

@@ -1,4 +1,5 @@
 #pragma once
+#include "batch_cuda.h"
 #include "losses.h"
 #include "net.h"
 // The fused pass over a batch on the GPU: one sample a thread, its signals in registers, the weights in shared memory.
@@ -15,21 +16,6 @@ namespace bpx {
 
 constexpr int threads = 128, warps = threads / 32;  // of a block
 constexpr unsigned everyone = 0xffffffffu;          // of a warp
-
-/// What the caller hands over. Strides are in elements.
-template <class S> struct Batch {
-  i64 n, chunk;             // samples, and those of a chunk
-  const S* x;               // (n, in)
-  i64 x_row, x_column;
-  const void* y;            // (n, out) numbers or (n,) int64 class indices
-  i64 y_row, y_column;
-  const S* weight;          // (n,) or null
-  i64 weight_row;
-  S scale;                  // the gradient is multiplied by it; `losses` is not
-  S* x_grad;                // (n, in) contiguous, if Net::input_grad
-  S* sums;                  // (chunks, params): each chunk's gradients
-  double* losses;           // (chunks,): each chunk's sum of weight * loss
-};
 
 /// The parameters of one layer, or its biases, to where the block keeps them.
 template <int COUNT, class S> BPX_FN void copy_parameters(const S* from, S* to) {
@@ -365,7 +351,7 @@ template <class SUMS, class S> BPX_FN void run_backprop(const Batch<S>& batch, c
 }
 
 /// The outputs (n, out), contiguous.
-template <class Net, class S> BPX_FN void run_forward(const Batch<S>& batch, S* output, const S* params, const S* scalars) {
+template <class Net, class S> BPX_FN void run_forward(const Batch<S>& batch, const S* params, const S* scalars) {
   using Layers = typename Net::Layers;
   constexpr int in = First<Layers>::Type::in, out = Last<Layers>::Type::out;
   for (i64 at = blockIdx.x * i64(threads) + threadIdx.x; at < batch.n; at += gridDim.x * i64(threads)) {
@@ -374,7 +360,7 @@ template <class Net, class S> BPX_FN void run_forward(const Batch<S>& batch, S* 
     load_row<in, Net::dense>(batch.x + at * batch.x_row, batch.x_column, true, x);
     infer<0, 0>(Layers(), params, scalars, x, z);
     BPX_UNROLL
-    for (int k = 0; k < out; ++k) output[at * out + k] = z[k];
+    for (int k = 0; k < out; ++k) batch.output[at * out + k] = z[k];
   }
 }
 

@@ -1,4 +1,4 @@
-"""The C structs that compiled passes on the CPU are handed, mirrored field by field."""
+"""The C structs that compiled passes are handed, mirrored field by field."""
 
 from __future__ import annotations
 
@@ -140,6 +140,32 @@ class Training(ctypes.Structure):
         ("losses", POINTER), ("stop_on_nan", INT), ("threads", INT), ("time", DOUBLE), ("steps", INT), ("first", INT),
         ("done", INT), ("begun", INT),
     ]  # fmt: skip
+
+
+def _batch(number: Any) -> type[ctypes.Structure]:
+    """``bpx::Batch`` of kernels/batch_cuda.h, which says what each field is, of these numbers."""
+    fields = [
+        ("n", INT), ("chunk", INT), ("x", POINTER), ("x_row", INT), ("x_column", INT),
+        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("weight", POINTER), ("weight_row", INT),
+        ("scale", number), ("x_grad", POINTER), ("sums", POINTER), ("losses", POINTER), ("output", POINTER),
+    ]  # fmt: skip
+    return type("Batch", (ctypes.Structure,), {"_fields_": fields})
+
+
+#: By the name of the dtype.
+BATCHES = {"float32": _batch(ctypes.c_float), "float64": _batch(DOUBLE)}
+
+
+class GraphInput(ctypes.Structure):
+    """``bpx::GraphInput`` of kernels/graph_cuda.h."""
+
+    _fields_ = [("x", POINTER), ("row", INT), ("column", INT), ("grad", POINTER)]
+
+
+def assertions(*mirrors: type[ctypes.Structure]) -> list[str]:
+    """C++ that compiles if structs of numbers S have the sizes of these: of kernels that no library exports."""
+    text = 'static_assert(sizeof(bpx::{}<S>) == {}, "not as in programs/structs.py");'
+    return [text.format(mirror.__name__, ctypes.sizeof(mirror)) for mirror in mirrors]
 
 
 def check(library: Any, *mirrors: type[ctypes.Structure]) -> None:

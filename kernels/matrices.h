@@ -72,6 +72,8 @@ constexpr int fewest_samples = 6;
 /// Bytes of a weight's gradient from which on it is written past the caches. Measured on Zen 4, whose cache of a core holds
 /// 1 MiB: a tenth to a quarter less time for 1 to 64 samples of nets from 1024 wide on, none below.
 constexpr i64 bytes_past_caches = 2 << 20;
+/// Bytes of the gradients in t that the blocks of a weight's gradient read one after another: they stay in a core's cache.
+constexpr i64 gradient_bytes = 256 << 10;
 /// Features of a packed block of W; and rows of W that few samples go through from end to end, one row after another.
 constexpr int slice = 256, few_slice = 32;
 /// Panels of a block of columns with few samples: so many that a row's piece is long.
@@ -172,6 +174,13 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
       row_blocks = (rows_in_all + rows - 1) / rows;
       total = groups * row_blocks;
     }
+    /// At most so many rows a block, but 16.
+    void limit_rows(i64 rows_in_all, i64 most) {
+      if (rows <= most || rows <= 16) return;
+      rows = most < 16 ? 16 : most;
+      row_blocks = (rows_in_all + rows - 1) / rows;
+      total = groups * row_blocks;
+    }
     i64 first_column(i64 t) const { return t % groups * group; }
     i64 columns_of(i64 t) const { return group < columns - first_column(t) ? group : columns - first_column(t); }
     i64 first_row(i64 t) const { return t / groups * rows; }
@@ -196,7 +205,9 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
     return Cut(panels<S>(l.inputs), product_panels, count, 48, product_rows, work, workers);
   }
   Cut weight_cut(const MatrixLayer& l) const {
-    return Cut(panels<S>(l.inputs), few ? few_panels : weight_panels, l.outputs, 16, weight_rows, double(count) * l.inputs * l.outputs, workers);
+    Cut cut(panels<S>(l.inputs), few ? few_panels : weight_panels, l.outputs, 16, weight_rows, double(count) * l.inputs * l.outputs, workers);
+    if (!few) cut.limit_rows(l.outputs, gradient_bytes / (count * i64(sizeof(S))) / 16 * 16);
+    return cut;
   }
 
   // ---- the blocks -------------------------------------------------------------------------------------------------

@@ -41,12 +41,13 @@ def loss_and_grad(
 def choice(engine: str, net: Differentiable, equation: Equation, samples: int) -> Choice:
     """Which engine would run the loss of an equation for ``samples`` points, in words and numbers."""
     chosen, reason = _choose(engine, net, equation, samples)
-    signals = len(equation.reads.rules.stack)
+    carried = equation.reads.way.carried
+    signals = len(carried.stack)
     flops = 2 * samples * signals * net.multiply_adds
     widths = net.widths
     rows = fused.tile_samples(signals * widths * net.dtype.itemsize)
     if chosen != "fused":
-        rows = net.tiles(1, equation.reads.rules)[0].stop
+        rows = net.tiles(1, carried)[0].stop
     return Choice(chosen, reason, flops, min(rows, samples) * signals * widths * net.dtype.itemsize)
 
 

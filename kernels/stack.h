@@ -14,6 +14,7 @@ namespace bpx {
 
 using StackForward = void(i64 features, const void* t, void* z, i64 apart, const void* p);
 using StackBackward = void(i64 features, void* t, const void* grad_z, i64 apart, const void* p);
+using StackSlopes = void(i64 features, void* z, void* first, void* second, const void* p);
 using EquationOfBlock = void(const EquationBlock*);
 
 struct StackLayer {
@@ -22,13 +23,15 @@ struct StackLayer {
   const void* bias;          // (out), or null
   StackForward* forward;     // null for the identity
   StackBackward* backward;
+  StackSlopes* slopes;       // what twice.h takes instead of both
   const void* p;             // the activation's parameters
-  i64 grad, packed, t, z;    // filled in by prepare(): where its gradients, packed weights and signals begin
+  i64 grad, packed, t, z, slope;  // filled in by prepare(): where its gradients, packed weights and signals begin
 };
 
 /// One call. Strides are in elements.
 struct Stack {
   i64 n, depth, signals;
+  i64 output;                // the output whose first derivatives come from a backward pass, as twice.h does; or -1
   StackLayer* layers;
   const i64* axes;           // (signals): the feature of x along which it is the first derivative, or -1
   const void* x;             // (n, in)
@@ -70,12 +73,10 @@ template <class S> struct StackTile {
 
   static i64 scratch_numbers(const Stack& m) { return (m.targets + m.layers[0].inputs + 3) * W; }
   static i64 apart(i64 features) { return with_room(features) * W; }
-  /// The strips of a layer's z and of its t, of which there are none for the identity; the stack of x begins at 0.
+  /// The strips of a layer's z and of its t, which may be the same for the identity; the stack of x begins at 0.
   i64 z_apart(i64 l) const { return apart(l < 0 ? m.layers[0].inputs : m.layers[l].outputs); }
   S* z(i64 l, i64 block = 0) const { return memory + (l < 0 ? 0 : m.layers[l].z) + block * m.signals * z_apart(l); }
-  S* t(i64 l, i64 block = 0) const {
-    return m.layers[l].forward ? memory + m.layers[l].t + block * m.signals * z_apart(l) : z(l, block);
-  }
+  S* t(i64 l, i64 block = 0) const { return memory + m.layers[l].t + block * m.signals * z_apart(l); }
   /// The sample in place s of a block; places that are left over hold the last one once more.
   i64 sample(i64 block, i64 s) const {
     const i64 at = block * W + s;
@@ -116,8 +117,10 @@ template <class S> struct StackTile {
     }
     for (i64 i = 0; i < in * W; ++i) x_grad[i] = S(0);
     const i64 left = count - block * W, have = left < W ? left : W;
-    const EquationBlock points{have, z(-1, block), y, weight, factor, z(last, block), z_apart(last), m.signals,
-                               m.layers[last].outputs, x_grad, losses, m.equation_p};
+    const bool twice = m.output >= 0;
+    const EquationBlock points{have, z(-1, block), y, weight, factor, z(last, block), z_apart(last), twice ? 1 : m.signals,
+                               m.layers[last].outputs, twice ? z(-1, block) + z_apart(-1) : nullptr, in, x_grad, losses,
+                               m.equation_p};
     m.equation(&points);
     double total = 0;
     for (i64 s = 0; s < have; ++s) {
@@ -166,7 +169,11 @@ template <class S> void prepare(Stack& m) {
   i64 of_a_block = 0, packed = 0;
   auto room = [&](i64 features) { return m.signals * StackTile<S>::apart(features); };
   of_a_block = room(m.layers[0].inputs);
-  for (i64 l = 0; l < m.depth; ++l) of_a_block += room(m.layers[l].outputs) * (m.layers[l].forward ? 2 : 1);
+  const bool twice = m.output >= 0;
+  auto of_slopes = [&](i64 features) { return twice ? StackTile<S>::apart(features) : 0; };
+  auto own_t = [&](const StackLayer& layer) { return twice || layer.forward; };
+  for (i64 l = 0; l < m.depth; ++l)
+    of_a_block += room(m.layers[l].outputs) * (own_t(m.layers[l]) ? 2 : 1) + of_slopes(m.layers[l].outputs);
   const i64 fit = stack_bytes / (of_a_block * i64(sizeof(S))), most = stack_chunk / strip<S>;
   m.blocks = fit < 1 ? 1 : fit > most ? most : fit;
   m.parameters = 0;
@@ -174,7 +181,8 @@ template <class S> void prepare(Stack& m) {
   for (i64 l = 0; l < m.depth; ++l) {
     StackLayer& layer = m.layers[l];
     const i64 weights = layer.inputs * layer.outputs, own = m.blocks * room(layer.outputs);
-    layer.z = m.numbers, layer.t = layer.forward ? layer.z + own : layer.z, m.numbers = layer.t + own;
+    layer.z = m.numbers, layer.t = own_t(layer) ? layer.z + own : layer.z, layer.slope = layer.t + own;
+    m.numbers = layer.slope + m.blocks * of_slopes(layer.outputs);
     layer.grad = m.parameters, m.parameters += weights + (layer.bias ? layer.outputs : 0);
     layer.packed = packed, packed += 2 * weights;
     S* const to = (S*)m.packed + layer.packed;
@@ -185,14 +193,14 @@ template <class S> void prepare(Stack& m) {
 }
 
 /// Works on chunks until none is left; as many threads may do so at once as have memory.
-template <class S> void run_stack(Stack* m) {
+template <class Tile, class S> void run_tiles(Stack* m) {
   S* const work = (S*)m->memory + __atomic_fetch_add(&m->threads, 1, __ATOMIC_RELAXED) * m->numbers;
   for (i64 chunk; (chunk = __atomic_fetch_add(&m->next, 1, __ATOMIC_RELAXED)) < m->last;) {
     const i64 begin = chunk * stack_chunk, end = begin + stack_chunk < m->n ? begin + stack_chunk : m->n;
     double total = 0;
     for (i64 at = begin; at < end;) {
       const i64 most = m->blocks * strip<S>, count = end - at < most ? end - at : most;
-      total += StackTile<S>(*m, work, at, count).run((S*)m->sums + (chunk - m->first) * m->parameters, at > begin);
+      total += Tile(*m, work, at, count).run((S*)m->sums + (chunk - m->first) * m->parameters, at > begin);
       at += count;
     }
     m->losses[chunk - m->first] = total;
@@ -200,10 +208,3 @@ template <class S> void run_stack(Stack* m) {
 }
 
 }  // namespace bpx
-
-/// What Python calls, for S = float or double.
-#define BPX_STACK(S)                                                             \
-  BPX_ENTRY void bpx_stack_prepare(bpx::Stack* m) { bpx::prepare<S>(*m); }       \
-  BPX_ENTRY void bpx_stack(bpx::Stack* m) { bpx::run_stack<S>(m); }              \
-  BPX_ENTRY bpx::i64 bpx_stack_chunk() { return bpx::stack_chunk; }              \
-  BPX_TREE(S) BPX_SIZE_OF(StackLayer) BPX_SIZE_OF(Stack)

@@ -27,7 +27,7 @@ def why_not(chain: Chain, equation: Equation) -> str:
         return "equations are compiled for the CPU only"
     if not all(is_formula(layer.activation) for layer in chain.layers):
         return "an activation is written in Python"
-    terms = sum(map(len, equation.parsed.rules.terms))
+    terms = sum(map(len, equation.reads.way.carried.terms))
     if terms > MOST_TERMS:
         return f"its derivatives have {terms} terms, and compiling more than {MOST_TERMS} takes too long"
     return compiler.missing()

@@ -1,0 +1,113 @@
+#pragma once
+#include "stack.h"
+// The pass for equations that read first derivatives of one output alone: backpropagation twice, as
+// backprop_xp/derivatives/ways.py says it. Its cost doesn't depend on the number of inputs.
+//
+// A block of samples goes up the net and down again for the output's gradient g in x; what the equation gives back, its
+// gradient v in g, is pushed up as one tangent. From then on two signals stand beside each other, as in stack.h: the signal
+// and its tangent. The gradient in the tangent is what came down before.
+
+namespace bpx {
+
+template <class S> struct TwiceTile : StackTile<S> {
+  using Base = StackTile<S>;
+  using Base::m, Base::blocks, Base::W, Base::z, Base::t, Base::z_apart;
+  using T = Pack<S, 1>;
+
+  TwiceTile(const Stack& m, S* memory, i64 first, i64 count) : Base(m, memory, first, count) {}
+
+  /// Above z(l) and t(l): the tangent, and the gradient in it.
+  S* tangent(i64 l, i64 block) const { return z(l, block) + z_apart(l); }
+  S* from_above(i64 l, i64 block) const { return t(l, block) + z_apart(l); }
+  /// f'(t), and in the place of the gradient in t, until that is known, f''(t) times what has come so far.
+  S* slope(i64 l, i64 block) const { return this->memory + m.layers[l].slope + block * z_apart(l); }
+  S* second(i64 l, i64 block) const { return t(l, block); }
+
+  const S* up(i64 l) const { return (const S*)m.packed + m.layers[l].packed; }
+  const S* down(i64 l) const { return up(l) + m.layers[l].inputs * m.layers[l].outputs; }
+  template <class Op> void each_register(i64 l, Op op) {
+    for (i64 i = 0; i < m.layers[l].outputs * W; i += panel<S>) op(i);
+  }
+
+  void forward(i64 l, i64 b) {
+    const StackLayer& layer = m.layers[l];
+    strip_product(layer.outputs, layer.inputs, up(l), z(l - 1, b), (const S*)layer.bias, z(l, b));
+    if (layer.slopes) layer.slopes(layer.outputs, z(l, b), slope(l, b), second(l, b), layer.p);
+  }
+  /// The gradient of the output in t, and of x in the place of its tangent.
+  void gradient(i64 b) {
+    const i64 last = m.depth - 1;
+    each_register(last, [&](i64 i) { store<T>(from_above(last, b) + i, c<T>(i / W == m.output ? S(1) : S(0))); });
+    for (i64 l = last; l >= 0; --l) {
+      const StackLayer& layer = m.layers[l];
+      S *const grad = from_above(l, b), *const f2 = second(l, b), *const f1 = slope(l, b);
+      if (layer.slopes)
+        each_register(l, [&](i64 i) __attribute__((always_inline)) {
+          const T above = load<T>(grad + i);
+          store<T>(f2 + i, load<T>(f2 + i) * above);
+          store<T>(grad + i, load<T>(f1 + i) * above);
+        });
+      strip_product(layer.inputs, layer.outputs, down(l), grad, (const S*)nullptr, l ? from_above(l - 1, b) : tangent(-1, b));
+    }
+  }
+  void push_tangent(i64 l, i64 b) {
+    const StackLayer& layer = m.layers[l];
+    if (l == m.depth - 1 && !layer.slopes) return;  // nothing reads it
+    S *const to = tangent(l, b), *const f2 = second(l, b), *const f1 = slope(l, b);
+    strip_product(layer.outputs, layer.inputs, up(l), tangent(l - 1, b), (const S*)nullptr, to);
+    if (layer.slopes)
+      each_register(l, [&](i64 i) __attribute__((always_inline)) {
+        const T along = load<T>(to + i);
+        store<T>(f2 + i, load<T>(f2 + i) * along);
+        store<T>(to + i, load<T>(f1 + i) * along);
+      });
+  }
+  /// The gradients in t of a layer, from that in z; and what they give the parameters and the z below.
+  void backward(i64 l, S* grads, bool add) {
+    const StackLayer& layer = m.layers[l];
+    const i64 here = z_apart(l);
+    for (i64 b = 0; b < blocks; ++b) {
+      S *const to = t(l, b), *const above = z(l, b), *const f1 = slope(l, b);
+      if (layer.slopes) {
+        each_register(l, [&](i64 i) __attribute__((always_inline)) {
+          store<T>(to + i, fma(load<T>(above + i), load<T>(f1 + i), load<T>(to + i)));
+        });
+      } else {
+        each_register(l, [&](i64 i) { store<T>(to + i, load<T>(above + i)); });
+      }
+    }
+    outer_product(2 * blocks, layer.outputs, layer.inputs, t(l), here, z(l - 1), z_apart(l - 1), grads + layer.grad, add);
+    if (layer.bias)
+      row_sums(blocks, layer.outputs, t(l), 2 * here, grads + layer.grad + layer.inputs * layer.outputs, add);
+    if (l == 0 && !m.x_grad) return;
+    for (i64 b = 0; b < blocks; ++b)
+      strip_product(layer.inputs, layer.outputs, down(l), t(l, b), (const S*)nullptr, z(l - 1, b));
+  }
+
+  double run(S* grads, bool add) {
+    double total = 0;
+    for (i64 b = 0; b < blocks; ++b) {
+      this->take_x(b);
+      for (i64 l = 0; l < m.depth; ++l) forward(l, b);
+      gradient(b);
+      total += this->equation(b);
+      for (i64 l = 0; l < m.depth; ++l) push_tangent(l, b);
+    }
+    for (i64 l = m.depth - 1; l >= 0; --l) backward(l, grads, add);
+    if (m.x_grad) this->add_x_grad();
+    return total;
+  }
+};
+
+template <class S> void run_stack(Stack* m) {
+  m->output < 0 ? run_tiles<StackTile<S>, S>(m) : run_tiles<TwiceTile<S>, S>(m);
+}
+
+}  // namespace bpx
+
+/// What Python calls, for S = float or double.
+#define BPX_STACK(S)                                                             \
+  BPX_ENTRY void bpx_stack_prepare(bpx::Stack* m) { bpx::prepare<S>(*m); }       \
+  BPX_ENTRY void bpx_stack(bpx::Stack* m) { bpx::run_stack<S>(m); }              \
+  BPX_ENTRY bpx::i64 bpx_stack_chunk() { return bpx::stack_chunk; }              \
+  BPX_TREE(S) BPX_SIZE_OF(StackLayer) BPX_SIZE_OF(Stack)

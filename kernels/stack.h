@@ -77,6 +77,9 @@ template <class S> struct StackTile {
   i64 z_apart(i64 l) const { return apart(l < 0 ? m.layers[0].inputs : m.layers[l].outputs); }
   S* z(i64 l, i64 block = 0) const { return memory + (l < 0 ? 0 : m.layers[l].z) + block * m.signals * z_apart(l); }
   S* t(i64 l, i64 block = 0) const { return memory + m.layers[l].t + block * m.signals * z_apart(l); }
+  /// Packed weights, as products up and down the net read them.
+  const S* up(i64 l) const { return (const S*)m.packed + m.layers[l].packed; }
+  const S* down(i64 l) const { return up(l) + m.layers[l].inputs * m.layers[l].outputs; }
   /// The sample in place s of a block; places that are left over hold the last one once more.
   i64 sample(i64 block, i64 s) const {
     const i64 at = block * W + s;
@@ -97,11 +100,11 @@ template <class S> struct StackTile {
 
   void forward(i64 l, i64 block) {
     const StackLayer& layer = m.layers[l];
-    const i64 below = z_apart(l - 1), here = z_apart(l);
-    for (i64 k = 0; k < m.signals; ++k)
-      strip_product(layer.outputs, layer.inputs, (const S*)m.packed + layer.packed, z(l - 1, block) + k * below,
-                    k ? nullptr : (const S*)layer.bias, t(l, block) + k * here);
-    if (layer.forward) layer.forward(layer.outputs, t(l, block), z(l, block), here, layer.p);
+    const i64 here = z_apart(l);
+    strip_products(m.signals, layer.outputs, layer.inputs, up(l), z(l - 1, block), z_apart(l - 1), (const S*)layer.bias,
+                   t(l, block), here, [&](i64 r, i64 rows) {
+                     if (layer.forward) layer.forward(rows, t(l, block) + r * W, z(l, block) + r * W, here, layer.p);
+                   });
   }
 
   /// Puts the gradients in place of the outputs; returns the sum of the losses.
@@ -130,20 +133,23 @@ template <class S> struct StackTile {
     return total;
   }
 
-  /// The gradients in t of a layer, in its place, and those in what it takes, in the place of z below.
+  /// The gradients in t of some features of a layer, in its place, from those in z.
+  void through(i64 l, i64 block, i64 r, i64 rows) {
+    const StackLayer& layer = m.layers[l];
+    if (layer.backward) layer.backward(rows, t(l, block) + r * W, z(l, block) + r * W, z_apart(l), layer.p);
+  }
+  /// From the gradients in t of a layer those of its parameters, and those in t below, where z is lost.
   void backward(i64 l, S* grads, bool add) {
     const StackLayer& layer = m.layers[l];
-    const i64 below = z_apart(l - 1), here = z_apart(l), strips = blocks * m.signals;
-    if (layer.backward)
-      for (i64 b = 0; b < blocks; ++b) layer.backward(layer.outputs, t(l, b), z(l, b), here, layer.p);
-    outer_product(strips, layer.outputs, layer.inputs, t(l), here, z(l - 1), below, grads + layer.grad, add);
+    const i64 below = z_apart(l - 1), here = z_apart(l);
+    outer_product(blocks * m.signals, layer.outputs, layer.inputs, t(l), here, z(l - 1), below, grads + layer.grad, add);
     if (layer.bias)
       row_sums(blocks, layer.outputs, t(l), m.signals * here, grads + layer.grad + layer.inputs * layer.outputs, add);
     if (l == 0 && !m.x_grad) return;
-    const S* const down = (const S*)m.packed + layer.packed + layer.inputs * layer.outputs;
-    const i64 wanted = l ? strips : blocks, step = l ? 1 : m.signals;  // of x only what isn't constant
-    for (i64 p = 0; p < wanted; ++p)
-      strip_product(layer.inputs, layer.outputs, down, t(l) + p * step * here, (const S*)nullptr, z(l - 1) + p * step * below);
+    const i64 strips = l ? m.signals : 1;  // of x only what isn't constant
+    for (i64 b = 0; b < blocks; ++b)
+      strip_products(strips, layer.inputs, layer.outputs, down(l), t(l, b), here, (const S*)nullptr, z(l - 1, b), below,
+                     [&](i64 r, i64 rows) { if (l) through(l - 1, b, r, rows); });
   }
   void add_x_grad() {
     const i64 in = m.layers[0].inputs;
@@ -157,6 +163,7 @@ template <class S> struct StackTile {
       take_x(b);
       for (i64 l = 0; l < m.depth; ++l) forward(l, b);
       total += equation(b);
+      through(m.depth - 1, b, 0, m.layers[m.depth - 1].outputs);
     }
     for (i64 l = m.depth - 1; l >= 0; --l) backward(l, grads, add);
     if (m.x_grad) add_x_grad();

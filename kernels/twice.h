@@ -11,7 +11,7 @@ namespace bpx {
 
 template <class S> struct TwiceTile : StackTile<S> {
   using Base = StackTile<S>;
-  using Base::m, Base::blocks, Base::W, Base::z, Base::t, Base::z_apart;
+  using Base::m, Base::blocks, Base::W, Base::z, Base::t, Base::z_apart, Base::up, Base::down;
   using T = Pack<S, 1>;
 
   TwiceTile(const Stack& m, S* memory, i64 first, i64 count) : Base(m, memory, first, count) {}
@@ -23,65 +23,70 @@ template <class S> struct TwiceTile : StackTile<S> {
   S* slope(i64 l, i64 block) const { return this->memory + m.layers[l].slope + block * z_apart(l); }
   S* second(i64 l, i64 block) const { return t(l, block); }
 
-  const S* up(i64 l) const { return (const S*)m.packed + m.layers[l].packed; }
-  const S* down(i64 l) const { return up(l) + m.layers[l].inputs * m.layers[l].outputs; }
-  template <class Op> void each_register(i64 l, Op op) {
-    for (i64 i = 0; i < m.layers[l].outputs * W; i += panel<S>) op(i);
+  /// Calls op(i) for the registers of some features of a strip.
+  template <class Op> BPX_FN static void each_register(i64 r, i64 rows, Op op) {
+    for (i64 i = r * W; i < (r + rows) * W; i += panel<S>) op(i);
   }
 
   void forward(i64 l, i64 b) {
     const StackLayer& layer = m.layers[l];
-    strip_product(layer.outputs, layer.inputs, up(l), z(l - 1, b), (const S*)layer.bias, z(l, b));
-    if (layer.slopes) layer.slopes(layer.outputs, z(l, b), slope(l, b), second(l, b), layer.p);
+    strip_products(1, layer.outputs, layer.inputs, up(l), z(l - 1, b), 0, (const S*)layer.bias, z(l, b), 0,
+                   [&](i64 r, i64 rows) {
+                     const i64 i = r * W;
+                     if (layer.slopes) layer.slopes(rows, z(l, b) + i, slope(l, b) + i, second(l, b) + i, layer.p);
+                   });
+  }
+  /// `one` times f'(t), and what has come so far times `one`.
+  void times_slopes(i64 l, i64 b, S* one, i64 r, i64 rows) {
+    if (!m.layers[l].slopes) return;
+    S *const f2 = second(l, b), *const f1 = slope(l, b);
+    each_register(r, rows, [&](i64 i) __attribute__((always_inline)) {
+      const T factor = load<T>(one + i);
+      store<T>(f2 + i, load<T>(f2 + i) * factor);
+      store<T>(one + i, load<T>(f1 + i) * factor);
+    });
   }
   /// The gradient of the output in t, and of x in the place of its tangent.
   void gradient(i64 b) {
-    const i64 last = m.depth - 1;
-    each_register(last, [&](i64 i) { store<T>(from_above(last, b) + i, c<T>(i / W == m.output ? S(1) : S(0))); });
+    const i64 last = m.depth - 1, outputs = m.layers[last].outputs;
+    S* const seed = from_above(last, b);
+    each_register(0, outputs, [&](i64 i) { store<T>(seed + i, c<T>(i / W == m.output ? S(1) : S(0))); });
+    times_slopes(last, b, seed, 0, outputs);
     for (i64 l = last; l >= 0; --l) {
-      const StackLayer& layer = m.layers[l];
-      S *const grad = from_above(l, b), *const f2 = second(l, b), *const f1 = slope(l, b);
-      if (layer.slopes)
-        each_register(l, [&](i64 i) __attribute__((always_inline)) {
-          const T above = load<T>(grad + i);
-          store<T>(f2 + i, load<T>(f2 + i) * above);
-          store<T>(grad + i, load<T>(f1 + i) * above);
-        });
-      strip_product(layer.inputs, layer.outputs, down(l), grad, (const S*)nullptr, l ? from_above(l - 1, b) : tangent(-1, b));
+      S* const to = l ? from_above(l - 1, b) : tangent(-1, b);
+      strip_products(1, m.layers[l].inputs, m.layers[l].outputs, down(l), from_above(l, b), 0, (const S*)nullptr, to, 0,
+                     [&](i64 r, i64 rows) { if (l) times_slopes(l - 1, b, to, r, rows); });
     }
   }
   void push_tangent(i64 l, i64 b) {
     const StackLayer& layer = m.layers[l];
     if (l == m.depth - 1 && !layer.slopes) return;  // nothing reads it
-    S *const to = tangent(l, b), *const f2 = second(l, b), *const f1 = slope(l, b);
-    strip_product(layer.outputs, layer.inputs, up(l), tangent(l - 1, b), (const S*)nullptr, to);
-    if (layer.slopes)
-      each_register(l, [&](i64 i) __attribute__((always_inline)) {
-        const T along = load<T>(to + i);
-        store<T>(f2 + i, load<T>(f2 + i) * along);
-        store<T>(to + i, load<T>(f1 + i) * along);
-      });
+    S* const to = tangent(l, b);
+    strip_products(1, layer.outputs, layer.inputs, up(l), tangent(l - 1, b), 0, (const S*)nullptr, to, 0,
+                   [&](i64 r, i64 rows) { times_slopes(l, b, to, r, rows); });
   }
-  /// The gradients in t of a layer, from that in z; and what they give the parameters and the z below.
+  /// The gradient in t of some features of a layer, from that in z.
+  void through(i64 l, i64 b, i64 r, i64 rows) {
+    S *const to = t(l, b), *const above = z(l, b), *const f1 = slope(l, b);
+    if (m.layers[l].slopes) {
+      each_register(r, rows, [&](i64 i) __attribute__((always_inline)) {
+        store<T>(to + i, fma(load<T>(above + i), load<T>(f1 + i), load<T>(to + i)));
+      });
+    } else {
+      each_register(r, rows, [&](i64 i) { store<T>(to + i, load<T>(above + i)); });
+    }
+  }
+  /// From the gradients in t of a layer and in its tangent those of its parameters, and that in t below, where z is lost.
   void backward(i64 l, S* grads, bool add) {
     const StackLayer& layer = m.layers[l];
     const i64 here = z_apart(l);
-    for (i64 b = 0; b < blocks; ++b) {
-      S *const to = t(l, b), *const above = z(l, b), *const f1 = slope(l, b);
-      if (layer.slopes) {
-        each_register(l, [&](i64 i) __attribute__((always_inline)) {
-          store<T>(to + i, fma(load<T>(above + i), load<T>(f1 + i), load<T>(to + i)));
-        });
-      } else {
-        each_register(l, [&](i64 i) { store<T>(to + i, load<T>(above + i)); });
-      }
-    }
     outer_product(2 * blocks, layer.outputs, layer.inputs, t(l), here, z(l - 1), z_apart(l - 1), grads + layer.grad, add);
     if (layer.bias)
       row_sums(blocks, layer.outputs, t(l), 2 * here, grads + layer.grad + layer.inputs * layer.outputs, add);
     if (l == 0 && !m.x_grad) return;
     for (i64 b = 0; b < blocks; ++b)
-      strip_product(layer.inputs, layer.outputs, down(l), t(l, b), (const S*)nullptr, z(l - 1, b));
+      strip_products(1, layer.inputs, layer.outputs, down(l), t(l, b), 0, (const S*)nullptr, z(l - 1, b), 0,
+                     [&](i64 r, i64 rows) { if (l) through(l - 1, b, r, rows); });
   }
 
   double run(S* grads, bool add) {
@@ -92,6 +97,7 @@ template <class S> struct TwiceTile : StackTile<S> {
       gradient(b);
       total += this->equation(b);
       for (i64 l = 0; l < m.depth; ++l) push_tangent(l, b);
+      through(m.depth - 1, b, 0, m.layers[m.depth - 1].outputs);
     }
     for (i64 l = m.depth - 1; l >= 0; --l) backward(l, grads, add);
     if (m.x_grad) this->add_x_grad();

@@ -39,7 +39,7 @@ class Differentiable(Protocol):
         ...
 
     def check(self) -> None:
-        """That every sample has derivatives of its own. Raises ValueError or TypeError, by the name of what has none."""
+        """That every sample has derivatives of its own. Raises ValueError or TypeError, naming what has none."""
         ...
 
     def push(self, z: Array, rules: Rules, first: int = 0) -> tuple[Array, Any]:

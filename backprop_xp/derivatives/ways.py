@@ -1,13 +1,13 @@
 """From points to the derivatives that an equation reads, and from its gradients in these back to the parameters.
 
-Every derivative can be pushed forward as a tangent, one for each input (loops.py). Of an output u whose first derivatives
-alone are read, in several inputs, there is a way that costs the same for any number of them, by backpropagation twice: a
-plain backward pass gives g = grad u; and as the loss L(u, g) changes by
+Every derivative can be pushed forward as a tangent, one for each input (loops.py). Of an output u whose first
+derivatives alone are read, in several inputs, there is a way that costs the same for any number of them, by
+backpropagation twice: a plain backward pass gives g = grad u; and as the loss L(u, g) changes by
 
     dL = dL/du . du + v . dg        v = dL/dg
 
-where v . g is the derivative of u along v, one tangent is pushed forward along v, and the gradients of dL/du . u + v . g are
-pulled back through it, with dL/du and v held fixed.
+where v . g is the derivative of u along v, one tangent is pushed forward along v, and the gradients of
+dL/du . u + v . g are pulled back through it, with dL/du and v held fixed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The passes of kernels/stack.h and twice.h for losses that contain derivatives, and the functions a net and an equation give it.
+"""The passes of kernels/stack.h and twice.h for losses that contain derivatives, and what a net and an equation give them.
 
-Three kinds of libraries, each compiled once for a dtype and kept: the passes themselves, for nets of any widths; one for each
-activation and set of derivatives; and one for each equation.
+Three kinds of libraries, each compiled once for a dtype and kept: the passes themselves, for nets of any widths; one for
+each activation and set of derivatives; and one for each equation.
 """
 
 from __future__ import annotations
@@ -185,7 +185,9 @@ def _function_of(text: Text, dtype: str, cxx: compiler.Compiler) -> int:
     parsed = parse(text)
     way = cheapest(parsed.named, parsed.rules)
     code = emit.function(parsed.formula, (parsed.squares, *parsed.slopes.values()), "Residuals")
-    reads, gives = ([_place(text, parsed, way, name) for name in each] for each in (parsed.formula.variables, parsed.slopes))
+    reads, gives = (
+        [_place(text, parsed, way, name) for name in each] for each in (parsed.formula.variables, parsed.slopes)
+    )
     code += (
         "struct Equation : Residuals {\n"
         f"  static constexpr int reads = {len(reads)}, gives = {len(gives)};\n"

@@ -1,7 +1,7 @@
-"""The passes of kernels/stack.h and twice.h for losses that contain derivatives, and what a net and an equation give them.
+"""The passes of kernels/stack.h and twice.h for losses with derivatives, and what a net and an equation give them.
 
-Three kinds of libraries, each compiled once for a dtype and kept: the passes themselves, for nets of any widths; one for
-each activation and set of derivatives; and one for each equation.
+Three kinds of libraries, each compiled once for a dtype and kept: the passes themselves, for nets of any widths; one
+for each activation and set of derivatives; and one for each equation.
 """
 
 from __future__ import annotations

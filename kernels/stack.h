@@ -19,6 +19,7 @@ using EquationOfBlock = void(const EquationBlock*);
 
 struct StackLayer {
   i64 inputs, outputs;
+  i64 skip, before;          // the layer below whose z (of x for -1) is added to t before the activation, or else to z; or -2
   const void* weight;        // (out, in)
   const void* bias;          // (out), or null
   StackForward* forward;     // null for the identity
@@ -80,6 +81,19 @@ template <class S> struct StackTile {
   /// Packed weights, as products up and down the net read them.
   const S* up(i64 l) const { return (const S*)m.packed + m.layers[l].packed; }
   const S* down(i64 l) const { return up(l) + m.layers[l].inputs * m.layers[l].outputs; }
+  /// Adds some features of so many strips to others.
+  void add_rows(i64 strips, i64 features, i64 first, i64 rows, S* to, const S* from) const {
+    using T = Pack<S, 1>;
+    for (i64 k = 0; k < strips; ++k, to += apart(features), from += apart(features))
+      for (i64 i = first * W; i < (first + rows) * W; i += panel<S>) store<T>(to + i, load<T>(to + i) + load<T>(from + i));
+  }
+  /// Calls op(layer) for the layers above to which z of layer l is added.
+  template <class Op> void each_skip(i64 l, Op op) const {
+    for (i64 above = l + 1; above < m.depth; ++above)
+      if (m.layers[above].skip == l) op(above);
+  }
+  /// Whether z of an earlier layer is added to t of this one, or to z.
+  bool adds(i64 l, bool before) const { return m.layers[l].skip >= -1 && bool(m.layers[l].before) == before; }
   /// The sample in place s of a block; places that are left over hold the last one once more.
   i64 sample(i64 block, i64 s) const {
     const i64 at = block * W + s;
@@ -103,7 +117,10 @@ template <class S> struct StackTile {
     const i64 here = z_apart(l);
     strip_products(m.signals, layer.outputs, layer.inputs, up(l), z(l - 1, block), z_apart(l - 1), (const S*)layer.bias,
                    t(l, block), here, [&](i64 r, i64 rows) {
-                     if (layer.forward) layer.forward(rows, t(l, block) + r * W, z(l, block) + r * W, here, layer.p);
+                     S *const to_t = t(l, block), *const to_z = z(l, block);
+                     if (adds(l, true)) add_rows(m.signals, layer.outputs, r, rows, to_t, z(layer.skip, block));
+                     if (layer.forward) layer.forward(rows, to_t + r * W, to_z + r * W, here, layer.p);
+                     if (adds(l, false)) add_rows(m.signals, layer.outputs, r, rows, to_z, z(layer.skip, block));
                    });
   }
 
@@ -149,7 +166,12 @@ template <class S> struct StackTile {
     const i64 strips = l ? m.signals : 1;  // of x only what isn't constant
     for (i64 b = 0; b < blocks; ++b)
       strip_products(strips, layer.inputs, layer.outputs, down(l), t(l, b), here, (const S*)nullptr, z(l - 1, b), below,
-                     [&](i64 r, i64 rows) { if (l) through(l - 1, b, r, rows); });
+                     [&](i64 r, i64 rows) {
+                       each_skip(l - 1, [&](i64 above) {
+                         add_rows(strips, layer.inputs, r, rows, z(l - 1, b), m.layers[above].before ? t(above, b) : z(above, b));
+                       });
+                       if (l) through(l - 1, b, r, rows);
+                     });
   }
   void add_x_grad() {
     const i64 in = m.layers[0].inputs;

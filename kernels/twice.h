@@ -11,7 +11,8 @@ namespace bpx {
 
 template <class S> struct TwiceTile : StackTile<S> {
   using Base = StackTile<S>;
-  using Base::m, Base::blocks, Base::W, Base::z, Base::t, Base::z_apart, Base::up, Base::down;
+  using Base::m, Base::blocks, Base::W, Base::z, Base::t, Base::z_apart, Base::up, Base::down, Base::add_rows, Base::adds,
+      Base::each_skip;
   using T = Pack<S, 1>;
 
   TwiceTile(const Stack& m, S* memory, i64 first, i64 count) : Base(m, memory, first, count) {}
@@ -33,29 +34,40 @@ template <class S> struct TwiceTile : StackTile<S> {
     strip_products(1, layer.outputs, layer.inputs, up(l), z(l - 1, b), 0, (const S*)layer.bias, z(l, b), 0,
                    [&](i64 r, i64 rows) {
                      const i64 i = r * W;
+                     if (adds(l, true)) add_rows(1, layer.outputs, r, rows, z(l, b), z(layer.skip, b));
                      if (layer.slopes) layer.slopes(rows, z(l, b) + i, slope(l, b) + i, second(l, b) + i, layer.p);
+                     if (adds(l, false)) add_rows(1, layer.outputs, r, rows, z(l, b), z(layer.skip, b));
                    });
   }
-  /// `one` times f'(t), and what has come so far times `one`.
-  void times_slopes(i64 l, i64 b, S* one, i64 r, i64 rows) {
-    if (!m.layers[l].slopes) return;
+  /// to = `from` times f'(t), and what has come so far times `from`.
+  void times_slopes(i64 l, i64 b, const S* from, S* to, i64 r, i64 rows) {
     S *const f2 = second(l, b), *const f1 = slope(l, b);
-    each_register(r, rows, [&](i64 i) __attribute__((always_inline)) {
-      const T factor = load<T>(one + i);
-      store<T>(f2 + i, load<T>(f2 + i) * factor);
-      store<T>(one + i, load<T>(f1 + i) * factor);
-    });
+    if (m.layers[l].slopes) {
+      each_register(r, rows, [&](i64 i) __attribute__((always_inline)) {
+        const T factor = load<T>(from + i);
+        store<T>(f2 + i, load<T>(f2 + i) * factor);
+        store<T>(to + i, load<T>(f1 + i) * factor);
+      });
+    } else if (from != to) {
+      each_register(r, rows, [&](i64 i) { store<T>(to + i, load<T>(from + i)); });
+    }
   }
-  /// The gradient of the output in t, and of x in the place of its tangent.
+  /// The gradient of the output in every t, by way of those in z, which stand in the places of the tangents; and in x.
   void gradient(i64 b) {
     const i64 last = m.depth - 1, outputs = m.layers[last].outputs;
-    S* const seed = from_above(last, b);
+    S* const seed = tangent(last, b);
     each_register(0, outputs, [&](i64 i) { store<T>(seed + i, c<T>(i / W == m.output ? S(1) : S(0))); });
-    times_slopes(last, b, seed, 0, outputs);
+    times_slopes(last, b, seed, from_above(last, b), 0, outputs);
     for (i64 l = last; l >= 0; --l) {
-      S* const to = l ? from_above(l - 1, b) : tangent(-1, b);
-      strip_products(1, m.layers[l].inputs, m.layers[l].outputs, down(l), from_above(l, b), 0, (const S*)nullptr, to, 0,
-                     [&](i64 r, i64 rows) { if (l) times_slopes(l - 1, b, to, r, rows); });
+      const i64 inputs = m.layers[l].inputs;
+      S* const to = tangent(l - 1, b);
+      strip_products(1, inputs, m.layers[l].outputs, down(l), from_above(l, b), 0, (const S*)nullptr, to, 0,
+                     [&](i64 r, i64 rows) {
+                       each_skip(l - 1, [&](i64 above) {
+                         add_rows(1, inputs, r, rows, to, m.layers[above].before ? from_above(above, b) : tangent(above, b));
+                       });
+                       if (l) times_slopes(l - 1, b, to, from_above(l - 1, b), r, rows);
+                     });
     }
   }
   void push_tangent(i64 l, i64 b) {
@@ -63,7 +75,11 @@ template <class S> struct TwiceTile : StackTile<S> {
     if (l == m.depth - 1 && !layer.slopes) return;  // nothing reads it
     S* const to = tangent(l, b);
     strip_products(1, layer.outputs, layer.inputs, up(l), tangent(l - 1, b), 0, (const S*)nullptr, to, 0,
-                   [&](i64 r, i64 rows) { times_slopes(l, b, to, r, rows); });
+                   [&](i64 r, i64 rows) {
+                     if (adds(l, true)) add_rows(1, layer.outputs, r, rows, to, tangent(layer.skip, b));
+                     times_slopes(l, b, to, to, r, rows);
+                     if (adds(l, false)) add_rows(1, layer.outputs, r, rows, to, tangent(layer.skip, b));
+                   });
   }
   /// The gradient in t of some features of a layer, from that in z.
   void through(i64 l, i64 b, i64 r, i64 rows) {
@@ -86,7 +102,12 @@ template <class S> struct TwiceTile : StackTile<S> {
     if (l == 0 && !m.x_grad) return;
     for (i64 b = 0; b < blocks; ++b)
       strip_products(1, layer.inputs, layer.outputs, down(l), t(l, b), 0, (const S*)nullptr, z(l - 1, b), 0,
-                     [&](i64 r, i64 rows) { if (l) through(l - 1, b, r, rows); });
+                     [&](i64 r, i64 rows) {
+                       each_skip(l - 1, [&](i64 above) {
+                         add_rows(1, layer.inputs, r, rows, z(l - 1, b), m.layers[above].before ? t(above, b) : z(above, b));
+                       });
+                       if (l) through(l - 1, b, r, rows);
+                     });
   }
 
   double run(S* grads, bool add) {

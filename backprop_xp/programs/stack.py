@@ -18,10 +18,12 @@ from ..activations import Identity
 from ..derivatives.chain_rule import Rules
 from ..derivatives.equation import Equation, Parsed, Text, parse
 from ..derivatives.of_activation import chain_rule, slopes
+from ..derivatives.stacked import Skip
 from ..derivatives.ways import Twice, Way, cheapest
 from ..dtypes import C_NAMES
 from ..formulas import Formula, emit
 from ..kernels import source as kernel_source
+from ..passes.article import Layer
 from ..toolchain import cache as kernel_cache
 from ..toolchain import compiler
 from . import matrices, structs
@@ -38,6 +40,7 @@ class StackPass:
 
     Args:
         layers: (weight (out, in), bias (out,) or None, activation) of each layer; arrays of one dtype, contiguous.
+        skips: what is added to each.
         equation: its residuals.
 
     Attributes:
@@ -48,13 +51,14 @@ class StackPass:
         CompileError: something can't be compiled here.
     """
 
-    def __init__(self, layers: Sequence[tuple[np.ndarray, np.ndarray | None, Any]], equation: Equation) -> None:
+    def __init__(self, layers: Sequence[Layer], skips: Sequence[Skip | None], equation: Equation) -> None:
         dtype = layers[0][0].dtype
         way, cxx = equation.reads.way, compiler.find()
         self._core, self._dtype = _core(dtype.name, cxx), dtype
         self._held: list[np.ndarray] = []
         self._layers = (structs.StackLayer * len(layers))()
-        for at, (weight, bias, f) in zip(self._layers, layers):
+        for at, (weight, bias, f), skip in zip(self._layers, layers, skips):
+            at.skip, at.before = (-2, False) if skip is None else skip
             at.outputs, at.inputs = weight.shape
             at.weight, at.bias = self._address(weight), None if bias is None else self._address(bias)
             if f.text != Identity.text and isinstance(way, Twice):

@@ -98,9 +98,9 @@ class StackLayer(ctypes.Structure):
     """``bpx::StackLayer`` of kernels/stack.h."""
 
     _fields_ = [
-        ("inputs", INT), ("outputs", INT), ("weight", POINTER), ("bias", POINTER), ("forward", POINTER),
-        ("backward", POINTER), ("slopes", POINTER), ("p", POINTER), ("grad", INT), ("packed", INT), ("t", INT),
-        ("z", INT), ("slope", INT),
+        ("inputs", INT), ("outputs", INT), ("skip", INT), ("before", INT), ("weight", POINTER), ("bias", POINTER),
+        ("forward", POINTER), ("backward", POINTER), ("slopes", POINTER), ("p", POINTER), ("grad", INT),
+        ("packed", INT), ("t", INT), ("z", INT), ("slope", INT),
     ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from backprop_xp import Elementwise, Graph, GraphNet, Net, cli, engines
+from backprop_xp import Elementwise, Equation, Graph, GraphNet, Net, cli, engines
 from backprop_xp.programs import elementwise, fused, matrices
 from backprop_xp.programs import graph as graphs
 from backprop_xp.programs import narrow as of_narrow
@@ -274,3 +274,24 @@ def test_on_a_device(cupy):
     said = []
     net.compile(said.append)
     assert any(built.what.startswith("the kernel ") for built in said)
+
+
+@needs_compiler
+@pytest.mark.parametrize("text", ["u_a - {} * u_aa * v", "u_a ** 2 + u_b - f * {}"])
+def test_equations_are_compiled_as_well(text, forbidden):
+    equation = Equation(
+        text.format(np.random.default_rng().random()),  # that no earlier test has compiled
+        inputs="a b", outputs="u v", targets="f" if "f" in text else "",
+    )  # fmt: skip
+    net = Net((2, 5, 2), ("tanh", "identity"), "mse", bias=True, rng=0, backend="numpy", dtype="float32")
+    programs = net.compile(None, equations=equation)
+    assert "an equation in float32" in [built.what for built in programs if not built.known]
+    forbidden()
+    points, y = np.ones((40, 2), "float32"), np.ones(40, "float32") if equation.needs_target else None
+    net.loss_and_grad(points, y, loss=equation, input_grad=True)
+    assert net.compile(None, equations=[equation, equation]) == []
+
+
+def test_an_equation_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="the equation has 1 inputs"):
+        wide().compile(None, equations=Equation("u_a", inputs="a"))

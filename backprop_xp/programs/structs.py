@@ -103,8 +103,9 @@ class StackLayer(ctypes.Structure):
     """``bpx::StackLayer`` of kernels/stack.h."""
 
     _fields_ = [
-        ("inputs", INT), ("outputs", INT), ("weight", POINTER), ("bias", POINTER), ("forward", POINTER),
-        ("backward", POINTER), ("p", POINTER), ("grad", INT), ("packed", INT), ("t", INT), ("z", INT),
+        ("inputs", INT), ("outputs", INT), ("skip", INT), ("before", INT), ("weight", POINTER), ("bias", POINTER),
+        ("forward", POINTER), ("backward", POINTER), ("slopes", POINTER), ("p", POINTER), ("grad", INT),
+        ("packed", INT), ("t", INT), ("z", INT), ("slope", INT),
     ]  # fmt: skip
 
 
@@ -112,7 +113,7 @@ class Stack(ctypes.Structure):
     """``bpx::Stack`` of kernels/stack.h, which says what each field is."""
 
     _fields_ = [
-        ("n", INT), ("depth", INT), ("signals", INT), ("layers", POINTER), ("axes", POINTER),
+        ("n", INT), ("depth", INT), ("signals", INT), ("output", INT), ("layers", POINTER), ("axes", POINTER),
         ("x", POINTER), ("x_row", INT), ("x_column", INT),
         ("y", POINTER), ("y_row", INT), ("y_column", INT), ("targets", INT), ("weight", POINTER), ("weight_row", INT),
         ("scale", DOUBLE), ("equation", POINTER), ("equation_p", POINTER), ("packed", POINTER), ("x_grad", POINTER),

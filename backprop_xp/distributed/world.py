@@ -8,19 +8,23 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from .. import threads
-from ..environment import OMPI_SIZE, PMI_SIZE
+from ..environment import OMPI_RANK, OMPI_SIZE, PMI_RANK, PMI_SIZE
 from ..messages import sentence
 from ..numbers import whole
+from . import watcher
 from .alike import versions
 
 PARTS, MOST_PARTS = 64, 1 << 20
@@ -60,12 +64,14 @@ class World:
         self.checks, self.brief = True, brief
         self._all, self._entered = comm, False
         self._comm = None if self.size == 1 else comm
+        self._watcher = 0  # the process that watches the ranks of this machine
+        self._started: subprocess.Popen[bytes] | None = None  # the same, on the rank that started it
 
     def __enter__(self) -> World:
         self._entered = True
         if self._comm is not None:
             try:
-                threads.share(self._neighbours())
+                self._meet()
                 self.agree(versions() | {"parts": str(self.parts)})
             except BaseException as error:
                 self._end_all(error)
@@ -85,7 +91,7 @@ class World:
             finally:
                 if error is not None:
                     self._end_all(error)
-                threads.share(1)
+                self._part()
         self._entered = False
 
     @property
@@ -143,28 +149,62 @@ class World:
             for data in self.gather(task, np.frombuffer(text.encode(errors="surrogateescape"), np.uint8))
         ]
 
-    def _neighbours(self) -> int:
-        """How many ranks share this machine."""
+    def _meet(self) -> None:
+        """Find the ranks of this machine, which share its processors; the first of them has all watched."""
         from mpi4py import MPI
 
         here = self._all.Split_type(MPI.COMM_TYPE_SHARED)
         try:
-            return here.Get_size()
+            threads.share(here.Get_size())
+            ranks = np.empty((here.Get_size(), 2), np.int64)
+            here.Allgather(np.array([self.rank, os.getpid()], np.int64), ranks)
+            if here.Get_rank() == 0 and hasattr(os, "pidfd_open"):
+                command = [sys.executable, "-I", "-S", watcher.__file__, str(self.size), *map(str, ranks.ravel())]
+                self._started = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+            process = np.array([0 if self._started is None else self._started.pid], np.int64)
+            here.Bcast(process)
+            self._watcher = int(process[0])
         finally:
             here.Free()
 
+    def _part(self) -> None:
+        """The ranks are through: nobody need be watched, and the processors are this one's again."""
+        threads.share(1)
+        if self._started is not None:
+            self._started.kill()
+            self._started.wait()
+        self._watcher, self._started = 0, None
+
     def _end_all(self, error: BaseException) -> None:
-        if self.rank:
-            time.sleep(PATIENCE)
-        if not (self.brief or isinstance(error, (RankError, KeyboardInterrupt))):
-            traceback.print_exception(error)
-        what = f"{type(error).__name__}: {sentence(error)}" if str(error) else type(error).__name__
-        print(f"backprop_xp: rank {self.rank} of {self.size} ends all ranks: {what}", file=sys.stderr, flush=True)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        time.sleep(READING)
+        tell(error, self.rank, self.size, self.brief)
+        if self._watcher:
+            with suppress(ProcessLookupError):  # else it would tell of every rank that is ended now
+                os.kill(self._watcher, signal.SIGKILL)
         self._all.Abort(1)
         os._exit(1)  # Abort may return before the launcher has ended this process
+
+
+def tell(error: BaseException, rank: int, size: int, brief: bool) -> None:
+    """Say why all ranks are about to end, below the traceback, and wait until the launcher has read it."""
+    if rank:
+        time.sleep(PATIENCE)
+    if not (brief or isinstance(error, (RankError, KeyboardInterrupt))):
+        traceback.print_exception(error)
+    what = f"{type(error).__name__}: {sentence(error)}" if str(error) else type(error).__name__
+    print(f"backprop_xp: rank {rank} of {size} ends all ranks: {what}", file=sys.stderr, flush=True)
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    time.sleep(READING)
+
+
+def end_outside(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What an exception comes to that ends a rank outside the block of its world, in which others may wait for it.
+
+    A launcher doesn't notice that a process ended which has not come to MPI yet, unless a signal ended it.
+    """
+    tell(error, PMI_RANK.read() or OMPI_RANK.read() or 0, launched(), brief=False)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def world(comm: Any = None, *, parts: int = PARTS, brief: bool = False) -> World:
@@ -207,3 +247,8 @@ def _of_mpi() -> Any:
             f"{MPI.Get_library_version().splitlines()[0]}"
         )
     return comm
+
+
+with suppress(ValueError):  # of a variable that no launcher set
+    if launched() > 1:
+        sys.excepthook = end_outside

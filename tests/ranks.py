@@ -53,9 +53,9 @@ def launch(ranks, *command, timeout=60, **environment):
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def output(ranks, code, *arguments, **environment):
+def output(ranks, code, *arguments, timeout=60):
     """What a program prints that ends well."""
-    run = launch(ranks, "-c", code, *arguments, **environment)
+    run = launch(ranks, "-c", code, *arguments, timeout=timeout)
     assert run.returncode == 0, run.stderr
     return run.stdout
 

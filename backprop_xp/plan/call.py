@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import scope
 from ..backend import Array, Backend
+from ..operations.draws import key_from
 from ..passes.article import Layer, Signals
 from .plan import IDENTITY, Pair, Plan
 
@@ -90,6 +91,12 @@ class Call:
             whole = node.owner in self.parameters or (form.is_input and self.input_grad) or (below and not form.joins)
             wanted[node.name] = node.width if whole else below
         return total
+
+    @property
+    def keys_from_first(self) -> list[int]:
+        """The keys as they are for rows that are counted from the call's first one, see operations/draws.py."""
+        widths = self.plan.widths
+        return [key_from(key, self.first, widths[node]) for node, key in self.keys.items()]
 
     @property
     def numbers(self) -> int:

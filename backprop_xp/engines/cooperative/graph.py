@@ -13,7 +13,6 @@ import numpy as np
 
 from ...backend import Array
 from ...dtypes import name_of
-from ...operations import draws
 from ...plan import cost
 from ...plan.call import Call, Result
 from ...plan.devices import device
@@ -89,8 +88,6 @@ class _Pass:
         inputs: list[Any] = []
         for name, x in call.inputs.items():
             inputs += [*arguments.strided(x, 2), grads[name] if grads else arguments.NULL]
-        first = {node.name: call.first * node.width for node in call.plan.nodes}
-        keys = [(key + first[name] * draws.STEP) & draws.MASK for name, key in call.keys.items()]
         self.program.run(
             (-(-call.samples // chunk),),
             (self.program.way.threads,),
@@ -103,7 +100,7 @@ class _Pass:
                 *(arguments.NULL if a is None else a for a in (sums, losses, output)),
                 self._packed,
                 *inputs,
-                *(np.uint64(key) for key in keys),
+                *(np.uint64(key) for key in call.keys_from_first),
                 *(number(a) for a in arguments.scalars(call)),
             ),
             shared_mem=self.program.shared_bytes,

@@ -1,0 +1,63 @@
+"""What of a batch each rank computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..backend import Array, module_of, owner_of
+from .world import ADD_UP, World
+
+#: Samples of a part, at least, unless it is the only one. Computing a smaller one takes no less time.
+LEAST = 16
+
+
+def parts_of(samples: int, most: int) -> int:
+    """Into how many parts a batch is cut: a power of two up to ``most``, which is one."""
+    count = most
+    while count > 1 and samples < count * LEAST:
+        count //= 2
+    return count
+
+
+def of_rank(rank: int, size: int, parts: int) -> range:
+    """The parts that a rank computes."""
+    return range(parts * rank // size, parts * (rank + 1) // size)
+
+
+@dataclass(frozen=True)
+class Share:
+    """This rank's share of a batch, which is cut into parts of consecutive rows.
+
+    Attributes:
+        samples: of the whole batch.
+    """
+
+    world: World
+    samples: int
+
+    @property
+    def count(self) -> int:
+        """How many parts the batch has: the leaves of the tree that adds up, or one for each rank without a tree."""
+        return parts_of(self.samples, self.world.parts) if self.world.exact else self.world.size
+
+    def parts(self, rank: int | None = None) -> range:
+        """The numbers of the parts that a rank computes, this one by default."""
+        return of_rank(self.world.rank if rank is None else rank, self.world.size, self.count)
+
+    def rows(self, rank: int | None = None) -> slice:
+        """The rows of the batch that these parts are."""
+        parts = self.parts(rank)
+        return slice(*(self.samples * part // self.count for part in (parts.start, parts.stop)))
+
+    def rows_of_part(self, part: int) -> slice:
+        """The rows of a part, counted from the first of this rank."""
+        first = self.rows().start
+        return slice(*(self.samples * end // self.count - first for end in (part, part + 1)))
+
+    def everywhere(self, numbers: Array) -> Array:
+        """Numbers, one for each row of this rank, of all ranks, one for each row of the batch."""
+        xp = module_of(numbers)
+        host = numbers if owner_of(numbers) == "numpy" else numbers.get()
+        return xp.asarray(np.concatenate(self.world.gather(ADD_UP, np.ascontiguousarray(host))))

@@ -20,7 +20,7 @@ from ..sums.tree import ChunkTree
 from . import lockstep
 from .adding import Sums, added_up
 from .alike import described
-from .share import Share
+from .share import Share, least_of
 from .world import World
 
 
@@ -36,23 +36,22 @@ def loss_and_grad(world: World | Share, engine: str, call: Call) -> Result:
     """
     _refuse(call)
     whole = isinstance(world, World)
-    share = Share(world, call.samples) if isinstance(world, World) else world
+    share = Share(world, call.samples, least_of(call.numbers)) if isinstance(world, World) else world
     world = share.world
     if world.checks:
         world.agree(_facts(engine, call, whole))
     own = call.rows(share.rows()) if whole else replace(call, first=share.rows().start)
-    order = _order(call, world.order)
     sums: ChunkTree[Sums] = ChunkTree()
     if call.needs_whole_batch:
         for part, result in zip(share.parts(), lockstep.loss_and_grad(share, own)):
-            sums.add(part, _sums(result, call, order))
+            sums.add(part, _sums(result, call, world.order))
         call.new_buffers = own.new_buffers
     else:
-        for part in share.parts():
-            result = engines.loss_and_grad(engine, own.rows(share.rows_of_part(part)))
-            sums.add(part, _sums(result, call, order))
+        rows = [share.rows_of_part(part) for part in share.parts()]
+        for part, result in zip(share.parts(), engines.in_parts(engine, own, rows, share.samples)):
+            sums.add(part, _sums(result, call, world.order))
     total = added_up(world, sums, call.numbers, call.dtype, world.bounds)
-    return Result(_as_parameters(total.values, call, order), {}, _as_loss(total.loss, call))
+    return Result(_as_parameters(total.values, call, world.order), {}, _as_loss(total.loss, call))
 
 
 def _refuse(call: Call) -> None:
@@ -82,22 +81,21 @@ def _facts(engine: str, call: Call, whole: bool) -> dict[str, str]:
     return facts | described(parameters | buffers)
 
 
-def _order(call: Call, order: Sequence[int] | None) -> Sequence[int]:
-    """The places of all gradients, in the order in which they stand in one array."""
-    return range(sum(map(len, call.parameters.values()))) if order is None else order
-
-
-def _sums(result: Result, call: Call, order: Sequence[int]) -> Sums:
-    grads = [_host(result.parameters[place]).reshape(-1) for place in order]
+def _sums(result: Result, call: Call, order: Sequence[int] | None) -> Sums:
+    """A part's sums, with all gradients in one array; ``order`` is that of a world."""
+    if order is None and result.total is not None:
+        return Sums(float(result.loss), _host(result.total))
+    arrays = result.parameters if order is None else [result.parameters[place] for place in order]
+    grads = [_host(array).reshape(-1) for array in arrays]
     return Sums(float(result.loss), np.concatenate([*grads, np.empty(0, call.dtype)]))
 
 
-def _as_parameters(grads: np.ndarray, call: Call, order: Sequence[int]) -> list[Array]:
+def _as_parameters(grads: np.ndarray, call: Call, order: Sequence[int] | None) -> list[Array]:
     arrays = [array for own in call.parameters.values() for array in own.values()]
     found, at = dict[int, Array](), 0
     with call.backend.activate():
         there = call.backend.xp.asarray(grads)
-        for place in order:
+        for place in range(len(arrays)) if order is None else order:
             array = arrays[place]
             found[place] = there[at : at + array.size].reshape(array.shape)
             at += array.size

@@ -9,14 +9,25 @@ import numpy as np
 from ..backend import Array, module_of, owner_of
 from .world import ADD_UP, World
 
-#: Samples of a part, at least, unless it is the only one. Computing a smaller one takes no less time.
-LEAST = 16
+#: Samples of a part, at least, unless it is the only one, and what they are at least times the net's parameters: a part
+#: takes a fifth of a millisecond more than its arithmetic.
+LEAST, WORTH = 16, 1 << 20
+#: Up to so many parts, parts are that small; more have so many samples: products of fewer take longer for each.
+FEW, MANY = 8, 256
 
 
-def parts_of(samples: int, most: int) -> int:
+def least_of(numbers: int) -> int:
+    """Samples of a part, at least, of a net with so many parameters: a power of two."""
+    least = LEAST
+    while least * numbers < WORTH and least < WORTH:
+        least *= 2
+    return least
+
+
+def parts_of(samples: int, most: int, least: int) -> int:
     """Into how many parts a batch is cut: a power of two up to ``most``, which is one."""
     count = most
-    while count > 1 and samples < count * LEAST:
+    while count > 1 and samples < count * (least if count <= FEW else max(least, MANY)):
         count //= 2
     return count
 
@@ -32,15 +43,17 @@ class Share:
 
     Attributes:
         samples: of the whole batch.
+        least: samples of a part, of which the first row is a multiple.
     """
 
     world: World
     samples: int
+    least: int
 
     @property
     def count(self) -> int:
         """How many parts the batch has: the leaves of the tree that adds up, or one for each rank without a tree."""
-        return parts_of(self.samples, self.world.parts) if self.world.exact else self.world.size
+        return parts_of(self.samples, self.world.parts, self.least) if self.world.exact else self.world.size
 
     def parts(self, rank: int | None = None) -> range:
         """The numbers of the parts that a rank computes, this one by default."""
@@ -49,12 +62,16 @@ class Share:
     def rows(self, rank: int | None = None) -> slice:
         """The rows of the batch that these parts are."""
         parts = self.parts(rank)
-        return slice(*(self.samples * part // self.count for part in (parts.start, parts.stop)))
+        return slice(self._start(parts.start), self._start(parts.stop))
 
     def rows_of_part(self, part: int) -> slice:
         """The rows of a part, counted from the first of this rank."""
         first = self.rows().start
-        return slice(*(self.samples * end // self.count - first for end in (part, part + 1)))
+        return slice(self._start(part) - first, self._start(part + 1) - first)
+
+    def _start(self, part: int) -> int:
+        """The first row of a part; of one after the last, the number of all."""
+        return self.samples if part == self.count else self.samples * part // self.count // self.least * self.least
 
     def everywhere(self, numbers: Array) -> Array:
         """Numbers, one for each row of this rank, of all ranks, one for each row of the batch."""

@@ -165,9 +165,11 @@ class Result:
         parameters: the parameters' gradients in the order of ``Call.parameters``.
         inputs: the inputs' gradients by name, where they are wanted.
         values: where signals are kept.
+        total: the parameters' gradients one after another, where they are views into one array (parameters,).
     """
 
     parameters: list[Array]
     inputs: dict[str, Array] = field(default_factory=dict)
     loss: Any = None
     values: Values | None = None
+    total: Array | None = None

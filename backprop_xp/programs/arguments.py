@@ -126,7 +126,7 @@ def result(call: Call, total: Array, grad_x: Array | None, loss: Any) -> Result:
         for array in own.values():
             gradients.append(total[at : at + array.size].reshape(array.shape))
             at += array.size
-    return Result(gradients, {} if grad_x is None else dict.fromkeys(call.inputs, grad_x), loss)
+    return Result(gradients, {} if grad_x is None else dict.fromkeys(call.inputs, grad_x), loss, total=total)
 
 
 def address(array: np.ndarray, held: list[Any]) -> int:

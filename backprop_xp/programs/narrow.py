@@ -57,8 +57,11 @@ class Narrow:
         for _ in self._waves(workers):
             pass
 
-    def loss_and_grad(self, workers: int, total: np.ndarray) -> float:
-        """The sum of the samples' losses, without ``args.scale``; ``total`` gets the gradients, layer by layer."""
+    def loss_and_grad(self, workers: int, total: np.ndarray, rows: slice | None = None) -> float:
+        """The sum of the samples' losses, without ``args.scale``; ``total`` gets the gradients, layer by layer.
+
+        Of some rows alone, where they are given; the first of them begins a chunk, and the last ends one or the batch.
+        """
         count = self._shape.parameters
         wave = wave_chunks(self._shape, self.args.n)
         sums, losses = np.empty((wave, count), self._dtype), np.empty(wave)
@@ -67,21 +70,23 @@ class Narrow:
         tree = structs.Tree(count, 0, _address(levels), _address(level_losses))
         pointer = ctypes.addressof(tree)
         parts = self._program.parts
-        for chunks in self._waves(workers):
+        for chunks in self._waves(workers, rows):
             parts.bpx_tree_add(pointer, self.args.sums, self.args.losses, chunks)
         return parts.bpx_tree_total(pointer, _address(total))
 
-    def _waves(self, workers: int) -> Iterator[int]:
+    def _waves(self, workers: int, rows: slice | None = None) -> Iterator[int]:
         """How many chunks each wave had, when it is done."""
         at = 0
         for array in self._parameters:
             self._packed[at : at + array.size] = array.ravel()
             at += array.size
         args, address = self.args, structs.address_of(self._program.run)
-        chunks, wave = -(-args.n // self._shape.narrow_chunk), wave_chunks(self._shape, args.n)
-        for first in range(0, chunks, wave):
+        start, stop = (0, args.n) if rows is None else (rows.start, rows.stop)
+        chunk, wave = self._shape.narrow_chunk, wave_chunks(self._shape, args.n)
+        end = -(-stop // chunk)
+        for first in range(start // chunk, end, wave):
             args.first = args.next = first
-            args.last = min(first + wave, chunks)
+            args.last = min(first + wave, end)
             self._core.bpx_share_out(address, ctypes.addressof(args), min(workers, args.last - first))
             if self._stop.raised:
                 raise MemoryError("no memory for a tile of the fused engine")

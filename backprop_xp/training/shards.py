@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backend import Array
 from ..distributed import World
-from ..distributed.share import Share
+from ..distributed.share import Share, least_of
 from ..distributed.world import EXCHANGE
 from ..frames import is_sparse
 from ..numbers import flag
@@ -38,13 +38,14 @@ class Shards(Rows):
         whole: bool = False,
     ) -> None:
         self.world, self.whole = world, whole
+        self._least = least_of(sum(tensor.data.size for tensor in net._places()))
         super().__init__(net, x, y, weight, batch_size, shuffle, seed, loss)
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
         order, size = self.order(number), self.world.size
         for step in range(start, self.steps):
             rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-            share = Share(self.world, len(rows))
+            share = Share(self.world, len(rows), self._least)
             wanted = [rows if self.whole else rows[share.rows(rank)] for rank in range(size)]
             columns = iter(self._dealt(wanted))
             x, y, weight = (_refilled(given, columns) for given in (self.x, self.y, self.weight))

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ranks import ends, needs_mpi, output
 
-from backprop_xp import BatchNorm, Dropout, ElementwiseLoss, Equation, Net, Operation, distributed
-from backprop_xp.distributed.share import LEAST, of_rank, parts_of
+from backprop_xp import BatchNorm, Dropout, ElementwiseLoss, Equation, Net, Operation, distributed, engines
+from backprop_xp.distributed import share
+from backprop_xp.distributed.share import FEW, LEAST, MANY, Share, least_of, of_rank, parts_of
 from backprop_xp.sums.tree import ChunkTree
 
 PROGRAM = """
 import hashlib, os, sys
 import numpy as np
 from backprop_xp import BatchNorm, Dropout, Graph, LayerNorm, Net, SoftmaxCrossEntropy, distributed
+from backprop_xp.distributed import share
 from backprop_xp.training import Adam
+
+share.WORTH = share.MANY = 1  # many parts of small batches too
 
 def digest(*arrays):
     return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
@@ -143,11 +150,61 @@ def test_subtrees_add_up_to_the_tree(levels, ranks):
     assert seen == list(range(parts)) and together.total() == alone.total()
 
 
-@given(st.integers(0, 10**9), st.integers(0, 12))
-def test_parts_depend_on_the_batch_alone(samples, levels):
-    parts = parts_of(samples, 1 << levels)
-    assert parts == 1 or samples >= parts * LEAST
-    assert parts == 1 << levels or samples < 2 * parts * LEAST
+NARROW = """
+x, z = np.random.default_rng(0).normal(size=(40000, 5)), np.random.default_rng(0).normal(size=(40000, 12))
+share.WORTH, share.MANY = 1 << 20, 256
+with distributed.world() as world:
+    for n in (40000, 8191, 8192):
+        net = Net((5, 10, 4, 12), loss="mse", bias=True, dtype="float32", rng=0, backend="numpy")
+        for shards in (False, True):
+            own = mine(world, x[:n], z[:n]) if shards else (x[:n], z[:n])
+            loss = net.loss_and_grad(*own, world=world, shards=shards)
+            print(digest(loss, *(p.grad for p in net.parameters))) if world.rank == world.size - 1 else None
+"""
+
+
+@needs_mpi
+def test_the_narrow_form_computes_many_parts_in_one_call():
+    one = output(1, PROGRAM + NARROW)
+    assert len(set(one.split())) == 3
+    assert output(2, PROGRAM + NARROW) == output(3, PROGRAM + NARROW) == one
+
+
+def test_parts_of_the_narrow_form_are_those_of_calls_of_their_own(random):
+    x = random.normal(size=(3 * 4096 + 5, 3)).astype(np.float32)
+    made = net(dtype="float32", reduction="mean")
+    call = made._loss_call(x, None, None, False, True)
+    parts = [slice(0, 8192), slice(8192, len(x))]
+    for rows, result in zip(parts, engines.in_parts("fused", call, parts, len(x)), strict=True):
+        alone = engines.loss_and_grad("fused", call.rows(rows))
+        assert result.loss == alone.loss
+        for a, b in zip(result.parameters, alone.parameters, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@given(st.integers(0, 10**9), st.integers(0, 12), st.integers(1, 10**7))
+def test_parts_depend_on_the_batch_and_the_net_alone(samples, levels, numbers):
+    least, most = least_of(numbers), 1 << levels
+    parts = parts_of(samples, most, least)
+    assert parts == 1 or samples >= parts * least
+    assert parts <= FEW or samples >= parts * MANY
+    assert parts == most or samples < 2 * parts * max(least, MANY)
+
+
+@given(st.integers(0, 100_000), st.integers(1, 9), st.integers(1, 10**5), st.booleans())
+def test_shares_are_all_rows_once(samples, size, numbers, exact):
+    shares = [
+        Share(SimpleNamespace(rank=k, size=size, parts=64, exact=exact), samples, least_of(numbers))
+        for k in range(size)
+    ]
+    rows = [each.rows() for each in shares]
+    assert (rows[0].start, rows[-1].stop) == (0, samples)
+    assert all(a.stop == b.start for a, b in pairwise(rows))
+    for each, own in zip(shares, rows, strict=True):
+        parts = [each.rows_of_part(part) for part in each.parts()]
+        ends = [0, *(part.stop for part in parts)] if parts else [0]
+        assert [part.start for part in parts] == ends[:-1] and ends[-1] == own.stop - own.start
+        assert each.rows(each.world.rank) == own
 
 
 class Centred(Operation):
@@ -177,7 +234,8 @@ def test_a_batch_of_one_part_has_the_bits_without_a_world(random):
 
 
 @pytest.mark.parametrize("function", ["tanh", [Dropout(0.4), "tanh"], [BatchNorm(), Dropout(0.4), "relu"]])
-def test_larger_batches_agree_with_those_without_a_world(random, function):
+def test_larger_batches_agree_with_those_without_a_world(random, function, monkeypatch):
+    monkeypatch.setattr(share, "WORTH", 1)
     x = random.normal(size=(500, 3))
     alone, shared = net(function, None), net(function, None)
     with distributed.world() as world:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,19 @@ def forward(call: Call) -> Array:
     ready.args.output = arguments.address(output, held)
     ready.outputs(threads.count(call.threads))
     return output
+
+
+def in_parts(call: Call, parts: Sequence[slice]) -> list[Result]:
+    """The results of some rows of a call after others, of which each part begins a chunk."""
+    held: list[Any] = []
+    ready = _ready(call, held)
+    arguments.add_targets(ready.args, call, held)
+    results = []
+    for rows in parts:
+        total = np.empty(call.numbers, call.dtype)
+        loss = ready.loss_and_grad(threads.count(call.threads), total, rows)
+        results.append(arguments.result(call, total, None, call.dtype.type(loss * call.scale)))
+    return results
 
 
 def loss_and_grad(call: Call) -> Result:

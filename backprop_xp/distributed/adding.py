@@ -1,6 +1,7 @@
 """Sums over the parts of a batch that ranks computed: by the tree, which gives the same bits for any number of ranks.
 
-Where each rank needs some of the numbers, it gets these alone. Without ``exact``, MPI adds up, in an order of its own.
+Where each rank needs some of the numbers, it gets these alone. Of many numbers, each rank adds up a share, and sends
+the sums to all: what travels then doesn't grow with the ranks. Without ``exact``, MPI adds up, in an order of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import numpy as np
 
 from ..sums.tree import ChunkTree
 from .world import ADD_UP, World
+
+#: From so many numbers on, each of three ranks and more adds up a share of them. Chosen, not measured.
+MANY = 1 << 13
 
 
 class Sums:
@@ -38,7 +42,12 @@ def added_up(
             need all.
     """
     if world.exact:
-        return _by_the_tree(world, own.subtrees(), numbers, dtype, bounds)
+        if bounds is None and world.size > 2 and numbers >= MANY:
+            shares = [numbers * rank // world.size for rank in range(world.size + 1)]
+            loss, values = _by_the_tree(world, own.subtrees(), numbers, dtype, shares)
+            return Sums(loss, np.concatenate(world.gather(ADD_UP, values)))
+        loss, values = _by_the_tree(world, own.subtrees(), numbers, dtype, bounds)
+        return Sums(loss, values) if bounds is None else _spread(loss, values, numbers, bounds, world.rank)
     mine = own.total() or Sums(0.0, np.zeros(numbers, dtype))
     loss = world.reduce(ADD_UP, np.array([mine.loss]))
     if bounds is None:
@@ -52,7 +61,8 @@ def _by_the_tree(
     numbers: int,
     dtype: np.dtype,
     bounds: Sequence[int] | None,
-) -> Sums:
+) -> tuple[float, np.ndarray]:
+    """The loss and the numbers that this rank needs, all or those within its bounds."""
     tree: ChunkTree[Sums] = ChunkTree()
     if bounds is None:
         received, record = world.gather(ADD_UP, _packed(subtrees, slice(0, numbers), dtype)), _record(numbers, dtype)
@@ -67,7 +77,7 @@ def _by_the_tree(
             tree.add(int(row["index"]), Sums(float(row["loss"]), values), int(row["level"]))
     total = tree.total()
     assert total is not None
-    return total if bounds is None else _spread(total.loss, total.values, numbers, bounds, world.rank)
+    return total.loss, total.values
 
 
 def _record(numbers: int, dtype: np.dtype) -> np.dtype:

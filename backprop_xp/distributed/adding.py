@@ -49,10 +49,10 @@ def added_up(
         loss, values = _by_the_tree(world, own.subtrees(), numbers, dtype, bounds)
         return Sums(loss, values) if bounds is None else _spread(loss, values, numbers, bounds, world.rank)
     mine = own.total() or Sums(0.0, np.zeros(numbers, dtype))
-    loss = world.reduce(ADD_UP, np.array([mine.loss]))
+    everywhere = float(world.reduce(ADD_UP, np.array([mine.loss]))[0])
     if bounds is None:
-        return Sums(float(loss[0]), world.reduce(ADD_UP, mine.values))
-    return _spread(float(loss[0]), world.reduce(ADD_UP, mine.values, bounds), numbers, bounds, world.rank)
+        return Sums(everywhere, world.reduce(ADD_UP, mine.values))
+    return _spread(everywhere, world.reduce(ADD_UP, mine.values, bounds), numbers, bounds, world.rank)
 
 
 def _by_the_tree(

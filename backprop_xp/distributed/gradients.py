@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import engines
-from ..backend import Array, module_of
+from ..backend import Array, on_host
 from ..plan.call import Call, Result
 from ..sums.tree import ChunkTree
 from . import lockstep
@@ -84,9 +84,9 @@ def _facts(engine: str, call: Call, whole: bool) -> dict[str, str]:
 def _sums(result: Result, call: Call, order: Sequence[int] | None) -> Sums:
     """A part's sums, with all gradients in one array; ``order`` is that of a world."""
     if order is None and result.total is not None:
-        return Sums(float(result.loss), _host(result.total))
+        return Sums(float(result.loss), on_host(result.total))
     arrays = result.parameters if order is None else [result.parameters[place] for place in order]
-    grads = [_host(array).reshape(-1) for array in arrays]
+    grads = [on_host(array).reshape(-1) for array in arrays]
     return Sums(float(result.loss), np.concatenate([*grads, np.empty(0, call.dtype)]))
 
 
@@ -107,7 +107,3 @@ def _as_loss(loss: float, call: Call) -> Any:
         value = call.dtype.type(loss)
     with call.backend.activate():
         return call.backend.xp.asarray(value) if call.backend.on_gpu else value
-
-
-def _host(array: Array) -> np.ndarray:
-    return array if module_of(array) is np else array.get()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import scope
-from ..backend import Array, module_of
+from ..backend import Array, module_of, on_host
 from ..engines import layered
 from ..losses import weighted
 from ..operations import Operation, WholeBatch
@@ -79,8 +79,7 @@ class Summed(WholeBatch):
     def total(self, parts: Sequence[Array], like: Array) -> Array:
         tree: ChunkTree[Sums] = ChunkTree()
         for number, array in zip(self._share.parts(), parts):
-            host = array.get() if hasattr(array, "get") else array
-            tree.add(number, Sums(0.0, np.array(host)))
+            tree.add(number, Sums(0.0, np.array(on_host(array))))
         total = added_up(self._share.world, tree, like.size, like.dtype)
         return module_of(like).asarray(total.values.reshape(like.shape))
 

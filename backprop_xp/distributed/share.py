@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..backend import Array, module_of, owner_of
+from ..backend import Array, module_of, on_host
 from .world import ADD_UP, World
 
 #: Samples of a part, at least, unless it is the only one, and what they are at least times the net's parameters: a part
@@ -75,6 +75,5 @@ class Share:
 
     def everywhere(self, numbers: Array) -> Array:
         """Numbers, one for each row of this rank, of all ranks, one for each row of the batch."""
-        xp = module_of(numbers)
-        host = numbers if owner_of(numbers) == "numpy" else numbers.get()
-        return xp.asarray(np.concatenate(self.world.gather(ADD_UP, np.ascontiguousarray(host))))
+        everything = self.world.gather(ADD_UP, np.ascontiguousarray(on_host(numbers)))
+        return module_of(numbers).asarray(np.concatenate(everything))

@@ -33,39 +33,17 @@ PATIENCE = 1.5
 #: Seconds that the launcher has for reading what a rank wrote before it ended all: what it hasn't read then is lost.
 READING = 0.3
 #: What ranks do together. All must be about to do the same.
-TASKS = ("compare what they were given", "add up gradients", "hear what another says", "exchange rows", "end")
-COMPARE, ADD_UP, HEAR, EXCHANGE, END = range(len(TASKS))
-
-
-def _compare_tasks(tasks: np.ndarray) -> None:
-    others = np.flatnonzero(tasks != tasks[0])
-    if len(others):
-        first, other = TASKS[tasks[0]], TASKS[tasks[others[0]]]
-        raise RankError(f"rank 0 is about to {first}, and rank {others[0]} to {other}")
-
-
+TASKS = (
+    "compare what they were given",
+    "add up gradients",
+    "hear what another says",
+    "exchange rows",
+    "end",
+    "tell of the nets that they trained",
+)
+COMPARE, ADD_UP, HEAR, EXCHANGE, END, TRAINED = range(len(TASKS))
 #: How many bytes each rank has, and where they begin in one array of all.
 Places = tuple[list[int], list[int]]
-
-
-def _places(counts: np.ndarray) -> tuple[np.ndarray, Places]:
-    """Room for so many bytes of each rank."""
-    ends = np.cumsum(counts)
-    return np.empty(int(ends[-1]), np.uint8), (counts.tolist(), (ends - counts).tolist())
-
-
-def _cut(data: np.ndarray, places: Places) -> list[np.ndarray]:
-    return [data[start : start + count] for count, start in zip(*places)]
-
-
-def _bytes(data: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(data).view(np.uint8)
-
-
-def _BYTE() -> Any:
-    from mpi4py import MPI
-
-    return MPI.BYTE
 
 
 class RankError(RuntimeError):
@@ -156,7 +134,7 @@ class World:
         comm.Allgather(np.array([task, data.nbytes], np.int64), heads)
         _compare_tasks(heads[:, 0])
         received, places = _places(heads[:, 1])
-        comm.Allgatherv([_bytes(data), _BYTE()], [received, places, _BYTE()])
+        comm.Allgatherv([_bytes(data), _byte()], [received, places, _byte()])
         return [each.view(data.dtype) for each in _cut(received, places)]
 
     def deal(self, task: int, data: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -174,7 +152,7 @@ class World:
         _compare_tasks(heads[:, 0])
         received, places = _places(heads[:, 1])
         _, from_here = _places(sent[:, 1])
-        comm.Alltoallv([np.concatenate(data), from_here, _BYTE()], [received, places, _BYTE()])
+        comm.Alltoallv([np.concatenate(data), from_here, _byte()], [received, places, _byte()])
         return _cut(received, places)
 
     def reduce(self, task: int, data: np.ndarray, bounds: Sequence[int] | None = None) -> np.ndarray:
@@ -260,6 +238,33 @@ class World:
                 os.kill(self._watcher, signal.SIGKILL)
         self._all.Abort(1)
         os._exit(1)  # Abort may return before the launcher has ended this process
+
+
+def _compare_tasks(tasks: np.ndarray) -> None:
+    others = np.flatnonzero(tasks != tasks[0])
+    if len(others):
+        first, other = TASKS[tasks[0]], TASKS[tasks[others[0]]]
+        raise RankError(f"rank 0 is about to {first}, and rank {others[0]} to {other}")
+
+
+def _places(counts: np.ndarray) -> tuple[np.ndarray, Places]:
+    """Room for so many bytes of each rank."""
+    ends = np.cumsum(counts)
+    return np.empty(int(ends[-1]), np.uint8), (counts.tolist(), (ends - counts).tolist())
+
+
+def _cut(data: np.ndarray, places: Places) -> list[np.ndarray]:
+    return [data[start : start + count] for count, start in zip(*places)]
+
+
+def _bytes(data: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(data).view(np.uint8)
+
+
+def _byte() -> Any:
+    from mpi4py import MPI
+
+    return MPI.BYTE
 
 
 def tell(error: BaseException, rank: int, size: int, brief: bool) -> None:

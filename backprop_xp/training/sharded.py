@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..backend import Array, module_of
+from ..backend import Array, module_of, on_host
 from ..distributed.world import ADD_UP, World
 from ..tensor import Tensor
 from .flat import Flat
@@ -35,8 +35,7 @@ class Sharding:
 
     def collect(self, flat: Array) -> None:
         """Fill the other parts of an array (numbers,) with what their ranks have there."""
-        own = flat[self.part]
-        parts = self._world.gather(ADD_UP, own.get() if hasattr(own, "get") else own)
+        parts = self._world.gather(ADD_UP, on_host(flat[self.part]))
         flat[...] = module_of(flat).asarray(np.concatenate(parts))
 
     def whole(self, part: Array) -> Array:

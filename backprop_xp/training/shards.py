@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, on_host
 from ..distributed import World
 from ..distributed.share import Share, least_of
 from ..distributed.world import EXCHANGE
@@ -88,7 +88,7 @@ class Shards(Rows):
         packed = [np.empty((len(rows), 0), np.uint8)]
         for column in columns:
             taken = column[rows].toarray() if is_sparse(column) else column[rows]
-            host = taken.get() if hasattr(taken, "get") else taken
+            host = on_host(taken)
             packed.append(
                 np.ascontiguousarray(host).reshape(-1).view(np.uint8).reshape(len(rows), _bytes_of_row(column))
             )

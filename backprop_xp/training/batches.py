@@ -177,9 +177,8 @@ class Rows:
         counts = {column.shape[0] if column.ndim else 0 for column in columns}
         if len(counts) != 1 or min(counts) < fewest:
             shapes = ", ".join(str(column.shape) for column in columns)
-            raise ValueError(
-                f"x, y and sample_weight must have the same number of rows, at least {fewest}; got {shapes}"
-            )
+            least = ", at least one" if fewest else ""
+            raise ValueError(f"x, y and sample_weight must have the same number of rows{least}; got {shapes}")
         return counts.pop()
 
     def _input(self, data: Any, what: str) -> Any:

@@ -309,3 +309,22 @@ def test_shards_of_another_kind_are_refused():
     code += "    target = z if world.rank else z[:, :1]\n"
     code += "    chain('auto', 'float32').fit(x, target, world=world, shards=True)"
     assert "ranks differ in the kind of array 1: float32 (1,) on rank 0, float32 (3,) on rank 1" in ends(2, code)
+
+
+ON_GPU = """
+with distributed.world() as world:
+    for functions in ([["tanh", Dropout(0.3)], None], [[BatchNorm(), "relu"], None]):
+        options = {"bias": True, "loss": "mse", "dtype": "float32", "rng": 0, "backend": "cupy"}
+        net, trained = Net((6, 9, 3), functions, **options), Net((6, 9, 3), functions, **options)
+        loss = net.loss_and_grad(x[:100], z[:100], world=world)
+        own, target = mine(world, x[:100], z[:100])
+        trained.fit(own, target, epochs=2, batch_size=50, world=world, shards=True)
+        arrays = [p.grad.get() for p in net.parameters] + [p.data.get() for p in trained.parameters]
+        print(digest(loss.get(), *arrays)) if world.rank == world.size - 1 else None
+"""
+
+
+@needs_mpi
+@pytest.mark.gpu
+def test_ranks_on_a_gpu_have_the_bits_of_one():
+    assert output(2, PROGRAM + ON_GPU) == output(1, PROGRAM + ON_GPU)

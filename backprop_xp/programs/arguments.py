@@ -123,7 +123,7 @@ def result(call: Call, total: Array, grad_x: Array | None, loss: Any) -> Result:
     """A chain's, whose parameters' gradients lie one after another in ``total``; without ``grad_x`` if it is None."""
     arrays = [array for own in call.parameters.values() for array in own.values()]
     gradients = [total[at].reshape(array.shape) for array, at in zip(arrays, places(call))]
-    return Result(gradients, {} if grad_x is None else dict.fromkeys(call.inputs, grad_x), loss)
+    return Result(gradients, {} if grad_x is None else dict.fromkeys(call.inputs, grad_x), loss, total=total)
 
 
 def places(call: Call) -> list[slice]:

@@ -29,6 +29,7 @@ class Batch(NamedTuple):
 
     Attributes:
         loss: instead of the net's own.
+        share: where these are one rank's rows of a batch alone, of which batch: a Share of backprop_xp.distributed.
     """
 
     x: Any
@@ -36,10 +37,12 @@ class Batch(NamedTuple):
     weight: Any
     last: bool
     loss: Any = None
+    share: Any = None
 
     def loss_and_grad(self, net: Any, **shared: Any) -> tuple[Any, Mapping[str, Any] | None]:
         """The loss, whose gradients fill the net's, and None for the losses of several terms by name."""
         other = {} if self.loss is None else {"loss": self.loss}
+        shared = shared if self.share is None else {"world": self.share}
         few = self.samples < fused.MORE_SAMPLES  # go through the pass that training/compiled.py has, to the same bits
         token = fused.any_widths.set(few or fused.any_widths.get())
         try:
@@ -49,6 +52,8 @@ class Batch(NamedTuple):
 
     @property
     def samples(self) -> int:
+        if self.share is not None:
+            return self.share.samples
         first = next(iter(self.x.values())) if isinstance(self.x, dict) else self.x
         return first.shape[0] if hasattr(first, "shape") else len(first)
 
@@ -62,7 +67,9 @@ class Batch(NamedTuple):
             weight = None if self.weight is None else net.backend.asarray(self.weight, None, "sample_weight")
             counts = loss.counts(net.backend.asarray(self.y, None, "y"), net.dtype) if counted else None
             both = product(weight, counts)
-            return self.samples if both is None else both.sum(dtype=np.float64)
+            if both is None:
+                return self.samples
+            return (both if self.share is None else self.share.everywhere(both)).sum(dtype=np.float64)
 
     @property
     def parts(self) -> Mapping[str, Batch]:
@@ -171,12 +178,13 @@ class Rows:
             columns += part.values() if isinstance(part, dict) else [] if part is None else [part]
         return columns
 
-    def _count(self) -> int:
+    def _count(self, fewest: int = 1) -> int:
         columns = self._columns()
         counts = {column.shape[0] if column.ndim else 0 for column in columns}
-        if len(counts) != 1 or counts == {0}:
+        if len(counts) != 1 or min(counts) < fewest:
             shapes = ", ".join(str(column.shape) for column in columns)
-            raise ValueError(f"x, y and sample_weight must have the same number of rows, at least one; got {shapes}")
+            least = ", at least one" if fewest else ""
+            raise ValueError(f"x, y and sample_weight must have the same number of rows{least}; got {shapes}")
         return counts.pop()
 
     def _input(self, data: Any, what: str) -> Any:
@@ -232,7 +240,7 @@ def as_batches(
     """The source of batches for what was handed to a run."""
     if x is None:
         raise TypeError("x must be an array, arrays by name, or an iterable of batches, got None")
-    if not _is_iterable_of_batches(x):
+    if not is_iterable_of_batches(x):
         return Rows(net, x, y, weight, batch_size, shuffle, seed)
     if y is not None or weight is not None:
         raise ValueError("an iterable of batches holds targets and weights itself: give x alone")
@@ -261,7 +269,7 @@ def _read_at_random(columns: Sequence[Array]) -> Iterator[None]:
             file.madvise(mmap.MADV_NORMAL)
 
 
-def _is_iterable_of_batches(x: Any) -> bool:
+def is_iterable_of_batches(x: Any) -> bool:
     if isinstance(x, dict) or any(hasattr(x, name) for name in ("shape", "__array__", "__dlpack__")):
         return False
     if isinstance(x, (list, tuple)):

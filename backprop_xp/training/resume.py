@@ -79,11 +79,12 @@ class Saver:
         loop.settle()
         if loop.stop_on_nan:  # the last checkpoint is a good one
             check_parameters(loop.net, loop.number, loop.saved)
+        loop.optimiser.bind(loop.net.parameters).adopt()  # with the state that changed options need
+        kept = loop.optimiser.whole_state()
         if self.folder is None:
             self._written = loop.number
             return
-        loop.optimiser.bind(loop.net.parameters).adopt()  # with the state that changed options need
-        arrays = {"parameters": run.flat.data} | {f"optimiser.{k}": a for k, a in loop.optimiser.state.items()}
+        arrays = {"parameters": run.flat.data} | {f"optimiser.{k}": a for k, a in kept.items()}
         state: dict[str, Any] = {
             "run": self._description() | self._schedule(loop.number),
             "optimiser": _plain(loop.optimiser.settings()),

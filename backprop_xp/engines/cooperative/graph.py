@@ -12,7 +12,6 @@ import numpy as np
 
 from ...backend import Array
 from ...dtypes import name_of
-from ...operations import draws
 from ...plan import cost
 from ...plan.call import Call
 from ...plan.devices import device
@@ -50,8 +49,7 @@ def inputs(call: Call, grads: Mapping[str, Array]) -> list[Any]:
 
 def keys(call: Call) -> list[np.uint64]:
     """Of the nodes that draw: where in their sequence the call's first sample draws."""
-    first = {node.name: call.first * node.width for node in call.plan.nodes}
-    return [np.uint64((key + first[name] * draws.STEP) & draws.MASK) for name, key in call.keys.items()]
+    return [np.uint64(key) for key in call.keys_from_first]
 
 
 def places(call: Call, packing: block_graph.BlockPacking) -> list[list[slice]]:

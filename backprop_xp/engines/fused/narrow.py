@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,17 @@ def forward(call: Call) -> Array:
 
 def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
-    held: list[Any] = []
+    return _result(_ready(call, call.loss), call)
+
+
+def in_parts(call: Call, parts: Sequence[slice]) -> list[Result]:
+    """The results of some rows of a call after others, each for itself, by one preparation."""
     ready = _ready(call, call.loss)
+    return [_result(ready, call.rows(rows)) for rows in parts]
+
+
+def _result(ready: Narrow, call: Call) -> Result:
+    held: list[Any] = []
     arguments.add_targets(ready.args, call, held)
     grad_x = np.empty(call.x.shape, call.dtype) if call.input_grad else None
     if grad_x is not None:

@@ -98,6 +98,14 @@ def test_hosted_ci_runs_what_ci_run_runs():
     assert all(word in hosted for word in ("ubuntu", "macos", "windows", '"3.11"', '"3.12"', '"3.13"', '"3.14"'))
 
 
+def test_hosted_ci_brings_a_browser_and_ci_run_needs_none():
+    hosted = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    installed = re.findall(r"-m playwright install.* chromium$", hosted, re.MULTILINE)
+    assert len(installed) == 2  # on Windows, and elsewhere
+    assert hosted.index("playwright install") < hosted.index("run: make test")
+    assert "playwright" not in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
 def test_make_knows_the_documented_targets():
     named = re.findall(r"`?make ([a-z-]+)`?", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
     for target in set(named):

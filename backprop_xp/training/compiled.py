@@ -219,7 +219,7 @@ class _Ready:
             self._weigh(weight)
         train = self._pass.core.bpx_train
         while not train(self._pointer):
-            pass
+            threads.check()
 
     def account(self) -> list[Step]:
         """Bring the run to where the call has come: the steps that were made."""

@@ -44,7 +44,7 @@ def steps(loop: Loop, every: int | None = None) -> Iterator[Step]:
         every: a step whose number is a multiple of it is given before the next one is made, as an epoch's last is.
     """
     compiled = Calls(loop)
-    while loop.epoch < loop.epochs:
+    while loop.epoch < loop.options.epochs:
         yield from compiled.make(every) or loop.rest_of_epoch()
 
 
@@ -287,16 +287,16 @@ class _Ready:
             last_scale=self._scale(self._last),
             parameters=self._pass.parameters,
             changed=self._address(self._changed),
-            stop_on_nan=loop.stop_on_nan,
+            stop_on_nan=options.stop_on_nan,
             threads=self._pass.args.threads,
             time=matrices.SECONDS,
         )
-        penalised = bool(options["l1"] or options["l2"])
+        penalised = bool(options.l1 or options.l2)
         if penalised:
             args.penalty = loop.optimiser._penalty.sweep(self._held)
-            args.penalty.p = self._address(self._as_numbers(loop.optimiser.penalties(options["l1"], options["l2"])))
-        if options["clip_norm"] is not None:
-            args.square_sum, args.clip_norm = norm.address(self._changed.dtype.name), options["clip_norm"]
+            args.penalty.p = self._address(self._as_numbers(loop.optimiser.penalties(options.l1, options.l2)))
+        if options.clip_norm is not None:
+            args.square_sum, args.clip_norm = norm.address(self._changed.dtype.name), options.clip_norm
         args.update = self._update.sweep(self._held)
         args.scalars = len(self._update.formula.parameters)
         self._reads = None

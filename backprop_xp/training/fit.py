@@ -23,7 +23,7 @@ from .buffers import Buffers
 from .checkpoints import Folder
 from .early import EarlyStopping
 from .history import Epoch, History
-from .loop import Loop, Step
+from .loop import Loop, Options, Step
 from .nan import check_parameters
 from .optimiser import Optimiser
 from .options import known_options
@@ -114,18 +114,8 @@ def fit(
     """
     ranks, parted = Ranks(world), parted_world(shards, world)
     with net.backend.activate():
-        loop = Loop(
-            net,
-            _source(net, x, y, sample_weight, batch_size, shuffle, ranks.seed(seed), parted),
-            epochs=epochs,
-            optimiser=optimiser,
-            schedule=schedule,
-            clip_norm=clip_norm,
-            l1=l1,
-            l2=l2,
-            stop_on_nan=stop_on_nan,
-            world=world,
-        )
+        batches = _source(net, x, y, sample_weight, batch_size, shuffle, ranks.seed(seed), parted)
+        loop = Loop(net, batches, Options(epochs, optimiser, schedule, clip_norm, l1, l2, stop_on_nan, world))
         _warn_of_defaults(net)
         held_out = None if validation is None else _held_out(net, validation, parted)
         run = Run(loop, held_out, _as_stopping(early_stopping), callbacks, ranks)
@@ -195,7 +185,7 @@ class Run:
     def go(self, saver: Saver | None, shown: bool | None) -> History:
         """Make the steps that remain."""
         try:
-            if self.loop.epoch < self.loop.epochs and not self.history.stopped:
+            if self.loop.epoch < self.loop.options.epochs and not self.history.stopped:
                 self._train(saver, shown)
         except BaseException as error:
             self.history.stopped = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -233,7 +223,7 @@ class Run:
                     saver.after(step.number)
                 if self.history.stopped:
                     break
-            if loop.stop_on_nan:
+            if loop.options.stop_on_nan:
                 check_parameters(net, loop.number, loop.saved)
             if saver is not None:
                 saver.finish()

@@ -71,34 +71,7 @@ class LBFGS(Optimiser):
         pairs = min(len(saved["steps"]), self.history_size)
         return {"steps": (pairs, numbers), "changes": (pairs, numbers), "grad": (numbers,), "moved": (numbers,)}
 
-    def step(
-        self,
-        parameters: Sequence[Tensor],
-        *,
-        factor: float = 1.0,
-        clip_norm: float | None = None,
-        l1: float = 0.0,
-        l2: float = 0.0,
-        unless: Array | None = None,
-        loss: float | None = None,
-        again: Callable[[], float] | None = None,
-    ) -> None:
-        """Change all parameters, in place, so that the loss falls.
-
-        Raises:
-            ValueError: there is no ``again``, or something would change gradients without changing the loss.
-        """
-        if loss is None or again is None:
-            raise ValueError("LBFGS evaluates the loss itself: train by fit, or step(parameters, loss=..., again=...)")
-        if clip_norm is not None or l1 or l2:
-            raise ValueError("LBFGS takes no clip_norm, l1 or l2: its line search needs the loss's own gradient")
-        flat, lr = self.bind(parameters), self.rate(factor)
-        self.count += 1
-        with flat.device:
-            flat.gather()
-            self._descend(flat, lr, float(loss), again)
-
-    def _descend(self, flat: Flat, lr: float, loss: float, again: Callable[[], float]) -> None:
+    def descend(self, flat: Flat, lr: float, loss: float, again: Callable[[], float]) -> None:
         sign = -1.0 if self.maximize else 1.0
         here = Point(0.0, sign * loss, math.nan, sign * flat.grad)
         evaluations = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..distributed import World
@@ -43,47 +44,60 @@ class Step(NamedTuple):
     terms: Mapping[str, tuple[Any, Any]] | None = None
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a run trains, with whatever samples: options of :func:`backprop_xp.training.fit`, checked as this is made."""
+
+    epochs: int
+    optimiser: Any
+    schedule: str | Callable[[int], float] | None
+    clip_norm: float | None
+    l1: float
+    l2: float
+    stop_on_nan: bool
+    world: World | None = None
+
+    def __post_init__(self) -> None:
+        checked = {
+            "epochs": whole("epochs", self.epochs),
+            "optimiser": get_optimiser(self.optimiser),
+            "clip_norm": None if self.clip_norm is None else as_clip_norm(self.clip_norm),
+            "l1": not_negative("l1", self.l1),
+            "l2": not_negative("l2", self.l2),
+            "stop_on_nan": flag("stop_on_nan", self.stop_on_nan),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def of_steps(self) -> dict[str, Any]:
+        """Those that every step of the optimiser is given."""
+        return {"clip_norm": self.clip_norm, "l1": self.l1, "l2": self.l2}
+
+
 class Loop:
     """A run that can be at any step: iterate over it to make the steps that remain.
 
     Attributes:
+        schedule: the factor of the learning rate at a step, from 0.
+        steps: of the whole run, None if nobody knows.
         number: how many steps were made.
         epoch, position: the epoch that the next step belongs to, from 0, and its place in it.
         saved: the last checkpoint, for messages.
         world: the ranks that share out every batch, None without.
     """
 
-    def __init__(
-        self,
-        net: Any,
-        batches: Batches,
-        *,
-        epochs: int,
-        optimiser: str | Optimiser,
-        schedule: str | Callable[[int], float] | None,
-        clip_norm: float | None,
-        l1: float,
-        l2: float,
-        stop_on_nan: bool,
-        world: World | None = None,
-    ) -> None:
-        self.net, self.batches, self.epochs = net, batches, whole("epochs", epochs)
+    def __init__(self, net: Any, batches: Batches, options: Options) -> None:
+        self.net, self.batches, self.options, self.world = net, batches, options, options.world
         _check_last_batch(net, batches)
-        self.steps = None if batches.steps is None else batches.steps * self.epochs  # of the whole run
-        self.optimiser = get_optimiser(optimiser)
-        self.schedule = get_schedule(schedule, self.steps)
-        self.options: dict[str, Any] = {
-            "clip_norm": None if clip_norm is None else as_clip_norm(clip_norm),
-            "l1": not_negative("l1", l1),
-            "l2": not_negative("l2", l2),
-        }
-        self.stop_on_nan = flag("stop_on_nan", stop_on_nan)
-        self.world = world
+        self.optimiser: Optimiser = options.optimiser
+        self.steps = None if batches.steps is None else batches.steps * options.epochs
+        self.schedule = get_schedule(options.schedule, self.steps)
         self.number = self.epoch = self.position = 0
         self.saved: Any = None
         #: whether each step's loss is known before the next one
         self._waits = self.optimiser.evaluates or not net.backend.on_gpu
-        self._lookout = Lookout(net.backend) if self.stop_on_nan and not self._waits else None
+        self._lookout = Lookout(net.backend) if options.stop_on_nan and not self._waits else None
 
     def settle(self) -> None:
         """Wait until every step so far is known to have been a good one. Raises DivergedError."""
@@ -97,16 +111,16 @@ class Loop:
             raise diverged(self.net, seen.batch, seen.number, seen.loss, self.saved)
 
     def __iter__(self) -> Iterator[Step]:
-        while self.epoch < self.epochs:
+        while self.epoch < self.options.epochs:
             yield from self.rest_of_epoch()
 
     def rest_of_epoch(self) -> Iterator[Step]:
         """The steps that remain of this epoch."""
-        net, optimiser, schedule, options = self.net, self.optimiser, self.schedule, self.options
+        net, optimiser, options = self.net, self.optimiser, self.options.of_steps
         shared = {} if self.world is None else {"world": self.world}
         lookout = self._lookout
         if lookout is not None:
-            options = options | {"unless": lookout.first}
+            options["unless"] = lookout.first
         for batch in self.batches.epoch(self.epoch, self.position):
             put_back, draws = undo(net), getattr(net, "draws", 0)
             loss, terms = batch.loss_and_grad(net, **shared)
@@ -115,12 +129,12 @@ class Loop:
             if lookout is not None:
                 self._refuse(lookout.look(Seen(self.number + 1, loss, batch, put_back)))
                 loss = lookout.loss
-            elif self.stop_on_nan and not math.isfinite(loss):
+            elif self.options.stop_on_nan and not math.isfinite(loss):
                 put_back()
                 raise diverged(net, batch, self.number + 1, loss, self.saved)
             if optimiser.evaluates:
-                options = self.options | {"loss": loss, "again": _again(net, batch, put_back, draws)}
-            optimiser.step(net.parameters, factor=schedule(self.number), **options)
+                options |= {"loss": loss, "again": _again(net, batch, put_back, draws)}
+            optimiser.step(net.parameters, factor=self.schedule(self.number), **options)
             if batch.last:
                 self.settle()
             epoch = self.epoch + 1
@@ -175,18 +189,7 @@ def steps(
     The arguments are those of :func:`fit`.
     """
     batches = as_source(net, x, y, sample_weight, batch_size, shuffle, seed)
-    loop = Loop(
-        net,
-        batches,
-        epochs=epochs,
-        optimiser=optimiser,
-        schedule=schedule,
-        clip_norm=clip_norm,
-        l1=l1,
-        l2=l2,
-        stop_on_nan=stop_on_nan,
-    )
-    return iter(loop)
+    return iter(Loop(net, batches, Options(epochs, optimiser, schedule, clip_norm, l1, l2, stop_on_nan)))
 
 
 def _again(net: Any, batch: AnyBatch, put_back: Callable[[], None], draws: int) -> Callable[[], float]:

@@ -48,7 +48,8 @@ class Rule(NamedTuple):
 class Optimiser:
     """What all have in common. Options such as ``lr`` are attributes, which may be changed between steps.
 
-    A subclass has ``rule``, and ``numbers``, the values of the rule's scalars at step ``count`` (from 1).
+    A subclass has ``rule``, and ``numbers``, the values of the rule's scalars at step ``count`` (from 1); or it says
+    that it ``evaluates``, and has ``descend``.
 
     Attributes:
         lr: the learning rate, which schedules multiply.
@@ -60,7 +61,7 @@ class Optimiser:
     """
 
     name = ""
-    #: Whether a step evaluates the loss itself, several times; it is then handed ``loss`` and ``again``.
+    #: Whether a step evaluates the loss itself, several times.
     evaluates: ClassVar[bool] = False
     lr = Option(not_negative)
     maximize = Option(flag, False)
@@ -80,6 +81,10 @@ class Optimiser:
 
     def numbers(self, lr: float, count: int) -> Sequence[float]:
         raise NotImplementedError(f"{type(self).__name__} must define numbers")
+
+    def descend(self, flat: Flat, lr: float, loss: float, again: Callable[[], float]) -> None:
+        """Change ``flat.data`` so that the loss falls: see :meth:`step`, whose gradients are in ``flat.grad``."""
+        raise NotImplementedError(f"{type(self).__name__} must define descend")
 
     def step(
         self,
@@ -105,7 +110,18 @@ class Optimiser:
                 when the device comes to this step.
             loss, again: for an optimiser that evaluates: the loss that the gradients are of, and a function that
                 computes it anew, with its gradients, for the parameters as they are then.
+
+        Raises:
+            ValueError: an optimiser that evaluates has nothing to do it with, or is to change the loss's gradients.
         """
+        if self.evaluates:
+            name = type(self).__name__
+            if loss is None or again is None:
+                raise ValueError(
+                    f"{name} evaluates the loss itself: train by fit, or step(parameters, loss=..., again=...)"
+                )
+            if clip_norm is not None or l1 or l2:
+                raise ValueError(f"{name} takes no clip_norm, l1 or l2: its line search needs the loss's own gradient")
         flat, lr = self.bind(parameters), self.rate(factor)
         with flat.device:
             flat.gather()
@@ -116,7 +132,10 @@ class Optimiser:
                     self.sharding.collect(flat.grad)
                 clip(flat.grad, as_clip_norm(clip_norm))
             self.count += 1
-            self._update(self.numbers(lr, self.count), unless)
+            if self.evaluates and loss is not None and again is not None:
+                self.descend(flat, lr, float(loss), again)
+            else:
+                self._update(self.numbers(lr, self.count), unless)
             if self.sharding is not None:
                 self.sharding.collect(flat.data)
 

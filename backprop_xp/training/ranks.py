@@ -44,9 +44,9 @@ class Ranks:
             what = "point sets" if isinstance(rows, PointSets) else "steps of optimisers that ask for more losses"
             raise ValueError(f"ranks don't share {what}")
         facts = {
-            "epochs": repr(loop.epochs),
+            "epochs": repr(loop.options.epochs),
             "the optimiser": f"{type(loop.optimiser).__name__} {loop.optimiser.settings()}",
-            "the options": repr(loop.options | {"stop_on_nan": loop.stop_on_nan}),
+            "the options": repr(loop.options.of_steps | {"stop_on_nan": loop.options.stop_on_nan}),
             "early_stopping": repr(run.stopping),
             "checkpoints": f"{checkpoint is not None} {every} {resume}",
         }

@@ -77,7 +77,7 @@ class Saver:
         """Write a checkpoint of the run as it is now."""
         run, loop = self.run, self.run.loop
         loop.settle()
-        if loop.stop_on_nan:  # the last checkpoint is a good one
+        if loop.options.stop_on_nan:  # the last checkpoint is a good one
             check_parameters(loop.net, loop.number, loop.saved)
         loop.optimiser.bind(loop.net.parameters).adopt()  # with the state that changed options need
         kept = loop.optimiser.whole_state()
@@ -121,7 +121,7 @@ class Saver:
             "dtype": run.flat.dtype.name,
             "optimiser": run.settings,
             "early_stopping": repr(run.stopping),
-        } | loop.options
+        } | loop.options.of_steps
         return _plain(description | loop.batches.description())
 
     def _restore(self, found: Checkpoint) -> None:

@@ -34,7 +34,7 @@ from backprop_xp.training import (
 )
 from backprop_xp.training.batches import as_batches
 from backprop_xp.training.checkpoints import Folder, read
-from backprop_xp.training.loop import Loop
+from backprop_xp.training.loop import Loop, Options
 
 pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
 
@@ -504,10 +504,7 @@ class TestWhyNot:
         given = draw()
         batches = as_batches(net, given[0] if x is None else x, given[1] if y is None else y, **{
             "weight": None, "batch_size": batch_size, "shuffle": True, "seed": 0} | options)  # fmt: skip
-        loop = Loop(
-            net, batches, epochs=1, optimiser=optimiser, schedule=None, clip_norm=None, l1=0.0, l2=0.0, stop_on_nan=True
-        )
-        return compiled.why_not(loop)
+        return compiled.why_not(Loop(net, batches, Options(1, optimiser, None, None, 0.0, 0.0, True)))
 
     def test_it_can(self):
         assert self.reason() == ""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import engines
-from ..backend import Array, module_of
+from ..backend import Array, on_host
 from ..plan.call import Call, Result
 from ..sums.tree import ChunkTree
 from .alike import described
@@ -90,7 +90,7 @@ def _facts(engine: str, call: Call) -> dict[str, str]:
 
 
 def _sums(result: Result, call: Call) -> Sums:
-    grads = [_host(grad).reshape(-1) for grad in result.parameters]
+    grads = [on_host(grad).reshape(-1) for grad in result.parameters]
     return Sums(float(result.loss), np.concatenate([*grads, np.empty(0, call.dtype)]))
 
 
@@ -129,7 +129,3 @@ def _as_loss(loss: float, call: Call) -> Any:
         value = call.dtype.type(loss)
     with call.backend.activate():
         return call.backend.xp.asarray(value) if call.backend.on_gpu else value
-
-
-def _host(array: Array) -> np.ndarray:
-    return array if module_of(array) is np else array.get()

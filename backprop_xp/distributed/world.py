@@ -29,8 +29,14 @@ PATIENCE = 1.5
 #: Seconds that the launcher has for reading what a rank wrote before it ended all: what it hasn't read then is lost.
 READING = 0.3
 #: What ranks do together. All must be about to do the same.
-TASKS = ("compare what they were given", "add up gradients", "hear what another says", "end")
-COMPARE, ADD_UP, HEAR, END = range(len(TASKS))
+TASKS = (
+    "compare what they were given",
+    "add up gradients",
+    "hear what another says",
+    "end",
+    "tell of the nets that they trained",
+)
+COMPARE, ADD_UP, HEAR, END, TRAINED = range(len(TASKS))
 
 
 class RankError(RuntimeError):

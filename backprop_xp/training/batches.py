@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
@@ -15,8 +16,12 @@ from ..frames import is_sparse
 from ..losses import SoftmaxCrossEntropy, get_loss
 from ..losses.base import product
 from ..numbers import as_seed, flag, whole
+from ..programs import fused
 
 READ_AHEAD = 1 << 17  # bytes that Linux reads around one that is missing
+#: How many orders of rows are kept for other runs with the same seed, such as those of an ensemble, and of how many
+#: samples at most: 8 MiB in all.
+KEPT_ORDERS, KEPT_SAMPLES = 32, 1 << 15
 
 
 class Batch(NamedTuple):
@@ -35,7 +40,12 @@ class Batch(NamedTuple):
     def loss_and_grad(self, net: Any, **shared: Any) -> tuple[Any, Mapping[str, Any] | None]:
         """The loss, whose gradients fill the net's, and None for the losses of several terms by name."""
         other = {} if self.loss is None else {"loss": self.loss}
-        return net.loss_and_grad(self.x, self.y, sample_weight=self.weight, **other, **shared), None
+        few = self.samples < fused.MORE_SAMPLES  # go through the pass that training/compiled.py has, to the same bits
+        token = fused.any_widths.set(few or fused.any_widths.get())
+        try:
+            return net.loss_and_grad(self.x, self.y, sample_weight=self.weight, **other, **shared), None
+        finally:
+            fused.any_widths.reset(token)
 
     @property
     def samples(self) -> int:
@@ -148,7 +158,8 @@ class Rows:
         """The rows (samples,) int64 in the order in which this epoch takes them."""
         if not self.shuffle:
             return np.arange(self.samples, dtype=np.int64)
-        return np.random.default_rng((self.seed, number)).permutation(self.samples)
+        shuffled = _shuffled if self.samples <= KEPT_SAMPLES else _shuffled.__wrapped__
+        return shuffled(self.seed, number, self.samples)
 
     def description(self) -> dict[str, Any]:
         sizes = {"rows": self.samples, "batch_size": self.batch_size}
@@ -271,3 +282,11 @@ def _each(data: Any, function: Any, argument: Any) -> Any:
     if isinstance(data, dict):
         return {name: function(array, argument) for name, array in data.items()}
     return None if data is None else function(data, argument)
+
+
+@lru_cache(maxsize=KEPT_ORDERS)
+def _shuffled(seed: int, epoch: int, samples: int) -> np.ndarray:
+    """The order (samples,) int64 of the rows in this epoch, which nobody may change."""
+    order = np.random.default_rng((seed, epoch)).permutation(samples)
+    order.flags.writeable = False
+    return order

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import inputs
+from .. import inputs, threads
 from ..derivatives.equation import Equation
 from ..distributed import World
 from ..losses import Loss, get_loss, terms
@@ -202,6 +202,7 @@ class Run:
         started, loss = time.perf_counter(), float("nan")
         try:
             for step in compiled.steps(loop, None if saver is None else saver.every):
+                threads.check()
                 loss = step.loss
                 self.total += loss * step.weight if averages else loss
                 self.weight += step.weight if averages else step.samples

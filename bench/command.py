@@ -33,6 +33,7 @@ from backprop_xp.bench.worker import Worker
 
 from backprop_xp import engines, get_backend
 from backprop_xp.backend import Backend
+from backprop_xp.engines.on_gpu import ON_GPU
 from backprop_xp.files import check_outputs
 
 PLOTTED_BATCHES = tuple(1 << k for k in range(0, 21, 2))
@@ -155,7 +156,7 @@ def _settings(arguments: argparse.Namespace, threads: int) -> Settings:
     chosen = tuple(arguments.engines.split(","))
     backend = get_backend(arguments.backend)
     if arguments.full and arguments.engines == "auto":
-        others = engines.ON_GPU if backend.on_gpu else engines.ON_CPU
+        others = ON_GPU if backend.on_gpu else engines.ON_CPU
         chosen = ("auto", *(engine for engine in others if engine != "fused"))
     for engine in chosen:
         if engine not in ("auto", *engines.ENGINES):

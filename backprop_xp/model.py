@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate as sums
-from typing import TYPE_CHECKING, Any, Self, TypeGuard, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, get_args, overload
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from .tensor import Tensor
 from .threads import count
 
 if TYPE_CHECKING:  # what a first pass doesn't need is imported when it is asked for, which halves the package's import
+    from typing import TypedDict, Unpack
+
     from .derivatives.differentiable import Differentiable
     from .derivatives.equation import Equation
     from .distributed import World
@@ -38,6 +40,18 @@ if TYPE_CHECKING:  # what a first pass doesn't need is imported when it is asked
     from .repeated import Repeated
     from .toolchain.built import Built
     from .training.fit import fit
+
+    class CallOptions(TypedDict, total=False):
+        """What :meth:`Model.loss_and_grad` takes whatever it returns."""
+
+        sample_weight: Any
+        accumulate: bool
+        keep_signals: bool | None
+        training: bool
+        loss: str | Loss | Equation | None
+        world: World | Share | None
+        shards: bool
+
 
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
@@ -60,7 +74,7 @@ class Model(State):
     ) -> None:
         self.loss = get_loss(loss)
         self.dtype = as_dtype(dtype)
-        self.reduction = inputs.one_of("reduction", reduction, REDUCTIONS)
+        self.reduction: Reduction = inputs.one_of("reduction", reduction, REDUCTIONS)
         self.engine: EngineName = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
         self.threads = threads if threads is None else count(threads)
         self.precision = as_precision(precision, self.dtype)
@@ -87,6 +101,19 @@ class Model(State):
     compile: Callable[..., list[Built]]
     #: :func:`backprop_xp.explain.explain`, from there too.
     explain: Callable[..., Any]
+
+    @overload
+    def loss_and_grad(
+        self, x: Any, y: Any = None, *, input_grad: Literal[False] = False, **options: Unpack[CallOptions]
+    ) -> Array: ...
+
+    @overload
+    def loss_and_grad(
+        self, x: Any, y: Any = None, *, input_grad: Literal[True], **options: Unpack[CallOptions]
+    ) -> tuple[Array, Any]: ...
+
+    @overload
+    def loss_and_grad(self, x: Any, y: Any = None, *, input_grad: bool, **options: Unpack[CallOptions]) -> Any: ...
 
     def loss_and_grad(
         self,
@@ -170,6 +197,12 @@ class Model(State):
         return _as_sample(call, output)
 
     __call__ = forward
+
+    @overload
+    def backward(self, grad_output: Any, *, input_grad: Literal[False] = False, accumulate: bool = False) -> None: ...
+
+    @overload
+    def backward(self, grad_output: Any, *, input_grad: bool, accumulate: bool = False) -> Any: ...
 
     def backward(self, grad_output: Any, *, input_grad: bool = False, accumulate: bool = False) -> Any:
         """Backpropagate a gradient in the outputs through the signals that the last call kept.

@@ -1,4 +1,4 @@
-# make bench | test | coverage | lowest | ranks | wheel | lint | types | docs | bench-full | gpu: each does its own set-up, in .venv,
+# make bench | test | coverage | lowest | ranks | bench-ranks | wheel | lint | types | docs | bench-full | gpu: each does its own set-up, in .venv,
 # on a machine with Python 3.11+ and make.
 
 PYTHON ?= python3
@@ -19,7 +19,7 @@ MPIEXEC ?= $(BIN)/mpiexec
 comma := ,
 extras = $(subst $() ,$(comma),$(strip $(1)))
 
-.PHONY: bench bench-full gpu present test coverage lowest ranks wheel lint types docs clean
+.PHONY: bench bench-full bench-ranks gpu present test coverage lowest ranks wheel lint types docs clean
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m backprop_xp bench
@@ -27,6 +27,10 @@ bench: $(VENV)/.bench
 # To $(RESULTS)/<processor>.json and .md, and pictures beside them: another kind of processor replaces nothing.
 bench-full: $(VENV)/.full
 	$(BIN)/python -m backprop_xp bench --full --results $(RESULTS)
+
+# Ranks of this machine, one thread each, beside PyTorch's DistributedDataParallel; bench/scaling.md says what it means.
+bench-ranks: $(VENV)/.dev
+	$(BIN)/python -m backprop_xp.bench.ranks
 
 # In a process for each processor.
 test: $(VENV)/.dev

@@ -62,6 +62,7 @@ if _typing.TYPE_CHECKING:
     from . import check as check
     from . import data as data
     from . import exchange as exchange
+    from . import pictures as pictures
     from . import sklearn as sklearn
     from . import torch_layer as torch_layer
     from . import training as training
@@ -88,7 +89,7 @@ __version__ = "0.1.0"
 
 #: Modules that are there after ``import backprop_xp``, but imported when they are first asked for: some need PyTorch,
 #: pandas or scikit-learn.
-_LATER = ("bench", "check", "data", "exchange", "sklearn", "torch_layer", "training")
+_LATER = ("bench", "check", "data", "exchange", "pictures", "sklearn", "torch_layer", "training")
 
 
 if not _typing.TYPE_CHECKING:  # for whom any name would be there

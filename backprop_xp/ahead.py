@@ -8,11 +8,12 @@ from __future__ import annotations
 import copy
 import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from .derivatives.equation import Equation
 from .losses import get_loss
 from .programs import fused
 from .toolchain import compiler
@@ -23,7 +24,12 @@ FEW = 8  # samples: a batch for which no net has a program of its own
 
 
 def compile(
-    net: Any, say: Callable[[Built], object] | None = print, *, sample_weight: bool = False, input_grad: bool = False
+    net: Any,
+    say: Callable[[Built], object] | None = print,
+    *,
+    sample_weight: bool = False,
+    input_grad: bool = False,
+    equations: Equation | Sequence[Equation] = (),
 ) -> list[Built]:
     """Compile all that calls of this net will need: outputs, loss and gradients, of one sample and of any batch.
 
@@ -34,11 +40,13 @@ def compile(
         say: is told of each program as soon as it is there; by default prints a line of what it is and its seconds.
         sample_weight: calls with sample weights as well.
         input_grad: calls for the gradient in the input as well.
+        equations: losses that contain derivatives, whose calls are compiled as well.
 
     Returns:
         The programs that were compiled, or found in the cache; not those that this process already had.
 
     Raises:
+        ValueError: an equation doesn't fit the net.
         CompileError: there is no compiler, or a program can't be compiled; the others were.
     """
     if not net.backend.on_gpu and net.engine != "layered":
@@ -54,6 +62,8 @@ def compile(
     # made-up numbers may be beyond what a user's own code computes with; what can't be compiled is said at the end
     with heard(listen), np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        for equation in [equations] if isinstance(equations, Equation) else equations:
+            twin.loss_and_grad(*_points(twin, equation), loss=equation, training=False)
         for call in _calls(twin, sample_weight, input_grad):
             call()
     for built in programs:
@@ -66,9 +76,9 @@ def _calls(net: Any, sample_weight: bool, input_grad: bool) -> Iterator[Callable
     """One call of each kind."""
     gradients, outputs = [(), (FEW,)], [(), (FEW,)]
     # only small nets have another program for many samples
-    small = sum(tensor.data.size for tensor in net.parameters) < fused.WIDE_PARAMETERS
-    if small and net.plan(_inputs(net, (FEW,))).engine == "fused":
-        gradients.append((fused.NARROW_SAMPLES,))
+    parameters = sum(tensor.data.size for tensor in net.parameters)
+    if parameters < fused.WIDE_PARAMETERS and net.plan(_inputs(net, (FEW,))).engine == "fused":
+        gradients.append((fused.narrow_from(parameters, outputs_alone=False),))
         outputs.append((fused.NARROW_OUTPUTS,))
     # operations that are another thing in training may want several samples there
     modes = (False,) if net._plan().chain else (True, False)
@@ -95,6 +105,12 @@ def _inputs(net: Any, batch: tuple[int, ...]) -> Any:
 
     widths = net._plan().inputs
     return full(*widths.values()) if len(widths) == 1 else {name: full(width) for name, width in widths.items()}
+
+
+def _points(net: Any, equation: Equation) -> tuple[Any, np.ndarray | None]:
+    """Points of an equation, with targets if it reads any."""
+    y = np.full((FEW, len(equation.targets)), 0.5, net.dtype) if equation.needs_target else None
+    return _inputs(net, (FEW,)), y
 
 
 def _targets(net: Any, batch: tuple[int, ...]) -> list[Any]:

@@ -236,6 +236,11 @@ def module_of(array: Any) -> ModuleType:
     return sys.modules["cupy"] if owner_of(array) == "cupy" else np
 
 
+def on_host(array: Array) -> Any:
+    """The array as NumPy's: itself, or a copy of what a device holds."""
+    return array if module_of(array) is np else array.get()
+
+
 def cupy() -> ModuleType:
     """The module CuPy, for code that runs where there is a CUDA device; it is imported at the first call."""
     import cupy

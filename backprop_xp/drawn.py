@@ -32,12 +32,12 @@ def draw(
         tensors = set(own.values()) - drawn  # a shared one counts where it comes first
         counts[node] = sum(tensor.data.size for tensor in tensors)
         drawn |= tensors
-    numbers = None if x is None else _numbers(self, x, y, sample_weight, training)
+    numbers = None if x is None else computed(self, x, y, sample_weight, training)
     loss = getattr(self.loss, "name", "") or type(self.loss).__name__
     return draw_plan(self._plan().nodes, counts, loss, numbers, direction, repr(self))
 
 
-def _numbers(net: Any, x: Any, y: Any, sample_weight: Any, training: bool) -> Numbers:
+def computed(net: Any, x: Any, y: Any, sample_weight: Any, training: bool) -> Numbers:
     """What ``loss_and_grad`` would compute next, without a change of the net."""
     draws = net.draws
     call = net._loss_call(x, y, sample_weight, True, training)

@@ -182,8 +182,24 @@ OMPI_SIZE: Variable[int | None] = Variable(
     "how many ranks Open MPI's mpiexec started, which sets it",
     _whole(1, 1 << 31),
 )
+PMI_RANK: Variable[int | None] = Variable(
+    "PMI_RANK",
+    None,
+    "no mpiexec started the process",
+    "a number from 0",
+    "which rank this is, set by MPICH's mpiexec",
+    _whole(0, 1 << 31),
+)
+OMPI_RANK: Variable[int | None] = Variable(
+    "OMPI_COMM_WORLD_RANK",
+    None,
+    "no mpiexec started the process",
+    "a number from 0",
+    "which rank this is, set by Open MPI's mpiexec",
+    _whole(0, 1 << 31),
+)
 
 VARIABLES: tuple[Variable, ...] = (
     BACKEND, NUM_THREADS, CACHE, XDG_CACHE_HOME, CXX, PATH, COMPILE_TIMEOUT, WORKSPACE, SHOW_SOURCE, BENCH_SAMPLES,
-    PMI_SIZE, OMPI_SIZE,
+    PMI_SIZE, OMPI_SIZE, PMI_RANK, OMPI_RANK,
 )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 from .backend import Array
 from .derivatives.differentiable import Differentiable
 from .derivatives.equation import Equation, Points
-from .derivatives.loops import Chain
+from .derivatives.stacked import stacked
 from .engines import ENGINES, Choice, warn_uncompiled
 from .engines.fused import equation as fused
 from .messages import unknown
@@ -27,7 +27,6 @@ def loss_and_grad(
     """
     chosen, reason = _choose(engine, net, equation, len(points.x))
     if chosen == "fused":
-        assert isinstance(net, Chain)
         try:
             return fused.loss_and_grad(net, equation, points, input_grad, threads)
         except CompileError as error:
@@ -41,12 +40,13 @@ def loss_and_grad(
 def choice(engine: str, net: Differentiable, equation: Equation, samples: int) -> Choice:
     """Which engine would run the loss of an equation for ``samples`` points, in words and numbers."""
     chosen, reason = _choose(engine, net, equation, samples)
-    signals = len(equation.reads.rules.stack)
+    carried = equation.reads.way.carried
+    signals = len(carried.stack)
     flops = 2 * samples * signals * net.multiply_adds
     widths = net.widths
     rows = fused.tile_samples(signals * widths * net.dtype.itemsize)
     if chosen != "fused":
-        rows = net.tiles(1, equation.reads.rules)[0].stop
+        rows = net.tiles(1, carried)[0].stop
     return Choice(chosen, reason, flops, min(rows, samples) * signals * widths * net.dtype.itemsize)
 
 
@@ -60,7 +60,7 @@ def _choose(engine: str, net: Differentiable, equation: Equation, samples: int) 
     reason = _why_not_fused(net, equation)
     if reason and engine == "fused":
         raise ValueError(f"the fused engine can't run this equation: {reason}")
-    if isinstance(net, Chain) and not reason:
+    if not reason:
         reason = _failures.get(_key(net, equation), "")
     if reason:
         return "layered", f"not fused: {reason}"
@@ -68,13 +68,11 @@ def _choose(engine: str, net: Differentiable, equation: Equation, samples: int) 
 
 
 def _why_not_fused(net: Differentiable, equation: Equation) -> str:
-    if not isinstance(net, Chain):
-        return "the graph is no chain"
     if type(equation) is not Equation:
         return f"{type(equation).__name__} is written in Python"
     return fused.why_not(net, equation)
 
 
-def _key(chain: Chain, equation: Equation) -> Any:
+def _key(net: Differentiable, equation: Equation) -> Any:
     """Equations of one key are compiled, or not, alike."""
-    return equation.text, tuple(layer.activation.text for layer in chain.layers), chain.dtype
+    return equation.text, tuple(layer.activation.text for layer in stacked(net).layers), net.dtype

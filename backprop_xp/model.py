@@ -22,6 +22,7 @@ from .derivatives.graph import Steps
 from .derivatives.loops import Chain
 from .distributed import World
 from .distributed import gradients as shared
+from .distributed.share import Share
 from .drawn import draw
 from .dtypes import as_dtype
 from .engines import Choice, layered
@@ -37,6 +38,7 @@ from .tensor import Tensor
 from .threads import count
 from .toolchain.built import Built
 from .training.fit import fit
+from .training.shards import Shards, parted_world
 
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
@@ -94,7 +96,8 @@ class Model(State):
         keep_signals: bool | None = None,
         training: bool = True,
         loss: str | Loss | Equation | None = None,
-        world: World | None = None,
+        world: World | Share | None = None,
+        shards: bool = False,
     ) -> Any:
         """The loss of one sample or a batch; fills ``.grad`` of every parameter.
 
@@ -114,6 +117,7 @@ class Model(State):
                 :class:`backprop_xp.Equation`. "mean" divides that by the number of samples.
             world: ranks that share the batch out, each of which is given all of it and gets all gradients, see
                 :func:`backprop_xp.distributed.world`. The bits are the same for any number of ranks.
+            shards: each rank is given some of the batch's rows, rank 0 the first ones; some may have none.
 
         Returns:
             The loss, a scalar of the net's dtype (on CuPy a 0-d array); with ``input_grad`` also the gradient.
@@ -122,11 +126,15 @@ class Model(State):
             if world is not None:
                 raise ValueError("ranks don't share equations: give a loss, or no world")
             return self._equation(loss, x, y, sample_weight, input_grad, accumulate, keep_signals, training)
-        if not (input_grad or accumulate) and sample_weight is None and loss is None and world is None:
+        if not (input_grad or accumulate or shards) and sample_weight is None and loss is None and world is None:
             compiled = calls.find(self, x, y, keep_signals, training)
             if compiled is not None:
                 return compiled.loss_and_grad(self, x, y)
-        call = self._loss_call(x, y, sample_weight, keep_signals, training, loss)
+        if (parted := parted_world(shards, world)) is not None:
+            rows = Shards(parted, self, x, y, sample_weight, None, False, loss=get_loss(loss or self.loss))
+            x, y, sample_weight, _, _, world = next(rows.epoch(0, 0))
+        share = world if isinstance(world, Share) else None
+        call = self._loss_call(x, y, sample_weight, keep_signals, training, loss, share)
         call.input_grad = input_grad
         with self.backend.activate():
             if world is None:
@@ -335,11 +343,18 @@ class Model(State):
         )  # fmt: skip
 
     def _loss_call(
-        self, x: Any, y: Any, sample_weight: Any, keep_signals: bool | None, training: bool, loss: Any = None
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        keep_signals: bool | None,
+        training: bool,
+        loss: Any = None,
+        share: Share | None = None,
     ) -> Call:
         """A call of :meth:`loss_and_grad` as it is to be run: with its targets and, in training, its keys."""
         call = self._call(x, keep_signals, training, get_loss(self.loss if loss is None else loss))
-        self._aim(call, y, sample_weight)
+        self._aim(call, y, sample_weight, share=share)
         self._draw(call)
         return call
 
@@ -361,8 +376,8 @@ class Model(State):
             found = function(call, list(places.values()))
         return found[0] if call.single else found
 
-    def _aim(self, call: Call, y: Any, sample_weight: Any, alone: bool = False) -> None:
-        """Give a call the loss and the targets; with ``alone`` as if every sample were a batch of its own."""
+    def _aim(self, call: Call, y: Any, sample_weight: Any, alone: bool = False, share: Share | None = None) -> None:
+        """Give a call the loss and the targets, of every sample as a batch of its own, or of a rank's share of one."""
         shape = call.output_shape[-1:] if call.single else call.output_shape
         loss = call.loss
         check_outputs(loss, shape[-1])
@@ -372,7 +387,7 @@ class Model(State):
             call.loss, call.y, factor, counts = resolved(loss, y, shape, self.dtype)
             call.weight, counts = (product(weight, self._placed(each)) for each in (factor, counts))
             if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
-                call.scale, call.weight = averaged(call.loss, shape, call.weight, counts, alone)
+                call.scale, call.weight = averaged(call.loss, shape, call.weight, counts, alone, share)
         call.y, call.weight = (None if a is None else _as_batch(call, a) for a in (call.y, call.weight))
 
     def _draw(self, call: Call) -> None:

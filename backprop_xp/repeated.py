@@ -9,6 +9,8 @@ from typing import Any
 from .backend import Array, owner_of
 from .formulas import is_formula
 from .losses import resolved
+from .operations import is_built_in
+from .operations.built_in import BuiltInOperation
 from .plan.net import AnyNet
 from .ready.known import Known, as_it_is
 from .tensor import Tensor
@@ -27,9 +29,10 @@ class Repeated:
             x[:], y[:] = batch, labels
             loss = step()
 
-    Where x, y and sample_weight lie on the net's CUDA device and its engine launches kernels alone, these are captured
-    once, and a call is one launch: no argument is checked, packed or converted again. The loss and the gradients are
-    then the same arrays every time, overwritten by the next call. Everywhere else a call is a plain one.
+    Where x, y and sample_weight lie on the net's CUDA device, its engine launches kernels alone and no node draws, as
+    dropout does, these are captured once, and a call is one launch: no argument is checked, packed or converted again.
+    The loss and the gradients are then the same arrays every time, overwritten by the next call. Everywhere else a call
+    is a plain one.
 
     Parameters may be edited in place. A net of which something else was changed (a weight bound to another array, an
     activation, the loss) is captured anew. Not for several threads or streams at once.
@@ -69,23 +72,23 @@ class Repeated:
         self._known, state = None, _state(net)
         if state != self._state:
             self.graph = self._state = None
-            found = net._plan().chain and net.plan(self._arrays["x"]).engine in CAPTURED
-            if found and not _settles_on_host(net):  # other graphs may draw anew in every call
+            draws = net._plan().drawing  # anew in every call
+            if not draws and not _settles_on_host(net) and net.plan(self._arrays["x"]).engine in CAPTURED:
                 self._capture()
             self._state = state
         self._known = as_it_is(net)
 
     def _wrap(self, name: str) -> bool:
         """Whether an array is on the device, or none; another library's is wrapped once and for all."""
-        array = self._arrays[name]
-        if array is None:
-            return True
-        if isinstance(array, Mapping):  # several inputs, which no engine that is captured takes
+        given = self._arrays[name]
+        several = isinstance(given, Mapping)
+        wrapped = {
+            key: array if array is None else self._net.backend.asarray(array, None, name, most_bytes=0)
+            for key, array in (given.items() if several else [(name, given)])
+        }
+        if any(owner_of(array) == "numpy" for array in wrapped.values() if array is not None):
             return False
-        wrapped = self._net.backend.asarray(array, None, name, most_bytes=0)
-        if owner_of(wrapped) == "numpy":
-            return False
-        self._arrays[name] = wrapped
+        self._arrays[name] = wrapped if several else wrapped[name]
         return True
 
     def _capture(self) -> None:
@@ -121,8 +124,7 @@ def _state(net: AnyNet) -> Any:
 
     Parameters of another dtype are converted within the call, so that it is they themselves that count.
     """
-    tensors = net._places()
-    activations: list[Any] = [getattr(node.operation, "activation", None) for node in net._plan().nodes]
+    tensors = [*net._places(), *net.buffers.values()]
     return (
         net.engine,
         net.precision,
@@ -135,8 +137,15 @@ def _state(net: AnyNet) -> Any:
         getattr(net.loss, "parameters", ()),
         tensors,
         [_place(tensor.data) for tensor in tensors],
-        [(f.text, f.parameters) if is_formula(f) else f for f in activations],
+        [_settings(f) for f in net._plan().functions()],
     )
+
+
+def _settings(function: Any) -> Any:
+    """Of an activation or another operation: what a kernel is compiled for, and its numbers."""
+    if isinstance(function, BuiltInOperation) and is_built_in(function):
+        return function.facts()
+    return (function.text, function.parameters) if is_formula(function) else function
 
 
 def _place(array: Any) -> Any:

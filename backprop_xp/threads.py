@@ -57,8 +57,11 @@ def share(processes: int) -> None:
 def count(threads: int | None = None) -> int:
     """How many threads to use: the argument, else BACKPROP_XP_NUM_THREADS, else the processors of this process.
 
-    Where it shares all processors of the machine with others (:func:`share`), an equal part of them.
+    Where it shares all processors of the machine with others (:func:`share`), an equal part of them. One in a thread
+    that takes part in :func:`run`, which has shared out the processors already.
     """
+    if _here.stop is not None:
+        return 1
     if threads is None:
         if wanted := NUM_THREADS.read():
             return wanted

@@ -19,6 +19,7 @@ import numpy as np
 from .environment import WORKSPACE
 
 SMALLEST = 1 << 16  # bytes; smaller arrays are cheap to make
+LINE = 64  # bytes that go to memory and come from it together
 
 #: Nobody's buffers by their ids, the oldest first, and who used each last, whose cache may still hold it. Single
 #: operations on a dict are atomic, so that no lock is needed.
@@ -61,6 +62,16 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         buffer = np.empty(size, np.uint8)
     block.used.append(buffer)
     return buffer[:size].view(dtype).reshape(shape)
+
+
+def aligned(count: int, dtype: Any) -> np.ndarray:
+    """A new array (count,) of unspecified content; a large one is a view that begins at a multiple of LINE bytes."""
+    size = np.dtype(dtype).itemsize
+    if count * size < SMALLEST:
+        return np.empty(count, dtype)
+    whole = np.empty(count + LINE // size, dtype)
+    start = -whole.__array_interface__["data"][0] % LINE // size
+    return whole[start : start + count]
 
 
 class recycled:

@@ -59,7 +59,7 @@ class Case:
         if self.form == "dense":
             return 3 * sum(sum(self.sizes[:i]) * n for i, n in enumerate(outputs, 1)) - self.sizes[0] * sum(outputs)
         products = [a * b for a, b in zip(self.sizes, outputs)]
-        signals = len(equations.ours(self.equation, self.sizes[0]).parsed.rules.stack) if self.equation else 1
+        signals = len(equations.ours(self.equation, self.sizes[0]).reads.way.carried.stack) if self.equation else 1
         return signals * (3 * sum(products) - products[0])
 
     @property

@@ -10,7 +10,19 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 #: Pages that come first, in this order; others follow by name.
-FIRST = ("index", "mathematics", "engines", "gpu", "training", "tables", "sklearn", "pytorch", "derivatives", "files")
+FIRST = (
+    "index",
+    "teaching",
+    "mathematics",
+    "engines",
+    "gpu",
+    "training",
+    "tables",
+    "sklearn",
+    "pytorch",
+    "derivatives",
+    "files",
+)
 #: Folders, in this order, and what they are called.
 FOLDERS = {"how-to": "How to", "reference": "Reference", "developer": "For developers"}
 #: Pages made of files of the repository.

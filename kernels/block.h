@@ -1,4 +1,5 @@
 #pragma once
+#include "batch_cuda.h"
 #include "block_products.h"
 #include "losses.h"
 #include "net.h"
@@ -10,22 +11,9 @@ namespace bpx {
 template <class T> struct IsVoid { static constexpr bool value = false; };
 template <> struct IsVoid<void> { static constexpr bool value = true; };
 
-/// What the caller hands over. Strides are in elements.
-template <class S> struct BlockArgs {
-  i64 n, chunk;          // samples, and those of a chunk
-  const S* x;            // (n, in)
-  i64 x_row, x_column;
-  const void* y;         // (n, out) numbers or (n,) int64 class indices
-  i64 y_row, y_column;
-  const S* weight;       // (n,) or null
-  i64 weight_row;
-  S scale;               // the gradient is multiplied by it; `losses` is not
-  S* x_grad;             // (n, in) contiguous, if Net::input_grad
-  S* sums;               // (chunks, params): each chunk's gradients
-  double* losses;        // (chunks,): each chunk's sum of weight * loss
-  S* output;             // (n, out) contiguous: where nothing is backward
-  const S* params;       // packed
-  const S* scalars;      // parameters of the activations, then of the loss
+template <class S> struct BlockArgs : Batch<S> {
+  const S* params;   // packed
+  const S* scalars;  // parameters of the activations, then of the loss
 };
 
 template <class S> struct BlockTile {

@@ -51,9 +51,9 @@ static void graph_linear_below(int features, int out, const S* weight, const S* 
                 (const S*)nullptr, add);
   }
 }
-/// dw (+)= grad_t z^T for a piece.
+/// dw (+)= grad_t z^T for a piece; on the GPU its rows are `in` apart.
 template <int R, class S>
-static void graph_outer(int features, int out, const S* grad_t, const S* z, S* dw, int valid, bool add) {
+static void graph_outer(int, int features, int out, const S* grad_t, const S* z, S* dw, int valid, bool add) {
   if constexpr (R == 1) {
     for (int o = 0; o < out; ++o) times(features, grad_t[o], z, dw + i64(o) * features);
   } else {

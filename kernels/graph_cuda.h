@@ -5,7 +5,7 @@
 //
 // A value stands in shared memory feature by feature, the rows `stride` apart, as signals in block_cuda.h do. Samples from
 // `used` on are none and hold 0 in every value and every gradient, whatever the parameters are. Of a linear node W^T has
-// rows of padded(out) numbers, and W, of each piece of the input, rows of padded(features); dW has none that only pad.
+// rows of padded(out) numbers, and W, of each piece of the input, rows of padded(features); dW is as its owner has W.
 // Before a step that touches what others wrote, or writes what they read, there is a barrier; within a step none.
 //
 // R, a number of samples in graph.h, is here the Graph, whose constants rows, threads and sums are as in block_cuda.h.
@@ -14,17 +14,31 @@ namespace bpx {
 
 using u64 = unsigned long long;
 
-template <class S> struct GraphInput { const S* from; i64 row, column; };
+/// By value; backprop_xp/programs/structs.py mirrors it. Strides are in elements.
+template <class S> struct GraphInput {
+  const S* x;   // (n, features)
+  i64 row, column;
+  S* grad;      // (n, features) contiguous, where input gradients are asked for
+};
 
-/// What the caller hands over. The x of `BlockArgs` is not used.
+/// The x and the x_grad of `Batch` are not used.
 template <class S> struct GraphArgs : BlockArgs<S> {
-  const GraphInput<S>* x;  // every input
-  S* const* x_grad;        // of every input (n, features) contiguous, where input gradients are asked for
-  const u64* keys;         // of every dropout
+  const GraphInput<S>* inputs;
+  S* const* x_grad;         // of every input
+  const u64* keys;          // of every dropout
 };
 template <class S> struct GraphTile : BlockTile<S> {
   int used;  // samples, = valid
 };
+
+/// rows x columns numbers from `from`, `row` and `column` apart, to rows of padded(columns). All blocks do it together.
+template <class S> BPX_FN void pack_rows(int rows, int columns, const S* from, int row, int column, S* to) {
+  const int whole_row = padded(columns);
+  for (int at = blockIdx.x * blockDim.x + threadIdx.x; at < rows * whole_row; at += gridDim.x * blockDim.x) {
+    const int r = at / whole_row, c = at % whole_row;
+    to[at] = c < columns ? from[i64(r) * row + i64(c) * column] : S(0);
+  }
+}
 
 // ---- linear nodes -----------------------------------------------------------------------------------------------------
 
@@ -65,9 +79,9 @@ BPX_FN void graph_linear_below(int features, int out, const S* weight, const S* 
   });
 }
 template <class R, class S>
-BPX_FN void graph_outer(int features, int out, const S* grad_t, const S* z, S* dw, int, bool add) {
+BPX_FN void graph_outer(int in, int features, int out, const S* grad_t, const S* z, S* dw, int, bool add) {
   graph_in_blocks<R>(features * out, [&](auto rows) {
-    weight_gradient_in_blocks<R, decltype(rows)::value, graph_columns>(out, features, grad_t, z, features, dw, features, add);
+    weight_gradient_in_blocks<R, decltype(rows)::value, graph_columns>(out, features, grad_t, z, features, dw, in, add);
   });
 }
 template <class R, class S>
@@ -208,8 +222,8 @@ BPX_FN void graph_standardise_below(int features, S eps, const S* variance, cons
 
 template <class R, class S>
 BPX_FN void graph_input(const GraphArgs<S>& args, int k, i64 first, int features, int valid, S* to) {
-  const GraphInput<S>& x = args.x[k];
-  const S* const from = x.from + first * x.row;
+  const GraphInput<S>& x = args.inputs[k];
+  const S* const from = x.x + first * x.row;
   each_of<R>(features * R::rows, [&](int at) {
     const int s = at / features, f = at % features;
     to[f * stride<R> + s] = s < valid ? from[s * x.row + f * x.column] : S(0);

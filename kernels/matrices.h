@@ -15,17 +15,6 @@
 
 namespace bpx {
 
-/// z and f'(t) of n numbers t, or z alone; p points to the activation's parameters.
-using Both = void(i64 n, const void* t, void* z, void* slope, const void* p);
-using Value = void(i64 n, const void* t, void* z, const void* p);
-using LossOfBlock = void(const LossBlock*, void* memory);
-
-struct Function {
-  Both* both;
-  Value* value;
-  const void* p;
-};
-
 struct MatrixLayer {
   i64 inputs, outputs;
   const void* weight;  // (out, in)
@@ -66,14 +55,23 @@ struct Matrices {
 
 /// Samples up to which signals stand row by row.
 constexpr int few_samples = 24;
+/// Samples up to which the way down reads whole rows of W, as they lie. Measured on Zen 4: from 8 on sums that stay in
+/// registers are as fast at most widths.
+constexpr int fewest_samples = 6;
+/// Bytes of a weight's gradient from which on it is written past the caches. Measured on Zen 4, whose cache of a core holds
+/// 1 MiB: a tenth to a quarter less time for 1 to 64 samples of nets from 1024 wide on, none below.
+constexpr i64 bytes_past_caches = 2 << 20;
+/// Bytes of the gradients in t that the blocks of a weight's gradient read one after another: they stay in a core's cache.
+constexpr i64 gradient_bytes = 256 << 10;
 /// Features of a packed block of W; and rows of W that few samples go through from end to end, one row after another.
 constexpr int slice = 256, few_slice = 32;
 /// Panels of a block of columns with few samples: so many that a row's piece is long.
 constexpr int few_panels = 64;
 /// Multiply-adds that are worth being shared out as a block.
 constexpr double worth_a_block = 30e3;
-/// Samples computed at once: so many bytes of signals, multiply-adds in a layer's step (after which an interrupt is
-/// seen), and samples at most. Sums of many samples are sums of such sums.
+/// Samples computed at once: so many bytes of signals, or as many as the largest W has, which is read for each such chunk;
+/// multiply-adds in a layer's step (after which an interrupt is seen), and samples at most. Sums of many samples are sums of
+/// such sums.
 constexpr i64 signal_bytes = 24 << 20, most_chunk = 4096;
 constexpr double step_multiply_adds = 6e9;
 
@@ -103,7 +101,8 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
   static i64 chunk_of(const Matrices& m) {
     double largest = 1;
     for (i64 l = 0; l < m.depth; ++l) largest = at_least(largest, double(m.layers[l].inputs) * m.layers[l].outputs);
-    const double by_memory = double(signal_bytes) / (numbers_of_a_sample(m) * i64(sizeof(S)));
+    const double bytes = at_least(double(signal_bytes), largest * sizeof(S));
+    const double by_memory = bytes / (numbers_of_a_sample(m) * i64(sizeof(S)));
     const double by_time = step_multiply_adds / largest;
     const i64 fit = i64(by_memory < by_time ? by_memory : by_time) / 96 * 96;
     const i64 most = fit < 96 ? 96 : fit > most_chunk ? most_chunk : fit;
@@ -164,6 +163,13 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
       row_blocks = (rows_in_all + rows - 1) / rows;
       total = groups * row_blocks;
     }
+    /// At most so many rows a block, but 16.
+    void limit_rows(i64 rows_in_all, i64 most) {
+      if (rows <= most || rows <= 16) return;
+      rows = most < 16 ? 16 : most;
+      row_blocks = (rows_in_all + rows - 1) / rows;
+      total = groups * row_blocks;
+    }
     i64 first_column(i64 t) const { return t % groups * group; }
     i64 columns_of(i64 t) const { return group < columns - first_column(t) ? group : columns - first_column(t); }
     i64 first_row(i64 t) const { return t / groups * rows; }
@@ -188,7 +194,9 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
     return Cut(panels<S>(l.inputs), product_panels, count, 48, product_rows, work, workers);
   }
   Cut weight_cut(const MatrixLayer& l) const {
-    return Cut(panels<S>(l.inputs), few ? few_panels : weight_panels, l.outputs, 16, weight_rows, double(count) * l.inputs * l.outputs, workers);
+    Cut cut(panels<S>(l.inputs), few ? few_panels : weight_panels, l.outputs, 16, weight_rows, double(count) * l.inputs * l.outputs, workers);
+    if (!few) cut.limit_rows(l.outputs, gradient_bytes / (count * i64(sizeof(S))) / 16 * 16);
+    return cut;
   }
 
   // ---- the blocks -------------------------------------------------------------------------------------------------
@@ -277,37 +285,51 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
     const MatrixLayer& layer = m.layers[l];
     const Cut cut = backward_cut(layer);
     const i64 p0 = cut.first_column(t), end = p0 + cut.columns_of(t), s = cut.first_row(t), rows = rows_of(cut, t, count);
-    const i64 depth = few ? few_slice : slice, stride = cut.group * V;
+    const bool times = l > 0 && m.layers[l - 1].f.value;
     S *const packed = scratch(worker), *const memory = packed + packed_numbers;
     // sums stand in panels, but with few samples row by row, for then a block has many columns
-    const View<S> sums = few ? View<S>{memory, V, stride} : View<S>{memory, filled(chunk) * V, V};
-    for (i64 o = 0; o < layer.outputs; o += depth)
-      for (i64 p = p0; p < end; p += product_panels) {
-        const i64 panels_here = end - p < product_panels ? end - p : product_panels;
-        const View<const S> w = packed_rows(layer, o, o + depth < layer.outputs ? o + depth : layer.outputs, p, panels_here, packed);
-        const View<S> all = sums.from(0, p - p0);
-        const bool last = o + depth >= layer.outputs, direct = last && l > 0;
-        const View<S> to = direct ? slope(l - 1).from(s, p) : all;
-        product<S>(rows, last ? layer.outputs - o : depth, int(panels_here), constant(grad(l).from(s, o / V)), w,
-                   o ? constant(all) : View<const S>{nullptr, 0, 0}, to,
-                   direct && m.layers[l - 1].f.value ? to.data : nullptr);
-      }
+    const View<S> sums = few ? View<S>{memory, V, cut.group * V} : View<S>{memory, filled(chunk) * V, V};
+    if (few && count <= fewest_samples) {
+      add_rows<S>(count, layer.outputs, columns_of(p0, end, layer), grad(l).data, grad(l).row,
+                  (const S*)layer.weight + p0 * V, layer.inputs, memory, sums.row);
+      for (i64 r = 0; l > 0 && r < count; ++r)
+        for (i64 p = p0; p < end; ++p) {
+          S* const to = slope(l - 1).at(r, p);
+          const Pack<S, 1> sum = load<Pack<S, 1>>(sums.at(r, p - p0));
+          store<Pack<S, 1>>(to, times ? sum * load<Pack<S, 1>>(to) : sum);
+        }
+    } else {
+      const i64 depth = few ? few_slice : slice;
+      for (i64 o = 0; o < layer.outputs; o += depth)
+        for (i64 p = p0; p < end; p += product_panels) {
+          const i64 panels_here = end - p < product_panels ? end - p : product_panels;
+          const View<const S> w = packed_rows(layer, o, o + depth < layer.outputs ? o + depth : layer.outputs, p, panels_here, packed);
+          const View<S> all = sums.from(0, p - p0);
+          const bool last = o + depth >= layer.outputs, direct = last && l > 0;
+          const View<S> to = direct ? slope(l - 1).from(s, p) : all;
+          product<S>(rows, last ? layer.outputs - o : depth, int(panels_here), constant(grad(l).from(s, o / V)), w,
+                     o ? constant(all) : View<const S>{nullptr, 0, 0}, to, direct && times ? to.data : nullptr);
+        }
+    }
     if (l == 0)
       for (i64 r = 0; r < rows; ++r)
         for (i64 p = p0; p < end; ++p)
           store_part<S>((S*)m.x_grad + (first + s + r) * layer.inputs + p * V, load<Pack<S, 1>>(sums.at(r, p - p0)),
                         layer.inputs - p * V < V ? int(layer.inputs - p * V) : V);
   }
+  /// How many of these panels' columns there are.
+  static i64 columns_of(i64 p0, i64 end, const MatrixLayer& layer) {
+    return (layer.inputs < end * V ? layer.inputs : end * V) - p0 * V;
+  }
   /// Rows of W in some panels of its columns: packed, or with few samples as they lie, where the last panel is full.
   View<const S> packed_rows(const MatrixLayer& layer, i64 o, i64 end, i64 p, i64 count_of_panels, S* packed) {
     const S* const w = (const S*)layer.weight + o * layer.inputs + p * V;
     const i64 columns = layer.inputs - p * V;
     if (few && columns >= count_of_panels * V) return {w, V, layer.inputs};
-    for (i64 n = 0; n < count_of_panels; ++n) {
-      const int have = columns - n * V < V ? int(columns - n * V) : V;
-      for (i64 k = 0; k < end - o; ++k)
-        store<Pack<S, 1>>(packed + (n * slice + k) * V, load_part<S>(w + k * layer.inputs + n * V, have));
-    }
+    for (i64 k = 0; k < end - o; ++k)  // a row's pieces at once, for rows are far from one another
+      for (i64 n = 0; n < count_of_panels; ++n)
+        store<Pack<S, 1>>(packed + (n * slice + k) * V,
+                          load_part<S>(w + k * layer.inputs + n * V, columns - n * V < V ? int(columns - n * V) : V));
     return {packed, slice * V, V};
   }
 
@@ -318,13 +340,18 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
     const View<S> g = grad(l), z_in = z(l - 1);
     // few samples leave so little to do that memory wants whole rows
     const i64 rows_at_once = few ? weight_rows : rows;
+    S* const all = (S*)m.grads + layer.grad;
+    const bool whole_registers = ((i64)all | layer.inputs * i64(sizeof(S))) % BPX_VECTOR_BYTES == 0;
+    const bool large = layer.inputs * layer.outputs * i64(sizeof(S)) >= bytes_past_caches;
+    const bool past_caches = large && whole_registers && first == origin;
     for (i64 r = 0; r < rows; r += rows_at_once)
       for (i64 p = p0; p < end; p += weight_panels) {
         const i64 panels_here = end - p < weight_panels ? end - p : weight_panels, i = (p + panels_here - 1) * V;
         weight_product<S>(count, o + r, rows - r < rows_at_once ? rows - r : rows_at_once, int(panels_here), constant(g),
-                          constant(z_in.from(0, p)), (S*)m.grads + layer.grad + (o + r) * layer.inputs + p * V, layer.inputs,
-                          layer.inputs - i < V ? int(layer.inputs - i) : V, first > origin);
+                          constant(z_in.from(0, p)), all + (o + r) * layer.inputs + p * V, layer.inputs,
+                          layer.inputs - i < V ? int(layer.inputs - i) : V, first > origin, past_caches);
       }
+    if (past_caches) stores_are_seen();
     if (p0 == 0 && layer.bias) {
       S* const sums = (S*)m.grads + layer.bias_grad;
       for (i64 k = o / V * V; k < o + rows; k += V) {

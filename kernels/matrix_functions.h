@@ -1,7 +1,8 @@
 #pragma once
 #include "activations.h"
+#include "dense.h"
 #include "losses.h"
-// What the pass of matrices.h is given for one net: activations and a loss, over blocks of signals.
+// What the passes of matrices.h and narrow_cpu.h are given for one net: activations and a loss, over blocks of signals.
 
 namespace bpx {
 
@@ -18,6 +19,19 @@ struct LossBlock {
   double scale;
   const void* p;
   double* losses;       // one a sample, times its weight
+};
+using LossOfBlock = void(const LossBlock*, void* memory);
+/// The losses of a tile of Shape<S>::samples samples, feature by feature, and their gradients in place of the outputs z,
+/// times the factors of the samples, if these aren't null.
+using TileLoss = void(i64 outputs, void* z, const void* y, const void* p, const void* factor, void* losses);
+
+/// z and f'(t) of n numbers t, or z alone; p points to the activation's parameters.
+using Both = void(i64 n, const void* t, void* z, void* slope, const void* p);
+using Value = void(i64 n, const void* t, void* z, const void* p);
+struct Function {
+  Both* both;
+  Value* value;
+  const void* p;
 };
 
 /// Calls op(i, count) for registers of numbers 0 to n, `count` of which are there.
@@ -87,6 +101,15 @@ template <class Loss, class S> void loss_block(const LossBlock& block, S* memory
       block.losses[s0 + k] = double(block.weight ? losses[k] * weight[k] : losses[k]);
       for (int o = 0; o < out; ++o) z[o / V * block.panel + k * block.row + o % V] = outputs[o * V + k];
     }
+  }
+}
+
+template <class Loss, class S> void tile_loss(i64 outputs, S* z, const S* y, const S* p, const S* factor, S* losses) {
+  using T = typename Shape<S>::Widest;
+  constexpr int W = Shape<S>::samples;
+  for (int s = 0; s < W; s += Lane<T>::width) {
+    const T by = factor ? load<T>(factor + s) : c<T>(1.0f);
+    store<T>(losses + s, Loss::template run<any_outputs, W>(z + s, y + s, p, by, factor != nullptr, int(outputs)));
   }
 }
 

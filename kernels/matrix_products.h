@@ -50,6 +50,21 @@ template <class S> BPX_FN void store_part(S* to, Pack<S, 1> a, int count) {
 #endif
 }
 
+/// To memory at a multiple of the register's size, past the caches: what stands there needn't be read before. Other threads
+/// see it after stores_are_seen().
+template <class S> BPX_FN void store_past_caches(S* to, Pack<S, 1> a) {
+#if BPX_VECTOR_BYTES >= 32
+  asm volatile("vmovntps %1, %0" : "=m"(*(typename Register<S>::V*)to) : "v"(a.v));
+#else
+  store<Pack<S, 1>>(to, a);
+#endif
+}
+BPX_FN void stores_are_seen() {
+#if BPX_VECTOR_BYTES >= 32
+  asm volatile("sfence" ::: "memory");
+#endif
+}
+
 /// Calls op(first, Index<count>) for blocks of MOST of n, then for what is left in blocks of halves of it.
 template <int MOST, class Op> BPX_FN void row_blocks(i64 n, Op op) {
   i64 first = 0;
@@ -115,9 +130,11 @@ static void product(i64 rows, i64 depth, int count, View<const S> a, View<const 
 }
 
 /// dw[o][i] (+)= sum over the samples of g[s][o] * z[s][i], for MR outputs and NB panels of inputs, the last of which has
-/// `last` of them. What is added to is read at the end: sums of many samples are sums of a few sums.
+/// `last` of them. What is added to is read at the end: sums of many samples are sums of a few sums. `past_caches` is for a
+/// dw whose rows are whole registers, and to which nothing is added.
 template <int MR, int NB, class S>
-BPX_BLOCK void weight_block(i64 samples, const S* g, i64 g_row, View<const S> z, S* dw, i64 dw_row, int last, bool add) {
+BPX_BLOCK void weight_block(i64 samples, const S* g, i64 g_row, View<const S> z, S* dw, i64 dw_row, int last, bool add,
+                            bool past_caches) {
   using T = Pack<S, 1>;
   constexpr int V = panel<S>;
   T sums[MR][NB];
@@ -139,21 +156,65 @@ BPX_BLOCK void weight_block(i64 samples, const S* g, i64 g_row, View<const S> z,
     for (int n = 0; n < NB; ++n) {
       S* const to = dw + r * dw_row + n * V;
       const int count = n + 1 < NB ? V : last;
-      store_part(to, add ? load_part<S>(to, count) + sums[r][n] : sums[r][n], count);
+      if (past_caches) store_past_caches(to, sums[r][n]);
+      else store_part(to, add ? load_part<S>(to, count) + sums[r][n] : sums[r][n], count);
     }
 }
 /// The same for outputs `first` to `first + rows` of all in g, a multiple of weight_rows in.
 template <class S>
 static void weight_product(i64 samples, i64 first, i64 rows, int count, View<const S> g, View<const S> z, S* dw, i64 dw_row,
-                           int last, bool add) {
+                           int last, bool add, bool past_caches) {
   constexpr int V = panel<S>;
   with_count<weight_panels>(count, [&](auto columns) __attribute__((always_inline)) {
     constexpr int NB = decltype(columns)::value;
     row_blocks<weight_rows>(rows, [&](i64 o, auto size) __attribute__((always_inline)) {
       constexpr int MR = decltype(size)::value;
-      weight_block<MR, NB>(samples, g.at(0, (first + o) / V) + (first + o) % V, g.row, z, dw + o * dw_row, dw_row, last, add);
+      weight_block<MR, NB>(samples, g.at(0, (first + o) / V) + (first + o) % V, g.row, z, dw + o * dw_row, dw_row, last, add,
+                           past_caches);
     });
   });
+}
+
+/// to[s] (+)= sum over k of a[s][k] * b[k], for SB rows of a and `to` and RB rows of b; all lie row by row, and rows of `to`
+/// have room for whole registers.
+template <int SB, int RB, class S>
+BPX_BLOCK void add_rows_block(i64 features, const S* a, i64 a_row, const S* b, i64 b_row, S* to, i64 to_row, bool add) {
+  using T = Pack<S, 1>;
+  constexpr int V = panel<S>;
+  T factors[SB][RB];
+  for (int s = 0; s < SB; ++s)
+    for (int k = 0; k < RB; ++k) factors[s][k] = c<T>(a[s * a_row + k]);
+  auto step = [&](i64 i, int count) __attribute__((always_inline)) {
+    T sums[SB];
+    BPX_UNROLL
+    for (int s = 0; s < SB; ++s) sums[s] = add ? load<T>(to + s * to_row + i) : T{};
+    BPX_UNROLL
+    for (int k = 0; k < RB; ++k) {
+      const T x = load_part<S>(b + k * b_row + i, count);
+      BPX_UNROLL
+      for (int s = 0; s < SB; ++s) sums[s] = fma(factors[s][k], x, sums[s]);
+    }
+    BPX_UNROLL
+    for (int s = 0; s < SB; ++s) store<T>(to + s * to_row + i, sums[s]);
+  };
+  i64 i = 0;
+  for (; i + V <= features; i += V) step(i, V);
+  if (i < features) step(i, int(features - i));
+}
+/// The same for any numbers of rows: b is read once, in the order in which it lies.
+template <class S>
+static void add_rows(i64 samples, i64 rows, i64 features, const S* a, i64 a_row, const S* b, i64 b_row, S* to, i64 to_row) {
+  auto all = [&](auto at_once) __attribute__((always_inline)) {
+    constexpr int RB = decltype(at_once)::value;
+    row_blocks<RB>(rows, [&](i64 k, auto count) __attribute__((always_inline)) {
+      row_blocks<dot_sums / RB>(samples, [&](i64 s, auto size) __attribute__((always_inline)) {
+        add_rows_block<decltype(size)::value, decltype(count)::value>(features, a + s * a_row + k, a_row, b + k * b_row,
+                                                                      b_row, to + s * to_row, to_row, k > 0);
+      });
+    });
+  };
+  if (samples < 4) all(Index<dot_sums / 2>());
+  else all(Index<dot_sums / 4>());
 }
 
 #if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)

@@ -1,4 +1,5 @@
 #pragma once
+#include "batch_cuda.h"
 #include "losses.h"
 #include "net.h"
 // The fused pass over a batch on the GPU: one sample a thread, its signals in registers, the weights in shared memory.
@@ -15,21 +16,6 @@ namespace bpx {
 
 constexpr int threads = 128, warps = threads / 32;  // of a block
 constexpr unsigned everyone = 0xffffffffu;          // of a warp
-
-/// What the caller hands over. Strides are in elements.
-template <class S> struct Batch {
-  i64 n, chunk;             // samples, and those of a chunk
-  const S* x;               // (n, in)
-  i64 x_row, x_column;
-  const void* y;            // (n, out) numbers or (n,) int64 class indices
-  i64 y_row, y_column;
-  const S* weight;          // (n,) or null
-  i64 weight_row;
-  S scale;                  // the gradient is multiplied by it; `losses` is not
-  S* x_grad;                // (n, in) contiguous, if Net::input_grad
-  S* sums;                  // (chunks, params): each chunk's gradients
-  double* losses;           // (chunks,): each chunk's sum of weight * loss
-};
 
 /// The parameters of one layer, or its biases, to where the block keeps them.
 template <int COUNT, class S> BPX_FN void copy_parameters(const S* from, S* to) {
@@ -219,14 +205,82 @@ template <class NET> struct SharedOut {
   }
 };
 
-/// A pass for one sample: what Tile is on the CPU.
+/// What a sample's pass reads and adds to, besides x.
 template <class S, class SUMS> struct Sample {
-  const S *params, *scalars, *y, *factor;
-  int valid;
+  const S* params;   // of all layers, one after another
+  const S* scalars;  // of all activations, then of the loss
+  const S* y;        // the target
+  const S* factor;   // what its gradients are multiplied by, if Net::factors
+  int valid;         // whether it is one
   SUMS* sums;
   S* loss;
+
+  /// For the layer whose parameters begin at AT.
   template <class L, int AT> BPX_FN void outer(const S* grad_t, const S* z) const { sums->template outer<L, AT>(grad_t, z); }
 };
+
+/// z = f(t), df = f'(t), t = W z_in + b
+template <class L, class S> BPX_FN void forward(const S* params, const S* scalars, const S* z_in, S* z, S* df) {
+  linear<L, 1>(params, params + L::weights, z_in, z);
+  if constexpr (!L::identity) {
+    BPX_UNROLL
+    for (int i = 0; i < L::out; ++i) {
+      S value, slope;
+      L::Act::both(z[i], scalars, value, slope);
+      z[i] = value;
+      df[i] = slope;
+    }
+  }
+}
+/// z = f(t) alone
+template <class L, class S> BPX_FN void forward(const S* params, const S* scalars, const S* z_in, S* z) {
+  linear<L, 1>(params, params + L::weights, z_in, z);
+  if constexpr (!L::identity) {
+    BPX_UNROLL
+    for (int i = 0; i < L::out; ++i) z[i] = L::Act::value(z[i], scalars);
+  }
+}
+
+/// One layer and, by recursion, those above it. z_in and df_in are the outputs and derivatives of the layer below;
+/// z_in is overwritten by the layer below's grad_t, on the lowest level (where BELOW is void) by the gradient in x.
+template <class Net, class BELOW, int AT, int SCALAR, class SAMPLE, class S>
+BPX_FN void backprop(Layers<>, SAMPLE& sample, S* z, const S* df) {
+  const S factor = Net::factors ? *sample.factor : S(1);
+  *sample.loss = Net::Loss::template run<BELOW::out, 1>(z, sample.y, sample.scalars + SCALAR, factor, Net::factors);
+  if constexpr (!BELOW::identity) {
+    BPX_UNROLL
+    for (int k = 0; k < BELOW::out; ++k) z[k] = z[k] * df[k];
+  }
+}
+template <class Net, class BELOW, int AT, int SCALAR, class SAMPLE, class S, class L, class... Rest>
+BPX_FN void backprop(Layers<L, Rest...>, SAMPLE& sample, S* z_in, const S* df_in) {
+  constexpr bool lowest = AT == 0;
+  S z[L::out], df[L::identity ? 1 : L::out];
+  forward<L>(sample.params + AT, sample.scalars + SCALAR, z_in, z, df);
+  backprop<Net, L, AT + L::params, SCALAR + L::Act::params>(Layers<Rest...>(), sample, z, df);
+  S* const grad_t = z;
+  if constexpr (sizeof...(Rest) > 0) forget_loads();  // or the weights would stay in registers from the way up
+  clear_rest<L::out, 1>(grad_t, sample.valid);
+  clear_rest<L::in, 1>(z_in, sample.valid);
+  sample.template outer<L, AT>(grad_t, z_in);
+  if constexpr (!lowest) {
+    backward<L, 1>(sample.params + AT, grad_t, BELOW::identity ? nullptr : df_in, z_in);
+  } else if constexpr (Net::input_grad) {
+    backward<L, 1>(sample.params + AT, grad_t, (const S*)nullptr, z_in);
+  }
+}
+
+/// The outputs z from z_in.
+template <int AT, int SCALAR, class S, class L, class... Rest>
+BPX_FN void infer(Layers<L, Rest...>, const S* params, const S* scalars, const S* z_in, S* out) {
+  if constexpr (sizeof...(Rest) == 0) {
+    forward<L>(params + AT, scalars + SCALAR, z_in, out);
+  } else {
+    S z[L::out];
+    forward<L>(params + AT, scalars + SCALAR, z_in, z);
+    infer<AT + L::params, SCALAR + L::Act::params>(Layers<Rest...>(), params, scalars, z, out);
+  }
+}
 
 template <Target, class S> struct TargetNumber { using Type = S; };
 template <class S> struct TargetNumber<Target::classes, S> { using Type = i64; };
@@ -272,7 +326,7 @@ template <class SUMS, class S> BPX_FN void run_backprop(const Batch<S>& batch, c
       }
       const S factor = weight * batch.scale;
       const Sample<S, SUMS> sample{params, scalars, y, &factor, valid, &sums, &loss};
-      backprop<Net, 1, void, 0, 0>(Layers(), sample, x, (const S*)nullptr);
+      backprop<Net, void, 0, 0>(Layers(), sample, x, (const S*)nullptr);
       if constexpr (Net::factors) loss = loss * weight;
       if (valid) sum += loss;
       if constexpr (Net::input_grad) {
@@ -297,16 +351,16 @@ template <class SUMS, class S> BPX_FN void run_backprop(const Batch<S>& batch, c
 }
 
 /// The outputs (n, out), contiguous.
-template <class Net, class S> BPX_FN void run_forward(const Batch<S>& batch, S* output, const S* params, const S* scalars) {
+template <class Net, class S> BPX_FN void run_forward(const Batch<S>& batch, const S* params, const S* scalars) {
   using Layers = typename Net::Layers;
   constexpr int in = First<Layers>::Type::in, out = Last<Layers>::Type::out;
   for (i64 at = blockIdx.x * i64(threads) + threadIdx.x; at < batch.n; at += gridDim.x * i64(threads)) {
     forget_loads();
     S x[in], z[out];
     load_row<in, Net::dense>(batch.x + at * batch.x_row, batch.x_column, true, x);
-    infer<1, 0, 0>(Layers(), params, scalars, x, z);
+    infer<0, 0>(Layers(), params, scalars, x, z);
     BPX_UNROLL
-    for (int k = 0; k < out; ++k) output[at * out + k] = z[k];
+    for (int k = 0; k < out; ++k) batch.output[at * out + k] = z[k];
   }
 }
 

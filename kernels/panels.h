@@ -12,7 +12,7 @@
 
 namespace bpx {
 
-/// What the caller hands over; see bpx::Args for x, y and weight.
+/// What the caller hands over; see bpx::Narrow for x, y and weight.
 struct WideArgs {
   const void* x;
   i64 x_row, x_column;

@@ -14,21 +14,25 @@ namespace bpx {
 
 using StackForward = void(i64 features, const void* t, void* z, i64 apart, const void* p);
 using StackBackward = void(i64 features, void* t, const void* grad_z, i64 apart, const void* p);
+using StackSlopes = void(i64 features, void* z, void* first, void* second, const void* p);
 using EquationOfBlock = void(const EquationBlock*);
 
 struct StackLayer {
   i64 inputs, outputs;
+  i64 skip, before;          // the layer below whose z (of x for -1) is added to t before the activation, or else to z; or -2
   const void* weight;        // (out, in)
   const void* bias;          // (out), or null
   StackForward* forward;     // null for the identity
   StackBackward* backward;
+  StackSlopes* slopes;       // what twice.h takes instead of both
   const void* p;             // the activation's parameters
-  i64 grad, packed, t, z;    // filled in by prepare(): where its gradients, packed weights and signals begin
+  i64 grad, packed, t, z, slope;  // filled in by prepare(): where its gradients, packed weights and signals begin
 };
 
 /// One call. Strides are in elements.
 struct Stack {
   i64 n, depth, signals;
+  i64 output;                // the output whose first derivatives come from a backward pass, as twice.h does; or -1
   StackLayer* layers;
   const i64* axes;           // (signals): the feature of x along which it is the first derivative, or -1
   const void* x;             // (n, in)
@@ -70,12 +74,26 @@ template <class S> struct StackTile {
 
   static i64 scratch_numbers(const Stack& m) { return (m.targets + m.layers[0].inputs + 3) * W; }
   static i64 apart(i64 features) { return with_room(features) * W; }
-  /// The strips of a layer's z and of its t, of which there are none for the identity; the stack of x begins at 0.
+  /// The strips of a layer's z and of its t, which may be the same for the identity; the stack of x begins at 0.
   i64 z_apart(i64 l) const { return apart(l < 0 ? m.layers[0].inputs : m.layers[l].outputs); }
   S* z(i64 l, i64 block = 0) const { return memory + (l < 0 ? 0 : m.layers[l].z) + block * m.signals * z_apart(l); }
-  S* t(i64 l, i64 block = 0) const {
-    return m.layers[l].forward ? memory + m.layers[l].t + block * m.signals * z_apart(l) : z(l, block);
+  S* t(i64 l, i64 block = 0) const { return memory + m.layers[l].t + block * m.signals * z_apart(l); }
+  /// Packed weights, as products up and down the net read them.
+  const S* up(i64 l) const { return (const S*)m.packed + m.layers[l].packed; }
+  const S* down(i64 l) const { return up(l) + m.layers[l].inputs * m.layers[l].outputs; }
+  /// Adds some features of so many strips to others.
+  void add_rows(i64 strips, i64 features, i64 first, i64 rows, S* to, const S* from) const {
+    using T = Pack<S, 1>;
+    for (i64 k = 0; k < strips; ++k, to += apart(features), from += apart(features))
+      for (i64 i = first * W; i < (first + rows) * W; i += panel<S>) store<T>(to + i, load<T>(to + i) + load<T>(from + i));
   }
+  /// Calls op(layer) for the layers above to which z of layer l is added.
+  template <class Op> void each_skip(i64 l, Op op) const {
+    for (i64 above = l + 1; above < m.depth; ++above)
+      if (m.layers[above].skip == l) op(above);
+  }
+  /// Whether z of an earlier layer is added to t of this one, or to z.
+  bool adds(i64 l, bool before) const { return m.layers[l].skip >= -1 && bool(m.layers[l].before) == before; }
   /// The sample in place s of a block; places that are left over hold the last one once more.
   i64 sample(i64 block, i64 s) const {
     const i64 at = block * W + s;
@@ -96,11 +114,14 @@ template <class S> struct StackTile {
 
   void forward(i64 l, i64 block) {
     const StackLayer& layer = m.layers[l];
-    const i64 below = z_apart(l - 1), here = z_apart(l);
-    for (i64 k = 0; k < m.signals; ++k)
-      strip_product(layer.outputs, layer.inputs, (const S*)m.packed + layer.packed, z(l - 1, block) + k * below,
-                    k ? nullptr : (const S*)layer.bias, t(l, block) + k * here);
-    if (layer.forward) layer.forward(layer.outputs, t(l, block), z(l, block), here, layer.p);
+    const i64 here = z_apart(l);
+    strip_products(m.signals, layer.outputs, layer.inputs, up(l), z(l - 1, block), z_apart(l - 1), (const S*)layer.bias,
+                   t(l, block), here, [&](i64 r, i64 rows) {
+                     S *const to_t = t(l, block), *const to_z = z(l, block);
+                     if (adds(l, true)) add_rows(m.signals, layer.outputs, r, rows, to_t, z(layer.skip, block));
+                     if (layer.forward) layer.forward(rows, to_t + r * W, to_z + r * W, here, layer.p);
+                     if (adds(l, false)) add_rows(m.signals, layer.outputs, r, rows, to_z, z(layer.skip, block));
+                   });
   }
 
   /// Puts the gradients in place of the outputs; returns the sum of the losses.
@@ -116,8 +137,10 @@ template <class S> struct StackTile {
     }
     for (i64 i = 0; i < in * W; ++i) x_grad[i] = S(0);
     const i64 left = count - block * W, have = left < W ? left : W;
-    const EquationBlock points{have, z(-1, block), y, weight, factor, z(last, block), z_apart(last), m.signals,
-                               m.layers[last].outputs, x_grad, losses, m.equation_p};
+    const bool twice = m.output >= 0;
+    const EquationBlock points{have, z(-1, block), y, weight, factor, z(last, block), z_apart(last), twice ? 1 : m.signals,
+                               m.layers[last].outputs, twice ? z(-1, block) + z_apart(-1) : nullptr, in, x_grad, losses,
+                               m.equation_p};
     m.equation(&points);
     double total = 0;
     for (i64 s = 0; s < have; ++s) {
@@ -127,20 +150,28 @@ template <class S> struct StackTile {
     return total;
   }
 
-  /// The gradients in t of a layer, in its place, and those in what it takes, in the place of z below.
+  /// The gradients in t of some features of a layer, in its place, from those in z.
+  void through(i64 l, i64 block, i64 r, i64 rows) {
+    const StackLayer& layer = m.layers[l];
+    if (layer.backward) layer.backward(rows, t(l, block) + r * W, z(l, block) + r * W, z_apart(l), layer.p);
+  }
+  /// From the gradients in t of a layer those of its parameters, and those in t below, where z is lost.
   void backward(i64 l, S* grads, bool add) {
     const StackLayer& layer = m.layers[l];
-    const i64 below = z_apart(l - 1), here = z_apart(l), strips = blocks * m.signals;
-    if (layer.backward)
-      for (i64 b = 0; b < blocks; ++b) layer.backward(layer.outputs, t(l, b), z(l, b), here, layer.p);
-    outer_product(strips, layer.outputs, layer.inputs, t(l), here, z(l - 1), below, grads + layer.grad, add);
+    const i64 below = z_apart(l - 1), here = z_apart(l);
+    outer_product(blocks * m.signals, layer.outputs, layer.inputs, t(l), here, z(l - 1), below, grads + layer.grad, add);
     if (layer.bias)
       row_sums(blocks, layer.outputs, t(l), m.signals * here, grads + layer.grad + layer.inputs * layer.outputs, add);
     if (l == 0 && !m.x_grad) return;
-    const S* const down = (const S*)m.packed + layer.packed + layer.inputs * layer.outputs;
-    const i64 wanted = l ? strips : blocks, step = l ? 1 : m.signals;  // of x only what isn't constant
-    for (i64 p = 0; p < wanted; ++p)
-      strip_product(layer.inputs, layer.outputs, down, t(l) + p * step * here, (const S*)nullptr, z(l - 1) + p * step * below);
+    const i64 strips = l ? m.signals : 1;  // of x only what isn't constant
+    for (i64 b = 0; b < blocks; ++b)
+      strip_products(strips, layer.inputs, layer.outputs, down(l), t(l, b), here, (const S*)nullptr, z(l - 1, b), below,
+                     [&](i64 r, i64 rows) {
+                       each_skip(l - 1, [&](i64 above) {
+                         add_rows(strips, layer.inputs, r, rows, z(l - 1, b), m.layers[above].before ? t(above, b) : z(above, b));
+                       });
+                       if (l) through(l - 1, b, r, rows);
+                     });
   }
   void add_x_grad() {
     const i64 in = m.layers[0].inputs;
@@ -154,6 +185,7 @@ template <class S> struct StackTile {
       take_x(b);
       for (i64 l = 0; l < m.depth; ++l) forward(l, b);
       total += equation(b);
+      through(m.depth - 1, b, 0, m.layers[m.depth - 1].outputs);
     }
     for (i64 l = m.depth - 1; l >= 0; --l) backward(l, grads, add);
     if (m.x_grad) add_x_grad();
@@ -166,7 +198,11 @@ template <class S> void prepare(Stack& m) {
   i64 of_a_block = 0, packed = 0;
   auto room = [&](i64 features) { return m.signals * StackTile<S>::apart(features); };
   of_a_block = room(m.layers[0].inputs);
-  for (i64 l = 0; l < m.depth; ++l) of_a_block += room(m.layers[l].outputs) * (m.layers[l].forward ? 2 : 1);
+  const bool twice = m.output >= 0;
+  auto of_slopes = [&](i64 features) { return twice ? StackTile<S>::apart(features) : 0; };
+  auto own_t = [&](const StackLayer& layer) { return twice || layer.forward; };
+  for (i64 l = 0; l < m.depth; ++l)
+    of_a_block += room(m.layers[l].outputs) * (own_t(m.layers[l]) ? 2 : 1) + of_slopes(m.layers[l].outputs);
   const i64 fit = stack_bytes / (of_a_block * i64(sizeof(S))), most = stack_chunk / strip<S>;
   m.blocks = fit < 1 ? 1 : fit > most ? most : fit;
   m.parameters = 0;
@@ -174,7 +210,8 @@ template <class S> void prepare(Stack& m) {
   for (i64 l = 0; l < m.depth; ++l) {
     StackLayer& layer = m.layers[l];
     const i64 weights = layer.inputs * layer.outputs, own = m.blocks * room(layer.outputs);
-    layer.z = m.numbers, layer.t = layer.forward ? layer.z + own : layer.z, m.numbers = layer.t + own;
+    layer.z = m.numbers, layer.t = own_t(layer) ? layer.z + own : layer.z, layer.slope = layer.t + own;
+    m.numbers = layer.slope + m.blocks * of_slopes(layer.outputs);
     layer.grad = m.parameters, m.parameters += weights + (layer.bias ? layer.outputs : 0);
     layer.packed = packed, packed += 2 * weights;
     S* const to = (S*)m.packed + layer.packed;
@@ -185,14 +222,14 @@ template <class S> void prepare(Stack& m) {
 }
 
 /// Works on chunks until none is left; as many threads may do so at once as have memory.
-template <class S> void run_stack(Stack* m) {
+template <class Tile, class S> void run_tiles(Stack* m) {
   S* const work = (S*)m->memory + __atomic_fetch_add(&m->threads, 1, __ATOMIC_RELAXED) * m->numbers;
   for (i64 chunk; (chunk = __atomic_fetch_add(&m->next, 1, __ATOMIC_RELAXED)) < m->last;) {
     const i64 begin = chunk * stack_chunk, end = begin + stack_chunk < m->n ? begin + stack_chunk : m->n;
     double total = 0;
     for (i64 at = begin; at < end;) {
       const i64 most = m->blocks * strip<S>, count = end - at < most ? end - at : most;
-      total += StackTile<S>(*m, work, at, count).run((S*)m->sums + (chunk - m->first) * m->parameters, at > begin);
+      total += Tile(*m, work, at, count).run((S*)m->sums + (chunk - m->first) * m->parameters, at > begin);
       at += count;
     }
     m->losses[chunk - m->first] = total;
@@ -200,10 +237,3 @@ template <class S> void run_stack(Stack* m) {
 }
 
 }  // namespace bpx
-
-/// What Python calls, for S = float or double.
-#define BPX_STACK(S)                                                             \
-  BPX_ENTRY void bpx_stack_prepare(bpx::Stack* m) { bpx::prepare<S>(*m); }       \
-  BPX_ENTRY void bpx_stack(bpx::Stack* m) { bpx::run_stack<S>(m); }              \
-  BPX_ENTRY bpx::i64 bpx_stack_chunk() { return bpx::stack_chunk; }              \
-  BPX_TREE(S) BPX_SIZE_OF(StackLayer) BPX_SIZE_OF(Stack)

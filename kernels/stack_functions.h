@@ -13,13 +13,15 @@ struct EquationBlock {
   const void* factor;  // (strip) weight * scale
   void* u;             // the signals of the outputs, `apart` numbers from one to the next, which become their gradients
   i64 apart, signals, outputs;
+  void* slopes;        // the first derivatives of an output, of every feature of x, which become the gradients; or null
+  i64 inputs;
   void* x_grad;        // what the equation reads of x itself gives: its gradients are added
   void* losses;        // (strip)
   const void* p;
 };
 
 /// Where something that an equation reads or gives stands.
-enum class At { x, y, signal };
+enum class At { x, y, signal, slope };
 struct Place {
   At at;
   int signal, feature;
@@ -71,6 +73,20 @@ template <class F, class FIRST, int K, class S> void stack_backward(i64 features
   }
 }
 
+/// z = f(t) in the place of t, f'(t) and f''(t), of some features of one strip.
+template <class F, class FIRST, class S> void stack_slopes(i64 features, S* z, S* first, S* second, const S* p) {
+  using T = Pack<S, 1>;
+  constexpr int strip = 2 * Lane<T>::width;
+  for (i64 i = 0; i < features * strip; i += Lane<T>::width) {
+    T in[3], out[3];
+    first_inputs<T, FIRST>(load<T>(z + i), p, in);
+    F::run(in, p, out);
+    store<T>(z + i, out[0]);
+    store<T>(first + i, out[1]);
+    store<T>(second + i, out[2]);
+  }
+}
+
 /// E::run gives the sum of squares of all residuals, then the gradients of its half in what stands at E::to.
 template <class E, class S> void equation_block(const EquationBlock& block) {
   using T = Pack<S, 1>;
@@ -79,7 +95,14 @@ template <class E, class S> void equation_block(const EquationBlock& block) {
     const i64 feature = i64(place.feature) * strip;
     if (place.at == At::x) return (S*)block.x + feature;
     if (place.at == At::y) return (S*)block.y + feature;
-    return (S*)block.u + place.signal * block.apart + feature;
+    return place.at == At::slope ? (S*)block.slopes + feature : (S*)block.u + place.signal * block.apart + feature;
+  };
+  auto clear = [&](i64 from, i64 to) __attribute__((always_inline)) {  // all gradients of these points
+    for (i64 k = 0; k < block.signals; ++k)
+      for (i64 o = 0; o < block.outputs; ++o)
+        for (i64 s = from; s < to; ++s) ((S*)block.u)[k * block.apart + o * strip + s] = S(0);
+    for (i64 i = 0; block.slopes && i < block.inputs; ++i)
+      for (i64 s = from; s < to; ++s) ((S*)block.slopes)[i * strip + s] = S(0);
   };
   for (int s = 0; s < strip; s += V) {
     T in[E::reads], out[1 + E::gives];
@@ -88,8 +111,7 @@ template <class E, class S> void equation_block(const EquationBlock& block) {
     E::run(in, (const S*)block.p, out);
     const T weight = load<T>((const S*)block.weight + s), factor = load<T>((const S*)block.factor + s);
     store<T>((S*)block.losses + s, c<T>(0.5f) * (out[0] * weight));
-    for (i64 k = 0; k < block.signals; ++k)
-      for (i64 o = 0; o < block.outputs; ++o) store<T>((S*)block.u + k * block.apart + o * strip + s, T{});
+    clear(s, s + V);
     BPX_UNROLL
     for (int k = 0; k < E::gives; ++k) {
       const Place place = E::to[k];
@@ -97,9 +119,7 @@ template <class E, class S> void equation_block(const EquationBlock& block) {
       store<T>(to + s, out[1 + k] * factor);
     }
   }
-  for (i64 k = 0; k < block.signals; ++k)  // points that aren't there count as nothing, whatever is computed for them
-    for (i64 o = 0; o < block.outputs; ++o)
-      for (i64 s = block.count; s < strip; ++s) ((S*)block.u)[k * block.apart + o * strip + s] = S(0);
+  clear(block.count, strip);  // points that aren't there count as nothing, whatever is computed for them
 }
 
 }  // namespace bpx

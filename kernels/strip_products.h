@@ -56,14 +56,20 @@ template <int MR, class S> BPX_BLOCK void strip_block(i64 depth, const S* w, con
     store<T>(to + r * strip<S> + V, sums[r][1]);
   }
 }
-/// The same for any number of rows, with w from pack_blocks().
-template <class S> static void strip_product(i64 rows, i64 depth, const S* w, const S* z, const S* bias, S* to) {
+/// The same for any number of rows and some strips, so many numbers apart, of which the first has the bias; with w from
+/// pack_blocks(). `then(r, count)` is called with so many rows of all strips that are done, which are in the cache.
+template <class S, class Then>
+static void strip_products(i64 strips, i64 rows, i64 depth, const S* w, const S* z, i64 z_apart, const S* bias, S* to,
+                           i64 to_apart, Then then) {
   const Blocks blocks(rows, strip_rows);
   for (i64 b = 0; b < blocks.count; ++b) {
     const i64 r = blocks.first(b);
     with_count<strip_rows>(blocks.size(b), [&](auto size) __attribute__((always_inline)) {
-      strip_block<decltype(size)::value>(depth, w + r * depth, z, bias ? bias + r : nullptr, to + r * strip<S>);
+      for (i64 k = 0; k < strips; ++k)
+        strip_block<decltype(size)::value>(depth, w + r * depth, z + k * z_apart, k || !bias ? nullptr : bias + r,
+                                           to + k * to_apart + r * strip<S>);
     });
+    then(r, i64(blocks.size(b)));
   }
 }
 

@@ -2,7 +2,7 @@
 #include "lane.h"
 // The second pass on the GPU: partial sums of chunks, added in a tree that depends on their number alone.
 //
-// As in Tree of net_cpu.h, number k of a level is added to number k ^ 1, left + right, to give number k / 2 of the next
+// As in Tree of tree_cpu.h, number k of a level is added to number k ^ 1, left + right, to give number k / 2 of the next
 // level; a number without a neighbour goes up as it is. One launch takes `tree_rows` numbers together, eight levels.
 
 namespace bpx {

@@ -1,7 +1,6 @@
 #pragma once
 #include "transpose_cpu.h"
-// Samples, a row each, to tiles that stand feature by feature, and back; and the sum of a tile's lanes. This is compiled
-// once, for nets of all widths.
+// Samples, a row each, to tiles that stand feature by feature, and back; and the sum of a tile's lanes.
 //
 // Where the processor can pick numbers from two registers at will, whole registers are read and transposed: gathering
 // them number by number takes some processors ten times as long.
@@ -131,13 +130,3 @@ template <class S> void add_lanes(const S* grads, int params, S* sums) {
 }
 
 }  // namespace bpx
-
-/// The entry points for S = float or double.
-#define BPX_TILES(S)                                                                                                    \
-  BPX_ENTRY void bpx_load_tile(const S* from, bpx::i64 row, bpx::i64 column, int features, int valid, int next, S* to) { \
-    bpx::load_tile<S>(from, row, column, features, valid, next, to);                                                    \
-  }                                                                                                                     \
-  BPX_ENTRY void bpx_store_tile(const S* from, int features, int valid, S* to) {                                        \
-    bpx::store_tile<S>(from, features, valid, to);                                                                      \
-  }                                                                                                                     \
-  BPX_ENTRY void bpx_add_lanes(const S* grads, int params, S* sums) { bpx::add_lanes<S>(grads, params, sums); }

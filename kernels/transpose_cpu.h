@@ -1,5 +1,5 @@
 #pragma once
-#include "net.h"
+#include "dense.h"
 // Squares of numbers, as many rows as a register has places, transposed in registers where the processor can pick numbers
 // from two registers at will.
 

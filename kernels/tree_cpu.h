@@ -1,15 +1,14 @@
 #pragma once
 #include "lane.h"
-// The sum of chunks on the CPU, in a tree that depends on their number alone. It is compiled once, for nets of all widths.
+// The sum of chunks on the CPU, in a tree that depends on their number alone.
 
 namespace bpx {
 
-constexpr int tree_levels = 41;  // enough for 2^40 chunks
 /// A sum of chunks, taken in order, in a tree like a binary counter: a level holds the sum of 2^level chunks.
 struct Tree {
   i64 params, count;
-  void* levels;    // (tree_levels, params)
-  double* losses;  // (tree_levels,)
+  void* levels;    // (levels, params), so many that 2^levels is more than the chunks
+  double* losses;  // (levels,)
 };
 template <class S> void tree_add(Tree* tree, const void* sums, const double* losses, i64 chunks) {
   const i64 P = tree->params;
@@ -41,7 +40,7 @@ template <class S> double tree_total(const Tree* tree, void* out) {
   double loss = 0;
   for (i64 p = 0; p < P; ++p) sums[p] = S(0);
   bool any = false;
-  for (int l = 0; l < tree_levels; ++l) {
+  for (int l = 0; tree->count >> l; ++l) {
     if (!(tree->count >> l & 1)) continue;
     const S* const level = (const S*)tree->levels + l * P;
     for (i64 p = 0; p < P; ++p) sums[p] = any ? level[p] + sums[p] : level[p];

@@ -7,9 +7,7 @@ from arrays import host
 from backprop_xp import ACTIVATIONS
 from backprop_xp.engines import cooperative
 from backprop_xp.losses import LOSSES
-from backprop_xp.programs import arguments
 from backprop_xp.programs.fused import Shape
-from backprop_xp.sums.chunk_sums import ChunkSums
 
 #: KiB of shared memory that a block may have, by architecture.
 SHARED = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
@@ -33,11 +31,11 @@ def in_pieces(cupy, net, x, pieces):
     """The loss and the gradients of the parameters, one after another."""
     call = net._call(cupy.asarray(x), None, True)
     call.loss, at = net.loss, 0
-    sums, chunk = ChunkSums(cupy, call.numbers, call.dtype), cooperative.chunk_samples(call)
+    computed = cooperative.pieces(call)
     for samples in pieces:
-        cooperative.add_piece(call.rows(slice(at, at + samples)), sums, chunk)
+        computed.add(call.rows(slice(at, at + samples)), {})
         at += samples
-    total, loss = sums.total()
-    gradients = arguments.result(call, total, None, loss).parameters
+    result = computed.result({})
+    gradients, loss = result.parameters, result.loss
     weights, biases = (gradients[::2], gradients[1::2]) if net.biases else (gradients, [])
     return [host(a) for a in (loss, *weights, *biases)]

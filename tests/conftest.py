@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from backprop_xp.programs import fused, matrices, stack
+from backprop_xp.programs import matrices, narrow, stack
 from backprop_xp.toolchain import compiler
 
 settings.register_profile("here", deadline=None, max_examples=40, derandomize=True)
@@ -51,7 +51,7 @@ def new_functions():
     """Nothing of the pass for any widths is known yet, nor stays known, for a test that compiles otherwise."""
 
     def forget():
-        for known in (matrices._core, matrices._activation, matrices._loss_function, fused._parts):
+        for known in (matrices._core, matrices._activation, matrices._loss, narrow._parts):
             known.cache_clear()
         for known in (stack._core, stack._activation, stack._function_of):
             known.cache_clear()

@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,9 @@ def mpich():
 needs_mpi = pytest.mark.skipif(mpich() is None, reason="mpi4py and mpich are not installed")
 
 
-def launch(ranks, *command, timeout=60, **environment):
-    """Python with these arguments on so many ranks; ended with a TimeoutExpired if it hangs."""
+@contextmanager
+def started(ranks, *command, **environment):
+    """mpiexec with Python and these arguments on so many ranks, which end with the block."""
     mpiexec, library = mpich()
     variables = os.environ | {"MPI4PY_LIBMPI": str(library), "BACKPROP_XP_NUM_THREADS": "1"} | environment
     process = subprocess.Popen(
@@ -37,17 +39,23 @@ def launch(ranks, *command, timeout=60, **environment):
         start_new_session=True,
     )  # fmt: skip
     try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()  # mpiexec ends its ranks
+            process.communicate()
+
+
+def launch(ranks, *command, timeout=60, **environment):
+    """Python with these arguments on so many ranks; ended with a TimeoutExpired if it hangs."""
+    with started(ranks, *command, **environment) as process:
         out, err = process.communicate(timeout=timeout)
-    except BaseException:
-        process.terminate()  # mpiexec ends its ranks
-        process.communicate()
-        raise
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def output(ranks, code, *arguments, **environment):
+def output(ranks, code, *arguments, timeout=60):
     """What a program prints that ends well."""
-    run = launch(ranks, "-c", code, *arguments, **environment)
+    run = launch(ranks, "-c", code, *arguments, timeout=timeout)
     assert run.returncode == 0, run.stderr
     return run.stdout
 

@@ -11,9 +11,10 @@ import textwrap
 import numpy as np
 import pytest
 
-from backprop_xp import Elementwise, Graph, GraphNet, Net, cli, engines
+from backprop_xp import Elementwise, Equation, Graph, GraphNet, Net, cli, engines
 from backprop_xp.programs import elementwise, fused, matrices
 from backprop_xp.programs import graph as graphs
+from backprop_xp.programs import narrow as of_narrow
 from backprop_xp.toolchain import cache, compiler
 from backprop_xp.toolchain.compiler import CompileError
 
@@ -29,7 +30,7 @@ def once(tmp_path_factory):
         forget(patch)
         for dtype in ("float32", "float64"):
             matrices.core(dtype)
-            fused._parts(dtype, compiler.find())
+            of_narrow.parts(dtype)
         forget(patch)
     return folder
 
@@ -37,10 +38,10 @@ def once(tmp_path_factory):
 def forget(patch):
     """As a new process would."""
     patch.setattr(cache, "_loaded", {})
-    patch.setattr(fused, "_programs", {})
+    patch.setattr(of_narrow, "_programs", {})
     patch.setattr(graphs, "_programs", {})
     patch.setattr(engines, "_failures", {})
-    known = (matrices._core, matrices._activation, matrices._loss_function, fused._parts, elementwise._function)
+    known = (matrices._core, matrices._activation, matrices._loss, of_narrow._parts, elementwise._function)
     for function in known:
         function.cache_clear()
 
@@ -149,8 +150,8 @@ def test_another_process_finds_everything_in_the_cache(home):
     first, second = ([line.partition(" ") for line in result.stdout.splitlines()] for result in outputs)
     assert all(line.endswith(": compiled before" if known == "True" else " s") for known, _, line in (*first, *second))
     assert {line.rpartition(":")[0] for known, _, line in first if known == "False"} >= {
-        "the net 3-4-2 for one sample", "loss and gradients of the net 3-4-2 in float64",
-        "outputs of the net 3-4-2 in float64", "the activation tanh in float64",
+        "the net 3-4-2 for one sample", "the net 3-4-2 in float64",
+        "the activation tanh in float64",
     }  # fmt: skip
     assert [known for known, _, _ in second] == ["True"] * len(first)
 
@@ -197,15 +198,12 @@ def test_without_a_compiler_it_says_so(monkeypatch):
 
 @needs_compiler
 def test_what_fails_is_said_after_the_rest(home, monkeypatch):
-    original = fused.source
-    monkeypatch.setattr(fused, "source", lambda *of: original(*of) + ("#error spoilt" if of[0].loss is None else ""))
+    monkeypatch.setattr(of_narrow, "source", lambda shape: "#error spoilt")
     said = []
-    with pytest.raises(
-        CompileError, match=r"^outputs of the net 3-4-2 in float64 can't be compiled: .*failed: .*spoilt"
-    ):
+    with pytest.raises(CompileError, match=r"^the net 3-4-2 in float64 can't be compiled: .*failed: .*spoilt"):
         Net((3, 4, 2), rng=0).compile(said.append)
     failed = {built.what: built.error for built in said if built.error}
-    assert failed.keys() == {"outputs of the net 3-4-2 in float64"}, failed
+    assert failed.keys() == {"the net 3-4-2 in float64"}, failed
     assert len(said) > 3
 
 
@@ -276,3 +274,24 @@ def test_on_a_device(cupy):
     said = []
     net.compile(said.append)
     assert any(built.what.startswith("the kernel ") for built in said)
+
+
+@needs_compiler
+@pytest.mark.parametrize("text", ["u_a - {} * u_aa * v", "u_a ** 2 + u_b - f * {}"])
+def test_equations_are_compiled_as_well(text, forbidden):
+    equation = Equation(
+        text.format(np.random.default_rng().random()),  # that no earlier test has compiled
+        inputs="a b", outputs="u v", targets="f" if "f" in text else "",
+    )  # fmt: skip
+    net = Net((2, 5, 2), ("tanh", "identity"), "mse", bias=True, rng=0, backend="numpy", dtype="float32")
+    programs = net.compile(None, equations=equation)
+    assert "an equation in float32" in [built.what for built in programs if not built.known]
+    forbidden()
+    points, y = np.ones((40, 2), "float32"), np.ones(40, "float32") if equation.needs_target else None
+    net.loss_and_grad(points, y, loss=equation, input_grad=True)
+    assert net.compile(None, equations=[equation, equation]) == []
+
+
+def test_an_equation_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="the equation has 1 inputs"):
+        wide().compile(None, equations=Equation("u_a", inputs="a"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -76,3 +77,25 @@ def test_releases_are_tried_where_they_are_used():
     text = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
     assert all(system in text for system in ("ubuntu-latest", "ubuntu-24.04-arm", "macos-latest", "windows-latest"))
     assert "needs: [wheel, sdist]" in text and "password:" not in text
+
+
+def test_a_release_says_where_it_is_from(tmp_path):
+    """Links on PyPI, of the project and within the README."""
+    for name in ("pyproject.toml", "README.md"):
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    url = "https://example.org/someone/backprop_xp"
+    subprocess.run([sys.executable, str(ROOT / ".ci" / "addresses.py"), url], cwd=tmp_path, check=True)
+    urls = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+    assert urls["Repository"] == url and urls["Issues"] == f"{url}/issues"
+    assert {address for address in urls.values() if address.startswith(f"{url}/blob/main/")} == {
+        f"{url}/blob/main/{page}" for page in ("docs/index.md", "CHANGELOG.md")
+    }
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)]*)\)", re.sub(r"```.*?```|`[^`]*`", "", readme, flags=re.DOTALL))
+    for link in links:
+        path = re.fullmatch(f"{url}/(?:blob|raw)/main/([^#]*)(?:#.*)?", link)
+        assert not path or (ROOT / path[1]).exists(), link
+        assert path or link.startswith(("https://", "#")), link
+    assert f"({url}/raw/main/bench/results/digits.png)" in readme
+    release = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    assert release.index("addresses.py") < release.index("python -m build")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 from pathlib import Path
@@ -96,6 +97,27 @@ def test_hosted_ci_runs_what_ci_run_runs():
     found = {target for line in re.findall(r"run: make ([a-z ]+)", hosted) for target in line.split()}
     assert wanted == {"lint", "types", "wheel", "test"} and wanted | {"lowest", "coverage"} == found
     assert all(word in hosted for word in ("ubuntu", "macos", "windows", '"3.11"', '"3.12"', '"3.13"', '"3.14"'))
+
+
+def test_hosted_ci_brings_a_browser_and_ci_run_needs_none():
+    hosted = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    installed = re.findall(r"-m playwright install.* chromium$", hosted, re.MULTILINE)
+    assert len(installed) == 2  # on Windows, and elsewhere
+    assert hosted.index("playwright install") < hosted.index("run: make test")
+    assert "playwright" not in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "module", ["", "data", "distributed", "exchange", "explain", "graph", "pictures", "sklearn", "training"]
+)
+def test_every_public_name_is_in_the_reference(module):
+    if module in ("data", "sklearn"):
+        pytest.importorskip("sklearn")
+    text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    place = importlib.import_module(f"backprop_xp.{module}".rstrip("."))
+    described = {line.rpartition(".")[2] for line in re.findall(r"^::: (\S+)", text, re.MULTILINE)}
+    tables = {name for name in place.__all__ if f"`{place.__name__}.{name}`" in text}
+    assert set(place.__all__) - described - tables == set()
 
 
 def test_make_knows_the_documented_targets():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from arrays import host
 
-from backprop_xp import Activation, Net, repeated
+from backprop_xp import Activation, GraphNet, Net, repeated
+from backprop_xp.graph import BatchNorm, Input, LayerNorm, Linear
 from backprop_xp.repeated import Repeated
 
 SIZES, ACTIVATIONS = (3, 4, 3, 2), ("tanh", "sigmoid", "identity")
@@ -188,4 +189,35 @@ def test_host_arrays_are_read_anew(cupy):
     check(net, step, x)
     x *= 2
     check(net, step, x)
+    assert step.graph is None
+
+
+@pytest.mark.gpu
+def test_a_graph_without_draws_is_captured_and_its_statistics_and_settings_are_seen(cupy):
+    nodes = {
+        "x": Input(4), "z": Input(5), "h": (Linear(5), "x"), "n": (LayerNorm(), "h"), "b": (BatchNorm(), "n"),
+        "m": ("multiply", "b", "z"), "end": (Linear(2, share="end2"), "m"), "end2": (Linear(2), "m"),
+        "s": ("add", "end", "end2"),
+    }  # fmt: skip
+    still = {name: node for name, node in nodes.items() if name != "b"} | {"m": ("multiply", "n", "z")}
+    random = np.random.default_rng(0)
+    x = {name: cupy.asarray(random.normal(size=(70, width))) for name, width in (("x", 4), ("z", 5))}
+    net = GraphNet(still, rng=0, backend="cupy", engine="cooperative")
+    step = net.repeated(x)
+
+    def same():
+        expected = [host(net.loss_and_grad(x)), *(host(t.grad) for t in net.tensors.values())]
+        for _ in range(2):
+            for a, b in zip(expected, [host(step()), *(host(t.grad) for t in net.tensors.values())], strict=True):
+                np.testing.assert_array_equal(a, b)
+
+    same()
+    assert step.graph is not None
+    x["z"][:] *= 2
+    same()
+    next(node.operation for node in net.nodes if node.name == "n").eps = 0.5
+    same()
+    net = GraphNet(nodes, rng=0, backend="cupy")  # statistics of the whole batch are for the layered engine
+    step = net.repeated(x)
+    step()
     assert step.graph is None

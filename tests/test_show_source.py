@@ -9,7 +9,7 @@ import pytest
 from backprop_xp.kernels import FOLDER, source, without_headers
 
 from backprop_xp import Elementwise, Graph, Net, show_source
-from backprop_xp.programs import fused, graph, matrices
+from backprop_xp.programs import graph, matrices, narrow
 from backprop_xp.programs import sample as of_sample
 from backprop_xp.toolchain import cache, compiler
 
@@ -36,10 +36,10 @@ def residual():
 def afresh(monkeypatch):
     """A process that has compiled nothing yet."""
     monkeypatch.setattr(cache, "_loaded", {})
-    monkeypatch.setattr(fused, "_programs", {})
+    monkeypatch.setattr(narrow, "_programs", {})
     monkeypatch.setattr(graph, "_programs", {})
     monkeypatch.setattr(of_sample, "_programs", {})
-    for function in (matrices._core, matrices._activation, matrices._loss_function):
+    for function in (matrices._core, matrices._activation, matrices._loss):
         function.cache_clear()
 
 
@@ -47,7 +47,7 @@ def afresh(monkeypatch):
 @pytest.mark.parametrize(
     "make, parts",
     [
-        (chain, ['#include "net_cpu.h"', "bpx::Layer<3, 4, ", "BPX_BACKPROP(Net)"]),
+        (chain, ['#include "dense_cpu.h"', "BPX_DENSE(float, 0, 3, 4, false)"]),
         (
             any_widths,
             ['#include "training_cpu.h"', "BPX_MATRICES(double)", "bpx::activation_both<", "bpx::loss_block<"],
@@ -89,7 +89,7 @@ def test_nothing_is_printed_unasked(value, monkeypatch, capfd):
 
 def test_a_text_without_headers_is_shown_whole():
     assert without_headers("int x;\n") == "int x;\n"
-    assert without_headers(source("net_cpu.h") + "\nint x;\n") == '#include "net_cpu.h"\nint x;\n'
+    assert without_headers(source("dense_cpu.h") + "\nint x;\n") == '#include "dense_cpu.h"\nint x;\n'
 
 
 @pytest.mark.gpu

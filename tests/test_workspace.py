@@ -176,3 +176,11 @@ def test_what_is_small_is_lent_but_not_kept():
     before = workspace.kept()
     assert workspace.Loan(8).buffer.nbytes == 8
     assert workspace.kept() == before
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_large_arrays_begin_at_a_line_of_the_cache(dtype):
+    for count in (0, 3, workspace.SMALLEST, workspace.SMALLEST + 3):
+        array = workspace.aligned(count, dtype)
+        assert (array.shape, array.dtype) == ((count,), dtype)
+        assert array.nbytes < workspace.SMALLEST or address(array) % workspace.LINE == 0

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..exchange.container import ModelFileError, field, number, short_text
-from . import dates
+from ..exchange.container import ModelFileError, field, short_text
+from . import dates, scaling
 from .cells import MOMENT, NUMBER, TEXT, Cells
 from .errors import DataError
 from .kinds import MOST_CATEGORIES, Kind
 from .numerals import DECIMALS, GROUPS, PLAIN, Notation
+from .scaling import Scaling
 from .wording import listed, option, quoted
 
 MANY_CATEGORIES = 20  # from which on a name of its own in nearly every row is refused
@@ -24,11 +25,10 @@ NEARLY_ALL = 0.9
 
 
 class Number(NamedTuple):
-    """A column (x - mean) / scale; a missing value takes the mean."""
+    """A column, scaled; a missing value takes the mean."""
 
     name: str
-    mean: float
-    scale: float
+    scaling: Scaling
     notation: Notation = PLAIN
 
     @property
@@ -37,11 +37,11 @@ class Number(NamedTuple):
 
     def encode(self, cells: Cells) -> np.ndarray:
         """(n, 1) float64."""
-        values = (Kind(NUMBER, self.notation).values(cells) - self.mean) / self.scale
+        values = self.scaling(Kind(NUMBER, self.notation).values(cells))
         return np.where(np.isnan(values), 0.0, values)[:, None]
 
     def describe(self) -> dict[str, Any]:
-        return {"column": self.name, "mean": self.mean, "scale": self.scale, "notation": asdict(self.notation)}
+        return {"column": self.name, **self.scaling.describe(), "notation": asdict(self.notation)}
 
 
 class Category(NamedTuple):
@@ -78,14 +78,14 @@ class Category(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """A column of dates or times: lines, each (x - mean) / scale, and circles, each sine and cosine.
+    """A column of dates or times: lines, each scaled, and circles, each sine and cosine.
 
     A missing value takes the mean of lines and the middle of circles.
     """
 
     name: str
     form: str
-    lines: tuple[tuple[str, float, float], ...]
+    lines: tuple[tuple[str, Scaling], ...]
     circles: tuple[str, ...]
 
     @property
@@ -97,13 +97,13 @@ class Moment(NamedTuple):
         moments = Kind(MOMENT, form=self.form).values(cells)
         known = ~np.isnan(moments)
         result = np.zeros((len(cells), self.width))
-        columns = [(dates.LINES[line](moments[known]) - mean) / scale for line, mean, scale in self.lines]
+        columns = [scaled(dates.LINES[line](moments[known])) for line, scaled in self.lines]
         columns += [turn(moments[known]) for circle in self.circles for turn in dates.CIRCLES[circle]]
         result[known] = np.stack(columns, axis=1)
         return result
 
     def describe(self) -> dict[str, Any]:
-        lines = [{"line": line, "mean": mean, "scale": scale} for line, mean, scale in self.lines]
+        lines = [{"line": line, **scaled.describe()} for line, scaled in self.lines]
         return {"column": self.name, "form": self.form, "lines": lines, "circles": list(self.circles)}
 
 
@@ -130,15 +130,15 @@ def build(saved: Any) -> Column:
     if "labels" in saved:
         return Category(name, texts(saved, "labels"), field(saved, "missing", bool))
     if "form" in saved:
-        lines = [(short_text(line, "line"), number(line, "mean"), number(line, "scale")) for line in _objects(saved)]
+        lines = [(short_text(line, "line"), scaling.build(line)) for line in _objects(saved)]
         form, circles = short_text(saved, "form"), texts(saved, "circles")
-        unknown = {form} - dates.FORMS.keys() | {line for line, *_ in lines} - dates.LINES.keys()
+        unknown = {form} - dates.FORMS.keys() | {line for line, _ in lines} - dates.LINES.keys()
         if unknown := unknown | set(circles) - dates.CIRCLES.keys():
             raise ModelFileError(f"its dates hold {listed(sorted(unknown), 3)}, which this version doesn't know")
         if not lines and not circles:
             raise ModelFileError("its dates must have lines or circles")
         return Moment(name, form, tuple(lines), circles)
-    return Number(name, number(saved, "mean"), number(saved, "scale"), notation(saved))
+    return Number(name, scaling.build(saved), notation(saved))
 
 
 def notation(saved: dict[str, Any]) -> Notation:
@@ -160,20 +160,6 @@ def texts(saved: dict[str, Any], key: str) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def spread(values: np.ndarray, name: str) -> tuple[float, float]:
-    """Mean and standard deviation of what isn't missing; scale 0 if that is all one value, or nothing."""
-    values = values[~np.isnan(values)]
-    if not len(values) or values.min() == values.max():
-        return 0.0, 0.0
-    with np.errstate(all="ignore"):
-        mean, scale = float(values.mean()), float(values.std())
-    if not (np.isfinite(mean) and np.isfinite(scale) and scale > 0):
-        raise DataError(
-            f"column {quoted(name)}: its numbers, {values.min():g} to {values.max():g}, can't be standardised"
-        )
-    return mean, scale
-
-
 def _objects(saved: dict[str, Any]) -> list[dict[str, Any]]:
     lines = field(saved, "lines", list)
     if not all(isinstance(line, dict) for line in lines):
@@ -188,20 +174,20 @@ def _learn_number(cells: Cells, kind: Kind, rows: np.ndarray) -> tuple[Number | 
             f"column {quoted(cells.name)}: {listed(merged)} are one number in float64; take them as names with "
             f"{option('--categories', cells.name)}, or leave them out with {option('--ignore', cells.name)}"
         )
-    mean, scale = spread(values[rows], cells.name)
-    if scale == 0:
+    learnt = scaling.learn(values[rows], cells.name)
+    if learnt is None:
         return None, []
     notes = _with_colon(kind.notes)
     if missing := _missing(cells, kind.missing(cells)):
-        notes.append(f": {missing} take the mean, {mean:.6g}")
-    return Number(cells.name, mean, scale, kind.notation), notes
+        notes.append(f": {missing} take the mean, {learnt.mean:.6g}")
+    return Number(cells.name, learnt, kind.notation), notes
 
 
 def _learn_moment(cells: Cells, kind: Kind, rows: np.ndarray) -> tuple[Moment | None, list[str]]:
     moments = kind.values(cells)
     some = moments[rows][~np.isnan(moments[rows])]
-    lines = [(name, *spread(line(some), cells.name)) for name, line in dates.LINES.items()]
-    lines = [line for line in lines if line[2] > 0]
+    learnt = ((name, scaling.learn(line(some), cells.name)) for name, line in dates.LINES.items())
+    lines = [(name, found) for name, found in learnt if found is not None]
     circles = [name for name, turns in dates.CIRCLES.items() if any(np.ptp(t(some)) > 0 for t in turns if len(some))]
     if not lines and not circles:
         return None, []

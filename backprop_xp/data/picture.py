@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..axes import short
 from ..files import replacing
 from . import calibration, importance
 from .cells import Series
@@ -20,8 +21,6 @@ MOST_NAMED = 40  # classes, up to which each has its name
 MOST_COLUMNS = 15  # by importance
 MOST_TARGETS = 6
 WIDTH, HEIGHT = 11, 4.6  # inches, of the picture and of a row of panels
-LONGEST = 16  # characters of a name
-TAIL = 5  # characters of its end, which tells "street 1" from "street 2"
 MOST_LINEAR = 10  # how many times the lowest the highest value may be on a linear axis
 MANY_POINTS = 2000  # from which on they are drawn small and thin
 
@@ -59,7 +58,7 @@ def draw(trained: Trained, path: str | os.PathLike[str]) -> None:
 def _title(trained: Trained) -> str:
     target = trained.model.target
     if len(target.columns) == 1:
-        return f"{_short(target.columns[0], 40)}: {trained.describe_score()}"
+        return f"{short(target.columns[0], 40)}: {trained.describe_score()}"
     return f"{len(target.columns)} targets, {target.scored} {trained.score:.4f} on {len(trained.held_out)} rows"
 
 
@@ -111,7 +110,7 @@ def _importance(axes: Any, trained: Trained) -> None:
         return
     places = range(len(found))
     axes.barh(places, [each.lost for each in found], xerr=[each.spread for each in found], color="C2", ecolor="gray")
-    axes.set_yticks(places, [_short(each.column) for each in found])
+    axes.set_yticks(places, [short(each.column) for each in found])
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel(f"{scored} lost where the column is shuffled")
@@ -125,9 +124,9 @@ def _confusion(figure: Any, axes: Any, target: Classes, counts: np.ndarray) -> N
     drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     bar = figure.colorbar(drawn, ax=axes, format=lambda value, _: f"{value:.0%}")
     bar.set_label("of the class's rows")
-    axes.set(xlabel=f"answer, {_short(target.column)}", ylabel="truth", title="answers to held-out rows")
+    axes.set(xlabel=f"answer, {short(target.column)}", ylabel="truth", title="answers to held-out rows")
     if known <= MOST_NAMED:
-        labels = [_short(label, 12) for label in target.labels]
+        labels = [short(label, 12) for label in target.labels]
         size = None if known <= MOST_WRITTEN else "x-small"
         turn = 45 if known > MOST_WRITTEN or max(map(len, labels)) > 3 else 0
         axes.set_xticks(range(known), labels, rotation=turn, ha="right" if turn else "center", fontsize=size)
@@ -174,7 +173,7 @@ def _residuals(axes: Any, target: Amount, outputs: np.ndarray, truth: Series) ->
     axes.axhline(0, color="black", linewidth=0.8)
     many = len(said) > MANY_POINTS
     axes.scatter(said, true - said, s=4 if many else 14, alpha=0.2 if many else 0.7, linewidths=0)
-    name = _short(target.column)
+    name = short(target.column)
     axes.set(xlabel=f"answer, {name}", ylabel="truth - answer", title="residuals of held-out rows")
     axes.grid(alpha=0.3)
 
@@ -197,7 +196,7 @@ def _means(axes: Any, target: Amount, outputs: np.ndarray, truth: Series) -> Non
         color="C3",
         label="mean truth",
     )
-    name = _short(target.column)
+    name = short(target.column)
     axes.set(xlabel=f"mean answer, {name}", ylabel="mean truth", title="calibration (bars: standard deviation)")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")
@@ -207,9 +206,3 @@ def _say(axes: Any, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
     axes.set_xticks([])
     axes.set_yticks([])
-
-
-def _short(name: str, most: int = LONGEST) -> str:
-    """A name as it is drawn: its middle left out where it is long, and nothing in it a formula."""
-    cut = name if len(name) <= most else f"{name[: most - TAIL - 3]}...{name[-TAIL:]}"
-    return cut.replace("$", r"\$").replace("\n", " ")

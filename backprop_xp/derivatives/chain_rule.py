@@ -72,6 +72,11 @@ class Rules(NamedTuple):
 
 def rules(wanted: Iterable[Along]) -> Rules:
     """The rules for these derivatives, with all others that they are made of."""
+    return _rules(tuple(wanted))
+
+
+@lru_cache(maxsize=128)
+def _rules(wanted: tuple[Along, ...]) -> Rules:
     needed: set[Along] = {()}
     for along in wanted:
         if isinstance(along, frozenset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,6 +38,10 @@ class Differentiable(Protocol):
         """The samples in order, as many at once as the caches hold."""
         ...
 
+    def check(self) -> None:
+        """That every sample has derivatives of its own. Raises ValueError or TypeError, naming what has none."""
+        ...
+
     def push(self, z: Array, rules: Rules, first: int = 0) -> tuple[Array, Any]:
         """The stack of the outputs from that of x, (signals, samples, features), and what :meth:`pull` needs.
 
@@ -53,6 +58,10 @@ class Differentiable(Protocol):
         """
         ...
 
-    def vector_jacobian(self, x: Array, grad: Array) -> Array:
-        """The vectors ``grad`` (n, outputs) times the Jacobians at x, (n, inputs)."""
+    def pullback(self, x: Array, first: int = 0) -> tuple[Array, Callable[[Array], Array]]:
+        """The outputs (n, outputs) at x, and what gives from a gradient in them that in x: the plain passes.
+
+        Args:
+            first: as in :meth:`push`.
+        """
         ...

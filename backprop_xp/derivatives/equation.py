@@ -17,8 +17,8 @@ from ..messages import unknown
 from .chain_rule import Rules, rules
 from .differentiable import Differentiable
 from .laplacians import collected
-from .loops import stack_of_x
 from .names import Named, Names, checked
+from .ways import Way, cheapest
 
 
 class Equation:
@@ -111,8 +111,9 @@ class Equation:
         x, y, _ = self._checked(net, x, y, None)
         parts = []
         with net.backend.activate():
-            for rows in net.tiles(len(x), self.reads.rules):
-                u, _ = net.push(self._stack(x[rows]), self.reads.rules, rows.start)
+            way = self.reads.way
+            for rows in net.tiles(len(x), way.carried):
+                u, _ = way.push(net, x[rows], rows.start)
                 known = self._known(u, x[rows], None if y is None else y[rows])
                 parts.append(module_of(x).stack(self._residuals(known), axis=1))
         return module_of(x).concatenate(parts)
@@ -143,21 +144,19 @@ class Equation:
         total, grad_x = 0.0, []
         gradients: list[Array] = []
         with net.backend.activate():
-            for rows in net.tiles(len(x), self.reads.rules):
+            way = self.reads.way
+            for rows in net.tiles(len(x), way.carried):
                 part_y, part_weight = (None if a is None else a[rows] for a in (y, weight))
-                u, kept = net.push(self._stack(x[rows]), self.reads.rules, rows.start)
+                u, kept = way.push(net, x[rows], rows.start)
                 loss, grad_u, direct = self._pull(u, x[rows], part_y, part_weight, scale)
-                found, grad_z = net.pull(kept, grad_u, self.reads.rules)
+                found, from_u = way.pull(net, kept, grad_u)
                 total = total + loss
                 gradients = found if not gradients else [a + b for a, b in zip(gradients, found)]
                 if input_grad:
-                    grad_x.append(grad_z[0] + direct)
+                    grad_x.append(from_u + direct)
         return net.dtype.type(total * scale), gradients, module_of(x).concatenate(grad_x) if input_grad else None
 
     # ---- one tile of points ------------------------------------------------------------------------------------------
-
-    def _stack(self, x: Array) -> Array:
-        return stack_of_x(x, module_of(x).eye(x.shape[1], dtype=x.dtype), self.reads.rules)
 
     def _pull(
         self, u: Array, x: Array, y: Array | None, weight: Array | None, scale: float
@@ -246,12 +245,17 @@ class Reads(NamedTuple):
     Attributes:
         variables: names of all of it: inputs, outputs, their derivatives and targets.
         named: by its name, every output and derivative among them.
-        rules: what is pushed through the net for these.
+        rules: these, and what they are made of.
     """
 
     variables: tuple[str, ...]
     named: dict[str, Named]
     rules: Rules
+
+    @property
+    def way(self) -> Way:
+        """How a net gives them."""
+        return cheapest(self.named, self.rules)
 
 
 class Text(NamedTuple):
@@ -273,7 +277,7 @@ class Parsed(NamedTuple):
         slopes: by what is read of outputs and inputs, the output with the derivative in it of half that sum.
         named: by its name, every output and derivative that is read. A Laplacian stands under the name of the first of
             its derivatives.
-        rules: what is pushed through the net for them.
+        rules: these, and what they are made of.
     """
 
     formula: Formula

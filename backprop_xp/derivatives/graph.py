@@ -6,7 +6,7 @@ signals. Chains of layers are run by ``loops.py``; every other node by the ``pus
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -58,8 +58,11 @@ class Steps(NamedTuple):
     def tiles(self, samples: int, rules: Rules) -> list[slice]:
         return loops.tiles(samples, rules, max(self.call.plan.widths.values()))
 
-    def push(self, z: Array, rules: Rules, first: int = 0) -> tuple[Array, Any]:
+    def check(self) -> None:
         check(self.call)
+
+    def push(self, z: Array, rules: Rules, first: int = 0) -> tuple[Array, Any]:
+        self.check()
         call = self._at(z[0], first)
         return push_forward(call, dict(zip(call.inputs, self._split(z))), rules)
 
@@ -67,11 +70,15 @@ class Steps(NamedTuple):
         gradients, grads = pull_back(self.call, kept, grad_u, rules)
         return gradients, module_of(grad_u).concatenate([grads[name] for name in self.call.plan.inputs], axis=-1)
 
-    def vector_jacobian(self, x: Array, grad: Array) -> Array:
-        call = replace(self._at(x, 0), input_grad=True)
+    def pullback(self, x: Array, first: int = 0) -> tuple[Array, Callable[[Array], Array]]:
+        call = replace(self._at(x, first), input_grad=True)
         values = steps.forward_pass(call)
-        steps.backward_pass(call, values, grad)
-        return module_of(x).concatenate([values.grads[name] for name in call.inputs], axis=1)
+
+        def pull(grad: Array) -> Array:
+            steps.backward_pass(call, values, grad)
+            return module_of(x).concatenate([values.grads[name] for name in call.inputs], axis=1)
+
+        return values.data[call.plan.output.name], pull
 
     def _at(self, x: Array, first: int) -> Call:
         return replace(self.call, inputs=dict(zip(self.call.plan.inputs, self._split(x))), first=first)

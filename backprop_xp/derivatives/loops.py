@@ -13,7 +13,7 @@ Backward, the gradients in every z_M of a layer give those in every t_M (signals
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,16 +64,24 @@ class Chain(NamedTuple):
         """The samples in order, as many at once as the caches hold."""
         return tiles(samples, rules, max(self.inputs, *(len(layer.weight) for layer in self.layers)))
 
+    def check(self) -> None:
+        """Layers are functions of single samples."""
+
     def push(self, z: Array, rules: Rules, first: int = 0) -> tuple[Array, Any]:
         return push_forward(self.layers, z, rules)
 
     def pull(self, kept: Any, grad_u: Array, rules: Rules) -> tuple[list[Array], Array]:
         return pull_back(self.layers, kept, grad_u, rules)
 
-    def vector_jacobian(self, x: Array, grad: Array) -> Array:
-        found = backward_pass(self.layers, x, forward_pass(self.layers, x), grad, input_grad=True).x
-        assert found is not None
-        return found
+    def pullback(self, x: Array, first: int = 0) -> tuple[Array, Callable[[Array], Array]]:
+        signals = forward_pass(self.layers, x)
+
+        def pull(grad: Array) -> Array:
+            found = backward_pass(self.layers, x, signals, grad, input_grad=True).x
+            assert found is not None
+            return found
+
+        return signals.nonlinear[-1], pull
 
 
 def push_forward(layers: Sequence[Layer], z: Array, rules: Rules) -> tuple[Array, list[tuple[Array, Array]]]:

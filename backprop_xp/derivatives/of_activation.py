@@ -36,6 +36,14 @@ def chain_rule(text: Any, rules: Rules) -> ChainRule:
     return ChainRule(_forward(text, rules), _backward(text, rules), text in SECOND)
 
 
+@lru_cache(maxsize=512)
+def slopes(text: Any) -> tuple[Formula, bool]:
+    """f(t), f'(t) and f''(t) of an activation's ``text``, the outputs f0 f1 f2; and ``by_value`` as in ChainRule."""
+    formula, f = _derivatives(text, 2)
+    formula.outputs |= {f"f{k}": node for k, node in enumerate(f)}
+    return formula, text in SECOND
+
+
 def _forward(text: Any, rules: Rules) -> Formula:
     formula, f = _derivatives(text, rules.order)
     make = _Nodes(formula)

@@ -99,7 +99,8 @@ def _vector_jacobian(net: Differentiable, x: Array, cotangent: Any) -> Array:
         raise ValueError("'vjp' needs a cotangent: net.derivatives(x, 'vjp', cotangent=g)")
     grad = _like(net, cotangent, "cotangent", net.outputs, x)
     assert grad is not None
-    return net.vector_jacobian(x, grad)
+    _, pull = net.pullback(x)
+    return pull(grad)
 
 
 def _like(net: Differentiable, given: Any, what: str, features: int, x: Array) -> Array | None:

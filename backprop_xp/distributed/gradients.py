@@ -7,62 +7,51 @@ to all; above them, every rank adds up the same numbers in the same order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .. import engines
-from ..backend import Array, module_of
+from ..backend import Array, on_host
 from ..plan.call import Call, Result
 from ..sums.tree import ChunkTree
+from . import lockstep
+from .adding import Sums, added_up
 from .alike import described
-from .world import ADD_UP, World
-
-#: Samples of a part, at least, unless it is the only one. Computing a smaller one takes no less time.
-LEAST = 16
+from .share import Share, least_of
+from .world import World
 
 
-class Sums:
-    """Sums over some samples: of the loss, in double, and of all gradients in one array (parameters,)."""
-
-    def __init__(self, loss: float, grads: np.ndarray) -> None:
-        self.loss, self.grads = loss, grads
-
-    def __iadd__(self, other: Sums) -> Sums:
-        self.loss += other.loss
-        self.grads += other.grads
-        return self
-
-
-def parts_of(samples: int, most: int) -> int:
-    """Into how many parts a batch is cut: a power of two up to ``most``, which is one."""
-    count = most
-    while count > 1 and samples < count * LEAST:
-        count //= 2
-    return count
-
-
-def of_rank(rank: int, size: int, parts: int) -> range:
-    """The parts that a rank computes."""
-    return range(parts * rank // size, parts * (rank + 1) // size)
-
-
-def loss_and_grad(world: World, engine: str, call: Call) -> Result:
+def loss_and_grad(world: World | Share, engine: str, call: Call) -> Result:
     """What :func:`backprop_xp.engines.loss_and_grad` gives, computed by all ranks together.
+
+    Args:
+        world: all ranks, each of which has the whole batch, or its share of one.
+        call: with the whole batch, or with the rows of this share.
 
     Raises:
         ValueError: the call can't be cut. RankError: the ranks were given different ones.
     """
     _refuse(call)
+    whole = isinstance(world, World)
+    share = Share(world, call.samples, least_of(call.numbers)) if isinstance(world, World) else world
+    world = share.world
     if world.checks:
-        world.agree(_facts(engine, call))
-    parts = parts_of(call.samples, world.parts)
-    own: ChunkTree[Sums] = ChunkTree()
-    for part in of_rank(world.rank, world.size, parts):
-        rows = slice(call.samples * part // parts, call.samples * (part + 1) // parts)
-        own.add(part, _sums(engines.loss_and_grad(engine, call.rows(rows)), call))
-    total = _total(world, own, parts, call)
-    return Result(_as_parameters(total.grads, call), {}, _as_loss(total.loss, call))
+        world.agree(_facts(engine, call, whole))
+    own = call.rows(share.rows()) if whole else replace(call, first=share.rows().start)
+    sums: ChunkTree[Sums] = ChunkTree()
+    if call.needs_whole_batch:
+        for part, result in zip(share.parts(), lockstep.loss_and_grad(share, own)):
+            sums.add(part, _sums(result, call, world.order))
+        call.new_buffers = own.new_buffers
+    else:
+        rows = [share.rows_of_part(part) for part in share.parts()]
+        for part, result in zip(share.parts(), engines.in_parts(engine, own, rows, share.samples)):
+            sums.add(part, _sums(result, call, world.order))
+    total = added_up(world, sums, call.numbers, call.dtype, world.bounds)
+    return Result(_as_parameters(total.values, call, world.order), {}, _as_loss(total.loss, call))
 
 
 def _refuse(call: Call) -> None:
@@ -72,56 +61,45 @@ def _refuse(call: Call) -> None:
         raise ValueError("ranks keep no signals: each computes those of some samples alone")
     if call.input_grad:
         raise ValueError("ranks give no gradient in x: each computes that of some samples alone")
-    if reason := call.needs_whole_batch:
+    if reason := lockstep.why_not(call):
         raise ValueError(f"ranks get parts of a batch, and {reason}")
 
 
-def _facts(engine: str, call: Call) -> dict[str, str]:
+def _facts(engine: str, call: Call, whole: bool) -> dict[str, str]:
     parameters = {f"{node}.{name}": a for node, own in call.parameters.items() for name, a in own.items()}
     buffers = {f"{node}.{name}": a for node, own in call.buffers.items() for name, a in own.items()}
-    data = {"x": call.x if len(call.inputs) == 1 else dict(call.inputs), "y": call.y, "sample_weight": call.weight}
-    return {
+    facts = {
         "the engine": engine,
         "the loss": type(call.loss).__name__,
         "training": str(call.training),
         "what dropout draws from": str(dict(call.keys)),
-        "the scale of the loss": repr(call.scale),
-    } | described(data | parameters | buffers)
+    }
+    if whole:
+        x = call.x if len(call.inputs) == 1 else dict(call.inputs)
+        facts |= {"the scale of the loss": repr(call.scale)}
+        facts |= described({"x": x, "y": call.y, "sample_weight": call.weight})
+    return facts | described(parameters | buffers)
 
 
-def _sums(result: Result, call: Call) -> Sums:
-    grads = [_host(grad).reshape(-1) for grad in result.parameters]
+def _sums(result: Result, call: Call, order: Sequence[int] | None) -> Sums:
+    """A part's sums, with all gradients in one array; ``order`` is that of a world."""
+    if order is None and result.total is not None:
+        return Sums(float(result.loss), on_host(result.total))
+    arrays = result.parameters if order is None else [result.parameters[place] for place in order]
+    grads = [on_host(array).reshape(-1) for array in arrays]
     return Sums(float(result.loss), np.concatenate([*grads, np.empty(0, call.dtype)]))
 
 
-def _total(world: World, own: ChunkTree[Sums], parts: int, call: Call) -> Sums:
-    """The sum of all ranks' parts. A subtree travels as its level, its number there, the loss and the gradients."""
-    size = call.numbers * call.dtype.itemsize
-    record = np.dtype([("level", "<i4"), ("index", "<i4"), ("loss", "<f8"), ("grads", np.uint8, (size,))])
-    subtrees = own.subtrees()
-    sent = np.zeros(len(subtrees), record)
-    for row, ((level, index), sums) in zip(sent, subtrees):
-        row["level"], row["index"], row["loss"] = level, index, sums.loss
-        row["grads"] = sums.grads.view(np.uint8)
-    tree: ChunkTree[Sums] = ChunkTree()
-    for data in world.gather(ADD_UP, sent.view(np.uint8)):
-        for row in data.view(record):
-            grads = np.array(row["grads"]).view(call.dtype)
-            tree.add(int(row["index"]), Sums(float(row["loss"]), grads), int(row["level"]))
-    total = tree.total()
-    assert total is not None
-    return total
-
-
-def _as_parameters(grads: np.ndarray, call: Call) -> list[Array]:
-    found, at = [], 0
+def _as_parameters(grads: np.ndarray, call: Call, order: Sequence[int] | None) -> list[Array]:
+    arrays = [array for own in call.parameters.values() for array in own.values()]
+    found, at = dict[int, Array](), 0
     with call.backend.activate():
         there = call.backend.xp.asarray(grads)
-        for own in call.parameters.values():
-            for array in own.values():
-                found.append(there[at : at + array.size].reshape(array.shape))
-                at += array.size
-    return found
+        for place in range(len(arrays)) if order is None else order:
+            array = arrays[place]
+            found[place] = there[at : at + array.size].reshape(array.shape)
+            at += array.size
+    return [found[place] for place in range(len(arrays))]
 
 
 def _as_loss(loss: float, call: Call) -> Any:
@@ -129,7 +107,3 @@ def _as_loss(loss: float, call: Call) -> Any:
         value = call.dtype.type(loss)
     with call.backend.activate():
         return call.backend.xp.asarray(value) if call.backend.on_gpu else value
-
-
-def _host(array: Array) -> np.ndarray:
-    return array if module_of(array) is np else array.get()

@@ -8,19 +8,23 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from .. import threads
-from ..environment import OMPI_SIZE, PMI_SIZE
+from ..environment import OMPI_RANK, OMPI_SIZE, PMI_RANK, PMI_SIZE
 from ..messages import sentence
-from ..numbers import whole
+from ..numbers import flag, whole
+from . import watcher
 from .alike import versions
 
 PARTS, MOST_PARTS = 64, 1 << 20
@@ -29,8 +33,17 @@ PATIENCE = 1.5
 #: Seconds that the launcher has for reading what a rank wrote before it ended all: what it hasn't read then is lost.
 READING = 0.3
 #: What ranks do together. All must be about to do the same.
-TASKS = ("compare what they were given", "add up gradients", "hear what another says", "end")
-COMPARE, ADD_UP, HEAR, END = range(len(TASKS))
+TASKS = (
+    "compare what they were given",
+    "add up gradients",
+    "hear what another says",
+    "exchange rows",
+    "end",
+    "tell of the nets that they trained",
+)
+COMPARE, ADD_UP, HEAR, EXCHANGE, END, TRAINED = range(len(TASKS))
+#: How many bytes each rank has, and where they begin in one array of all.
+Places = tuple[list[int], list[int]]
 
 
 class RankError(RuntimeError):
@@ -47,9 +60,15 @@ class World:
         parts: into how many parts a batch is cut, at most: the bits of sums depend on it, but not on ``size``.
         checks: whether every call compares what the ranks were given.
         brief: whether errors are told without a traceback.
+        exact: whether sums are added up in the tree, with the same bits for any number of ranks.
+        shard_state: whether each rank keeps the optimiser's state of some of the parameters alone.
+        order, bounds: where it does, in which order all gradients stand in one array, as places among those of an
+            engine, and where the numbers of each rank begin in it, (ranks + 1,).
     """
 
-    def __init__(self, comm: Any, parts: int, brief: bool = False) -> None:
+    def __init__(
+        self, comm: Any, parts: int, brief: bool = False, exact: bool = True, shard_state: bool = False
+    ) -> None:
         self.rank: int = 0 if comm is None else comm.Get_rank()
         self.size: int = 1 if comm is None else comm.Get_size()
         self.parts = whole("parts", parts, 1, MOST_PARTS)
@@ -58,15 +77,22 @@ class World:
         if self.parts < self.size:
             raise ValueError(f"parts must not be fewer than the ranks, {self.size}, got {parts}")
         self.checks, self.brief = True, brief
+        self.exact, self.shard_state = flag("exact", exact), flag("shard_state", shard_state)
+        self.order: Sequence[int] | None = None
+        self.bounds: Sequence[int] | None = None
         self._all, self._entered = comm, False
         self._comm = None if self.size == 1 else comm
+        self._watcher = 0  # the process that watches the ranks of this machine
+        self._started: subprocess.Popen[bytes] | None = None  # the same, on the rank that started it
 
     def __enter__(self) -> World:
         self._entered = True
         if self._comm is not None:
             try:
-                threads.share(self._neighbours())
-                self.agree(versions() | {"parts": str(self.parts)})
+                self._meet()
+                self.agree(
+                    versions() | {"parts, exact and shard_state": f"{self.parts} {self.exact} {self.shard_state}"}
+                )
             except BaseException as error:
                 self._end_all(error)
                 raise
@@ -85,7 +111,7 @@ class World:
             finally:
                 if error is not None:
                     self._end_all(error)
-                threads.share(1)
+                self._part()
         self._entered = False
 
     @property
@@ -101,26 +127,62 @@ class World:
         Raises:
             RankError: others are about to do something else.
         """
-        if not self._entered:
-            raise RuntimeError("a world is used in its block: with world() as w: net.fit(x, y, world=w)")
-        if self._comm is None:
+        comm = self._communicator()
+        if comm is None:
             return [data]
         heads = np.empty((self.size, 2), np.int64)
-        self._comm.Allgather(np.array([task, data.nbytes], np.int64), heads)
-        others = np.flatnonzero(heads[:, 0] != heads[0, 0])
-        if len(others):
-            first, other = TASKS[heads[0, 0]], TASKS[heads[others[0], 0]]
-            raise RankError(f"rank 0 is about to {first}, and rank {others[0]} to {other}")
-        counts = heads[:, 1]
-        ends = np.cumsum(counts)
-        received = np.empty(int(ends[-1]), np.uint8)
-        from mpi4py import MPI
+        comm.Allgather(np.array([task, data.nbytes], np.int64), heads)
+        _compare_tasks(heads[:, 0])
+        received, places = _places(heads[:, 1])
+        comm.Allgatherv([_bytes(data), _byte()], [received, places, _byte()])
+        return [each.view(data.dtype) for each in _cut(received, places)]
 
-        self._comm.Allgatherv(
-            [np.ascontiguousarray(data).view(np.uint8), MPI.BYTE],
-            [received, (counts.tolist(), (ends - counts).tolist()), MPI.BYTE],
-        )
-        return [received[end - count : end].view(data.dtype) for count, end in zip(counts, ends)]
+    def deal(self, task: int, data: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The array that each rank has for this one, in the order of ranks, from one for each rank; all of bytes.
+
+        Raises:
+            RankError: others are about to do something else.
+        """
+        comm = self._communicator()
+        if comm is None:
+            return list(data)
+        sent = np.array([[task, each.nbytes] for each in data], np.int64)
+        heads = np.empty_like(sent)
+        comm.Alltoall(sent, heads)
+        _compare_tasks(heads[:, 0])
+        received, places = _places(heads[:, 1])
+        _, from_here = _places(sent[:, 1])
+        comm.Alltoallv([np.concatenate(data), from_here, _byte()], [received, places, _byte()])
+        return _cut(received, places)
+
+    def reduce(self, task: int, data: np.ndarray, bounds: Sequence[int] | None = None) -> np.ndarray:
+        """The sum of all ranks' arrays, of one length and dtype, in an order that MPI chooses.
+
+        With ``bounds`` this rank gets the numbers from ``bounds[rank]`` up to ``bounds[rank + 1]`` alone.
+
+        Raises:
+            RankError: others are about to do something else.
+        """
+        comm = self._communicator()
+        if comm is None:
+            return data
+        tasks = np.empty(self.size, np.int64)
+        comm.Allgather(np.array([task], np.int64), tasks)
+        _compare_tasks(tasks)
+        if bounds is None:
+            total = np.empty_like(data)
+            comm.Allreduce(np.ascontiguousarray(data), total)
+            return total
+        counts = np.diff(bounds).tolist()
+        total = np.empty(counts[self.rank], data.dtype)
+        comm.Reduce_scatter(np.ascontiguousarray(data), total, counts)
+        return total
+
+    def _communicator(self) -> Any:
+        """MPI's, None in a world of one."""
+        if not self._entered:
+            raise RuntimeError("a world is used in its block: with world() as w: net.fit(x, y, world=w)")
+        return self._comm
 
     def agree(self, facts: Mapping[str, str]) -> None:
         """That every rank says the same of each of these. Raises RankError, which names the first that differs."""
@@ -143,36 +205,104 @@ class World:
             for data in self.gather(task, np.frombuffer(text.encode(errors="surrogateescape"), np.uint8))
         ]
 
-    def _neighbours(self) -> int:
-        """How many ranks share this machine."""
+    def _meet(self) -> None:
+        """Find the ranks of this machine, which share its processors; the first of them has all watched."""
         from mpi4py import MPI
 
         here = self._all.Split_type(MPI.COMM_TYPE_SHARED)
         try:
-            return here.Get_size()
+            threads.share(here.Get_size())
+            ranks = np.empty((here.Get_size(), 2), np.int64)
+            here.Allgather(np.array([self.rank, os.getpid()], np.int64), ranks)
+            if here.Get_rank() == 0 and hasattr(os, "pidfd_open"):
+                command = [sys.executable, "-I", "-S", watcher.__file__, str(self.size), *map(str, ranks.ravel())]
+                self._started = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+            process = np.array([0 if self._started is None else self._started.pid], np.int64)
+            here.Bcast(process)
+            self._watcher = int(process[0])
         finally:
             here.Free()
 
+    def _part(self) -> None:
+        """The ranks are through: nobody need be watched, and the processors are this one's again."""
+        threads.share(1)
+        if self._started is not None:
+            self._started.kill()
+            self._started.wait()
+        self._watcher, self._started = 0, None
+
     def _end_all(self, error: BaseException) -> None:
-        if self.rank:
-            time.sleep(PATIENCE)
-        if not (self.brief or isinstance(error, (RankError, KeyboardInterrupt))):
-            traceback.print_exception(error)
-        what = f"{type(error).__name__}: {sentence(error)}" if str(error) else type(error).__name__
-        print(f"backprop_xp: rank {self.rank} of {self.size} ends all ranks: {what}", file=sys.stderr, flush=True)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        time.sleep(READING)
+        tell(error, self.rank, self.size, self.brief)
+        if self._watcher:
+            with suppress(ProcessLookupError):  # else it would tell of every rank that is ended now
+                os.kill(self._watcher, signal.SIGKILL)
         self._all.Abort(1)
         os._exit(1)  # Abort may return before the launcher has ended this process
 
 
-def world(comm: Any = None, *, parts: int = PARTS, brief: bool = False) -> World:
+def _compare_tasks(tasks: np.ndarray) -> None:
+    others = np.flatnonzero(tasks != tasks[0])
+    if len(others):
+        first, other = TASKS[tasks[0]], TASKS[tasks[others[0]]]
+        raise RankError(f"rank 0 is about to {first}, and rank {others[0]} to {other}")
+
+
+def _places(counts: np.ndarray) -> tuple[np.ndarray, Places]:
+    """Room for so many bytes of each rank."""
+    ends = np.cumsum(counts)
+    return np.empty(int(ends[-1]), np.uint8), (counts.tolist(), (ends - counts).tolist())
+
+
+def _cut(data: np.ndarray, places: Places) -> list[np.ndarray]:
+    return [data[start : start + count] for count, start in zip(*places)]
+
+
+def _bytes(data: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(data).view(np.uint8)
+
+
+def _byte() -> Any:
+    from mpi4py import MPI
+
+    return MPI.BYTE
+
+
+def tell(error: BaseException, rank: int, size: int, brief: bool) -> None:
+    """Say why all ranks are about to end, below the traceback, and wait until the launcher has read it."""
+    if rank:
+        time.sleep(PATIENCE)
+    if not (brief or isinstance(error, (RankError, KeyboardInterrupt))):
+        traceback.print_exception(error)
+    what = f"{type(error).__name__}: {sentence(error)}" if str(error) else type(error).__name__
+    print(f"backprop_xp: rank {rank} of {size} ends all ranks: {what}", file=sys.stderr, flush=True)
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    time.sleep(READING)
+
+
+def end_outside(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What an exception comes to that ends a rank outside the block of its world, in which others may wait for it.
+
+    A launcher doesn't notice that a process ended which has not come to MPI yet, unless a signal ended it.
+    """
+    tell(error, PMI_RANK.read() or OMPI_RANK.read() or 0, launched(), brief=False)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def world(
+    comm: Any = None, *, parts: int = PARTS, exact: bool = True, shard_state: bool = False, brief: bool = False
+) -> World:
     """The ranks that ``mpiexec`` started, for a ``with`` block; a world of one where nothing did.
 
     Args:
         comm: a communicator of mpi4py, ``MPI.COMM_WORLD`` by default.
         parts: a batch is cut into so many parts, a power of two and not fewer than ranks; of small batches into fewer.
+        exact: the same bits for any number of ranks. False has MPI add up gradients, whose last bits then depend on how
+            many ranks there are: of large nets less travels.
+        shard_state: in :meth:`backprop_xp.Net.fit` each rank gets the gradients of an equal part of all parameters,
+            keeps the optimiser's state of these alone, updates them, and sends them to all (ZeRO-1). The same bits.
+            Gradients of the others are NaN on that rank.
         brief: tell of errors without a traceback.
 
     Raises:
@@ -181,7 +311,7 @@ def world(comm: Any = None, *, parts: int = PARTS, brief: bool = False) -> World
     """
     if comm is None:
         comm = _of_mpi()
-    return World(comm, parts, brief)
+    return World(comm, parts, brief, exact, shard_state)
 
 
 def launched() -> int:
@@ -207,3 +337,8 @@ def _of_mpi() -> Any:
             f"{MPI.Get_library_version().splitlines()[0]}"
         )
     return comm
+
+
+with suppress(ValueError):  # of a variable that no launcher set
+    if launched() > 1:
+        sys.excepthook = end_outside

@@ -9,6 +9,8 @@ or layered, matrix products, by the rule in plan/cost.py.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -23,7 +25,18 @@ from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from . import cooperative, fused, fused_gpu, layered, tiled
 
-__all__ = ["ENGINES", "ON_CPU", "ON_GPU", "Choice", "choice", "chosen", "forward", "loss_and_grad", "warn_uncompiled"]
+__all__ = [
+    "ENGINES",
+    "ON_CPU",
+    "ON_GPU",
+    "Choice",
+    "choice",
+    "chosen",
+    "forward",
+    "in_parts",
+    "loss_and_grad",
+    "warn_uncompiled",
+]
 
 #: The engines for NumPy and for CuPy, the one that "auto" would rather have first.
 ON_CPU: dict[str, Engine] = {"fused": fused, "tiled": tiled, "layered": layered}
@@ -39,6 +52,16 @@ _failures: dict[Any, str] = {}  # why what was compiled in vain in this process 
 def loss_and_grad(name: str, call: Call) -> Result:
     """The loss and all gradients of a call, by the engine of this name or the one "auto" chooses."""
     return _run(name, call, "loss_and_grad")
+
+
+def in_parts(name: str, call: Call, parts: Sequence[slice], samples: int) -> list[Result]:
+    """The loss and all gradients of parts of a call's rows, each for itself; see :func:`fused.in_parts`."""
+    if parts and _choose(name, call)[0] == "fused" and not call.backend.on_gpu:
+        with suppress(CompileError):
+            found = fused.in_parts(call, parts, samples)
+            if found is not None:
+                return found
+    return [loss_and_grad(name, call.rows(rows)) for rows in parts]
 
 
 def forward(name: str, call: Call) -> tuple[Array, Values | None]:

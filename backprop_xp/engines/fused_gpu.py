@@ -7,17 +7,16 @@ samples, which a second pass adds in a fixed tree (chunk_sums.py). Everything ha
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from ..backend import Array
 from ..plan import cost
 from ..plan.call import Call, Result, Values
 from ..plan.devices import device
 from ..programs import arguments, fused_cuda
+from ..programs.pieces import BatchLaunch, Pieces, whole
 from ..sums import rounds
-from ..sums.chunk_sums import NULL, ChunkSums, ReadySums
 from ..toolchain import cuda
 from . import cooperative, layered
 
@@ -30,12 +29,6 @@ MOST_A_THREAD, FOLDING, RESIDENT, RESIDENT_SHARED_OUT = 64, 1.0, (2,), (3, 4)
 #: Registers of 4 bytes, of a thread's 255, that signals and sums may take beside weights, addresses and temporary
 #: results. Calculated; what really fits is found by compiling (toolchain/cuda.py).
 MOST_REGISTERS = 150
-#: Bytes of shared memory that a block has without an opt-in: CUDA's limit.
-MOST_SHARED_BYTES = 48 << 10
-#: Places of x, y, and the sums and losses of chunks among the kernel's arguments (programs/fused_cuda.py, ``BATCH``).
-X, Y, SUMS, LOSSES = (
-    [argument.split()[-1] for argument in fused_cuda.BATCH].index(name) for name in ("x", "y", "sums", "losses")
-)
 
 
 class Program(NamedTuple):
@@ -51,7 +44,7 @@ def why_not(call: Call) -> str:
         return reason
     if _registers(call) > MOST_REGISTERS:
         return "a sample's signals and a thread's sums need too many registers"
-    return "the parameters and signals need too much shared memory" if _shared_bytes(call) > MOST_SHARED_BYTES else ""
+    return "the parameters and signals need too much shared memory" if _shared_bytes(call) > cuda.UNASKED else ""
 
 
 def yields(call: Call) -> str:
@@ -100,72 +93,45 @@ def forward(call: Call) -> tuple[Array, Values | None]:
     output = call.backend.xp.empty((call.samples, call.sizes[-1]), call.dtype)
     program = _program(call, _dense(call.x))
     blocks = min(-(-call.samples // THREADS), program.blocks)
-    none = np.int64(0)
-    targets = (NULL, none, none, NULL, none, call.dtype.type(1), NULL, NULL, NULL)
-    program.kernel((blocks,), (THREADS,), (*_batch(call, 0), *targets, output, *_net(call)))
+    batch = arguments.batch(call, 0, {"output": output})
+    cuda.launch(program.kernel, (blocks,), (THREADS,), [batch, *_net(call)])
     return output, None
 
 
 def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
-    xp = call.backend.xp
-    sums = ChunkSums(xp, call.numbers, call.dtype)
-    grad_x = xp.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
-    add_piece(call, sums, chunk_samples(call), grad_x)
-    total, loss = sums.total(call.scale)
-    return arguments.result(call, total, grad_x, loss)
+    return whole(call, pieces(call))
 
 
-def add_piece(call: Call, sums: ChunkSums, chunk: int, grad_x: Array | None = None) -> None:
-    """Compute the chunks of a call's samples; ``sums`` may hold those of samples before, which were whole chunks."""
-    chunks = -(-call.samples // chunk)
-    program = _program(call, _dense(call.x) and _dense(call.y))
-    results = grad_x, *sums.place(chunks)
-    program.kernel((min(chunks, program.blocks),), (THREADS,), tuple(_arguments(call, chunk, *results)))
+def pieces(call: Call) -> Pieces:
+    """The loss and the gradients of a batch, of which pieces of whole chunks come one after another."""
+    return Pieces(call, Pass(call), chunk_samples(call))
 
 
-class Ready:
-    """The launches of :func:`loss_and_grad` for calls that differ in the arrays x and y alone, with one for an example.
+class Pass:
+    """The kernel for a call, of one launch; see :class:`backprop_xp.programs.pieces.Kernel`."""
 
-    Attributes:
-        bytes: of the memory that a call is given for sums.
-    """
+    pack = None
 
     def __init__(self, call: Call) -> None:
-        chunk = chunk_samples(call)
-        chunks = -(-call.samples // chunk)
-        self._sums = ReadySums(chunks, call.numbers, call.dtype, call.scale)
-        self.bytes = self._sums.bytes
-        program = _program(call, True)
-        blocks = min(chunks, program.blocks)
-        self._launch = cuda.Launch(program.kernel, (blocks,), (THREADS,), _arguments(call, chunk, None, NULL, NULL))
+        self._net, self.places = _net(call), [[at] for at in arguments.places(call)]
+        self.numbers, self.wave = call.numbers, max(1, call.samples)
 
-    def __call__(self, x: int, y: int, memory: int, gradients: int, loss: int, stream: int) -> None:
-        """The gradients of all parameters, one after another, and the loss. All of them are addresses."""
-        numbers = self._launch.arguments
-        numbers[X].value, numbers[Y].value = x, y
-        numbers[SUMS].value, numbers[LOSSES].value = memory + self._sums.rows, memory + self._sums.losses
-        self._launch(stream)
-        self._sums(memory, gradients, loss, stream)
-
-
-def _arguments(call: Call, chunk: int, *results: Array | None) -> list[Any]:
-    """Of ``bpx_backprop``: ``bpx::Batch`` of kernels/net_cuda.h, the parameters and the scalars.
-
-    ``results`` are the gradient in x, the chunks' sums and their losses.
-    """
-    targets = (call.y, *_strides(call.y), call.weight, _strides(call.weight)[0], call.dtype.type(call.scale))
-    return [*_batch(call, chunk), *(NULL if a is None else a for a in (*targets, *results)), *_net(call)]
-
-
-def _batch(call: Call, chunk: int) -> tuple[Any, ...]:
-    return np.int64(call.samples), np.int64(chunk), call.x, *_strides(call.x)
+    def launch(
+        self, call: Call, chunk: int, grads: Mapping[str, Array], sums: Array | None, losses: Array | None
+    ) -> BatchLaunch:
+        """The launch for the chunks of these samples."""
+        program = _program(call, _dense(call.x) and _dense(call.y))
+        blocks = min(-(-call.samples // chunk), program.blocks)
+        (x_grad,) = grads.values() or (None,)
+        batch = arguments.batch(call, chunk, {"x_grad": x_grad, "sums": sums, "losses": losses})
+        launch = cuda.Launch(program.kernel, (blocks,), (THREADS,), [batch, *self._net])
+        return BatchLaunch(launch, batch, [batch], slice(0))
 
 
 def _net(call: Call) -> list[Any]:
-    parameters = [a for layer in call.layers for a in (layer.weight, layer.bias) if a is not None]
-    contiguous = [call.backend.xp.ascontiguousarray(a) for a in parameters]
-    return [*contiguous, *(call.dtype.type(a) for a in arguments.scalars(call))]
+    """The parameters, contiguous, and the scalars."""
+    return [*arguments.parameters(call), *(call.dtype.type(a) for a in arguments.scalars(call))]
 
 
 _programs: dict[Any, Program] = {}
@@ -188,11 +154,3 @@ def _program(call: Call, dense: bool) -> Program:
 def _dense(array: Array | None) -> bool:
     """Whether the features of a sample are adjacent."""
     return array is None or array.ndim == 1 or array.strides[1] == array.itemsize
-
-
-def _strides(array: Array | None) -> tuple[np.int64, np.int64]:
-    """Elements from one sample to the next, and from one feature to the next."""
-    if array is None:
-        return np.int64(0), np.int64(0)
-    row, column = (*array.strides, 0)[:2]
-    return np.int64(row // array.itemsize), np.int64(column // array.itemsize)

@@ -62,16 +62,16 @@ def products(call: Call) -> tuple[str, str]:
 
 def forward(call: Call) -> tuple[Array, Values | None]:
     """The net's outputs, and all values where the call keeps them."""
-    with _products(call):
+    with sharing_products(call):
         return forward_here(call)
 
 
 def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
     if call.backend.on_gpu and call.plan.chain and may_fuse(call):
-        with _products(call):
+        with sharing_products(call):
             return _few_launches(call)
-    with _products(call):
+    with sharing_products(call):
         return loss_and_grad_here(call)
 
 
@@ -99,7 +99,7 @@ def loss_and_grad_here(call: Call) -> Result:
 
 def backward(call: Call, values: Values, grad_output: Array) -> Result:
     """The gradients of all parameters, from the gradient in the output and the values of a forward pass."""
-    with _products(call):
+    with sharing_products(call):
         return _backward(call, values, grad_output)
 
 
@@ -157,7 +157,7 @@ def _has_code(call: Call) -> bool:
     return not (built_in and (call.loss is None or compiles(call.loss)))
 
 
-def _products(call: Call) -> AbstractContextManager[None]:
+def sharing_products(call: Call) -> AbstractContextManager[None]:
     """Matrix products on all threads, where BLAS might take several; on a GPU as precise as the call wants them."""
     if call.backend.on_gpu:
         return allowing(call.precision)

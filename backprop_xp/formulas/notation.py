@@ -5,11 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from .language import MASKS, Formula
+
+#: Characters that LaTeX has commands for, which it takes outside of formulas.
+NAMED = {"\\": "backslash", "^": "asciicircum", "~": "asciitilde", "<": "less", ">": "greater", "|": "bar"}
+#: Accents, as Unicode numbers them, that LaTeX puts on letters in any font, such as acute and diaeresis.
+ACCENTS = ("0300", "0301", "0302", "0303", "0308", "030A", "030C")
 
 #: How tightly parts of a formula hang together: a part looser than its place wants stands in parentheses.
 CHOICE, SUM, PRODUCT, POWER, ATOM = range(5)
@@ -123,13 +129,27 @@ def latex_name(name: str) -> str:
     """A variable's name in LaTeX: one letter in italics, Greek letters by name, others upright."""
     if name in SYMBOLS:
         return f"\\{name}"
-    return name if len(name) == 1 and name.isalnum() else rf"\mathrm{{{escaped(name)}}}"
+    return name if len(name) == 1 and name.isascii() and name.isalnum() else rf"\mathrm{{{escaped(name)}}}"
 
 
 def escaped(text: str) -> str:
-    """Any text as LaTeX that shows it."""
-    special = {"\\": r"\backslash{}", "^": r"\^{}", "~": r"\~{}"} | {c: f"\\{c}" for c in "_{}%&#$"}
-    return "".join(special.get(character, character) for character in text)
+    """Any text as LaTeX that shows it, within formulas and outside.
+
+    Of letters beyond ASCII those with an accent that every LaTeX has; other characters are shown as U+2207.
+    """
+    return "".join(
+        character if character.isalnum() and character.isascii() else _escaped(character) for character in text
+    )
+
+
+def _escaped(character: str) -> str:
+    if character in NAMED:
+        return rf"\text{{\text{NAMED[character]}}}"
+    if character.isascii():
+        return f"\\{character}" if character in "_{}%&#$" else character
+    letter, _, accent = unicodedata.decomposition(character).partition(" ")
+    known = ord(character) < 0x180 and accent in ACCENTS and chr(int(letter, 16)).isascii()
+    return rf"\text{{{character if known else f'U+{ord(character):04X}'}}}"
 
 
 def number(value: float, tight: int = PRODUCT) -> str:

@@ -86,22 +86,29 @@ def terms(loss: Any, outputs: int) -> int:
 
 
 def averaged(
-    loss: Any, output_shape: tuple[int, ...], weight: Array | None, counts: Array | None = None, alone: bool = False
+    loss: Any,
+    output_shape: tuple[int, ...],
+    weight: Array | None,
+    counts: Array | None = None,
+    alone: bool = False,
+    share: Any = None,
 ) -> tuple[float, Array | None]:
     """What reduction="mean" takes as (scale, weight): the weighted mean; NaN for no samples, as in PyTorch.
 
     The sum of the samples' losses times ``weight`` is divided by that of ``counts``, which is ``weight`` unless it is
     given. A sample of weight 0 contributes nothing, even where all of them are. With ``alone`` each sample is a batch
-    of its own.
+    of its own; with ``share``, of :mod:`backprop_xp.distributed`, the samples are some of its batch.
     """
     scale = 1.0 / terms(loss, output_shape[-1])
     counts = weight if counts is None else counts
     if counts is not None:
         weight = module_of(counts).ones_like(counts) if weight is None else weight
+        everywhere = counts if share is None else share.everywhere(counts)
         with np.errstate(all="ignore"):  # counts that add up to 0
-            share = module_of(counts).where(weight == 0, weight, weight / (counts if alone else counts.sum()))
-        return (scale if weight.size else float("nan")), share
+            parts = module_of(counts).where(weight == 0, weight, weight / (counts if alone else everywhere.sum()))
+        return (scale if everywhere.size else float("nan")), parts
     samples = output_shape[0] if len(output_shape) == 2 and not alone else 1
+    samples = samples if share is None else share.samples
     return (scale / samples if samples else float("nan")), None
 
 

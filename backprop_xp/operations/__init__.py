@@ -2,7 +2,7 @@
 
 from .activate import Activate
 from .add import Add
-from .base import Context, Operation
+from .base import Context, Operation, WholeBatch
 from .batch_norm import BatchNorm
 from .chain import Chain, Residual
 from .concatenate import Concatenate
@@ -30,6 +30,7 @@ __all__ = [
     "Operation",
     "Residual",
     "Softmax",
+    "WholeBatch",
     "as_operation",
     "is_built_in",
     "kinds",

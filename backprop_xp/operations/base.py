@@ -6,7 +6,7 @@ from a forward to a backward pass: it may run on several tiles of a batch at onc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -45,6 +45,21 @@ class Context:
     buffers: Mapping[str, Array]
     key: int | None
     first: int
+
+
+class WholeBatch:
+    """All samples of a batch, of which operations are shown parts: here the one part that is everything.
+
+    Attributes:
+        samples: how many there are.
+    """
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+
+    def total(self, parts: Sequence[Array], like: Array) -> Array:
+        """The sum of arrays, one for each part that is here, over all parts wherever they are; shaped as ``like``."""
+        return parts[0]
 
 
 class Operation:
@@ -87,6 +102,20 @@ class Operation:
     def backward(self, grad: Array, *inputs: Array, **given: Any) -> Any:
         """From the gradient in the value those in the inputs, then in the parameters: one array, or a tuple."""
         raise NotImplementedError(f"{type(self).__name__} must define backward(self, grad, *inputs)")
+
+    def from_parts(self, context: Context, inputs: Sequence[Array], batch: WholeBatch) -> Mapping[str, Any]:
+        """What :meth:`from_context` would give for the whole batch, of which parts are here (the first input of each).
+
+        It and :meth:`backward_of_parts` are for operations with ``scope = "batch in training"`` that work on several
+        machines: what they must know of other samples are sums, ``batch.total``, for which all parts wait.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define from_parts(self, context, inputs, batch)")
+
+    def backward_of_parts(
+        self, grads: Sequence[Array], inputs: Sequence[Array], batch: WholeBatch, **given: Any
+    ) -> list[Any]:
+        """What :meth:`backward` answers for each part that is here; parameters' gradients are sums over that part."""
+        raise NotImplementedError(f"{type(self).__name__} must define backward_of_parts(self, grads, inputs, batch)")
 
     def push(self, rules: Rules, *inputs: Array, **given: Any) -> Array:
         """The value with its derivatives, a stack (signals, n, width) ordered by ``rules``, from those of the inputs.

@@ -11,7 +11,7 @@ from ..arrays import column_sums
 from ..backend import Array
 from ..derivatives.chain_rule import Rules
 from ..ranges import Ranged
-from .base import Context, Draw
+from .base import Context, Draw, WholeBatch
 from .built_in import BuiltInOperation, flag
 from .writing import Node, Writer
 
@@ -46,11 +46,18 @@ class BatchNorm(BuiltInOperation):
 
     def from_context(self, context: Context, *inputs: Array) -> Mapping[str, Any]:
         if context.training:
-            mean, variance = _statistics(inputs[0], context)
-        else:
-            mean, variance = (context.buffers[name] for name in self.constants)
+            return self.from_parts(context, inputs, WholeBatch(len(inputs[0])))
+        return self._given(context, *(context.buffers[name] for name in self.constants))
+
+    def from_parts(self, context: Context, inputs: Sequence[Array], batch: WholeBatch) -> Mapping[str, Any]:
+        mean, variance = _statistics(context, inputs, batch)
+        return self._given(context, mean, variance, batch)
+
+    def _given(
+        self, context: Context, mean: Array, variance: Array, batch: WholeBatch | None = None
+    ) -> Mapping[str, Any]:
         scale = 1 / context.xp.sqrt(variance + context.dtype.type(self.eps))
-        return {"mean": mean, "variance": variance, "scale": scale, "of_batch": context.training}
+        return {"mean": mean, "variance": variance, "scale": scale, "batch": batch}
 
     def forward(self, *inputs: Array, **given: Any) -> Array:
         normal = _normal(inputs[0], given)
@@ -59,15 +66,24 @@ class BatchNorm(BuiltInOperation):
         return normal
 
     def backward(self, grad: Array, *inputs: Array, **given: Any) -> Any:
+        batch = given["batch"]
+        if batch is not None:
+            return self.backward_of_parts([grad], inputs, **given)[0]
         normal = _normal(inputs[0], given)
-        grad_gain, grad_bias = column_sums(grad * normal), column_sums(grad)
-        factor = given["gain"] * given["scale"]
-        if not given["of_batch"]:
-            return grad * factor, grad_gain, grad_bias
-        n = max(len(grad), 1)
-        normal *= grad_gain / n  # mean and variance depend on z as well
-        normal += grad_bias / n
-        return factor * (grad - normal), grad_gain, grad_bias
+        return grad * (given["gain"] * given["scale"]), column_sums(grad * normal), column_sums(grad)
+
+    def backward_of_parts(
+        self, grads: Sequence[Array], inputs: Sequence[Array], batch: WholeBatch, **given: Any
+    ) -> list[Any]:
+        normals = [_normal(z, given) for z in inputs]
+        sums = [(column_sums(grad * normal), column_sums(grad)) for grad, normal in zip(grads, normals)]
+        grad_gain, grad_bias = (batch.total([own[k] for own in sums], given["gain"]) for k in range(2))
+        factor, n, found = given["gain"] * given["scale"], max(batch.samples, 1), []
+        for grad, normal, own in zip(grads, normals, sums):
+            normal *= grad_gain / n  # mean and variance depend on z as well
+            normal += grad_bias / n
+            found.append((factor * (grad - normal), *own))
+        return found
 
     def push(self, rules: Rules, *inputs: Array, **given: Any) -> Array:
         """In use alone, where mean and variance are constants."""
@@ -86,7 +102,7 @@ class BatchNorm(BuiltInOperation):
         return grad * _normal(inputs[0], given), grad
 
     def new_buffers(self, context: Context, *inputs: Array, **given: Any) -> Mapping[str, Array]:
-        n, share = context.shape[0], context.dtype.type(self.momentum)
+        n, share = given["batch"].samples, context.dtype.type(self.momentum)
         if n == 0:
             return {}
         found = given["mean"], given["variance"] * (n / (n - 1))
@@ -126,18 +142,21 @@ class BatchNorm(BuiltInOperation):
             writer.emit(f"bpx::graph_standardise_below<R, S>({call})", [grad, *([to] if add else [])], [to])
 
 
-def _statistics(z: Array, context: Context) -> tuple[Array, Array]:
+def _statistics(context: Context, parts: Sequence[Array], batch: WholeBatch) -> tuple[Array, Array]:
     """Mean and variance of every feature over the samples."""
-    if 0 < len(z) < BatchNorm.fewest_samples:
+    if 0 < batch.samples < BatchNorm.fewest_samples:
         raise ValueError(
             f"node {context.node!r} (batch_norm) needs at least 2 samples in training, got 1; "
             "with training=False it takes its running mean and variance"
         )
-    n = max(len(z), 1)
-    mean = column_sums(z) / n
-    centred = z - mean
-    centred *= centred
-    return mean, column_sums(centred) / n
+    n, like = max(batch.samples, 1), context.buffers["running_mean"]
+    mean = batch.total([column_sums(z) for z in parts], like) / n
+    squares = []
+    for z in parts:
+        centred = z - mean
+        centred *= centred
+        squares.append(column_sums(centred))
+    return mean, batch.total(squares, like) / n
 
 
 def _normal(z: Array, given: Mapping[str, Any]) -> Array:

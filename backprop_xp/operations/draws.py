@@ -22,10 +22,15 @@ def key(*numbers: int) -> int:
     return state
 
 
+def key_from(key: int, first: int, width: int) -> int:
+    """The key that gives for row 0 what another gives for row ``first`` of a batch (n, width)."""
+    return (key + first * width * STEP) & MASK
+
+
 def numbers(xp: Any, key: int, first: int, shape: tuple[int, int]) -> Any:
     """64 random bits for every number of a batch of this shape whose first row is ``first``, as uint64."""
     with np.errstate(over="ignore"):
-        start = (key + first * shape[1] * STEP) & MASK
+        start = key_from(key, first, shape[1])
         z = xp.arange(shape[0] * shape[1], dtype=np.uint64)
         z *= np.uint64(STEP)
         z += np.uint64(start)

@@ -77,11 +77,12 @@ class Linear(BuiltInOperation):
 
     def write_below(self, writer: Writer, node: Node, inputs: Sequence[str], grad: int) -> None:
         place, out = writer.placed(node), node.width
+        size = sum(piece.width for piece in place.pieces)
         if "bias" in place.vectors:
             writer.column_sums(out, grad, None, place.vectors["bias"][1])
         for name, piece in zip(inputs, place.pieces):
             value = writer.values[name]
-            call = f"{piece.width}, {out}, b{grad}, b{value}, grads + {piece.grad}, tile.valid, tile.add"
+            call = f"{size}, {piece.width}, {out}, b{grad}, b{value}, grads + {piece.grad}, tile.valid, tile.add"
             writer.emit(f"bpx::graph_outer<R, S>({call})", [grad, value], [])
         for name, piece in zip(inputs, place.pieces):
             if name in writer.wanted:

@@ -15,24 +15,38 @@ from ..plan.plan import Node, Step
 from . import article
 from .article import Signals
 
+#: Of parameters, by the node that owns them and their own name.
+Gradients = dict[tuple[str, str], Array]
+
 
 def forward_pass(call: Call) -> Values:
     """The value of every node."""
     values = Values(dict(call.inputs))
     for step in call.plan.steps:
-        inputs = [values.data[name] for name in step.inputs]
-        if step.node is None:
-            add(values, step, article.forward_pass(as_layers(step.chain, call.parameters), inputs[0]))
-        else:
-            node, shape = step.node, (call.samples, step.node.width)
-            context = context_of(call, node)
-            given = values.given[node.name] = node.operation.from_context(context, *inputs)
-            result = node.operation.forward(*inputs, **call.parameters.get(node.owner, {}), **given)
-            values.data[step.output] = _checked(node, "returned", result, shape, call.dtype)
-            if call.training and node.operation.changes_buffers:
-                changed = node.operation.new_buffers(context, *inputs, **given)
-                call.new_buffers[node.name] = _checked_buffers(call, node, changed)
+        forward_step(call, values, step)
     return values
+
+
+def forward_step(call: Call, values: Values, step: Step, given: Mapping[str, Any] | None = None) -> None:
+    """Add the values of a step's nodes; ``given`` stands for what a node's operation would make of its context."""
+    inputs = inputs_of(values, step)
+    if step.node is None:
+        add(values, step, article.forward_pass(as_layers(step.chain, call.parameters), inputs[0]))
+        return
+    node, shape = step.node, (call.samples, step.node.width)
+    context = context_of(call, node)
+    given = node.operation.from_context(context, *inputs) if given is None else given
+    values.given[node.name] = given
+    result = node.operation.forward(*inputs, **call.parameters.get(node.owner, {}), **given)
+    values.data[step.output] = _checked(node, "returned", result, shape, call.dtype)
+    if call.training and node.operation.changes_buffers:
+        changed = node.operation.new_buffers(context, *inputs, **given)
+        call.new_buffers[node.name] = _checked_buffers(call, node, changed)
+
+
+def inputs_of(values: Values, step: Step) -> list[Array]:
+    """What a step takes of the values before it."""
+    return [values.data[name] for name in step.inputs]
 
 
 def backward_pass(call: Call, values: Values, grad_output: Array) -> list[Array]:
@@ -41,30 +55,43 @@ def backward_pass(call: Call, values: Values, grad_output: Array) -> list[Array]
     The nodes' gradients are added to ``values``. Where a value is used more than once, they are summed.
     """
     values.grads = {call.plan.output.name: grad_output}
-    parameters: dict[tuple[str, str], Array] = {}
+    parameters: Gradients = {}
     for step in reversed(call.plan.steps):
-        inputs = [values.data[name] for name in step.inputs]
-        grad = values.grads[step.output]
-        if step.node is None:
-            wanted = call.input_grad or step.inputs[0] not in call.inputs
-            layers, signals = as_layers(step.chain, call.parameters), values.signals[step.output]
-            signals.grad_linear, signals.grad_nonlinear = [], []
-            found = article.backward_pass(layers, inputs[0], signals, grad, input_grad=wanted)
-            values.grads |= _named(step, signals.grad_linear, signals.grad_nonlinear)
-            gradients = (found.x,)
-            for (linear, _), weight, bias in zip(step.chain, found.weights, found.biases):
-                accumulate(parameters, (linear.owner, "weight"), weight)
-                accumulate(parameters, (linear.owner, "bias"), bias)
-        else:
-            node = step.node
-            given = {**call.parameters.get(node.owner, {}), **values.given[node.name]}
-            result = node.operation.backward(grad, *inputs, **given)
-            gradients, own = _split(node, result, inputs, call)
-            for name, gradient in own.items():
-                accumulate(parameters, (node.owner, name), gradient)
-        for name, gradient in zip(step.inputs, gradients):
-            if call.input_grad or name not in call.inputs:
-                accumulate(values.grads, name, gradient)
+        backward_step(call, values, step, parameters)
+    return in_order(call, parameters)
+
+
+def backward_step(call: Call, values: Values, step: Step, parameters: Gradients, result: Any = None) -> None:
+    """Add a step's gradients to those in values and in parameters.
+
+    ``result`` stands for what a node's operation would answer, the gradients in its inputs and parameters.
+    """
+    inputs = inputs_of(values, step)
+    grad = values.grads[step.output]
+    if step.node is None:
+        wanted = call.input_grad or step.inputs[0] not in call.inputs
+        layers, signals = as_layers(step.chain, call.parameters), values.signals[step.output]
+        signals.grad_linear, signals.grad_nonlinear = [], []
+        found = article.backward_pass(layers, inputs[0], signals, grad, input_grad=wanted)
+        values.grads |= _named(step, signals.grad_linear, signals.grad_nonlinear)
+        gradients: tuple[Array | None, ...] = (found.x,)
+        for (linear, _), weight, bias in zip(step.chain, found.weights, found.biases):
+            accumulate(parameters, (linear.owner, "weight"), weight)
+            accumulate(parameters, (linear.owner, "bias"), bias)
+    else:
+        node = step.node
+        given = {**call.parameters.get(node.owner, {}), **values.given[node.name]}
+        result = node.operation.backward(grad, *inputs, **given) if result is None else result
+        gradients, own = _split(node, result, inputs, call)
+        for name, gradient in own.items():
+            accumulate(parameters, (node.owner, name), gradient)
+    for name, gradient in zip(step.inputs, gradients):
+        if call.input_grad or name not in call.inputs:
+            accumulate(values.grads, name, gradient)
+
+
+def in_order(call: Call, parameters: Gradients) -> list[Array]:
+    """The gradients in the order of ``call.parameters``."""
     return [parameters[owner, name] for owner, own in call.parameters.items() for name in own]
 
 

@@ -6,8 +6,8 @@ buffers of page-locked memory, copied to the device on a stream of its own, and 
 next piece is read and copied. Everything smaller is moved whole. Where the device runs out of memory in either way,
 smaller pieces are tried, down to one chunk of samples.
 
-Pieces are whole chunks. A :class:`backprop_xp.plan.engine.Chunked` engine gives the same bits of a chain in any number
-of pieces; the sums of others' pieces, and of graphs that are no chains, are added in a tree.
+Pieces are whole chunks. A :class:`backprop_xp.plan.engine.Chunked` engine gives the same bits in any number of pieces;
+the sums of others' pieces are added in a tree.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from .. import threads
 from ..backend import Array, owner_of
 from ..plan.call import Call, Result, Values
 from ..plan.engine import Chunked, Engine
-from ..programs import arguments
-from ..sums.chunk_sums import ChunkSums
 from ..sums.tree import ChunkTree, Partial
 
 #: Bytes from which an array stays on the host, and of the inputs and targets of a piece, about. Chosen, not measured.
@@ -119,13 +117,11 @@ def _forward(engine: Engine, call: Call, rows: int, kept: dict[str, Array]) -> t
 
 
 def _loss_and_grad(engine: Engine, call: Call, rows: int, kept: dict[str, Array]) -> Result:
-    if isinstance(engine, Chunked) and call.plan.chain:
-        sums, chunk = ChunkSums(call.backend.xp, call.numbers, call.dtype), engine.chunk_samples(call)
-        grad_x = next(iter(kept.values()), None)
+    if isinstance(engine, Chunked):
+        pieces = engine.pieces(call)
         for piece, at in _pieces(call, rows):
-            engine.add_piece(piece, sums, chunk, None if grad_x is None else grad_x[at])
-        total, loss = sums.total(call.scale)
-        return arguments.result(call, total, grad_x, loss)
+            pieces.add(piece, {name: whole[at] for name, whole in kept.items()})
+        return pieces.result(kept)
     tree: ChunkTree[Partial] = ChunkTree()
     for index, (piece, at) in enumerate(_pieces(call, rows)):
         result = engine.loss_and_grad(piece)

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import scope
 from ..backend import Array, Backend
+from ..operations.draws import key_from
 from ..passes.article import Layer, Signals
 from .plan import IDENTITY, Pair, Plan
 
@@ -92,6 +93,12 @@ class Call:
         return total
 
     @property
+    def keys_from_first(self) -> list[int]:
+        """The keys as they are for rows that are counted from the call's first one, see operations/draws.py."""
+        widths = self.plan.widths
+        return [key_from(key, self.first, widths[node]) for node, key in self.keys.items()]
+
+    @property
     def numbers(self) -> int:
         """How many numbers the parameters hold."""
         return sum([array.size for own in self.parameters.values() for array in own.values()])
@@ -158,9 +165,11 @@ class Result:
         parameters: the parameters' gradients in the order of ``Call.parameters``.
         inputs: the inputs' gradients by name, where they are wanted.
         values: where signals are kept.
+        total: the parameters' gradients one after another, where they are views into one array (parameters,).
     """
 
     parameters: list[Array]
     inputs: dict[str, Array] = field(default_factory=dict)
     loss: Any = None
     values: Values | None = None
+    total: Array | None = None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from ..backend import Array
-from ..sums.chunk_sums import ChunkSums
 from .call import Call, Result, Values
 
 
@@ -49,9 +49,18 @@ class Chunked(Engine, Protocol):
     def chunk_samples(self, call: Call) -> int:
         """Samples in a chunk: a function of the net and of the number of samples alone."""
 
-    def add_piece(self, call: Call, sums: ChunkSums, chunk: int, grad_x: Array | None = None) -> None:
-        """Compute the chunks of a call's samples.
+    def pieces(self, call: Call) -> Pieces:
+        """The loss and the gradients of a batch, of which pieces of whole chunks come one after another.
 
-        ``sums`` may hold those of samples before, which were whole chunks; ``grad_x`` (n, features) gets the gradient
-        in x.
+        The inputs and targets of ``call`` may still be on the host. Raises CompileError.
         """
+
+
+class Pieces(Protocol):
+    """The loss and the gradients of a batch that comes in pieces."""
+
+    def add(self, call: Call, grads: Mapping[str, Array]) -> None:
+        """Compute a piece behind those before; ``grads`` (n, features) get the gradients in its inputs, if any."""
+
+    def result(self, grads: Mapping[str, Array]) -> Result:
+        """The loss and the gradients of all parameters, with the gradients in the inputs of all pieces."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,10 @@ from ..formulas import is_formula
 from ..losses import compiles, kernel_of
 from ..operations import is_built_in
 from ..plan.call import Call, Result
-from . import fused
+from . import fused, structs
 
 #: Of the 4 KiB that all arguments of a CUDA kernel may take, half for float64.
 MOST_SCALARS = 256
-NULL = np.uintp(0)
 
 
 def shape(call: Call) -> fused.Shape:
@@ -101,9 +101,10 @@ def flops(call: Call) -> int:
     return 2 * call.multiply_adds + fused.ACTIVATION_FLOPS * sum(call.plan.widths.values())
 
 
-def parameters(call: Call) -> list[np.ndarray]:
+def parameters(call: Call) -> list[Array]:
     """Every parameter in the call's order, contiguous."""
-    return [np.ascontiguousarray(array) for own in call.parameters.values() for array in own.values()]
+    contiguous = call.backend.xp.ascontiguousarray
+    return [contiguous(array) for own in call.parameters.values() for array in own.values()]
 
 
 def add_targets(args: Any, call: Call, held: list[Any]) -> None:
@@ -120,13 +121,19 @@ def add_targets(args: Any, call: Call, held: list[Any]) -> None:
 
 def result(call: Call, total: Array, grad_x: Array | None, loss: Any) -> Result:
     """A chain's, whose parameters' gradients lie one after another in ``total``; without ``grad_x`` if it is None."""
-    gradients: list[Array] = []
+    arrays = [array for own in call.parameters.values() for array in own.values()]
+    gradients = [total[at].reshape(array.shape) for array, at in zip(arrays, places(call))]
+    return Result(gradients, {} if grad_x is None else dict.fromkeys(call.inputs, grad_x), loss, total=total)
+
+
+def places(call: Call) -> list[slice]:
+    """Where the parameters, or their gradients, lie in an array that has them one after another."""
+    found: list[slice] = []
     at = 0
     for own in call.parameters.values():
         for array in own.values():
-            gradients.append(total[at : at + array.size].reshape(array.shape))
-            at += array.size
-    return Result(gradients, {} if grad_x is None else dict.fromkeys(call.inputs, grad_x), loss)
+            found.append(slice(at, at := at + array.size))
+    return found
 
 
 def address(array: np.ndarray, held: list[Any]) -> int:
@@ -145,9 +152,22 @@ def stride(array: np.ndarray, axis: int) -> int:
     return array.strides[axis] // array.itemsize
 
 
-def strided(array: Array | None, axes: int) -> list[Any]:
-    """The array and its strides in elements, as the kernel takes them."""
-    if array is None:
-        return [NULL, *[np.int64(0)] * axes]
-    strides = [np.int64(stride // array.itemsize) for stride in array.strides]
-    return [array, *strides, *[np.int64(0)] * (axes - array.ndim)]
+def batch(call: Call, chunk: int, written: Mapping[str, Array | None]) -> Any:
+    """``bpx::Batch`` of a call on a CUDA device, whose kernel writes these arrays; x is a chain's.
+
+    It holds addresses: keep the arrays until the kernel is launched.
+    """
+    args = structs.BATCHES[call.dtype.name](n=call.samples, chunk=chunk, scale=call.scale)
+    for name, array in {"x": call.x if call.plan.chain else None, "y": call.y, "weight": call.weight}.items():
+        if array is not None:
+            place(args, name, array)
+    for name, array in written.items():
+        setattr(args, name, None if array is None else array.data.ptr)
+    return args
+
+
+def place(args: Any, name: str, array: Array, row: str = "", column: str = "") -> None:
+    """Fill in where an array on a CUDA device lies, and its strides in elements."""
+    setattr(args, name, array.data.ptr)
+    for field, step in zip((row or f"{name}_row", column or f"{name}_column"), array.strides):
+        setattr(args, field, step // array.itemsize)

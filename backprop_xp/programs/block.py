@@ -11,30 +11,32 @@ from ..backend import cupy
 from ..kernels import source as kernel_source
 from ..losses import KernelLoss
 from ..toolchain import cuda
-from . import fused, tensor_tiling, tiling
+from . import fused, structs, tensor_tiling, tiling
 from .fused_cuda import WRITTEN_OUT
 from .tiling import Tiling
 
-#: ``bpx::BlockArgs`` but for the scalars.
-FIELDS = (
-    "bpx::i64 n", "bpx::i64 chunk", "const S* x", "bpx::i64 x_row", "bpx::i64 x_column",
-    "const void* y", "bpx::i64 y_row", "bpx::i64 y_column", "const S* weight", "bpx::i64 weight_row",
-    "S scale", "S* x_grad", "S* sums", "double* losses", "S* output", "const S* params",
-)  # fmt: skip
 #: Numbers in the packed parameters: indices into them are 32 bits wide.
 MOST_PARAMETERS = (1 << 31) - 1
-#: Bytes of shared memory that a block has without an opt-in: CUDA's number.
-UNASKED = 48 << 10
+#: The kernels of a unit: the pass, and the one that packs parameters for it.
+ENTRY, PACK = "bpx_block", "bpx_block_pack"
 
 
-@dataclass(frozen=True)
+FIRST_ARGUMENTS = "const bpx::Batch<S> batch", "const S* packed"
+
+
+@dataclass(frozen=True, eq=False)
 class Program:
-    """The kernels of a net on a device, and how to launch them."""
+    """The kernels of a net on a device, and how to launch them.
+
+    Attributes:
+        packed: how many numbers the packed parameters are.
+    """
 
     pack: Any
     run: Any
     threads: int
     shared_bytes: int
+    packed: int
 
 
 _programs: dict[tuple[int, fused.Shape], Program] = {}
@@ -46,13 +48,20 @@ def program(shape: fused.Shape, activations: Sequence[Any]) -> Program:
     if (device, shape) not in _programs:
         ways = tilings(shape, shared_limit(device))
         sources = [source(shape, activations, way) for way in ways]
-        number = cuda.first_fitting(sources, "bpx_block", ways[0].threads)
-        run, pack = cuda.kernel(sources[number], "bpx_block"), cuda.kernel(sources[number], "bpx_block_pack")
-        shared = shared_bytes(shape, ways[number])
-        if shared > UNASKED:
-            run.max_dynamic_shared_size_bytes = shared
-        _programs[device, shape] = Program(pack, run, ways[number].threads, shared)
+        shared = [shared_bytes(shape, way) for way in ways]
+        _programs[device, shape] = first_fitting(ways, sources, shared, packed(shape))
     return _programs[device, shape]
+
+
+def first_fitting(
+    ways: Sequence[Tiling], sources: Sequence[str], shared: Sequence[int], packed_numbers: int
+) -> Program:
+    """The first of these units whose kernel spills nothing on the current device, else the last."""
+    number = cuda.first_fitting(sources, ENTRY, ways[0].threads)
+    run, pack = cuda.kernel(sources[number], ENTRY), cuda.kernel(sources[number], PACK)
+    if shared[number] > cuda.UNASKED:
+        run.max_dynamic_shared_size_bytes = shared[number]
+    return Program(pack, run, ways[number].threads, shared[number], packed_numbers)
 
 
 @cache
@@ -82,14 +91,13 @@ def packed(shape: fused.Shape) -> int:
 def source(shape: fused.Shape, activations: Sequence[Any], way: Tiling) -> str:
     """The unit with the kernels ``bpx_block_pack(W and b of every layer..., packed)`` and ``bpx_block``.
 
-    The arguments of the latter are the fields of ``bpx::BlockArgs``, with the activations' and the loss's parameters in
-    the place of the last.
+    The arguments of the latter are ``bpx::Batch``, the packed parameters, and those of the activations and of the loss.
     """
     constants = asdict(way) | {"shared": _shared_numbers(shape, way), "packed": packed(shape)}
     scalars = sum(len(f.parameters) for f in activations) + loss_scalars(shape.loss, shape.sizes[-1])
     arrays = [f"{kind}{i}" for i, has in enumerate(shape.bias) for kind in ("w", "b")[: 1 + has]]
     table = [f"w{i}, {f'b{i}' if has else 'nullptr'}" for i, has in enumerate(shape.bias)]
-    names, values = [field.split()[-1] for field in FIELDS], [f"s{k}" for k in range(scalars)]
+    values = [f"s{k}" for k in range(scalars)]
     facts = []
     if _by_tensor_cores(shape):
         facts = [f"  using Precision = bpx::{tensor_tiling.FORMS[shape.precision].name};"]
@@ -103,15 +111,16 @@ def source(shape: fused.Shape, activations: Sequence[Any], way: Tiling) -> str:
             *facts,
             "};",
             "using S = Net::S;",
-            f"BPX_ENTRY void bpx_block_pack({', '.join(f'const S* {a}' for a in arrays)}, S* packed) {{",
+            *structs.assertions(structs.BATCHES[shape.dtype]),
+            f"BPX_ENTRY void {PACK}({', '.join(f'const S* {a}' for a in arrays)}, S* packed) {{",
             f"  const S* const from[] = {{{', '.join(table)}}};",
             f"  {kind}::pack(from, packed);",
             "}",
             "BPX_ENTRY void __launch_bounds__(TiledNet::threads, TiledNet::resident)",
-            f"bpx_block({', '.join([*FIELDS, *(f'S {value}' for value in values)])}) {{",
+            f"{ENTRY}({', '.join([*FIRST_ARGUMENTS, *(f'S {value}' for value in values)])}) {{",
             "  extern __shared__ __align__(16) unsigned char memory[];",
             f"  const S scalars[] = {{{', '.join(values) or 'S(0)'}}};",
-            f"  const bpx::BlockArgs<S> args = {{{', '.join(names)}, scalars}};",
+            "  const bpx::BlockArgs<S> args = {batch, packed, scalars};",
             f"  bpx::run_block<{kind}>(args, (S*)memory);",
             "}",
             "",

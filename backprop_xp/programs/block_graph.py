@@ -6,22 +6,21 @@ barriers between steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from ..backend import cupy
+from ..backend import Array, cupy
 from ..kernels import source as kernel_source
 from ..operations.built_in import flag
 from ..plan.plan import Node
-from ..toolchain import cuda
-from . import block, tiling
+from . import block, structs, tiling
 from .buffers import Tape
 from .fused import loss_source
 from .graph_source import Shape, Writer
-from .packing import Packing, Piece
+from .packing import Packing, Parameters, Piece
 from .tiling import Tiling
 
 #: Nodes of a graph that is compiled, at most: beyond, NVRTC may take a minute. Measured on a busy 2-core EPYC (Zen 4),
@@ -29,9 +28,6 @@ from .tiling import Tiling
 MOST_NODES = 64
 #: A whole row of weights begins at a multiple of as many numbers (``bpx::padded``).
 UNIT = 8
-ENTRY = "bpx_block_graph"
-#: ``bpx::BlockArgs`` but for what is of x, and for the scalars.
-FIELDS = tuple(field for field in block.FIELDS if not field.split()[-1].startswith("x"))
 
 
 class BlockPacking(Packing):
@@ -41,35 +37,58 @@ class BlockPacking(Packing):
         return -(-features // UNIT) * UNIT
 
     def _matrix(self, out: int, pieces: Sequence[int]) -> tuple[int, tuple[Piece, ...]]:
-        transposed = self._params(self.padded(out) * sum(pieces))
+        total = sum(pieces)
+        transposed, grad = self._params(self.padded(out) * total), self._grads(total * out)
+        starts = itertools.accumulate(pieces, initial=0)
         return transposed, tuple(
-            Piece(width, self._params(self.padded(width) * out), self._grads(width * out)) for width in pieces
+            Piece(width, self._params(self.padded(width) * out), grad + start) for width, start in zip(pieces, starts)
         )
 
     def _summed(self, width: int) -> int:
         return width
 
-    def _lay(self, matrix: np.ndarray, room: np.ndarray, panel: int) -> None:
-        rows, columns = matrix.shape
-        whole = self.padded(columns)
-        room[: rows * whole].reshape(rows, whole)[:, :columns] = matrix
+    def source(self, nodes: Sequence[Node]) -> list[str]:
+        """The kernel that packs what :meth:`arrays` gives, in that order."""
+        lines: list[str] = []
+        arrays = itertools.count()
+        for place in self.places.values():
+            out, total = nodes[place.node].width, sum(piece.width for piece in place.pieces)
+            if place.pieces:
+                a, column = f"a{next(arrays)}", 0
+                lines.append(f"bpx::pack_rows({total}, {out}, {a}, 1, {total}, packed + {place.transposed});")
+                for piece in place.pieces:
+                    part = f"{out}, {piece.width}, {a} + {column}, {total}, 1, packed + {piece.weight}"
+                    lines.append(f"bpx::pack_rows({part});")
+                    column += piece.width
+            for at in (*(at for at, _ in place.vectors.values()), *place.constants.values()):
+                lines.append(f"bpx::pack_rows(1, {out}, a{next(arrays)}, 0, 1, packed + {at});")
+        given = ", ".join([*(f"const S* a{k}" for k in range(next(arrays))), "S* packed"])
+        return [f"BPX_ENTRY void {block.PACK}({given}) {{", *(f"  {line}" for line in lines), "}"]
 
-    def gradients(self, nodes: Sequence[Node]) -> list[tuple[tuple[str, str], np.ndarray]]:
+    def arrays(self, nodes: Sequence[Node], *given: Parameters) -> Iterator[Array]:
+        """The parameters and the buffers of all nodes as the kernel that packs them takes them."""
+        for place in self.places.values():
+            own = {name: array for arrays in given for name, array in arrays.get(nodes[place.node].owner, {}).items()}
+            names = [*place.vectors, *place.constants]
+            yield from (own[name] for name in (["weight", *names] if place.pieces else names))
+
+    def gradients(self, nodes: Sequence[Node]) -> Iterator[tuple[tuple[str, str], slice]]:
         """Where each node's gradients lie among all, with the owner and the name of the parameter."""
-        found: list[tuple[tuple[str, str], np.ndarray]] = []
         for place in self.places.values():
             node = nodes[place.node]
             if place.pieces:
-                numbers = [p.grad + np.arange(p.width * node.width).reshape(node.width, p.width) for p in place.pieces]
-                found.append(((node.owner, "weight"), np.concatenate(numbers, axis=1)))
-            found += [((node.owner, name), at + np.arange(node.width)) for name, (_, at) in place.vectors.items()]
-        return found
+                first = place.pieces[0].grad
+                total = sum(piece.width for piece in place.pieces)
+                yield (node.owner, "weight"), slice(first, first + total * node.width)
+            for name, (_, at) in place.vectors.items():
+                yield (node.owner, name), slice(at, at + node.width)
 
 
 class BlockWriter(Writer):
     """Writes the pass of a block of threads over one tile."""
 
-    _packing: type[Packing] = BlockPacking
+    _packing = BlockPacking
+    packing: BlockPacking
 
     def __init__(self, shape: Shape, nodes: Sequence[Node]) -> None:
         super().__init__(shape, nodes)
@@ -100,9 +119,10 @@ class BlockWriter(Writer):
         return []
 
     def source_for(self, way: Tiling) -> str:
-        """The unit with the kernel ``bpx_block_graph``.
+        """The unit with the kernels ``bpx_block_pack`` and ``bpx_block``.
 
-        Its arguments are FIELDS, of each input x, its strides and its gradient, the keys of dropouts, and the scalars.
+        Its arguments are ``bpx::Batch``, whose x is not used, the packed parameters, a ``bpx::GraphInput`` for each
+        input, the keys of dropouts, and the scalars.
         """
         loss, loss_code = loss_source(self.shape.loss)
         constants = {
@@ -118,6 +138,7 @@ class BlockWriter(Writer):
                 *loss_code,
                 "using bpx::i64;",
                 f"using S = {self.number};",
+                *structs.assertions(structs.BATCHES[self.shape.dtype], structs.GraphInput),
                 "struct Graph {",
                 "  using S = ::S;",
                 f"  using Loss = {loss};",
@@ -133,32 +154,31 @@ class BlockWriter(Writer):
                 "  }",
                 "};",
                 *self._entry(),
+                *self.packing.source(self.nodes),
                 "",
             ]
         )
 
     def _entry(self) -> list[str]:
         """The kernel, which hands its arguments to the pass."""
-        inputs = range(len(self.inputs))
-        x = ", ".join(f"{{x{k}, row{k}, column{k}}}" for k in inputs)
+        inputs = [f"x{k}" for k in range(len(self.inputs))]
         keys = [f"key{k}" for k in range(len(self.random) if self.shape.dropping else 0)]
         scalars = [f"s{k}" for k in range(self.scalar + block.loss_scalars(self.shape.loss, self.nodes[-1].width))]
         arguments = [
-            *FIELDS,
-            *[f"const S* x{k}, i64 row{k}, i64 column{k}, S* x_grad{k}" for k in inputs],
+            *block.FIRST_ARGUMENTS,
+            *[f"const bpx::GraphInput<S> {x}" for x in inputs],
             *[f"bpx::u64 {key}" for key in keys],
             *[f"S {scalar}" for scalar in scalars],
         ]
-        fields = [field.split()[-1] if field in FIELDS else "0" for field in block.FIELDS]
         return [
             "BPX_ENTRY void __launch_bounds__(Graph::threads, Graph::resident)",
-            f"{ENTRY}({', '.join(arguments)}) {{",
+            f"{block.ENTRY}({', '.join(arguments)}) {{",
             "  extern __shared__ __align__(16) unsigned char memory[];",
             f"  const S scalars[] = {{{', '.join([*scalars, 'S(0)'])}}};",
-            f"  const bpx::GraphInput<S> x[] = {{{x}}};",
-            f"  S* const x_grad[] = {{{', '.join(f'x_grad{k}' for k in inputs)}}};",
+            f"  const bpx::GraphInput<S> inputs[] = {{{', '.join(inputs)}}};",
+            f"  S* const x_grad[] = {{{', '.join(f'{x}.grad' for x in inputs)}}};",
             f"  const bpx::u64 keys[] = {{{', '.join([*keys, '0'])}}};",
-            f"  const bpx::GraphArgs<S> args = {{{{{', '.join(fields)}, scalars}}, x, x_grad, keys}};",
+            "  const bpx::GraphArgs<S> args = {{batch, packed, scalars}, inputs, x_grad, keys};",
             "  bpx::run_block<bpx::GraphPass<Graph>>(args, (S*)memory);",
             "}",
         ]
@@ -184,21 +204,7 @@ class BlockWriter(Writer):
         return {at for b in buffers for at in range(self.places[b], self.places[b] + self.tape.sizes[b])}
 
 
-@dataclass(frozen=True, eq=False)
-class Program:
-    """A compiled graph, and how to launch it.
-
-    Attributes:
-        packing: where parameters and gradients lie.
-    """
-
-    run: Any
-    way: Tiling
-    shared_bytes: int
-    packing: BlockPacking
-
-
-_programs: dict[tuple[int, Shape], Program] = {}
+_programs: dict[tuple[int, Shape], tuple[block.Program, BlockPacking]] = {}
 _ways: dict[tuple[Shape, int], tuple[Tiling, ...]] = {}
 
 
@@ -211,17 +217,14 @@ def tilings(shape: Shape, nodes: Sequence[Node], limit: int) -> tuple[Tiling, ..
     return _ways[shape, limit]
 
 
-def program(shape: Shape, nodes: Sequence[Node]) -> Program:
-    """The first tiling whose kernel spills nothing on the current device. Raises CompileError."""
+def program(shape: Shape, nodes: Sequence[Node]) -> tuple[block.Program, BlockPacking]:
+    """The first tiling whose kernel spills nothing on the current device, and where what lies. Raises CompileError."""
     device = cupy().cuda.runtime.getDevice()
     if (device, shape) not in _programs:
         writer = BlockWriter(shape, nodes)
         ways = writer.tilings(block.shared_limit(device))
         sources = [writer.source_for(way) for way in ways]
-        number = cuda.first_fitting(sources, ENTRY, ways[0].threads)
-        run, shared = cuda.kernel(sources[number], ENTRY), writer.shared_numbers(ways[number]) * writer.itemsize
-        if shared > block.UNASKED:
-            run.max_dynamic_shared_size_bytes = shared
-        assert isinstance(writer.packing, BlockPacking)
-        _programs[device, shape] = Program(run, ways[number], shared, writer.packing)
+        shared = [writer.shared_numbers(way) * writer.itemsize for way in ways]
+        found = block.first_fitting(ways, sources, shared, writer.packing.params)
+        _programs[device, shape] = found, writer.packing
     return _programs[device, shape]

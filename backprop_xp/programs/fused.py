@@ -1,32 +1,29 @@
-"""A whole net as one compiled pass: C++ source around kernels/net_cpu.h, and the functions it gives."""
+"""A whole net as one compiled pass: what is known of it, and the C++ types of its layers, activations and loss."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from ..activations import ACTIVATIONS, Identity
 from ..dtypes import C_NAMES
 from ..formulas import emit
-from ..kernels import source as kernel_source
 from ..losses import KernelLoss
-from ..toolchain import cache as kernel_cache
-from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
-from . import structs
-from .structs import DOUBLE, INT, POINTER
+from .structs import INT
 
 #: Parameters from which products blocked for the caches beat a tile in registers. Measured on a 2-core EPYC (Zen 4).
 WIDE_PARAMETERS = 3000
 #: Samples from which on a net with fewer parameters is worth a pass of its own, which has to be compiled first: with
-#: gradients, and for outputs alone, of which there is seldom more than one call. Measured on a 2-core EPYC (Zen 4):
-#: with 1,024 samples the pass for any widths takes once to twice as long.
-NARROW_SAMPLES, NARROW_OUTPUTS = 2048, 1 << 17
-#: Layers of a net that is compiled, at most. One compilation takes 0.13 s a layer, measured on one processor of a
-#: 2-core EPYC (Zen 4): beyond, a user waits for 8 s and more.
+#: gradients for at most FEW_PARAMETERS; for more, and in training, whose steps in C go through the pass for any widths;
+#: and for outputs alone, of which there is seldom more than one call. Measured on a 2-core EPYC (Zen 4), one thread:
+#: for 512 samples the pass for any widths takes 1.2 to 2.2 times as long, for 1,024 1.4 to 3.4 times.
+NARROW_SAMPLES, MORE_SAMPLES, NARROW_OUTPUTS = 512, 2048, 1 << 17
+FEW_PARAMETERS = 1000
+#: Layers of a net that is compiled, at most. One compilation takes 0.05 s for each layer of a size that no other has,
+#: measured on one processor of a 2-core EPYC (Zen 4): beyond, a user waits for 3 s and more.
 MOST_LAYERS = 64
 #: Samples in a chunk of the narrow form, and in one of a net of at most SMALL_NET parameters: adding a chunk's sums
 #: takes a small net long beside its samples, and a large one not. No figures were kept.
@@ -83,11 +80,11 @@ class Shape:
         return f"{kind} of {net}" + (f" ({', '.join(more)})" if more else "")
 
     def narrow(self, samples: int) -> bool:
-        """Whether a batch is worth a pass that is compiled for this net alone (kernels/net_cpu.h), in registers.
+        """Whether a batch is worth a pass that is compiled for this net alone (kernels/narrow_cpu.h), in registers.
 
         Others go through the pass for nets of any widths (kernels/matrices.h).
         """
-        if samples < narrow_from(self.loss is None) or any_widths.get():
+        if samples < narrow_from(self.parameters, self.loss is None) or any_widths.get():
             return False
         return not why_not_narrow(self.parameters, len(self.sizes) - 1)
 
@@ -102,29 +99,15 @@ class Shape:
 any_widths: ContextVar[bool] = ContextVar("any_widths", default=False)
 
 
-def narrow_from(outputs_alone: bool) -> int:
+def narrow_from(parameters: int, outputs_alone: bool) -> int:
     """Samples from which on the narrow form is used."""
-    return NARROW_OUTPUTS if outputs_alone else NARROW_SAMPLES
+    if outputs_alone:
+        return NARROW_OUTPUTS
+    return NARROW_SAMPLES if parameters <= FEW_PARAMETERS else max(NARROW_SAMPLES, MORE_SAMPLES)
 
 
 #: By a formula's text, the struct of kernels/activations.h that computes it faster.
 WRITTEN_OUT = {cls.text: f"bpx::{cls.kernel}" for cls in ACTIVATIONS.values() if cls.kernel}
-
-
-@dataclass(frozen=True)
-class Program:
-    """A compiled net.
-
-    Attributes:
-        run: ``bpx_backprop``, or without a loss ``bpx_forward``, of kernels/net_cpu.h.
-        parts: the library of what it shares with all others, kernels/net_parts.h.
-    """
-
-    run: Any
-    parts: Any
-
-
-_programs: dict[Shape, Program] = {}
 
 
 def why_not_narrow(parameters: int, layers: int) -> str:
@@ -137,44 +120,12 @@ def too_deep(layers: int) -> str:
     return f"it has {layers} layers, and compiling more than {MOST_LAYERS} takes too long" * (layers > MOST_LAYERS)
 
 
-def program(shape: Shape, activations: Sequence[Any]) -> Program:
-    """The compiled net. Raises CompileError."""
-    if shape not in _programs:
-        what = shape.name
-        parts = _parts(shape.dtype, compiler.find())
-        library = kernel_cache.library(source(shape, activations), what)
-        structs.check(library, structs.Args)
-        same_registers(library, parts, what)
-        function = library.bpx_forward if shape.loss is None else library.bpx_backprop
-        function.argtypes, function.restype = (POINTER,), None
-        _programs[shape] = Program(function, parts)
-    return _programs[shape]
-
-
-# It is kept by compiler: one of other flags may give code for other registers, and the two libraries work together.
-@cache
-def _parts(dtype: str, cxx: compiler.Compiler) -> Any:
-    number = C_NAMES[dtype]
-    text = kernel_source("net_parts.h") + f"BPX_TILES({number})\nBPX_TREE({number})\n"
-    library = kernel_cache.library(text, f"what all small nets share in {dtype}")
-    structs.check(library, structs.Tree)
-    library.bpx_tree_add.argtypes, library.bpx_tree_add.restype = (POINTER, POINTER, POINTER, INT), None
-    library.bpx_tree_total.argtypes, library.bpx_tree_total.restype = (POINTER, POINTER), DOUBLE
-    return library
-
-
 def same_registers(library: Any, other: Any, what: str) -> None:
     """Raise CompileError if two libraries that work together are compiled for registers of different widths."""
     for one in (library, other):
         one.bpx_vector_bytes.restype = INT
     if library.bpx_vector_bytes() != other.bpx_vector_bytes():
         raise CompileError(f"{what} and what it works with are compiled for registers of different widths")
-
-
-def source(shape: Shape, activations: Sequence[Any]) -> str:
-    """The translation unit for this net."""
-    entry = "BPX_FORWARD(Net)\n" if shape.loss is None else "BPX_BACKPROP(Net)\n"
-    return "\n".join([kernel_source("net_cpu.h"), declarations(shape, activations, WRITTEN_OUT), entry])
 
 
 def declarations(shape: Shape, activations: Sequence[Any], written_out: Mapping[Any, str], **facts: bool) -> str:

@@ -10,6 +10,7 @@ from ..dtypes import C_NAMES
 from ..kernels import source as kernel_source
 from ..losses import KernelLoss
 from .fused import Shape, declarations
+from .structs import BATCHES, assertions
 
 
 class Variant(NamedTuple):
@@ -38,12 +39,6 @@ VARIANTS = Variant("ReadingAhead"), Variant("InRegisters"), Variant(SHARED_OUT),
 MOST_SUM_REGISTERS = 200
 WRITTEN_OUT = {cls.text: f"bpx::{cls.cuda_kernel}" for cls in ACTIVATIONS.values() if cls.cuda_kernel}
 
-BATCH = (
-    "bpx::i64 n", "bpx::i64 chunk", "const S* x", "bpx::i64 x_row", "bpx::i64 x_column",
-    "const void* y", "bpx::i64 y_row", "bpx::i64 y_column", "const S* weight", "bpx::i64 weight_row",
-    "S scale", "S* x_grad", "S* sums", "double* losses",
-)  # fmt: skip
-
 
 def variants(shape: Shape) -> tuple[Variant, ...]:
     """The variants that may fit, the fastest first; "bpx_forward" has no sums."""
@@ -58,8 +53,8 @@ def variants(shape: Shape) -> tuple[Variant, ...]:
 def source(shape: Shape, activations: Sequence[Any], variant: Variant = VARIANTS[0], dense: bool = True) -> str:
     """CUDA source of the kernel ``bpx_backprop``, or ``bpx_forward`` where ``shape`` has no loss.
 
-    Its arguments are the fields of ``bpx::Batch``, for ``bpx_forward`` the output, then a pointer to each weight and
-    bias, layer by layer, then the activations' and the loss's parameters.
+    Its arguments are ``bpx::Batch``, then a pointer to each weight and bias, layer by layer, then the activations' and
+    the loss's parameters.
 
     Args:
         variant: one of VARIANTS.
@@ -69,13 +64,11 @@ def source(shape: Shape, activations: Sequence[Any], variant: Variant = VARIANTS
     scalars = sum(len(f.parameters) for f in activations)
     if isinstance(shape.loss, KernelLoss):
         scalars += shape.loss.parameters(shape.sizes[-1])
-    output = ["S* output"] if shape.loss is None else []
     pointers = [f"const S* __restrict__ w{k}" for k in range(len(sizes))]
-    arguments = ", ".join([*BATCH, *output, *pointers, *(f"S s{k}" for k in range(scalars))])
+    arguments = ", ".join(["const bpx::Batch<S> batch", *pointers, *(f"S s{k}" for k in range(scalars))])
     copies = [f"  bpx::copy_parameters<{n}>(w{k}, params + {sum(sizes[:k])});" for k, n in enumerate(sizes)]
-    batch = ", ".join(argument.split()[-1] for argument in BATCH)
     if shape.loss is None:
-        name, run = "bpx_forward", "bpx::run_forward<Net, S>(batch, output, params, scalars)"
+        name, run = "bpx_forward", "bpx::run_forward<Net, S>(batch, params, scalars)"
     else:
         name, run = "bpx_backprop", f"bpx::run_backprop<bpx::{variant.sums}<Net>, S>(batch, params, scalars)"
     bounds = f"bpx::threads, {variant.blocks}" if variant.blocks else "bpx::threads"
@@ -83,12 +76,12 @@ def source(shape: Shape, activations: Sequence[Any], variant: Variant = VARIANTS
         kernel_source("net_cuda.h"),
         declarations(shape, activations, WRITTEN_OUT, dense=dense),
         f"using S = {C_NAMES[shape.dtype]};",
+        *assertions(BATCHES[shape.dtype]),
         f"BPX_ENTRY void __launch_bounds__({bounds}) {name}({arguments}) {{",
         f"  __shared__ __align__(16) S params[{sum(sizes)}];",
         *copies,
         "  __syncthreads();",
         f"  const S scalars[] = {{{', '.join(f's{k}' for k in range(scalars)) or 'S(0)'}}};",
-        f"  const bpx::Batch<S> batch{{{batch}}};",
         f"  {run};",
         "}",
         "",

@@ -150,20 +150,28 @@ def _activation(text: Any, formula: Any, called: str, dtype: str, cxx: compiler.
 
 
 def loss_function(key: Any, dtype: str) -> int:
-    """The address of a loss's function. Raises CompileError."""
-    return _loss_function(key, dtype, compiler.find())
+    """The address of a loss's function of a block. Raises CompileError."""
+    return structs.address_of(_loss(key, dtype, compiler.find()).bpx_loss)
+
+
+def tile_loss(key: Any, dtype: str) -> int:
+    """The address of a loss's function of a tile, see kernels/narrow_cpu.h. Raises CompileError."""
+    return structs.address_of(_loss(key, dtype, compiler.find()).bpx_tile_loss)
 
 
 @cache
-def _loss_function(key: Any, dtype: str, cxx: compiler.Compiler) -> int:
+def _loss(key: Any, dtype: str, cxx: compiler.Compiler) -> Any:
     name, code = loss_source(key)
-    entry = (
+    number = C_NAMES[dtype]
+    entries = (
         "BPX_ENTRY void bpx_loss(const bpx::LossBlock* block, void* memory) {\n"
-        f"  bpx::loss_block<{name}>(*block, ({C_NAMES[dtype]}*)memory);\n}}\n"
+        f"  bpx::loss_block<{name}>(*block, ({number}*)memory);\n}}\n"
+        f"BPX_ENTRY void bpx_tile_loss(bpx::i64 outputs, {number}* z, const {number}* y, const {number}* p, "
+        f"const {number}* factor, {number}* losses) {{\n"
+        f"  bpx::tile_loss<{name}>(outputs, z, y, p, factor, losses);\n}}\n"
     )
     what = f"the loss of {key} in {dtype}" if isinstance(key, str) else f"a loss in {dtype}"
-    library = _functions("\n".join(code) + entry, what, dtype)
-    return structs.address_of(library.bpx_loss)
+    return _functions("\n".join(code) + entries, what, dtype)
 
 
 def _functions(code: str, what: str, dtype: str) -> Any:

@@ -1,19 +1,32 @@
-"""The narrow form of the fused pass: kernels/net_cpu.h, compiled for one net alone, for many samples of it."""
+"""The narrow form of the fused pass, kernels/narrow_cpu.h: many samples of a small chain.
+
+What is compiled for one net, kernels/dense_cpu.h, are the products of its layers alone, whatever its activations, its
+loss and the kind of call: somebody waits for it. The rest is compiled once a machine.
+"""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from .. import threads
+from ..dtypes import C_NAMES
+from ..kernels import source as kernel_source
+from ..losses import KernelLoss
+from ..toolchain import cache as kernel_cache
+from ..toolchain import compiler
 from . import fused, matrices, structs
+from .structs import INT, POINTER
 
 #: Floating-point operations of a wave of chunks, and bytes of its partial sums, at most. Chosen, not measured: a wave
 #: takes some hundredths of a second, after which an interrupt is seen, and its sums fit a third-level cache.
 WAVE_FLOPS, WAVE_BYTES = 5e9, 8 << 20
+#: What targets a loss takes, ``bpx::Target`` of kernels/losses.h.
+NO_TARGET, VALUES, CLASSES = 0, 1, 2
 
 
 class Narrow:
@@ -22,78 +35,136 @@ class Narrow:
     The batch is cut into chunks, which threads take one after another; their sums are added in a fixed tree.
 
     Args:
-        parameters: the weight and the bias of every layer, contiguous; their numbers are read in every call.
-        scalars: the parameters of the activations, then of the loss.
+        activations: of each layer.
+        parameters: the weight (out, in) and the bias (out) of every layer, contiguous; their numbers are read in every
+            call.
+        loss: the loss, None for outputs alone.
 
     Attributes:
-        args: what is handed over; a caller sets the fields of its batch.
+        args: what is handed over; a caller sets the fields of its batch. ``args.grads`` has room for the gradients,
+            layer by layer.
 
     Raises:
         CompileError: it can't be compiled here.
     """
 
     def __init__(
-        self, shape: fused.Shape, activations: Sequence[Any], parameters: Sequence[np.ndarray], scalars: Sequence[float]
+        self, shape: fused.Shape, activations: Sequence[Any], parameters: Sequence[np.ndarray], loss: Any
     ) -> None:
-        self._shape, self._parameters = shape, parameters
-        self._dtype = parameters[0].dtype
-        self._program, self._core = fused.program(shape, activations), matrices.core(shape.dtype)
-        parts = self._program.parts
-        self._stop = threads.Stop()
-        self._packed = np.empty(shape.parameters, self._dtype)
-        self._scalars = np.array([*scalars, 0.0], self._dtype)
-        self.args = structs.Args(
-            params=_address(self._packed),
-            scalars=_address(self._scalars),
+        self._shape, self._dtype = shape, parameters[0].dtype
+        dtype = shape.dtype
+        self._parts, products = parts(dtype), program(shape)
+        self._held: list[Any] = []
+        self._layers = (structs.NarrowLayer * len(shape.bias))()
+        arrays = iter(parameters)
+        for at, has_bias, f, sizes in zip(self._layers, shape.bias, activations, zip(shape.sizes, shape.sizes[1:])):
+            at.inputs, at.outputs = sizes
+            at.weight = self._address(next(arrays))
+            at.bias = self._address(next(arrays)) if has_bias else None
+            product = products[*sizes, has_bias]
+            at.linear, at.backward, at.outer = product.linear, product.backward, product.outer
+            at.f = structs.Function(*matrices.activation(f, dtype), self._scalars(f))
+        self.args = structs.Narrow(
+            depth=len(self._layers),
+            layers=ctypes.addressof(self._layers),
             scale=1.0,
-            stop=ctypes.addressof(self._stop),
-            load_tile=structs.address_of(parts.bpx_load_tile),
-            store_tile=structs.address_of(parts.bpx_store_tile),
-            add_lanes=structs.address_of(parts.bpx_add_lanes),
+            chunk=shape.narrow_chunk,
+            share_out=structs.address_of(matrices.core(dtype).bpx_share_out),
+            time=matrices.SECONDS,
         )
+        if loss is not None:
+            self.args.loss, self.args.loss_p = matrices.tile_loss(shape.loss, dtype), self._scalars(loss)
+            self.args.target = _target(shape.loss)
+        self._pointer = ctypes.addressof(self.args)
 
-    def outputs(self, workers: int) -> None:
-        """Fill ``args.output``."""
-        for _ in self._waves(workers):
+    def numbers(self) -> int:
+        """Of the memory that this call wants, with room to begin at a multiple of 64 bytes."""
+        self.args.wave = wave_chunks(self._shape, self.args.n)
+        return self._parts.bpx_narrow_memory(self._pointer) + 64 // self._dtype.itemsize
+
+    def use(self, memory: np.ndarray) -> None:
+        """Work in this array, of the pass's dtype."""
+        self.args.memory = -(-memory.__array_interface__["data"][0] // 64) * 64
+
+    def run(self) -> None:
+        """Do what ``args`` says. When a signal's handler raises an exception, no thread is at work any more."""
+        self.args.next = 0
+        while not self._parts.bpx_narrow_run(self._pointer):
             pass
 
-    def loss_and_grad(self, workers: int, total: np.ndarray) -> float:
-        """The sum of the samples' losses, without ``args.scale``; ``total`` gets the gradients, layer by layer."""
-        count = self._shape.parameters
-        wave = wave_chunks(self._shape, self.args.n)
-        sums, losses = np.empty((wave, count), self._dtype), np.empty(wave)
-        self.args.sums, self.args.losses = _address(sums), _address(losses)
-        levels, level_losses = np.empty((structs.TREE_LEVELS, count), self._dtype), np.empty(structs.TREE_LEVELS)
-        tree = structs.Tree(count, 0, _address(levels), _address(level_losses))
-        pointer = ctypes.addressof(tree)
-        parts = self._program.parts
-        for chunks in self._waves(workers):
-            parts.bpx_tree_add(pointer, self.args.sums, self.args.losses, chunks)
-        return parts.bpx_tree_total(pointer, _address(total))
+    def _address(self, array: np.ndarray) -> int:
+        self._held.append(array)
+        return array.__array_interface__["data"][0]
 
-    def _waves(self, workers: int) -> Iterator[int]:
-        """How many chunks each wave had, when it is done."""
-        at = 0
-        for array in self._parameters:
-            self._packed[at : at + array.size] = array.ravel()
-            at += array.size
-        args, address = self.args, structs.address_of(self._program.run)
-        chunks, wave = -(-args.n // self._shape.narrow_chunk), wave_chunks(self._shape, args.n)
-        for first in range(0, chunks, wave):
-            args.first = args.next = first
-            args.last = min(first + wave, chunks)
-            self._core.bpx_share_out(address, ctypes.addressof(args), min(workers, args.last - first))
-            if self._stop.raised:
-                raise MemoryError("no memory for a tile of the fused engine")
-            yield args.last - first
+    def _scalars(self, f: Any) -> int:
+        return self._address(np.array([*getattr(f, "parameters", ()), 0.0], self._dtype))
 
 
 def wave_chunks(shape: fused.Shape, samples: int) -> int:
     """Chunks of a batch that are computed before their sums are added."""
     by_time = int(WAVE_FLOPS / (shape.flops * shape.narrow_chunk))
-    by_memory = WAVE_BYTES // (shape.parameters * np.dtype(shape.dtype).itemsize)
+    by_memory = WAVE_BYTES // (shape.parameters * shape.itemsize)
     return max(1, min(max(16, min(by_time, by_memory)), -(-samples // shape.narrow_chunk)))
 
 
-def _address(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]
+@dataclass(frozen=True)
+class Products:
+    """The addresses of one layer's products, see kernels/dense_cpu.h."""
+
+    linear: int
+    backward: int
+    outer: int
+
+
+_programs: dict[Any, dict[tuple[int, int, bool], Products]] = {}
+
+
+def program(shape: fused.Shape) -> dict[tuple[int, int, bool], Products]:
+    """The compiled products by inputs, outputs, and whether there is a bias. Raises CompileError."""
+    key = shape.sizes, shape.bias, shape.dtype, compiler.find()
+    if key not in _programs:
+        what = f"the net {'-'.join(map(str, shape.sizes))} in {shape.dtype}"
+        library = kernel_cache.library(source(shape), what)
+        fused.same_registers(library, parts(shape.dtype), what)
+        _programs[key] = {
+            layer: Products(
+                *(structs.address_of(library[f"bpx_{name}_{k}"]) for name in ("linear", "backward", "outer"))
+            )
+            for k, layer in enumerate(_layers(shape))
+        }
+    return _programs[key]
+
+
+def source(shape: fused.Shape) -> str:
+    """The translation unit for this net: layers of equal sizes are compiled once."""
+    lines = [
+        f"BPX_DENSE({C_NAMES[shape.dtype]}, {k}, {inputs}, {outputs}, {str(has_bias).lower()})"
+        for k, (inputs, outputs, has_bias) in enumerate(_layers(shape))
+    ]
+    return "\n".join([kernel_source("dense_cpu.h"), *lines, ""])
+
+
+def _layers(shape: fused.Shape) -> list[tuple[int, int, bool]]:
+    return list(dict.fromkeys(zip(shape.sizes, shape.sizes[1:], shape.bias)))
+
+
+def parts(dtype: str) -> Any:
+    """The library of what all nets share. Raises CompileError."""
+    return _parts(dtype, compiler.find())
+
+
+# It is kept by compiler: one of other flags may give code for other registers, and the two libraries work together.
+@cache
+def _parts(dtype: str, cxx: compiler.Compiler) -> Any:
+    text = kernel_source("narrow_cpu.h") + f"BPX_NARROW({C_NAMES[dtype]})\n"
+    library = kernel_cache.library(text, f"what all small nets share in {dtype}")
+    structs.check(library, structs.NarrowLayer, structs.Narrow)
+    for function in (library.bpx_narrow_memory, library.bpx_narrow_run):
+        function.argtypes, function.restype = (POINTER,), INT
+    return library
+
+
+def _target(loss_key: Any) -> int:
+    if isinstance(loss_key, KernelLoss):
+        return VALUES if loss_key.needs_target else NO_TARGET
+    return CLASSES if loss_key == "classes" else VALUES

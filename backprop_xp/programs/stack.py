@@ -1,7 +1,7 @@
-"""The pass of kernels/stack.h for losses that contain derivatives, and the functions a net and an equation give it.
+"""The passes of kernels/stack.h and twice.h for losses with derivatives, and what a net and an equation give them.
 
-Three kinds of libraries, each compiled once for a dtype and kept: the pass itself, for nets of any widths; one for each
-activation and set of derivatives; and one for each equation.
+Three kinds of libraries, each compiled once for a dtype and kept: the passes themselves, for nets of any widths; one
+for each activation and set of derivatives; and one for each equation.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from .. import workspace
 from ..activations import Identity
 from ..derivatives.chain_rule import Rules
 from ..derivatives.equation import Equation, Parsed, Text, parse
-from ..derivatives.of_activation import chain_rule
+from ..derivatives.of_activation import chain_rule, slopes
+from ..derivatives.stacked import Skip
+from ..derivatives.ways import Twice, Way, cheapest
 from ..dtypes import C_NAMES
 from ..formulas import Formula, emit
 from ..kernels import source as kernel_source
+from ..passes.article import Layer
 from ..toolchain import cache as kernel_cache
 from ..toolchain import compiler
 from . import matrices, structs
@@ -37,6 +40,7 @@ class StackPass:
 
     Args:
         layers: (weight (out, in), bias (out,) or None, activation) of each layer; arrays of one dtype, contiguous.
+        skips: what is added to each.
         equation: its residuals.
 
     Attributes:
@@ -47,22 +51,27 @@ class StackPass:
         CompileError: something can't be compiled here.
     """
 
-    def __init__(self, layers: Sequence[tuple[np.ndarray, np.ndarray | None, Any]], equation: Equation) -> None:
+    def __init__(self, layers: Sequence[Layer], skips: Sequence[Skip | None], equation: Equation) -> None:
         dtype = layers[0][0].dtype
-        rules, cxx = equation.parsed.rules, compiler.find()
+        way, cxx = equation.reads.way, compiler.find()
         self._core, self._dtype = _core(dtype.name, cxx), dtype
         self._held: list[np.ndarray] = []
         self._layers = (structs.StackLayer * len(layers))()
-        for at, (weight, bias, f) in zip(self._layers, layers):
+        for at, (weight, bias, f), skip in zip(self._layers, layers, skips):
+            at.skip, at.before = (-2, False) if skip is None else skip
             at.outputs, at.inputs = weight.shape
             at.weight, at.bias = self._address(weight), None if bias is None else self._address(bias)
-            if f.text != Identity.text:
-                at.forward, at.backward = _activation(f.text, f.formula, f.name, rules, dtype.name, cxx)
+            if f.text != Identity.text and isinstance(way, Twice):
+                at.slopes = _slopes(f.text, f.formula, f.name, dtype.name, cxx)
+            elif f.text != Identity.text:
+                at.forward, at.backward = _activation(f.text, f.formula, f.name, way.carried, dtype.name, cxx)
             at.p = self._scalars(f.parameters)
-        axes = [along[0] if isinstance(along, tuple) and len(along) == 1 else -1 for along in rules.stack]
+        stack = way.carried.stack
+        axes = [along[0] if isinstance(along, tuple) and len(along) == 1 else -1 for along in stack]
         self.args = structs.Stack(
             depth=len(layers),
             signals=len(axes),
+            output=way.output if isinstance(way, Twice) else -1,
             layers=ctypes.addressof(self._layers),
             axes=self._address(np.array(axes, np.int64)),
             targets=len(equation.targets),
@@ -120,7 +129,7 @@ class StackPass:
 @cache
 def _core(dtype: str, cxx: compiler.Compiler) -> Any:
     """The library with the pass."""
-    text = kernel_source("stack.h") + f"BPX_STACK({C_NAMES[dtype]})\n"
+    text = kernel_source("twice.h") + f"BPX_STACK({C_NAMES[dtype]})\n"
     library = kernel_cache.library(text, f"the pass for equations in {dtype}")
     structs.check(library, structs.StackLayer, structs.Stack, structs.Tree)
     library.bpx_stack_prepare.argtypes, library.bpx_stack_prepare.restype = (POINTER,), None
@@ -136,10 +145,7 @@ def _activation(
 ) -> tuple[int, int]:
     """The addresses of an activation's ``forward`` and ``backward``, which is no identity."""
     rule = chain_rule(text, rules)
-    code, first = "", "bpx::nothing"
-    if rule.by_value:
-        first = WRITTEN_OUT.get(text, "Activation")
-        code = "" if text in WRITTEN_OUT else emit.struct(formula, "Activation", ("t",))
+    code, first = _beforehand(text, formula, rule.by_value)
     signals, number = len(rules.stack), C_NAMES[dtype]
     for name, ruled, result in (("Forward", rule.forward, "z"), ("Backward", rule.backward, "grad")):
         code += emit.function(ruled, tuple(f"{result}{k}" for k in range(signals)), name)
@@ -156,11 +162,36 @@ def _activation(
 
 
 @cache
+def _slopes(text: Any, formula: Formula, called: str, dtype: str, cxx: compiler.Compiler) -> int:
+    """The address of what gives an activation's value and two derivatives."""
+    ruled, by_value = slopes(text)
+    code, first = _beforehand(text, formula, by_value)
+    number = C_NAMES[dtype]
+    code += emit.function(ruled, ("f0", "f1", "f2"), "Slopes") + (
+        f"BPX_ENTRY void bpx_slopes(bpx::i64 features, {number}* z, {number}* first, {number}* second, "
+        f"const {number}* p) {{\n"
+        f"  bpx::stack_slopes<Slopes, {first}>(features, z, first, second, p);\n}}\n"
+    )
+    return structs.address_of(_functions(code, f"slopes of the activation {called} in {dtype}", dtype, cxx).bpx_slopes)
+
+
+def _beforehand(text: Any, formula: Formula, by_value: bool) -> tuple[str, str]:
+    """The C++ of an activation's value and derivative, and the struct's name, where others are formulas of these."""
+    if not by_value:
+        return "", "bpx::nothing"
+    name = WRITTEN_OUT.get(text)
+    return ("", name) if name else (emit.struct(formula, "Activation", ("t",)), "Activation")
+
+
+@cache
 def _function_of(text: Text, dtype: str, cxx: compiler.Compiler) -> int:
     """The address of an equation's function."""
     parsed = parse(text)
+    way = cheapest(parsed.named, parsed.rules)
     code = emit.function(parsed.formula, (parsed.squares, *parsed.slopes.values()), "Residuals")
-    reads, gives = ([_place(text, parsed, name) for name in each] for each in (parsed.formula.variables, parsed.slopes))
+    reads, gives = (
+        [_place(text, parsed, way, name) for name in each] for each in (parsed.formula.variables, parsed.slopes)
+    )
     code += (
         "struct Equation : Residuals {\n"
         f"  static constexpr int reads = {len(reads)}, gives = {len(gives)};\n"
@@ -173,12 +204,14 @@ def _function_of(text: Text, dtype: str, cxx: compiler.Compiler) -> int:
     return structs.address_of(_functions(code, f"an equation in {dtype}", dtype, cxx).bpx_equation)
 
 
-def _place(text: Text, parsed: Parsed, name: str) -> str:
+def _place(text: Text, parsed: Parsed, way: Way, name: str) -> str:
     if name in text.names.inputs:
         return f"{{bpx::At::x, 0, {text.names.inputs.index(name)}}}"
     if name in text.targets:
         return f"{{bpx::At::y, 0, {text.targets.index(name)}}}"
     at = parsed.named[name]
+    if isinstance(way, Twice) and isinstance(at.along, tuple) and at.along:
+        return f"{{bpx::At::slope, 0, {at.along[0]}}}"
     return f"{{bpx::At::signal, {parsed.rules.place(at.along)}, {at.output}}}"
 
 

@@ -1,4 +1,4 @@
-"""The C structs that compiled passes on the CPU are handed, mirrored field by field."""
+"""The C structs that compiled passes are handed, mirrored field by field."""
 
 from __future__ import annotations
 
@@ -8,26 +8,10 @@ from typing import Any
 INT, POINTER, DOUBLE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
 
 
-class Args(ctypes.Structure):
-    """``bpx::Args`` of kernels/net_cpu.h, which says what each field is."""
-
-    _fields_ = [
-        ("n", INT), ("x", POINTER), ("x_row", INT), ("x_column", INT),
-        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("weight", POINTER), ("weight_row", INT),
-        ("params", POINTER), ("scalars", POINTER), ("scale", DOUBLE), ("output", POINTER), ("x_grad", POINTER),
-        ("sums", POINTER), ("losses", POINTER), ("first", INT), ("last", INT), ("next", INT),
-        ("load_tile", POINTER), ("store_tile", POINTER), ("add_lanes", POINTER), ("stop", POINTER),
-    ]  # fmt: skip
-
-
 class Tree(ctypes.Structure):
-    """``bpx::Tree`` of kernels/tree_cpu.h: the sums of the chunks so far, on TREE_LEVELS levels."""
+    """``bpx::Tree`` of kernels/tree_cpu.h: the sums of the chunks so far."""
 
     _fields_ = [("params", INT), ("count", INT), ("levels", POINTER), ("losses", POINTER)]
-
-
-#: ``bpx::tree_levels`` of kernels/tree_cpu.h.
-TREE_LEVELS = 41
 
 
 class WideArgs(ctypes.Structure):
@@ -68,7 +52,7 @@ class SampleArgs(ctypes.Structure):
 
 
 class Function(ctypes.Structure):
-    """``bpx::Function`` of kernels/matrices.h: an activation; null for the identity."""
+    """``bpx::Function`` of kernels/matrix_functions.h: an activation; null for the identity."""
 
     _fields_ = [("both", POINTER), ("value", POINTER), ("p", POINTER)]
 
@@ -94,12 +78,34 @@ class Matrices(ctypes.Structure):
     ]  # fmt: skip
 
 
+class NarrowLayer(ctypes.Structure):
+    """``bpx::NarrowLayer`` of kernels/narrow_cpu.h."""
+
+    _fields_ = [
+        ("inputs", INT), ("outputs", INT), ("weight", POINTER), ("bias", POINTER), ("linear", POINTER),
+        ("backward", POINTER), ("outer", POINTER), ("f", Function),
+    ]  # fmt: skip
+
+
+class Narrow(ctypes.Structure):
+    """``bpx::Narrow`` of kernels/narrow_cpu.h, which says what each field is."""
+
+    _fields_ = [
+        ("n", INT), ("depth", INT), ("layers", POINTER), ("x", POINTER), ("x_row", INT), ("x_column", INT),
+        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("target", INT), ("weight", POINTER), ("weight_row", INT),
+        ("scale", DOUBLE), ("loss", POINTER), ("loss_p", POINTER), ("grads", POINTER), ("output", POINTER),
+        ("x_grad", POINTER), ("memory", POINTER), ("chunk", INT), ("wave", INT), ("threads", INT),
+        ("share_out", POINTER), ("time", DOUBLE), ("next", INT), ("total", DOUBLE),
+    ]  # fmt: skip
+
+
 class StackLayer(ctypes.Structure):
     """``bpx::StackLayer`` of kernels/stack.h."""
 
     _fields_ = [
-        ("inputs", INT), ("outputs", INT), ("weight", POINTER), ("bias", POINTER), ("forward", POINTER),
-        ("backward", POINTER), ("p", POINTER), ("grad", INT), ("packed", INT), ("t", INT), ("z", INT),
+        ("inputs", INT), ("outputs", INT), ("skip", INT), ("before", INT), ("weight", POINTER), ("bias", POINTER),
+        ("forward", POINTER), ("backward", POINTER), ("slopes", POINTER), ("p", POINTER), ("grad", INT),
+        ("packed", INT), ("t", INT), ("z", INT), ("slope", INT),
     ]  # fmt: skip
 
 
@@ -107,7 +113,7 @@ class Stack(ctypes.Structure):
     """``bpx::Stack`` of kernels/stack.h, which says what each field is."""
 
     _fields_ = [
-        ("n", INT), ("depth", INT), ("signals", INT), ("layers", POINTER), ("axes", POINTER),
+        ("n", INT), ("depth", INT), ("signals", INT), ("output", INT), ("layers", POINTER), ("axes", POINTER),
         ("x", POINTER), ("x_row", INT), ("x_column", INT),
         ("y", POINTER), ("y_row", INT), ("y_column", INT), ("targets", INT), ("weight", POINTER), ("weight_row", INT),
         ("scale", DOUBLE), ("equation", POINTER), ("equation_p", POINTER), ("packed", POINTER), ("x_grad", POINTER),
@@ -135,6 +141,32 @@ class Training(ctypes.Structure):
         ("losses", POINTER), ("stop_on_nan", INT), ("threads", INT), ("time", DOUBLE), ("steps", INT), ("first", INT),
         ("done", INT), ("begun", INT),
     ]  # fmt: skip
+
+
+def _batch(number: Any) -> type[ctypes.Structure]:
+    """``bpx::Batch`` of kernels/batch_cuda.h, which says what each field is, of these numbers."""
+    fields = [
+        ("n", INT), ("chunk", INT), ("x", POINTER), ("x_row", INT), ("x_column", INT),
+        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("weight", POINTER), ("weight_row", INT),
+        ("scale", number), ("x_grad", POINTER), ("sums", POINTER), ("losses", POINTER), ("output", POINTER),
+    ]  # fmt: skip
+    return type("Batch", (ctypes.Structure,), {"_fields_": fields})
+
+
+#: By the name of the dtype.
+BATCHES = {"float32": _batch(ctypes.c_float), "float64": _batch(DOUBLE)}
+
+
+class GraphInput(ctypes.Structure):
+    """``bpx::GraphInput`` of kernels/graph_cuda.h."""
+
+    _fields_ = [("x", POINTER), ("row", INT), ("column", INT), ("grad", POINTER)]
+
+
+def assertions(*mirrors: type[ctypes.Structure]) -> list[str]:
+    """C++ that compiles if structs of numbers S have the sizes of these: of kernels that no library exports."""
+    text = 'static_assert(sizeof(bpx::{}<S>) == {}, "not as in programs/structs.py");'
+    return [text.format(mirror.__name__, ctypes.sizeof(mirror)) for mirror in mirrors]
 
 
 def check(library: Any, *mirrors: type[ctypes.Structure]) -> None:

@@ -61,7 +61,7 @@ class _Ready:
         self._pass = Pass([(a[0], a[1] if a[1:] else None, f) for a, f in functions], loss, loss_key)
         self._arrays = [data for layer in arrays for data in layer]
         refused = fused.why_not_narrow(self._pass.parameters, depth)
-        self._narrow_from = sys.maxsize if refused else fused.narrow_from(loss is None)
+        self._narrow_from = sys.maxsize if refused else fused.narrow_from(self._pass.parameters, loss is None)
         self._memory, self._room = np.empty(0, self._dtype), workspace.Room(0)
 
     def _fits(self, x: np.ndarray) -> bool:
@@ -71,18 +71,19 @@ class _Ready:
             return False
         return x.flags.c_contiguous and x.flags.aligned
 
-    def _aim(self, net: AnyNet, x: np.ndarray) -> int:
-        """Let the pass read this batch; numbers of the memory that it wants."""
-        ready, args, n = self._pass, self._pass.args, len(x)
+    def _aim(self, ready: Pass | Narrow, net: AnyNet, x: np.ndarray) -> int:
+        """Let a pass read this batch; numbers of the memory that it wants."""
+        args, n = ready.args, len(x)
         args.n, args.x, args.x_row, args.x_column = n, x.__array_interface__["data"][0], self._features, 1
-        args.threads = threads.count(net.threads) if n * ready.parameters > WORTH_ASKING else 1
+        args.threads = threads.count(net.threads) if n * self._pass.parameters > WORTH_ASKING else 1
         return ready.numbers()
 
-    def _run(self, net: AnyNet, x: np.ndarray) -> None:
-        ready, numbers = self._pass, self._aim(net, x)
+    def _run(self, ready: Pass | Narrow, net: AnyNet, x: np.ndarray) -> None:
+        numbers = self._aim(ready, net, x)
         if numbers > self._memory.size and not self._grow(numbers):
             with recycled():
-                ready.use(workspace.empty((numbers,), self._dtype))
+                memory = workspace.empty((numbers,), self._dtype)
+                ready.use(memory)
                 return ready.run()
         ready.use(self._memory)
         return ready.run()
@@ -116,7 +117,7 @@ class Batch(_Ready):
         self._gradients = Gradients(self._pass.parameters, self._dtype)
         texts = tuple(f.text for f in chain.activations)
         self._shape = fused.Shape(chain.sizes, chain.bias, self._dtype.name, texts, key, factors=bool(self._parts))
-        self._functions = [*chain.activations, net.loss]
+        self._activations, self._loss = chain.activations, net.loss
         self._narrow: Narrow | None = None
 
     def takes(self, x: np.ndarray, y: Any) -> bool:
@@ -124,15 +125,16 @@ class Batch(_Ready):
         if not self._wanted or not self._fits(x):
             return False
         if self._narrow is None and self._is_narrow(len(x)):
-            scalars = [number for f in self._functions for number in getattr(f, "parameters", ())]
-            self._narrow = Narrow(self._shape, self._functions[:-1], self._arrays, scalars)
+            self._narrow = Narrow(self._shape, self._activations, self._arrays, self._loss)
+            self._narrow.args.y_row, self._narrow.args.y_column = self._pass.args.y_row, self._pass.args.y_column
         return is_target(self._target, y, (len(x), self._outputs), self._dtype)
 
     def loss_and_grad(self, net: AnyNet, x: np.ndarray, y: np.ndarray | None) -> Any:
         """Fill every gradient of the net, and return the loss."""
         n = len(x)
         with self._lock:
-            args = self._pass.args
+            ready = self._narrow if self._narrow is not None and self._is_narrow(n) else self._pass
+            args: Any = ready.args
             args.scale = 1.0 / self._parts / n if self._parts else 1.0
             if y is not None:
                 args.y = y.__array_interface__["data"][0]
@@ -141,25 +143,15 @@ class Batch(_Ready):
                     if wrong >= 0:
                         raise ValueError(f"class indices must be from 0 to {self._outputs - 1}, got {y[wrong]}")
             gradients = self._gradients.unused()
-            if self._narrow is not None and self._is_narrow(n):
-                total = self._run_narrow(self._narrow, net, x, gradients)
-            else:
-                args.grads = gradients.__array_interface__["data"][0]
-                self._run(net, x)
-                total = args.total
-            loss = self._dtype.type(total * args.scale)
+            args.grads = gradients.__array_interface__["data"][0]
+            self._run(ready, net, x)
+            loss = self._dtype.type(args.total * args.scale)
         hand_out(gradients, self._filled, self._pass)
         drop_signals(net, self._signal)
         return loss
 
     def _is_narrow(self, samples: int) -> bool:
         return samples >= self._narrow_from and not fused.any_widths.get()
-
-    def _run_narrow(self, narrow: Narrow, net: AnyNet, x: np.ndarray, gradients: np.ndarray) -> float:
-        known, args = self._pass.args, narrow.args
-        args.n, args.x, args.x_row, args.x_column = len(x), x.__array_interface__["data"][0], self._features, 1
-        args.y, args.y_row, args.y_column, args.scale = known.y, known.y_row, known.y_column, known.scale
-        return narrow.loss_and_grad(threads.count(net.threads), gradients)
 
 
 class Kept:
@@ -189,9 +181,9 @@ class Backward(_Ready):
     def __init__(self, net: AnyNet, chain: Chain) -> None:
         super().__init__(net, chain, GIVEN, GIVEN.kernel)
         self._chain = chain
+        self._narrow: Narrow | None = None
         self._gradients = Gradients(self._pass.parameters, self._dtype)
         self.addresses = [array.__array_interface__["data"][0] for array in self._arrays]
-        self._narrow: dict[bool, Narrow] = {}  # by whether they give the gradient in x
 
     def takes(self, x: np.ndarray) -> bool:
         """Whether this is a call that needs no more checks."""
@@ -202,7 +194,7 @@ class Backward(_Ready):
         with self._lock:
             args = self._pass.args
             args.half = UP
-            size = self._aim(net, x) * self._dtype.itemsize
+            size = self._aim(self._pass, net, x) * self._dtype.itemsize
             if size > KEPT_BYTES and size > workspace.limit() // 2:
                 return None
             memory = workspace.Loan(size)
@@ -227,37 +219,31 @@ class Backward(_Ready):
         with self._lock:
             memory = kept.take() if kept is not None and kept.samples == n else None
             is_narrow = kept is None and n >= self._narrow_from and not fused.any_widths.get()
-            narrow = self._narrow_pass(input_grad) if is_narrow else None
-            args: Any = self._pass.args if narrow is None else narrow.args
+            ready: Pass | Narrow = self._narrow_pass() if is_narrow else self._pass
+            args: Any = ready.args
             args.y = grad.__array_interface__["data"][0]
             args.y_row, args.y_column = arguments.stride(grad, 0), arguments.stride(grad, 1)
             args.x_grad = None if grad_x is None else grad_x.__array_interface__["data"][0]
             gradients = self._gradients.unused()
-            if narrow is None:
-                args.grads = gradients.__array_interface__["data"][0]
-                args.half = BOTH if memory is None else DOWN
-                if kept is None or memory is None:
-                    self._run(net, x)
-                else:
-                    self._aim(net, x)
-                    args.threads = kept.threads
-                    self._pass.use(memory.buffer)
-                    self._pass.run()
+            args.grads = gradients.__array_interface__["data"][0]
+            self._pass.args.half = BOTH if memory is None else DOWN
+            if kept is None or memory is None:
+                self._run(ready, net, x)
             else:
-                args.n, args.x, args.x_row, args.x_column = n, x.__array_interface__["data"][0], self._features, 1
-                narrow.loss_and_grad(threads.count(net.threads), gradients)
+                self._aim(self._pass, net, x)
+                args.threads = kept.threads
+                self._pass.use(memory.buffer)
+                self._pass.run()
         return gradients, grad_x
 
-    def _narrow_pass(self, input_grad: bool) -> Narrow:
-        """The pass that is compiled for this net alone. Raises CompileError."""
-        if input_grad not in self._narrow:
+    def _narrow_pass(self) -> Narrow:
+        """The pass whose products are compiled for this net alone. Raises CompileError."""
+        if self._narrow is None:
             functions, chain = self._chain.activations, self._chain
             texts = tuple(f.text for f in functions)
-            sizes, dtype = chain.sizes, self._dtype.name
-            shape = fused.Shape(sizes, chain.bias, dtype, texts, GIVEN.kernel, input_grad=input_grad)
-            scalars = [number for f in functions for number in f.parameters]
-            self._narrow[input_grad] = Narrow(shape, functions, self._arrays, scalars)
-        return self._narrow[input_grad]
+            shape = fused.Shape(chain.sizes, chain.bias, self._dtype.name, texts, GIVEN.kernel)
+            self._narrow = Narrow(shape, functions, self._arrays, GIVEN)
+        return self._narrow
 
 
 class Outputs(_Ready):
@@ -275,7 +261,7 @@ class Outputs(_Ready):
         output = np.empty((len(x), self._outputs), self._dtype)
         with self._lock:
             self._pass.args.output = output.__array_interface__["data"][0]
-            self._run(net, x)
+            self._run(self._pass, net, x)
         drop_signals(net, self._signal)
         return output
 

@@ -136,7 +136,7 @@ class Prepared:
 def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None, training: bool = True) -> Any:
     """The prepared call for these arguments, None where they need more checks or an engine of another kind."""
     if net.backend.on_gpu:
-        return device.find(net, x, y, keep_signals)
+        return device.find(net, x, y, keep_signals, training)
     prepared = of(net, x)
     if prepared is None:
         return None

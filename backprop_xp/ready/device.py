@@ -1,25 +1,29 @@
-"""A batch on a CUDA device through the fused kernel, with everything at hand but the batch itself.
+"""A batch on a CUDA device through one kernel, with everything at hand but the batch itself.
 
 What a plain call finds out (which engine, which kernel, which arguments) is found out once for each kind of batch: its
-number of samples and its targets'. Then a call is a few comparisons, one allocation and two launches.
+number of samples and its targets'. Then a call is a few comparisons, two allocations and two launches, three of the
+cooperative engine.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 from .. import engines, forks
 from ..backend import Array
-from ..engines import fused_gpu
+from ..engines import cooperative, fused_gpu
 from ..losses import get_loss
 from ..plan.call import Call
 from ..plan.net import AnyNet
+from ..sums.chunk_sums import ReadySums
 from ..toolchain.compiler import CompileError
 from .chain import why_not_loss
+from .gradients import a_signal, drop_signals
 from .known import Known, as_it_is
 
-ENGINE = "fused"
+ENGINES = {"fused": fused_gpu, "cooperative": cooperative}
 #: Kinds of batches that are kept ready; those beyond run as any call.
 MOST_KINDS = 64
 ALIGNED = 16  # bytes, of the loss behind the gradients
@@ -32,13 +36,13 @@ class Batches:
         self.known = known
         self._kinds: dict[Any, Batch | None] = {}
 
-    def of(self, net: AnyNet, x: Array, y: Array | None) -> Batch | None:
+    def of(self, net: AnyNet, x: Any, y: Array | None, training: bool) -> Batch | None:
         """The call for these arrays."""
-        kind = (x.shape, None if y is None else (y.shape, y.dtype.char))
+        kind = (_lengths(x), None if y is None else (y.shape, y.dtype.char), training)
         if kind not in self._kinds:
             if len(self._kinds) == MOST_KINDS:
                 return None
-            self._kinds[kind] = _batch(net, x, y)
+            self._kinds[kind] = _batch(net, x, y, training)
         return self._kinds[kind]
 
     def give_up(self, batch: Batch) -> None:
@@ -46,22 +50,53 @@ class Batches:
         self._kinds = {kind: None if kept is batch else kept for kind, kept in self._kinds.items()}
 
 
+class Ready:
+    """The launches of an engine for calls that differ in their inputs, targets and keys alone, with one for an example.
+
+    Attributes:
+        bytes: of the memory that a call is given for sums and packed parameters.
+        numbers, places: see :class:`backprop_xp.programs.pieces.Kernel`.
+    """
+
+    def __init__(self, engine: Any, call: Call) -> None:
+        chunk, kernel = engine.chunk_samples(call), engine.Pass(call)
+        chunks = -(-call.samples // chunk)
+        if chunks > kernel.wave:
+            raise MemoryError("the sums of all chunks are too many to be held at once")
+        self._sums = ReadySums(chunks, kernel.numbers, call.dtype, call.scale)
+        self._run, self._pack = kernel.launch(call, chunk, {}, None, None), kernel.pack
+        self.bytes = self._sums.bytes + (0 if self._pack is None else kernel.packed.nbytes)
+        self.numbers, self.places = kernel.numbers, kernel.places
+
+    def __call__(
+        self, x: Iterable[int], y: int, keys: Iterable[int], memory: int, gradients: int, loss: int, stream: int
+    ) -> None:
+        """The gradients of all parameters, and the loss. All but the keys are addresses."""
+        run, batch = self._run.launch, self._run.batch
+        if self._pack is not None:
+            packed = memory + self._sums.bytes
+            self._pack.arguments[-1].value = run.arguments[1].value = packed
+            self._pack(stream)
+        for place, address in zip(self._run.inputs, x):
+            place.x = address
+        for argument, key in zip(run.arguments[self._run.keys], keys):
+            argument.value = key
+        batch.y, batch.sums, batch.losses = y, memory + self._sums.rows, memory + self._sums.losses
+        run(stream)
+        self._sums(memory, gradients, loss, stream)
+
+
 class Batch:
     """The loss and all gradients of batches of one kind. Raises CompileError."""
 
-    def __init__(self, net: AnyNet, call: Call) -> None:
+    def __init__(self, net: AnyNet, engine: Any, call: Call) -> None:
         self._lock = forks.lock(threading.Lock)  # the arguments are shared by all threads
-        self._ready, self._xp, self._dtype = fused_gpu.Ready(call), call.backend.xp, call.dtype
-        self._signal = next(iter(net._signals().values()))
-        self._slices: list[tuple[Any, slice, tuple[int, ...]]] = []
-        at = 0
-        for tensor in net._places():
-            self._slices.append((tensor, slice(at, at + tensor.data.size), tensor.data.shape))
-            at += tensor.data.size
-        self._parameters, itemsize = at, call.dtype.itemsize
-        self._loss_at = -(-at * itemsize // ALIGNED) * ALIGNED
+        self._ready, self._xp, self._dtype = Ready(engine, call), call.backend.xp, call.dtype
+        self._signal, self._draws = a_signal(net), bool(call.keys)
+        self._slices = [(t, at, t.data.shape) for t, (at,) in zip(net._places(), self._ready.places, strict=True)]
+        self._loss_at = -(-self._ready.numbers * call.dtype.itemsize // ALIGNED) * ALIGNED
 
-    def loss_and_grad(self, net: AnyNet, x: Array, y: Array | None) -> Any:
+    def loss_and_grad(self, net: AnyNet, x: Any, y: Array | None) -> Any:
         """Fill every gradient of the net, and return the loss, a 0-d array."""
         xp = self._xp
         try:
@@ -69,23 +104,26 @@ class Batch:
         except MemoryError:  # smaller pieces may fit
             net._prepared.give_up(self)
             return net.loss_and_grad(x, y)
-        gradients = xp.ndarray(self._parameters, self._dtype, results)
+        gradients = xp.ndarray(self._ready.numbers, self._dtype, results)
         loss = xp.ndarray((), self._dtype, results + self._loss_at)
         target = 0 if y is None else y.data.ptr
+        inputs = [array.data.ptr for array in (x.values() if type(x) is dict else (x,))]
+        keys = net._keys().values() if self._draws else ()
         stream = xp.cuda.get_current_stream().ptr
         with self._lock:
-            self._ready(x.data.ptr, target, memory.ptr, results.ptr, loss.data.ptr, stream)
+            self._ready(inputs, target, keys, memory.ptr, results.ptr, loss.data.ptr, stream)
         for tensor, at, shape in self._slices:
             tensor._later = (gradients, None, at, shape)
-        if net._kept is not None or self._signal.data is not None:  # signals of an earlier call
-            net._keep(None, None)
+        drop_signals(net, self._signal)
         return loss
 
 
-def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None) -> Batch | None:
+def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None, training: bool = True) -> Batch | None:
     """The prepared call for these arguments, None where they need more checks or another engine."""
     backend = net.backend
-    if keep_signals or net.engine not in ("auto", ENGINE) or not _fits(net, x, 2):
+    if keep_signals or net.engine not in ("auto", *ENGINES):
+        return None
+    if not (_fits_inputs(net, x) if type(x) is dict else _fits(net, x, 2)):
         return None
     if y is not None and not _fits(net, y, None):
         return None
@@ -97,7 +135,17 @@ def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None) -> Batch | None
         if known is None:
             return None
         batches = net._prepared = Batches(known)
-    return batches.of(net, x, y)
+    return batches.of(net, x, y, training)
+
+
+def _fits_inputs(net: AnyNet, x: dict[str, Any]) -> bool:
+    """Whether these are the net's inputs in their order, and a kernel can read all of them in place."""
+    return [*x] == [*net._plan().inputs] and all(_fits(net, array, 2) for array in x.values())
+
+
+def _lengths(x: Any) -> Any:
+    """The shape of the input, or of all inputs."""
+    return tuple(array.shape for array in x.values()) if type(x) is dict else x.shape
 
 
 def _fits(net: AnyNet, array: Any, axes: int | None) -> bool:
@@ -117,13 +165,18 @@ def _needs_more(net: AnyNet) -> bool:
     return not all(_fits(net, t.data, None) and t.data.dtype == net.dtype for t in tensors)
 
 
-def _batch(net: AnyNet, x: Array, y: Array | None) -> Batch | None:
+def _batch(net: AnyNet, x: Any, y: Array | None, training: bool) -> Batch | None:
     """The call for this kind of batch, None where the plain one must run: it also says what is wrong."""
     try:
-        call = net._call(x, None, True, get_loss(net.loss))
+        call = net._call(x, None, training, get_loss(net.loss))
         net._aim(call, y, None)
-        if call.x is not x or call.y is not y or call.weight is not None:
+        given = x.values() if type(x) is dict else (x,)
+        if any(a is not b for a, b in zip(call.inputs.values(), given, strict=True)):
             return None
-        return Batch(net, call) if engines.choice(net.engine, call).engine == ENGINE else None
+        if call.y is not y or call.weight is not None:
+            return None
+        call.keys = dict.fromkeys(net._plan().drawing, 0) if training else {}
+        engine = ENGINES.get(engines.choice(net.engine, call).engine)
+        return None if engine is None else Batch(net, engine, call)
     except (ValueError, TypeError, CompileError, MemoryError):
         return None

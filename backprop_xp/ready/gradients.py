@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import workspace
 from ..plan.net import AnyNet
 from ..programs.matrices import Pass
 from ..tensor import Tensor
@@ -29,15 +30,18 @@ class Gradients:
 
     def __init__(self, count: int, dtype: Any) -> None:
         self._count, self._dtype = count, dtype
-        self._arrays: list[np.ndarray] = []
+        self._arrays: list[np.ndarray] = []  # those that own their memory, which every view of a view refers to
+        self._starts: list[int] = []  # of what is handed out of each
 
     def unused(self) -> np.ndarray:
         """One that nobody else holds, of unspecified content."""
         for i in range(len(self._arrays)):
             if _references(self._arrays, i) == _ONLY_THE_LIST:
-                return self._arrays[i]
-        array = np.empty(self._count, self._dtype)
-        self._arrays = [*self._arrays[1 - KEPT :], array]
+                return self._arrays[i][self._starts[i] :][: self._count]
+        array = workspace.aligned(self._count, self._dtype)
+        owner = array if array.base is None else array.base
+        self._arrays = [*self._arrays[1 - KEPT :], owner]
+        self._starts = [*self._starts[1 - KEPT :], (array.ctypes.data - owner.ctypes.data) // array.itemsize]
         return array
 
 

@@ -13,7 +13,7 @@ class Known:
         self._settings = (net.engine, net.precision, net.dtype, net.backend)
         self._parameters, _, functions, self._reduction = net._now()
         self._functions = [(f, dict(vars(f))) for f in functions]
-        tensors = net._places()
+        tensors = [*net._places(), *net.buffers.values()]
         self._arrays = [(tensor, tensor.data, tensor.data.shape, tensor.data.strides) for tensor in tensors]
 
     def holds(self, net: AnyNet) -> bool:
@@ -30,5 +30,5 @@ class Known:
 
 
 def as_it_is(net: AnyNet) -> Known | None:
-    """The chain as it is now; None of another net, or if something may change without becoming another object."""
-    return Known(net) if net._plan().chain and not why_not_functions(net._now()[2]) else None
+    """The net as it is now; None if something may change without becoming another object."""
+    return None if why_not_functions(net._now()[2]) else Known(net)

@@ -50,9 +50,12 @@ def _made(parent: Path) -> tuple[Path, int | None]:
         made = Path(tempfile.mkdtemp(dir=parent, prefix=PREFIX))
         if flock is None:
             return made, None
-        lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # taken for a leftover already
+            continue
         with contextlib.suppress(OSError):  # no locks on this file system: nor has sweep() any
             flock(lock, LOCK_EX)
-        if made.exists():  # not taken for a leftover before it was locked
+        if made.exists():  # nor before it was locked
             return made, lock
         os.close(lock)

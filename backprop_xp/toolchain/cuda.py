@@ -32,6 +32,8 @@ OPTIONS = ("-std=c++17", "-prec-div=false")
 #: say where they run, such as lambdas, run on the device (NVRTC 13.0 refuses them otherwise).
 ADDED = ("-ftz=true", "--device-as-default-execution-space")
 FORMAT = "backprop_xp cuda 1"
+#: Bytes of shared memory that a block has without an opt-in: CUDA's number.
+UNASKED = 48 << 10
 REGISTERS = 1 << 16  # of a multiprocessor, on every architecture since 2012
 
 _lock = forks.lock(threading.RLock)
@@ -84,7 +86,8 @@ def kernel(source: str, name: str) -> Any:
 NUMBERS: dict[str, Any] = {
     np.dtype(name).char: number
     for name, number in {
-        "int64": ctypes.c_int64, "uintp": ctypes.c_uint64, "float32": ctypes.c_float, "float64": ctypes.c_double,
+        "int64": ctypes.c_int64, "uintp": ctypes.c_uint64, "uint64": ctypes.c_uint64, "float32": ctypes.c_float,
+        "float64": ctypes.c_double,
     }.items()
 }  # fmt: skip
 
@@ -98,10 +101,11 @@ class Launch:
         launch.arguments[2].value = array.data.ptr
         launch(stream.ptr)
 
-    Arrays among the arguments are addresses here: they must live until the launch is made. For one thread at a time.
+    Arrays among the arguments are addresses here, and None is no array: they must live until the launch is made. For
+    one thread at a time.
 
     Attributes:
-        arguments: of the kernel, as numbers of ctypes.
+        arguments: of the kernel, as numbers and structs of ctypes.
     """
 
     def __init__(
@@ -124,10 +128,19 @@ class Launch:
         self._launch(*self._before, stream, *self._after)
 
 
+def launch(
+    kernel: Any, blocks: Sequence[int], threads: Sequence[int], arguments: Sequence[Any], shared_bytes: int = 0
+) -> None:
+    """Launch a kernel once, on the current stream."""
+    Launch(kernel, blocks, threads, arguments, shared_bytes)(cupy().cuda.get_current_stream().ptr)
+
+
 def _as_number(argument: Any) -> Any:
+    if isinstance(argument, ctypes.Structure):
+        return argument
     if isinstance(argument, np.generic):
         return NUMBERS[argument.dtype.char](argument.item())
-    return ctypes.c_uint64(argument.data.ptr)
+    return ctypes.c_uint64(0 if argument is None else argument.data.ptr)
 
 
 def resources(kernel: Any) -> Resources:

@@ -2,6 +2,7 @@
 
 from .checkpoints import CheckpointError
 from .early import EarlyStopping
+from .ensembles import Ensemble, ensemble
 from .fit import evaluate, fit
 from .history import Epoch, History
 from .lbfgs import LBFGS
@@ -25,6 +26,7 @@ __all__ = [
     "Cosine",
     "DivergedError",
     "EarlyStopping",
+    "Ensemble",
     "Epoch",
     "History",
     "Optimiser",
@@ -34,6 +36,7 @@ __all__ = [
     "Step",
     "StepDecay",
     "WarmUp",
+    "ensemble",
     "evaluate",
     "fit",
     "get_optimiser",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
@@ -15,8 +16,12 @@ from ..frames import is_sparse
 from ..losses import SoftmaxCrossEntropy, get_loss
 from ..losses.base import product
 from ..numbers import as_seed, flag, whole
+from ..programs import fused
 
 READ_AHEAD = 1 << 17  # bytes that Linux reads around one that is missing
+#: How many orders of rows are kept for other runs with the same seed, such as those of an ensemble, and of how many
+#: samples at most: 8 MiB in all.
+KEPT_ORDERS, KEPT_SAMPLES = 32, 1 << 15
 
 
 class Batch(NamedTuple):
@@ -24,6 +29,7 @@ class Batch(NamedTuple):
 
     Attributes:
         loss: instead of the net's own.
+        share: where these are one rank's rows of a batch alone, of which batch: a Share of backprop_xp.distributed.
     """
 
     x: Any
@@ -31,14 +37,23 @@ class Batch(NamedTuple):
     weight: Any
     last: bool
     loss: Any = None
+    share: Any = None
 
     def loss_and_grad(self, net: Any, **shared: Any) -> tuple[Any, Mapping[str, Any] | None]:
         """The loss, whose gradients fill the net's, and None for the losses of several terms by name."""
         other = {} if self.loss is None else {"loss": self.loss}
-        return net.loss_and_grad(self.x, self.y, sample_weight=self.weight, **other, **shared), None
+        shared = shared if self.share is None else {"world": self.share}
+        few = self.samples < fused.MORE_SAMPLES  # go through the pass that training/compiled.py has, to the same bits
+        token = fused.any_widths.set(few or fused.any_widths.get())
+        try:
+            return net.loss_and_grad(self.x, self.y, sample_weight=self.weight, **other, **shared), None
+        finally:
+            fused.any_widths.reset(token)
 
     @property
     def samples(self) -> int:
+        if self.share is not None:
+            return self.share.samples
         first = next(iter(self.x.values())) if isinstance(self.x, dict) else self.x
         return first.shape[0] if hasattr(first, "shape") else len(first)
 
@@ -52,7 +67,9 @@ class Batch(NamedTuple):
             weight = None if self.weight is None else net.backend.asarray(self.weight, None, "sample_weight")
             counts = loss.counts(net.backend.asarray(self.y, None, "y"), net.dtype) if counted else None
             both = product(weight, counts)
-            return self.samples if both is None else both.sum(dtype=np.float64)
+            if both is None:
+                return self.samples
+            return (both if self.share is None else self.share.everywhere(both)).sum(dtype=np.float64)
 
     @property
     def parts(self) -> Mapping[str, Batch]:
@@ -148,7 +165,8 @@ class Rows:
         """The rows (samples,) int64 in the order in which this epoch takes them."""
         if not self.shuffle:
             return np.arange(self.samples, dtype=np.int64)
-        return np.random.default_rng((self.seed, number)).permutation(self.samples)
+        shuffled = _shuffled if self.samples <= KEPT_SAMPLES else _shuffled.__wrapped__
+        return shuffled(self.seed, number, self.samples)
 
     def description(self) -> dict[str, Any]:
         sizes = {"rows": self.samples, "batch_size": self.batch_size}
@@ -160,12 +178,13 @@ class Rows:
             columns += part.values() if isinstance(part, dict) else [] if part is None else [part]
         return columns
 
-    def _count(self) -> int:
+    def _count(self, fewest: int = 1) -> int:
         columns = self._columns()
         counts = {column.shape[0] if column.ndim else 0 for column in columns}
-        if len(counts) != 1 or counts == {0}:
+        if len(counts) != 1 or min(counts) < fewest:
             shapes = ", ".join(str(column.shape) for column in columns)
-            raise ValueError(f"x, y and sample_weight must have the same number of rows, at least one; got {shapes}")
+            least = ", at least one" if fewest else ""
+            raise ValueError(f"x, y and sample_weight must have the same number of rows{least}; got {shapes}")
         return counts.pop()
 
     def _input(self, data: Any, what: str) -> Any:
@@ -221,7 +240,7 @@ def as_batches(
     """The source of batches for what was handed to a run."""
     if x is None:
         raise TypeError("x must be an array, arrays by name, or an iterable of batches, got None")
-    if not _is_iterable_of_batches(x):
+    if not is_iterable_of_batches(x):
         return Rows(net, x, y, weight, batch_size, shuffle, seed)
     if y is not None or weight is not None:
         raise ValueError("an iterable of batches holds targets and weights itself: give x alone")
@@ -250,7 +269,7 @@ def _read_at_random(columns: Sequence[Array]) -> Iterator[None]:
             file.madvise(mmap.MADV_NORMAL)
 
 
-def _is_iterable_of_batches(x: Any) -> bool:
+def is_iterable_of_batches(x: Any) -> bool:
     if isinstance(x, dict) or any(hasattr(x, name) for name in ("shape", "__array__", "__dlpack__")):
         return False
     if isinstance(x, (list, tuple)):
@@ -271,3 +290,11 @@ def _each(data: Any, function: Any, argument: Any) -> Any:
     if isinstance(data, dict):
         return {name: function(array, argument) for name, array in data.items()}
     return None if data is None else function(data, argument)
+
+
+@lru_cache(maxsize=KEPT_ORDERS)
+def _shuffled(seed: int, epoch: int, samples: int) -> np.ndarray:
+    """The order (samples,) int64 of the rows in this epoch, which nobody may change."""
+    order = np.random.default_rng((seed, epoch)).permutation(samples)
+    order.flags.writeable = False
+    return order

@@ -78,7 +78,7 @@ def why_not(loop: Loop) -> str:
         return reason
     if flat.tensors != [tensor for tensor, _ in prepared.chain.tensors]:
         return "the parameters stand in another order"
-    if min(rows.batch_size, rows.samples) < fused.narrow_from(outputs_alone=False) or fused.any_widths.get():
+    if min(rows.batch_size, rows.samples) < fused.MORE_SAMPLES or fused.any_widths.get():
         return ""
     narrow = not fused.why_not_narrow(flat.data.size, len(prepared.chain.bias))
     return "a batch is large enough for a pass of the net's own" if narrow else ""
@@ -219,7 +219,7 @@ class _Ready:
             self._weigh(weight)
         train = self._pass.core.bpx_train
         while not train(self._pointer):
-            pass
+            threads.check()
 
     def account(self) -> list[Step]:
         """Bring the run to where the call has come: the steps that were made."""

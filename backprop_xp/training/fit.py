@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import inputs
+from .. import inputs, threads
 from ..derivatives.equation import Equation
 from ..distributed import World
 from ..losses import Loss, get_loss, terms
 from ..numbers import flag, is_number, whole
 from . import compiled
-from .batches import Rows
+from .batches import Batches, Rows, is_iterable_of_batches
 from .buffers import Buffers
 from .checkpoints import Folder
 from .early import EarlyStopping
@@ -31,6 +31,7 @@ from .point_sets import PointSets, as_sets, as_source, is_point_sets, named
 from .progress import Progress
 from .ranks import Ranks
 from .resume import Saver
+from .shards import Shards, parted_world
 
 AT_ONCE = 4096  # samples that a loss without gradients is computed of, unless something needs all of them
 
@@ -60,6 +61,7 @@ def fit(
     resume: bool = False,
     stop_on_nan: bool = True,
     world: World | None = None,
+    shards: bool = False,
 ) -> History:
     """Train a net, and say what it came to; :meth:`backprop_xp.Net.fit` is this function.
 
@@ -102,17 +104,20 @@ def fit(
             either, but the error is raised one step later, or at the end of the epoch, so that no step waits for it.
         world: ranks that share out every batch, see :func:`backprop_xp.distributed.world`; each is given all data. The
             first writes checkpoints, in a folder that all can read. The same bits for any number of ranks.
+        shards: each rank is given some of the rows, of x, y, sample_weight and validation; numbers may differ.
+            The run is that of one rank with all of them, rank 0's first: before each step, rows travel to the rank that
+            computes them.
 
     Raises:
         DivergedError: see ``stop_on_nan``. CheckpointError: the folder or a checkpoint can't be used.
         RankError: ranks were given different arguments, or came to different parameters.
     """
-    ranks = Ranks(world)
+    ranks, parted = Ranks(world), parted_world(shards, world)
     with net.backend.activate():
-        batches = as_source(net, x, y, sample_weight, batch_size, shuffle, ranks.seed(seed))
+        batches = _source(net, x, y, sample_weight, batch_size, shuffle, ranks.seed(seed), parted)
         loop = Loop(net, batches, Options(epochs, optimiser, schedule, clip_norm, l1, l2, stop_on_nan, world))
         _warn_of_defaults(net)
-        held_out = None if validation is None else _held_out(net, validation)
+        held_out = None if validation is None else _held_out(net, validation, parted)
         run = Run(loop, held_out, _as_stopping(early_stopping), callbacks, ranks)
         ranks.begin(run, checkpoint, checkpoint_every, resume)
         progress = progress if ranks.first else False
@@ -120,6 +125,17 @@ def fit(
             return run.go(None, progress)
         with Folder(checkpoint) if ranks.first else nullcontext() as folder:
             return run.go(Saver(run, folder, checkpoint_every, flag("resume", resume)), progress)
+
+
+def _source(
+    net: Any, x: Any, y: Any, weight: Any, batch_size: Any, shuffle: bool, seed: int | None, world: World | None
+) -> Batches:
+    """The batches of what a run was given, or, in a world, what each rank was given some rows of."""
+    if world is None:
+        return as_source(net, x, y, weight, batch_size, shuffle, seed)
+    if is_point_sets(x) or is_iterable_of_batches(x):
+        raise ValueError("ranks have some rows each of arrays, not of point sets or an iterable: give no shards")
+    return Shards(world, net, x, y, weight, batch_size, shuffle, seed)
 
 
 def _warn_of_defaults(net: Any) -> None:
@@ -192,6 +208,7 @@ class Run:
         started, loss = time.perf_counter(), float("nan")
         try:
             for step in compiled.steps(loop, None if saver is None else saver.every):
+                threads.check()
                 loss = step.loss
                 self.total += loss * step.weight if averages else loss
                 self.weight += step.weight if averages else step.samples
@@ -296,8 +313,8 @@ def _average_of(net: Any, rows: Rows) -> float:
     return total / counted if counted else 0.0
 
 
-def _held_out(net: Any, validation: Any) -> HeldOut:
-    if is_point_sets(validation):
+def _held_out(net: Any, validation: Any, world: World | None = None) -> HeldOut:
+    if world is None and is_point_sets(validation):
         sets = as_sets(validation)
         for name, each in sets.items():
             if each.sample_weight is not None:
@@ -307,7 +324,12 @@ def _held_out(net: Any, validation: Any) -> HeldOut:
     if not isinstance(validation, (tuple, list)) or not 1 <= len(validation) <= 2:
         raise ValueError("validation must be (x, y), or (x,) where the loss takes no target, or point sets by name")
     x, y = (*validation, None)[:2]
-    return HeldOut({"": Rows(net, x, y, None, None if _whole_batch(net) else AT_ONCE, shuffle=False)}, {"": 1.0})
+    at_once = None if _whole_batch(net) else AT_ONCE
+    if world is None:
+        rows = Rows(net, x, y, None, at_once, shuffle=False)
+    else:
+        rows = Shards(world, net, x, y, None, at_once, shuffle=False, whole=True)
+    return HeldOut({"": rows}, {"": 1.0})
 
 
 def _whole_batch(net: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..axes import new
 from ..numbers import any_real, real, whole
 
 
@@ -75,11 +76,7 @@ class History:
             ImportError: matplotlib is not installed.
         """
         if axes is None:
-            try:
-                from matplotlib import pyplot
-            except ImportError:
-                raise ImportError("drawing a history needs matplotlib: pip install 'backprop-xp[data]'") from None
-            axes = pyplot.subplots(layout="constrained")[1]
+            axes = new("a history")
         numbers = [epoch.number for epoch in self.epochs]
         curves = [("training", self.losses), ("validation", self.validation_losses)]
         shown = [(label, losses) for label, losses in curves if not np.isnan(losses).all()]

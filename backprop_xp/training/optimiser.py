@@ -22,6 +22,7 @@ from ..tensor import Tensor
 from ..toolchain.compiler import CompileError
 from .flat import Flat
 from .options import Option
+from .sharded import Sharding
 from .update import Update
 
 
@@ -56,6 +57,7 @@ class Optimiser:
         count: how many steps were made.
         state: arrays of all parameters together, by name. A copy of an optimiser has them too, and goes on with the
             parameters that its next step is given.
+        sharding: where ranks have the state of a part of the parameters each, of which; see training/sharded.py.
     """
 
     name = ""
@@ -71,6 +73,7 @@ class Optimiser:
         self.count = 0
         self.state: dict[str, Array] = {}
         self.flat: Flat | None = None
+        self.sharding: Sharding | None = None
         self._rule: Rule | None = None
 
     def rule(self) -> Rule:
@@ -125,12 +128,16 @@ class Optimiser:
             if l1 or l2:
                 self._penalty(self.penalties(l1, l2))
             if clip_norm is not None:
+                if self.sharding is not None:
+                    self.sharding.collect(flat.grad)
                 clip(flat.grad, as_clip_norm(clip_norm))
             self.count += 1
             if self.evaluates and loss is not None and again is not None:
                 self.descend(flat, lr, float(loss), again)
             else:
                 self._update(self.numbers(lr, self.count), unless)
+            if self.sharding is not None:
+                self.sharding.collect(flat.data)
 
     def rate(self, factor: Any) -> float:
         """The learning rate with this factor of a schedule's."""
@@ -157,15 +164,17 @@ class Optimiser:
         return self.flat
 
     def _prepare(self, flat: Flat, rule: Rule) -> None:
+        part = slice(0, flat.data.size) if self.sharding is None else self.sharding.part
+        data, grad = flat.data[part], flat.grad[part]
         for name in rule.state:
             kept = self.state.get(name)
-            if kept is not None and (kept.shape != flat.data.shape or kept.dtype != flat.dtype):
+            if kept is not None and (kept.shape != data.shape or kept.dtype != flat.dtype):
                 raise _of_others(self)
             if kept is None:
-                self.state[name] = module_of(flat.data).full_like(flat.data, self.initial(name))
-        arrays = {"w": flat.data, "grad": flat.grad} | {name: self.state[name] for name in rule.state}
+                self.state[name] = module_of(data).full_like(data, self.initial(name))
+        arrays = {"w": data, "grad": grad} | {name: self.state[name] for name in rule.state}
         self._update = Update(formula(rule), arrays, f"a step of {self.name}")
-        first = slice(0, flat.matrices)
+        first = slice(part.start, max(part.start, min(part.stop, flat.matrices)))
         self._penalty = Update(PENALTY, {"w": flat.data[first], "grad": flat.grad[first]}, "penalties")
         self._rule = rule
 
@@ -177,7 +186,27 @@ class Optimiser:
         """Go on where another one with these options ended, after so many steps and with these state arrays."""
         for name, value in options.items():
             setattr(self, name, value)
+        if self.sharding is not None:
+            state = {name: array[self.sharding.part].copy() for name, array in state.items()}
         self.count, self.state, self._rule = count, dict(state), None
+
+    def shard(self, sharding: Sharding) -> None:
+        """Have the state of this rank's part of the parameters alone, from now on.
+
+        Raises:
+            ValueError: it has that of another part.
+        """
+        if self.sharding is None:
+            self.sharding = sharding
+            self.restore({}, self.count, self.state)
+        elif self.sharding.bounds != sharding.bounds:
+            raise ValueError(f"this {type(self).__name__} has the state of another part: make a new optimiser")
+
+    def whole_state(self) -> dict[str, Array]:
+        """The state arrays of all parameters, which ranks that have parts of them put together."""
+        if self.sharding is None:
+            return self.state
+        return {name: self.sharding.whole(array) for name, array in self.state.items()}
 
     def initial(self, name: str) -> float:
         """What this state array is filled with before the first step."""
@@ -185,7 +214,7 @@ class Optimiser:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what holds addresses, or the very tensors."""
-        state = self.__dict__ | {"flat": None, "_rule": None}
+        state = self.__dict__ | {"flat": None, "sharding": None, "_rule": None}
         return {name: value for name, value in state.items() if name not in ("_update", "_penalty")}
 
     def settings(self) -> dict[str, Any]:

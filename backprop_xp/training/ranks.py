@@ -12,6 +12,8 @@ from ..numbers import as_seed
 from .batches import Rows
 from .checkpoints import Checkpoint, Folder, read
 from .point_sets import PointSets
+from .sharded import Sharding, order
+from .shards import Shards
 
 
 class Ranks:
@@ -33,9 +35,11 @@ class Ranks:
 
     def begin(self, run: Any, checkpoint: str | os.PathLike[str] | None, every: Any, resume: Any) -> None:
         """Compare all that the run was given, so that its steps needn't. Raises RankError."""
+        loop, rows = run.loop, run.loop.batches
+        if loop.optimiser.sharding is not None and (self.world is None or not self.world.shard_state):
+            raise ValueError("the optimiser has the state of a part of the parameters: make a new one")
         if self.world is None:
             return
-        loop, rows = run.loop, run.loop.batches
         if loop.optimiser.evaluates or isinstance(rows, PointSets):
             what = "point sets" if isinstance(rows, PointSets) else "steps of optimisers that ask for more losses"
             raise ValueError(f"ranks don't share {what}")
@@ -48,12 +52,29 @@ class Ranks:
         }
         if isinstance(rows, Rows):
             facts |= {"batch_size": str(rows.batch_size), "shuffle": str(rows.shuffle), "the seed": str(rows.seed)}
-            facts |= described({"x": rows.x, "y": rows.y, "sample_weight": rows.weight})
-            loop.world = self.world.unchecked
+            if isinstance(rows, Shards):
+                facts |= rows.kinds()
+            else:
+                facts |= described({"x": rows.x, "y": rows.y, "sample_weight": rows.weight})
         if run.held_out is not None:
             for held in run.held_out.rows.values():
-                facts |= described({"x of validation": held.x, "y of validation": held.y})
+                if isinstance(held, Shards):
+                    facts |= {f"{name} of validation": kind for name, kind in held.kinds().items()}
+                else:
+                    facts |= described({"x of validation": held.x, "y of validation": held.y})
         self.world.agree(facts | of_net(loop.net))
+        if not isinstance(rows, Rows):
+            if self.world.shard_state:
+                raise ValueError("ranks shard the optimiser's state in runs on arrays, not on an iterable of batches")
+            return
+        loop.world = self.world.unchecked
+        if self.world.shard_state:
+            flat = loop.optimiser.bind(loop.net.parameters)
+            sharding = Sharding(self.world, flat.data.size)
+            loop.world.order, loop.world.bounds = order(flat, loop.net._places()), sharding.bounds
+            loop.optimiser.shard(sharding)
+        if isinstance(rows, Shards):
+            rows.world = loop.world
 
     def end_epoch(self, run: Any) -> str:
         """Why the run ends here, as the first rank that has a reason says. Raises RankError: parameters differ."""

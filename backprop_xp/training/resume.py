@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, module_of
+from ..backend import Array, module_of, on_host
 from ..numbers import any_real, is_number, whole
 from .buffers import Buffers
 from .checkpoints import MOST_STEPS, Checkpoint, CheckpointError, Folder, read
@@ -79,11 +79,12 @@ class Saver:
         loop.settle()
         if loop.options.stop_on_nan:  # the last checkpoint is a good one
             check_parameters(loop.net, loop.number, loop.saved)
+        loop.optimiser.bind(loop.net.parameters).adopt()  # with the state that changed options need
+        kept = loop.optimiser.whole_state()
         if self.folder is None:
             self._written = loop.number
             return
-        loop.optimiser.bind(loop.net.parameters).adopt()  # with the state that changed options need
-        arrays = {"parameters": run.flat.data} | {f"optimiser.{k}": a for k, a in loop.optimiser.state.items()}
+        arrays = {"parameters": run.flat.data} | {f"optimiser.{k}": a for k, a in kept.items()}
         state: dict[str, Any] = {
             "run": self._description() | self._schedule(loop.number),
             "optimiser": _plain(loop.optimiser.settings()),
@@ -104,7 +105,7 @@ class Saver:
             state["stopping"] = [stopping.epoch, stopping.value, stopping.waited, stopping.not_finite]
             if stopping.best is not None:
                 arrays["best"] = stopping.best
-        loop.saved = self.folder.write(loop.number, {name: _host(a) for name, a in arrays.items()}, state)
+        loop.saved = self.folder.write(loop.number, {name: on_host(a) for name, a in arrays.items()}, state)
         self._written = loop.number
 
     def _schedule(self, number: int) -> dict[str, Any]:
@@ -249,10 +250,6 @@ def _like(array: Array, content: np.ndarray) -> Array:
 
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _host(array: Array) -> np.ndarray:
-    return array.get() if hasattr(array, "get") else array
 
 
 def _plain(data: Any) -> Any:

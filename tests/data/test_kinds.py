@@ -96,7 +96,7 @@ def test_a_class_not_seen_in_training_is_a_wrong_answer(tmp_path):
 def test_numbers_as_text_are_numbers_in_inputs_and_targets(write_as, of_a_thousand, tmp_path):
     values = RANDOM.integers(1, 10**7, N)
     column, notes = learnt(tmp_path, list(map(write_as.format, values)))
-    assert (column.width, column.mean) != (N, 0)
+    assert (column.width, column.scaling.mean) != (N, 0)
     assert "are read as numbers, " in notes[0]
     frame = write(tmp_path / "t.csv", {"a": A, "y": list(map(write_as.format, values))})
     target = prepare(frame, "y", QUICK).target

@@ -82,11 +82,6 @@ def test_ticks_are_plain_numbers():
         assert not any("10^" in text for text in [*shown, *(t.get_text() for t in axes.yaxis.get_minorticklabels())])
 
 
-def test_names_are_short_and_no_formulas():
-    assert picture._short("$x_1$ and a long rest, 12") == r"\$x_1\$ an...t, 12"
-    assert picture._short("a\nb") == "a b" and len(picture._short("a" * 99)) == picture.LONGEST
-
-
 def test_names_that_matplotlib_would_take_for_formulas(tmp_path):
     frame = table(["$a", "b$^"] * 10).rename(columns={"x": "$\\frac{$", "y": "y$_$"})
     draw(train(frame, "y$_$", Recipe(**QUICK)), tmp_path / "run.png")

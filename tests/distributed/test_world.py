@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from ranks import ends, launch, needs_mpi, output
+from ranks import ends, launch, needs_mpi, output, started
 
 from backprop_xp import Net, distributed, threads
 
@@ -25,6 +30,11 @@ def told(stderr):
     lines = [line for line in stderr.splitlines() if line.startswith("backprop_xp: rank")]
     assert len({line.partition(" ends all ranks: ")[2] for line in lines}) == 1, stderr
     return lines[0]
+
+
+def told_at_all(stderr):
+    """Whether mpiexec has read who was killed, before it left, as it may not on a busy machine."""
+    return "backprop_xp: rank" in stderr
 
 
 @needs_mpi
@@ -45,9 +55,78 @@ def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on_from_its_checkpoint(
     code += "with distributed.world() as world:\n    net.fit(x, y, epochs=9, batch_size=16, callbacks=[die], "
     code += "checkpoint=sys.argv[1], checkpoint_every=3, resume=True, world=world)\n"
     code += "    if not world.rank: print(net.parameters[0].data.tobytes().hex())"
-    assert "Killed" in ends(2, code, tmp_path / "run", rank)
+    said = ends(2, code, tmp_path / "run", rank)
+    assert not told_at_all(said) or f"rank {rank} of 2 ends all ranks: it was killed" in told(said)
     assert list((tmp_path / "run").glob("checkpoint-*.npz"))
     assert output(3, code, tmp_path / "run", -1) == output(1, code, tmp_path / "whole", -1)
+
+
+@needs_mpi
+@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
+def test_a_rank_that_is_killed_is_named(rank, name):
+    code = START + "with distributed.world() as world:\n    world.hear('')\n"
+    code += f"    if world.rank == {rank}: os.kill(os.getpid(), signal.{name})\n    world.hear('')"
+    said = next(filter(told_at_all, (ends(3, code) for _ in range(3))))
+    assert re.match(rf"backprop_xp: rank {rank} of 3 ends all ranks: it was killed( by {name}|)\b", told(said))
+
+
+@needs_mpi
+@pytest.mark.parametrize(
+    "death, said",
+    [
+        ("raise OSError('no data')", "rank 1 of 3 ends all ranks: OSError: no data"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "Killed (signal 9)"),
+    ],
+)
+def test_a_rank_that_dies_before_its_world_ends_all(death, said):
+    code = START + f"if os.environ['PMI_RANK'] == '1': {death}\nwith distributed.world() as world: time.sleep(60)"
+    assert said in ends(3, code)
+
+
+@needs_mpi
+def test_an_exception_after_a_world_ends_all():
+    code = START + "with distributed.world() as world: pass\n"
+    code += "if world.rank == 1: raise OSError('late')\nwith distributed.world(): time.sleep(60)"
+    assert told(ends(2, code)) == "backprop_xp: rank 1 of 2 ends all ranks: OSError: late"
+
+
+@needs_mpi
+def test_ranks_out_of_memory_say_so():
+    code = START + "with distributed.world() as world:\n"
+    code += "    np.empty(1 << 60, np.uint8) if world.rank else world.hear('')"
+    assert "rank 1 of 2 ends all ranks: MemoryError: Unable to allocate 1.00 EiB" in told(ends(2, code))
+
+
+def runs(process):
+    """Whether the process of this name is there, and isn't just a name that nobody has asked for yet."""
+    try:
+        return (Path("/proc") / process.name / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@needs_mpi
+def test_control_c_ends_all(tmp_path):
+    code = START + "def note(net, epoch): open(f'{sys.argv[1]}/{os.getpid()}', 'w').close()\n"
+    code += "with distributed.world() as world:\n    net.fit(x, y, epochs=9**9, callbacks=[note], world=world)"
+    with started(2, "-c", code, tmp_path) as process:
+        while len(list(tmp_path.iterdir())) < 2 and process.poll() is None:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode != 0
+    deadline = time.monotonic() + 20
+    while any(map(runs, tmp_path.iterdir())):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@needs_mpi
+def test_nobody_watches_ranks_that_are_through():
+    code = START + "with distributed.world() as world: watcher = world._watcher\n"
+    code += "if world.rank == 0:\n    try: os.kill(watcher, 0)\n    except ProcessLookupError: print('gone')"
+    assert output(2, code) == ("gone\n" if hasattr(os, "pidfd_open") else "")
 
 
 @needs_mpi
@@ -57,6 +136,7 @@ def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on_from_its_checkpoint(
         ("x = x[:60]; y = y[:60]", "ranks differ in x: float64 (64, 3)"),
         ("x = x.astype('f4')", ""),  # brought to the net's dtype
         ("y = y.copy(); y[63, 1] = 2", "ranks differ in y: float64 (64, 2)"),
+        ("y = y.astype('i8')", ""),
         ("net.weights[1].data[0, 0] += 1", "ranks differ in the net's W1: float64 (2, 4)"),
         ("epochs = 3", "ranks differ in epochs: 2 on rank 0, 3 on rank 1"),
         ("seed = 5", "ranks differ in the seed: 0 on rank 0, 5 on rank 1"),

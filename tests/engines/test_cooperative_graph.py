@@ -10,7 +10,7 @@ from blocks import SHARED
 from backprop_xp import GraphNet
 from backprop_xp.engines import cooperative
 from backprop_xp.graph import BatchNorm, Dropout, Input, LayerNorm, Linear
-from backprop_xp.programs import block_graph, graph_source
+from backprop_xp.programs import block, block_graph, graph_source
 from backprop_xp.toolchain import cuda
 
 pytestmark = pytest.mark.filterwarnings("error")  # such as that nothing could be compiled
@@ -144,8 +144,8 @@ def test_nothing_spills(architecture):
     written = writer(wide)
     way = written.tilings(SHARED[architecture] << 10)[0]
     _, resources = nvrtc.compile_for(written.source_for(way), architecture, cuda.OPTIONS)
-    assert resources[block_graph.ENTRY].fits
-    assert resources[block_graph.ENTRY].registers * way.threads * way.resident <= 65_536
+    assert resources[block.ENTRY].fits
+    assert resources[block.ENTRY].registers * way.threads * way.resident <= 65_536
 
 
 def test_barriers_stand_where_steps_touch_what_others_wrote():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from backprop_xp import Graph, Net, engines
-from backprop_xp.programs import fused
+from backprop_xp.programs import fused, narrow
 from backprop_xp.programs import graph as programs
 from backprop_xp.toolchain import cache, compiler
 from backprop_xp.toolchain.compiler import CompileError
@@ -37,7 +37,7 @@ def test_a_failed_compilation_is_remembered_and_the_plan_says_what_runs(monkeypa
     monkeypatch.setattr(cache, "_load", fails)
     monkeypatch.setattr(cache, "_loaded", {})
     monkeypatch.setattr(engines, "_failures", {})
-    monkeypatch.setattr(fused, "_programs", {})
+    monkeypatch.setattr(narrow, "_programs", {})
     monkeypatch.setattr(programs, "_programs", {})
     net = make()
     net.engine = name

@@ -16,7 +16,7 @@ import pytest
 
 from backprop_xp import Activation, Net
 from backprop_xp.engines import warn_uncompiled
-from backprop_xp.programs import fused
+from backprop_xp.programs import fused, narrow
 from backprop_xp.programs.narrow import Narrow
 from backprop_xp.toolchain import cache, compiler
 
@@ -174,7 +174,7 @@ def broken_compiler(tmp_path, monkeypatch, new_functions):
     monkeypatch.setenv("CXX", str(script))
     monkeypatch.setenv("BACKPROP_XP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "_loaded", {})
-    monkeypatch.setattr(fused, "_programs", {})
+    monkeypatch.setattr(narrow, "_programs", {})
     warn_uncompiled.cache_clear()
 
 
@@ -275,7 +275,7 @@ def test_any_widths_keeps_batches_out_of_the_form_for_one_net(weighted, monkeypa
     x, y = random.normal(size=(4096, 3)), random.normal(size=(4096, 2))
     weight = {"sample_weight": np.ones(4096)} if weighted else {}
     runs: list = []
-    monkeypatch.setattr(Narrow, "loss_and_grad", counted(runs, Narrow.loss_and_grad))
+    monkeypatch.setattr(Narrow, "run", counted(runs, Narrow.run))
     found = []
     for wide in (False, True, False, True):
         token = fused.any_widths.set(wide)

@@ -11,7 +11,6 @@ from arrays import host, target
 from backprop_xp import ACTIVATIONS, LOSSES, Activation, Elementwise, Net
 from backprop_xp.engines import fused_gpu
 from backprop_xp.sums import rounds
-from backprop_xp.sums.chunk_sums import ChunkSums
 
 pytestmark = pytest.mark.gpu
 
@@ -108,15 +107,16 @@ def test_the_same_bits_on_any_grid_and_in_pieces(sizes, names, loss, bias, rando
     call.loss, call.y, call.input_grad = net.loss, None if y is None else cupy.asarray(y, "float32"), True
     chunk = fused_gpu.chunk_samples(call)
     for cuts in ([0, chunk, n], [0, 2 * chunk, 3 * chunk, n]):
-        sums, grad_x = ChunkSums(cupy, call.numbers, call.dtype), cupy.empty_like(call.x)
+        pieces, grad_x = fused_gpu.pieces(call), cupy.empty_like(call.x)
         for first, last in itertools.pairwise(cuts):
             part = slice(first, last)
-            fused_gpu.add_piece(call.rows(part), sums, chunk, grad_x[part])
-        total, loss = sums.total()
-        np.testing.assert_array_equal(host(loss), expected[0])
+            pieces.add(call.rows(part), {"x": grad_x[part]})
+        result = pieces.result({})
+        np.testing.assert_array_equal(host(result.loss), expected[0])
         np.testing.assert_array_equal(host(grad_x), expected[1])
         parameters = [p for layer in zip(net.weights, net.biases) for p in layer]
-        np.testing.assert_array_equal(host(total), np.concatenate([host(p.grad).ravel() for p in parameters]))
+        for gradient, parameter in zip(result.parameters, parameters, strict=True):
+            np.testing.assert_array_equal(host(gradient), host(parameter.grad))
 
 
 def test_strided_inputs_are_read_in_place(random, cupy):

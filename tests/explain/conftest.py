@@ -1,8 +1,9 @@
-"""A real browser for tests: Chromium, driven by Playwright, where there is one."""
+"""A real browser for tests: a Chromium of the system or of Playwright (`python -m playwright install chromium`)."""
 
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -13,10 +14,10 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 def chromium():
     """A headless Chromium; a test that needs one is skipped where there is none."""
     playwright = pytest.importorskip("playwright.sync_api")
-    path = next((found for name in NAMES if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine")
     with playwright.sync_playwright() as started:
+        path = next(filter(None, map(shutil.which, NAMES)), started.chromium.executable_path)
+        if not Path(path).exists():
+            pytest.skip("no Chromium on this machine")
         browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()

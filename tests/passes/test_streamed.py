@@ -7,7 +7,8 @@ import warnings
 import numpy as np
 import pytest
 
-from backprop_xp import Activation, Net
+from backprop_xp import Activation, GraphNet, Net
+from backprop_xp.graph import Dropout, Input, Linear
 from backprop_xp.passes import streamed
 
 pytestmark = pytest.mark.gpu
@@ -87,6 +88,28 @@ def test_the_same_numbers_as_in_one_piece(sizes, activations, loss, bias, reduct
     request.getfixturevalue("small")
     pieces = numbers(net, x, y, **options)
     assert_same([*pieces, net(x).get()], [*whole, outputs], exact=engine != "layered")
+
+
+@pytest.mark.parametrize("engine", ["cooperative", "layered"])
+def test_graphs_in_pieces(engine, request):
+    nodes = {
+        "x": Input(4), "z": Input(5), "h": (Linear(5), "x"), "d": (Dropout(0.3), "h"), "m": ("multiply", "d", "z"),
+        "k": (Linear(5), "m"), "again": (Linear(5, share="k"), "k"), "all": ("concatenate", "again", "x"),
+        "end": (Linear(2), "all"),
+    }  # fmt: skip
+    random = np.random.default_rng(0)
+    x = {name: random.normal(size=(700, width)) for name, width in (("x", 4), ("z", 5))}
+    y, weight = random.normal(size=(700, 2)), random.uniform(0.5, 2, 700)
+
+    def computed():
+        net = GraphNet(nodes, loss="mse", rng=0, backend="cupy", engine=engine)  # whose first call draws alike
+        loss, below = net.loss_and_grad(x, y, sample_weight=weight, input_grad=True)
+        parts = (loss, *below.values(), *(tensor.grad for tensor in net.tensors.values()), net(x))
+        return [part.get() for part in parts]
+
+    whole = computed()
+    request.getfixturevalue("small")
+    assert_same(computed(), whole, exact=engine == "cooperative")
 
 
 def test_a_memmap_of_another_dtype_and_a_strided_view(small, tmp_path):

@@ -17,7 +17,7 @@ EVERY = {
 CASES = [
     *[(name, engine, protocol.Engine) for name, engine in EVERY.items()],
     *[(name, engine, protocol.Yielding) for name, engine in engines.YIELDING.items()],
-    *[(name, engine, protocol.Chunked) for name, engine in EVERY.items() if hasattr(engine, "add_piece")],
+    *[(name, engine, protocol.Chunked) for name, engine in EVERY.items() if hasattr(engine, "pieces")],
 ]
 
 

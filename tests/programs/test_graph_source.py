@@ -43,13 +43,13 @@ graph_drop<R, S>(8, tile.first, args.keys[0], 4194304, S(1.3333333333333333), b1
 graph_column_sums<R, S>(8, b21, b7, grads + 400, tile.valid, tile.add)
 graph_column_sums<R, S>(8, b21, (const S*)nullptr, grads + 416, tile.valid, tile.add)
 graph_normalise_below<R, S>(8, params + 688, b7, b8, b21, b22, tile.used, false)
-graph_outer<R, S>(5, 8, b22, b0, grads + 144, tile.valid, tile.add)
-graph_outer<R, S>(8, 8, b22, b4, grads + 272, tile.valid, tile.add)
+graph_outer<R, S>(13, 5, 8, b22, b0, grads + 144, tile.valid, tile.add)
+graph_outer<R, S>(13, 8, 8, b22, b4, grads + 272, tile.valid, tile.add)
 graph_linear_below<R, S>(8, 8, params + 560, b22, b20, tile.used, true)
 graph_copy<R, S>(8, b20, b23, tile.used)
 graph_multiply<R, S>(8, b20, b3, b23, tile.used, true)
 graph_column_sums<R, S>(8, b23, (const S*)nullptr, grads + 128, tile.valid, tile.add)
-graph_outer<R, S>(5, 8, b23, b0, grads + 0, tile.valid, tile.add)
+graph_outer<R, S>(5, 5, 8, b23, b0, grads + 0, tile.valid, tile.add)
 """
 
 

@@ -8,9 +8,9 @@ import re
 import pytest
 from backprop_xp.kernels import FOLDER
 
-from backprop_xp import Net
-from backprop_xp.programs import block, fused, fused_cuda, matrices, structs
-from backprop_xp.toolchain import compiler
+from backprop_xp import HalfSumSq, Net, Tanh
+from backprop_xp.programs import fused, fused_cuda, matrices, narrow, structs
+from backprop_xp.toolchain import compiler, cuda
 
 HEADERS = "\n".join(path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.h")))
 KINDS = {"i64": structs.INT, "double": structs.DOUBLE}
@@ -27,12 +27,13 @@ def fields(name):
 
 
 def mirrors():
+    """All of them, and ``Batch`` of either dtype."""
     return [cls for cls in ctypes.Structure.__subclasses__() if cls.__module__ == structs.__name__]
 
 
 @pytest.mark.parametrize("mirror", mirrors(), ids=lambda mirror: mirror.__name__)
 def test_every_field_is_mirrored_in_order(mirror):
-    classes = {cls.__name__: cls for cls in mirrors()}
+    classes = {cls.__name__: cls for cls in mirrors()} | {"S": dict(mirror._fields_).get("scale")}
     expected = [
         (name, structs.POINTER if kind.endswith("*") else classes.get(kind) or KINDS[kind])
         for kind, name in fields(mirror.__name__)
@@ -40,35 +41,34 @@ def test_every_field_is_mirrored_in_order(mirror):
     assert list(mirror._fields_) == expected
 
 
-@pytest.mark.parametrize(
-    "arguments, struct, rest",
-    [(fused_cuda.BATCH, "Batch", []), (block.FIELDS, "BlockArgs", [("const S*", "scalars")])],
-    ids=["fused_cuda.BATCH", "block.FIELDS"],
-)
-def test_arguments_of_cuda_kernels_are_the_fields_in_order(arguments, struct, rest):
-    given = [tuple(argument.removeprefix("bpx::").rsplit(" ", 1)) for argument in arguments]
-    assert [*given, *rest] == fields(struct)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("forward", [False, True])
+def test_cuda_units_of_another_size_are_not_compiled(dtype, forward):
+    nvrtc = pytest.importorskip("nvrtc")
+    net = fused.Shape((3, 4, 2), (True, True), dtype, (Tanh.text,) * 2, None if forward else HalfSumSq().kernel)
+    source = fused_cuda.source(net, [Tanh()] * 2, fused_cuda.VARIANTS[-1])
+    line = f"static_assert(sizeof(bpx::Batch<S>) == {ctypes.sizeof(structs.BATCHES[dtype])},"
+    assert source.count(line) == 1
+    nvrtc.compile_for(source, 90, cuda.OPTIONS)
+    with pytest.raises(pytest.fail.Exception, match=r"not as in programs/structs\.py"):
+        nvrtc.compile_for(source.replace("struct Batch {", "struct Batch {\n  i64 more;"), 90, cuda.OPTIONS)
 
 
 def test_no_struct_is_mirrored_elsewhere():
     package = FOLDER.parent / "backprop_xp"
-    mirroring = [path.name for path in package.rglob("*.py") if "ctypes.Structure)" in path.read_text(encoding="utf-8")]
+    sources = {path.name: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    mirroring = [name for name, text in sources.items() if re.search(r"class \w+\(ctypes\.Structure\)", text)]
     assert sorted(mirroring) == ["structs.py", "threads.py"]  # a flag, which mirrors nothing
 
 
-def test_the_tree_has_as_many_levels_on_both_sides():
-    assert f"constexpr int tree_levels = {structs.TREE_LEVELS};" in HEADERS
-
-
 @pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
-@pytest.mark.parametrize("sizes, name", [((3, 4, 2), "Args"), ((3, 4, 2), "Tree"), ((64, 64, 3), "Matrices")])
+@pytest.mark.parametrize("sizes, name", [((3, 4, 2), "Narrow"), ((3, 4, 2), "NarrowLayer"), ((64, 64, 3), "Matrices")])
 def test_a_library_of_another_size_is_not_called(sizes, name, monkeypatch):
     longer = type(name, (ctypes.Structure,), {"_fields_": [*getattr(structs, name)._fields_, ("more", structs.INT)]})
     monkeypatch.setattr(structs, name, longer)
-    monkeypatch.setattr(fused, "_programs", {})
     monkeypatch.setattr(matrices, name, longer, raising=False)
     matrices._core.cache_clear()
-    fused._parts.cache_clear()
+    narrow._parts.cache_clear()
     net = Net(sizes, rng=0, backend="numpy", engine="fused")
     size = ctypes.sizeof(longer)
     with pytest.raises(

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from arrays import host, target
 
-from backprop_xp import Net
+from backprop_xp import GraphNet, Net
 from backprop_xp.engines import fused_gpu
+from backprop_xp.graph import BatchNorm, Dropout, Input, LayerNorm, Linear
 from backprop_xp.ready import device
 
 pytestmark = pytest.mark.gpu
@@ -193,3 +194,53 @@ def test_threads_share_a_net(cupy):
     for thread in threads:
         thread.join()
     assert losses == {k: [expected[k]] * 20 for k in range(4)}
+
+
+RESIDUAL = {
+    "x": Input(4), "z": Input(5), "h": (Linear(5), "x"), "n": (LayerNorm(), "h"), "m": ("multiply", "n", "z"),
+    "l": (Linear(5, bias=False), "m"), "s": ("add", "l", "h"), "all": ("concatenate", "s", "x"),
+    "end": (Linear(2), "all"),
+}  # fmt: skip
+
+
+def graph_call(net, x, training, ready):
+    """Loss and gradients by a prepared call, or by a plain one."""
+    given = {} if ready else {"input_grad": True}
+    loss = net.loss_and_grad(x, training=training, **given)
+    return [host(a) for a in (loss if ready else loss[0], *(t.grad for t in net.tensors.values()))]
+
+
+@pytest.mark.parametrize("dropping", [False, True])
+def test_graphs_and_chains_of_the_cooperative_engine(cupy, dropping):
+    random = np.random.default_rng(0)
+    nodes = RESIDUAL | ({"d": (Dropout(0.5), "l"), "s": ("add", "d", "h")} if dropping else {})
+    x = {name: cupy.asarray(random.normal(size=(130, width))) for name, width in (("x", 4), ("z", 5))}
+    prepared, plainly = (GraphNet(nodes, rng=0, backend="cupy", engine="cooperative") for _ in range(2))
+    for training in (True, True, False):  # the second draws anew
+        found = device.find(prepared, x, None, None, training)
+        assert found is not None
+        for a, b in zip(graph_call(plainly, x, training, False), graph_call(prepared, x, training, True), strict=True):
+            np.testing.assert_array_equal(b, a)
+        for net in (prepared, plainly):
+            net.tensors["h.weight"].data *= 0.5
+    assert device.find(prepared, dict(reversed(x.items())), None, None) is None
+    assert device.find(prepared, x | {"x": x["x"][::-1]}, None, None) is None
+    check(Net((40, 50, 3), ("tanh", "sigmoid"), rng=0, backend="cupy", engine="cooperative"), batch(cupy, 130, 40))
+
+
+def test_graphs_that_need_more(cupy):
+    x = batch(cupy, 130, 4)
+    shared = {"x": Input(4), "a": (Linear(4), "x"), "b": (Linear(4, share="a"), "a"), "s": ("add", "b", "x")}
+    normal = {"x": Input(4), "a": (Linear(4), "x"), "b": (BatchNorm(), "a"), "s": ("add", "b", "x")}
+    net = GraphNet(shared, rng=0, backend="cupy", engine="cooperative")
+    assert device.find(net, x, None, None) is None
+    net = GraphNet(normal, rng=0, backend="cupy", engine="auto")
+    assert device.find(net, x, None, None) is None
+    net.engine = "cooperative"
+    expected = graph_call(net, x, False, False)
+    assert device.find(net, x, None, None, False) is not None
+    for a, b in zip(expected, graph_call(net, x, False, True), strict=True):
+        np.testing.assert_array_equal(a, b)
+    net.buffers["b.running_var"].data = net.buffers["b.running_var"].data * 4
+    for a, b in zip(graph_call(net, x, False, False), graph_call(net, x, False, True), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -47,3 +48,14 @@ def test_clearing_the_cache_takes_leftovers_and_nothing_else(tmp_path, monkeypat
     assert cache.clear() == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["building-file", "building-link", "elsewhere"]
     assert (elsewhere / "mine").exists()
+
+
+def test_many_at_once_never_take_anothers_for_a_leftover(tmp_path):
+    def build(_):
+        for _ in range(40):
+            with building.folder(tmp_path) as made:
+                (made / "file").write_text("", encoding="utf-8")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(build, range(4)))
+    assert not list(tmp_path.iterdir())

@@ -223,6 +223,11 @@ def test_whenever_the_time_is_up(seconds):
         assert_both_are_the_same(make, *draw(), epochs=3, batch_size=4, clip_norm=0.1, validation=draw(20))
 
 
+def test_batches_for_which_other_calls_take_the_narrow_form():
+    n = fused.NARROW_SAMPLES
+    assert_both_are_the_same(make, *draw(2 * n + 7), epochs=2, batch_size=n + 1)
+
+
 def test_more_steps_than_one_call_is_prepared_for():
     assert_both_are_the_same(make, *draw(2100), epochs=2, batch_size=1, schedule="cosine")
 
@@ -544,7 +549,7 @@ class TestWhyNot:
         assert self.reason(made, y=draw(kind="classes")[1]) == "the loss changes its targets"
 
     def test_a_batch_for_the_narrow_form(self, monkeypatch):
-        monkeypatch.setattr(fused, "NARROW_SAMPLES", 16)
+        monkeypatch.setattr(fused, "MORE_SAMPLES", 16)
         assert self.reason(batch_size=15) == ""
         assert self.reason(batch_size=16) == "a batch is large enough for a pass of the net's own"
         assert self.reason(make(sizes=(5, 600, 3)), batch_size=16) == ""  # no net for that form

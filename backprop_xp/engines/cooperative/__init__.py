@@ -9,18 +9,19 @@ on every stream. Nothing here waits for the device.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-
-import numpy as np
 
 from ... import precision
 from ...backend import Array
 from ...plan import cost
 from ...plan.call import Call, Result, Values
 from ...plan.devices import device
-from ...programs import arguments, block, fused
+from ...programs import arguments, block, block_graph, fused
+from ...programs.pieces import BatchLaunch, Pieces, whole
 from ...sums import rounds
-from ...sums.chunk_sums import ROWS, ChunkSums
+from ...sums.chunk_sums import ROWS
+from ...toolchain import cuda
 from .. import layered
 from . import graph
 
@@ -99,76 +100,66 @@ def intermediate_bytes(call: Call) -> int:
 
 def forward(call: Call) -> tuple[Array, Values | None]:
     """The net's outputs."""
-    if not call.plan.chain:
-        return graph.forward(call, chunk_samples(call)), None
-    output = call.backend.xp.empty((call.samples, call.sizes[-1]), call.dtype)
-    _Pass(call).run(slice(0, call.samples), chunk_samples(call), output=output)
+    xp, compiled = call.backend.xp, Pass(call)  # which holds the packed parameters until the launch is made
+    output = xp.empty(call.output_shape, call.dtype)
+    compiled.launch(call, chunk_samples(call), {}, output=output).launch(xp.cuda.get_current_stream().ptr)
     return output, None
 
 
 def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
-    if not call.plan.chain:
-        return graph.loss_and_grad(call, chunk_samples(call), wave_chunks(call))
-    xp = call.backend.xp
-    grad_x = xp.empty((call.samples, call.sizes[0]), call.dtype) if call.input_grad else None
-    sums = ChunkSums(xp, call.numbers, call.dtype)
-    add_piece(call, sums, chunk_samples(call), grad_x)
-    total, loss = sums.total(call.scale)
-    return arguments.result(call, total, grad_x, loss)
+    return whole(call, pieces(call))
 
 
-def add_piece(call: Call, sums: ChunkSums, chunk: int, grad_x: Array | None = None) -> None:
-    """Compute the chunks of a call's samples; ``sums`` may hold those of samples before, which were whole chunks."""
-    compiled, wave = _Pass(call), wave_chunks(call) * chunk
-    for first in range(0, call.samples, wave):
-        samples = slice(first, min(first + wave, call.samples))
-        rows, losses = sums.place(-(-(samples.stop - first) // chunk))
-        compiled.run(samples, chunk, sums=rows, losses=losses, x_grad=grad_x)
+def pieces(call: Call) -> Pieces:
+    """The loss and the gradients of a batch, of which pieces of whole chunks come one after another."""
+    return Pieces(call, Pass(call), chunk_samples(call))
 
 
-class _Pass:
-    """The kernel for a call, with the parameters packed for it."""
+class Pass:
+    """The kernel for a call, with its parameters packed for it; see :class:`backprop_xp.programs.pieces.Kernel`.
+
+    Attributes:
+        pack: the launch that packs the parameters, to the array that is its last argument; it was made once.
+        packed: that array, the second argument of the kernel.
+    """
 
     def __init__(self, call: Call) -> None:
-        xp, compiled = call.backend.xp, shape(call)
-        self._call = call
-        self._program = block.program(compiled, [layer.activation for layer in call.layers])
-        self._packed = xp.empty(block.packed(compiled), call.dtype)
-        arrays = [xp.ascontiguousarray(a) for layer in call.layers for a in layer[:2] if a is not None]
-        self._program.pack((PACK_BLOCKS,), (PACK_THREADS,), (*arrays, self._packed))
+        xp = call.backend.xp
+        self.wave, self.places = wave_chunks(call), [[at] for at in arguments.places(call)]
+        if call.plan.chain:
+            self._program = block.program(shape(call), [layer.activation for layer in call.layers])
+            arrays, self.numbers = arguments.parameters(call), call.numbers
+        else:
+            self._program, packing = block_graph.program(graph.shape(call), call.plan.nodes)
+            own = packing.arrays(call.plan.nodes, call.parameters, call.buffers)
+            arrays, self.numbers = [*map(xp.ascontiguousarray, own)], packing.grads
+            self.places = graph.places(call, packing)
+        self.packed = xp.empty(self._program.packed, call.dtype)
+        self.pack = cuda.Launch(self._program.pack, (PACK_BLOCKS,), (PACK_THREADS,), [*arrays, self.packed])
+        self.pack(xp.cuda.get_current_stream().ptr)
 
-    def run(
+    def launch(
         self,
-        samples: slice,
+        call: Call,
         chunk: int,
-        *,
-        x_grad: Array | None = None,
+        grads: Mapping[str, Array],
         sums: Array | None = None,
         losses: Array | None = None,
         output: Array | None = None,
-    ) -> None:
-        """The chunks of these samples, a block each."""
-        call, number = self._call, self._call.dtype.type
-        x = call.x[samples]
-        y, weight, x_grad = (None if a is None else a[samples] for a in (call.y, call.weight, x_grad))
-        pointers = [arguments.NULL if a is None else a for a in (x_grad, sums, losses, output)]
-        self._program.run(
-            (-(-len(x) // chunk),),
-            (self._program.threads,),
-            (
-                np.int64(len(x)),
-                np.int64(chunk),
-                *arguments.strided(x, 2),
-                *arguments.strided(y, 2),
-                *arguments.strided(weight, 1),
-                number(call.scale),
-                *pointers,
-                self._packed,
-                *(number(a) for a in arguments.scalars(call)),
-            ),
-            shared_mem=self._program.shared_bytes,
-        )
+    ) -> BatchLaunch:
+        """The launch for the chunks of these samples, a block each."""
+        written = {"sums": sums, "losses": losses, "output": output}
+        if call.plan.chain:
+            batch = arguments.batch(call, chunk, written | {"x_grad": next(iter(grads.values()), None)})
+            inputs, own = [batch], []
+        else:
+            batch, inputs = arguments.batch(call, chunk, written), graph.inputs(call, grads)
+            own = [*inputs, *graph.keys(call)]
+        given = [batch, self.packed, *own, *(call.dtype.type(a) for a in arguments.scalars(call))]
+        blocks, threads = -(-call.samples // chunk), self._program.threads
+        launch = cuda.Launch(self._program.run, (blocks,), (threads,), given, self._program.shared_bytes)
+        return BatchLaunch(launch, batch, inputs, slice(2 + len(inputs), 2 + len(own)))
 
 
 def wave_chunks(call: Call) -> int:

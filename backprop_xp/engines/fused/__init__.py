@@ -9,6 +9,7 @@ threads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ...backend import Array
@@ -39,6 +40,21 @@ def forward(call: Call) -> tuple[Array, Values | None]:
 def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
     return _form(call).loss_and_grad(call)
+
+
+def in_parts(call: Call, parts: Sequence[slice], samples: int) -> list[Result] | None:
+    """The results of parts of a call's rows, by one preparation of the narrow form; None where it isn't for them.
+
+    Args:
+        parts: rows, one part after another.
+        samples: of the whole batch, of which the call has some rows.
+    """
+    if not call.plan.chain or call.input_grad:
+        return None
+    shape = arguments.shape(call)
+    if not shape.narrow(samples) or any(rows.start % shape.narrow_chunk for rows in parts):
+        return None
+    return narrow.in_parts(call, parts)
 
 
 def _form(call: Call) -> Any:

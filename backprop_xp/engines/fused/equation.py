@@ -1,4 +1,4 @@
-"""The fused pass for losses that contain derivatives: kernels/stack.h, for chains of any widths."""
+"""The fused pass for losses that contain derivatives: kernels/stack.h, for layers in a row, of any widths."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import numpy as np
 
 from ... import threads
 from ...backend import Array
+from ...derivatives.differentiable import Differentiable
 from ...derivatives.equation import Equation, Points
-from ...derivatives.loops import Chain
+from ...derivatives.stacked import NotStacked, stacked
 from ...formulas import is_formula
+from ...passes.article import Layer
 from ...programs import arguments
 from ...programs.stack import StackPass
 from ...toolchain import compiler
@@ -21,13 +23,17 @@ MOST_TERMS = 100
 TILE_BYTES = 1 << 20
 
 
-def why_not(chain: Chain, equation: Equation) -> str:
+def why_not(net: Differentiable, equation: Equation) -> str:
     """Why the loss of an equation runs layered, "" if it can run here."""
-    if chain.backend.on_gpu:
+    if net.backend.on_gpu:
         return "equations are compiled for the CPU only"
-    if not all(is_formula(layer.activation) for layer in chain.layers):
+    try:
+        layers = stacked(net).layers
+    except NotStacked as reason:
+        return f"the graph is more than layers in a row, to which earlier ones are added: {reason}"
+    if not all(is_formula(layer.activation) for layer in layers):
         return "an activation is written in Python"
-    terms = sum(map(len, equation.parsed.rules.terms))
+    terms = sum(map(len, equation.reads.way.carried.terms))
     if terms > MOST_TERMS:
         return f"its derivatives have {terms} terms, and compiling more than {MOST_TERMS} takes too long"
     return compiler.missing()
@@ -39,14 +45,15 @@ def tile_samples(sample_bytes: int) -> int:
 
 
 def loss_and_grad(
-    chain: Chain, equation: Equation, points: Points, input_grad: bool, workers: int | None
+    net: Differentiable, equation: Equation, points: Points, input_grad: bool, workers: int | None
 ) -> tuple[Any, list[Array], Array | None]:
     """What :meth:`backprop_xp.Equation.loss_and_grad` gives, on ``workers`` threads. Raises CompileError."""
+    rows = stacked(net)
     layers = [
-        (np.ascontiguousarray(weight), None if bias is None else np.ascontiguousarray(bias), activation)
-        for weight, bias, activation in chain.layers
+        Layer(np.ascontiguousarray(weight), None if bias is None else np.ascontiguousarray(bias), activation)
+        for weight, bias, activation in rows.layers
     ]
-    ready = StackPass(layers, equation)
+    ready = StackPass(layers, rows.skips, equation)
     args, held = ready.args, list[Any]()
     x = arguments.readable(points.x)
     args.n, args.x = len(x), arguments.address(x, held)
@@ -58,13 +65,13 @@ def loss_and_grad(
         weight = arguments.readable(points.weight)
         args.weight, args.weight_row = arguments.address(weight, held), arguments.stride(weight, 0)
     args.scale = points.scale
-    grad_x = np.empty(x.shape, chain.dtype) if input_grad else None
+    grad_x = np.empty(x.shape, net.dtype) if input_grad else None
     if grad_x is not None:
         args.x_grad = arguments.address(grad_x, held)
-    total = np.empty(ready.parameters, chain.dtype)
+    total = np.empty(ready.parameters, net.dtype)
     loss = ready.run(threads.count(workers), total)
     gradients, at = [], 0
     for array in (each for weight, bias, _ in layers for each in (weight, bias) if each is not None):
         gradients.append(total[at : at + array.size].reshape(array.shape))
         at += array.size
-    return chain.dtype.type(loss * points.scale), gradients, grad_x
+    return net.dtype.type(loss * points.scale), rows.in_order(gradients), grad_x

@@ -95,7 +95,7 @@ def _arguments(call: Call, program: programs.Program, held: list[Any]) -> Any:
     strides = [arguments.stride(x, axis) for x in inputs for axis in (0, 1)]
     args.x = _addresses([arguments.address(x, held) for x in inputs], held)
     args.strides = _addresses(strides, held)
-    args.keys = arguments.address(np.array([*call.keys.values(), 0], np.uint64), held)
+    args.keys = arguments.address(np.array([*call.keys_from_first, 0], np.uint64), held)
     return args
 
 

@@ -30,7 +30,7 @@ def loss_and_grad(call: Call) -> Result:
     args = ready.args
     held: list[Any] = []
     arguments.add_targets(args, call, held)
-    grads = np.empty(ready.parameters, call.dtype)
+    grads = workspace.aligned(ready.parameters, call.dtype)
     args.grads = arguments.address(grads, held)
     grad_x = np.empty(call.x.shape, call.dtype) if call.input_grad else None
     if grad_x is not None:

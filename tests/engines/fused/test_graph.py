@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from backprop_xp import Graph, GraphNet, Net
 from backprop_xp.graph import Dropout, Input, LayerNorm, Linear, Operation, Residual
-from backprop_xp.programs import fused, graph
+from backprop_xp.programs import graph, narrow
 from backprop_xp.toolchain import cache, compiler
 
 pytestmark = [
@@ -173,7 +173,7 @@ def test_what_it_refuses_runs_on_tiles():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_on_processors_with_narrower_registers(width, dtype, monkeypatch, new_functions):
     monkeypatch.setenv("CXX", f"{' '.join(compiler.find().command)} -DBPX_VECTOR_BYTES={width}")
-    for module, name in ((cache, "_loaded"), (graph, "_programs"), (fused, "_programs")):
+    for module, name in ((cache, "_loaded"), (graph, "_programs"), (narrow, "_programs")):
         monkeypatch.setattr(module, name, {})  # what was compiled for the registers of this one
     nets = both(EVERYTHING, dtype=dtype)
     assert_agree(nets, *arrays(nets[0], 100), input_grad=True)

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compile
 
 #: Around a register's numbers, a slice of features, and groups of panels.
 SIZES = [(1, 1), (15, 17, 3), (33, 64, 16), (65, 257, 4), (300, 48, 49, 10), (513, 129)]
-#: Few samples, blocks of rows, the fewest parts, a wave of parts, a chunk.
-BATCHES = [1, 3, 4, 24, 25, 47, 97, 1151, 1153, 4500, 16000]
+#: The fewest and few samples, blocks of rows, the fewest parts, a wave of parts, a chunk.
+BATCHES = [1, 3, 4, 6, 7, 24, 25, 47, 97, 1151, 1153, 4500, 16000]
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +52,23 @@ def test_it_agrees_with_the_loops_and_has_the_same_bits_for_any_number_of_thread
     outputs = [make(sizes, dtype, threads=t)(x) for t in (1, 2, 5)]
     np.testing.assert_allclose(outputs[0], z, rtol=200 * eps, atol=60 * eps * abs(z).max())
     assert outputs[0].tobytes() == outputs[1].tobytes() == outputs[2].tobytes()
+
+
+@pytest.mark.parametrize("columns", [736, 735])
+@pytest.mark.parametrize("n", [1, 6, 25, 3300])
+def test_gradients_that_are_written_past_the_caches(n, columns, random):
+    """Those of at least 2 MiB whose rows are whole registers; with 3,300 samples they are of several chunks."""
+    sizes, dtype = (columns, 736, 2), "float32"
+    x, y = random.normal(size=(n, columns)).astype(dtype), random.uniform(size=(n, 2)).astype(dtype)
+    expected = everything(make(sizes, "float64", engine="layered"), x, y)
+    net = make(sizes, dtype, threads=1)
+    found = everything(net, x, y)
+    handed_out = net.weights[0].grad
+    again = everything(net, -x, y), everything(net, x, y)[1].tobytes()
+    assert np.array_equal(handed_out, found[1]) and not np.array_equal(again[0][1], found[1])
+    assert found[1].tobytes() == again[1] == everything(make(sizes, dtype, threads=3), x, y)[1].tobytes()
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_allclose(b, a, atol=60 * np.finfo(dtype).eps * abs(a).max())
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

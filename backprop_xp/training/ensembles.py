@@ -1,0 +1,219 @@
+"""Many nets that are trained side by side: a grid search, a sweep over seeds, an ensemble."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import threads as pool
+from ..backend import on_host
+from ..distributed import World
+from ..distributed.alike import of_net
+from ..distributed.world import TRAINED
+from ..messages import unknown
+from ..numbers import whole
+from ..tensor import Tensor
+from .fit import fit
+from .history import History
+from .nan import DivergedError
+from .options import OTHER_SPELLINGS
+
+#: Arguments of :func:`fit` that are the ensemble's own, or that nets trained side by side can't have.
+OWN = ("net", "x", "y", "world", "progress")
+
+
+class Ensemble:
+    """Nets that are trained side by side, a thread for each net at a time; :func:`ensemble` makes one.
+
+    Attributes:
+        nets: of any shapes, on one backend, none of which shares a tensor with another.
+    """
+
+    def __init__(self, nets: Iterable[Any]) -> None:
+        self.nets = list(nets)
+        if not self.nets:
+            raise ValueError("an ensemble needs at least one net, got none")
+        owners: dict[int, int] = {}
+        for k, net in enumerate(self.nets):
+            if not hasattr(net, "loss_and_grad"):
+                raise TypeError(f"an ensemble is made of nets, got {type(net).__name__} at {k}")
+            if net.backend.name != self.nets[0].backend.name:
+                raise ValueError(
+                    f"the nets of an ensemble are on one backend: net 0 on {self.nets[0].backend.name}, "
+                    f"net {k} on {net.backend.name}"
+                )
+            if (first := owners.setdefault(id(net), k)) != k:
+                raise ValueError(f"net {first} and net {k} are one net")
+            for tensor in _tensors(net):
+                if (first := owners.setdefault(id(tensor), k)) != k:
+                    raise ValueError(f"net {first} and net {k} share {tensor.name or 'a tensor'}")
+
+    def __len__(self) -> int:
+        return len(self.nets)
+
+    def __call__(self, x: Any) -> Any:
+        """The outputs of all nets, (nets, n, outputs), for inputs (n, features); ``.mean(axis=0)`` averages them.
+
+        Raises:
+            ValueError: the nets have different numbers of outputs.
+        """
+        outputs: list[Any] = [None] * len(self.nets)
+
+        def one(k: int) -> None:
+            outputs[k] = self.nets[k].forward(x)
+
+        _each(range(len(self.nets)), one, self._workers(None))
+        widths = [z.shape[-1] for z in outputs]
+        if len({*widths}) > 1:
+            other = next(k for k, width in enumerate(widths) if width != widths[0])
+            raise ValueError(f"net 0 has {widths[0]} outputs, net {other} has {widths[other]}: call each by itself")
+        backend = self.nets[0].backend
+        with backend.activate():
+            return backend.xp.stack(outputs)
+
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        each: Sequence[Mapping[str, Any]] | None = None,
+        threads: int | None = None,
+        world: World | None = None,
+        **options: Any,
+    ) -> list[History]:
+        """Train every net as :func:`backprop_xp.training.fit` trains it by itself, with the same bits.
+
+        A net whose loss is no longer finite stops by itself, as its history says; a warning names these. Any other
+        exception ends the training of all. On CuPy one net is trained after another.
+
+        Args:
+            x, y, options: those of :func:`fit`. Optimisers and early stopping are copied for every net. Callbacks are
+                called on several threads. ``checkpoint`` is a folder in which every net has one of its own.
+            each: for every net the options that are its own, as in ``[{"seed": 1}, {"seed": 2}]``.
+            threads: how many nets are trained at a time; None takes the number that a net would use.
+            world: ranks that share out the nets, see :func:`backprop_xp.distributed.world`; afterwards each rank has
+                all of them.
+
+        Returns:
+            A history for each net.
+        """
+        own = self._options(options, each)
+        histories: list[History | None] = [None] * len(self.nets)
+        mine = range(len(self.nets)) if world is None else self._of_rank(world)
+
+        def one(k: int) -> None:
+            try:
+                histories[k] = self.nets[k].fit(x, y, progress=False, **own[k])
+            except DivergedError as error:
+                histories[k] = error.__dict__["history"]
+
+        _each(mine, one, self._workers(threads))
+        if world is not None:
+            self._tell(world, mine, histories)
+        found = [history for history in histories if history is not None]
+        diverged = [k for k, history in enumerate(found) if history.stopped.startswith(DivergedError.__name__)]
+        if diverged:
+            named = ", ".join(map(str, diverged[:10])) + (", ..." if len(diverged) > 10 else "")
+            message = f"{len(diverged)} of {len(found)} nets diverged: {named}; see the stopped of each history"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return found
+
+    def _options(self, shared: Mapping[str, Any], each: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+        if each is not None and len(each) != len(self.nets):
+            raise ValueError(f"each must hold options for every net, {len(self.nets)}, got {len(each)}")
+        found, known = [], [*inspect.signature(fit).parameters, *OTHER_SPELLINGS]
+        for k in range(len(self.nets)):
+            options = {**shared, **(each[k] if each is not None else {})}
+            for name in options:
+                if name in OWN:
+                    raise TypeError(f"{name} is the ensemble's, not an option of its nets")
+                if name not in known:
+                    raise TypeError(f"net {k}: {unknown('option of fit', name, known)}")
+            for name in ("optimiser", "optimizer", "early_stopping", "schedule"):
+                if name in options and not callable(options[name]):
+                    options[name] = copy.deepcopy(options[name])
+            if (folder := options.get("checkpoint")) is not None:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+                options["checkpoint"] = Path(os.fspath(folder), f"net-{k:0{len(str(len(self.nets) - 1))}d}")
+            found.append(options)
+        return found
+
+    def _workers(self, wanted: int | None) -> int:
+        if wanted is not None:
+            wanted = whole("threads", wanted, 1)
+        return 1 if self.nets[0].backend.on_gpu else pool.count(wanted or getattr(self.nets[0], "threads", None))
+
+    def _of_rank(self, world: World) -> range:
+        world.agree({f"net {k}: {name}": fact for k, net in enumerate(self.nets) for name, fact in of_net(net).items()})
+        return range(world.rank, len(self.nets), world.size)
+
+    def _tell(self, world: World, mine: range, histories: list[History | None]) -> None:
+        """Bring what every rank has trained to all of them: a line of JSON, then the numbers of its nets."""
+        told, numbers = [], []
+        for k in mine:
+            history, net = histories[k], self.nets[k]
+            assert history is not None
+            told.append({"net": k, "history": history.as_json(), "draws": getattr(net, "draws", None)})
+            numbers += [np.ascontiguousarray(on_host(tensor.data)).tobytes() for tensor in _tensors(net)]
+        message = json.dumps(told).encode() + b"\n" + b"".join(numbers)
+        for rank, data in enumerate(world.gather(TRAINED, np.frombuffer(message, np.uint8))):
+            if rank == world.rank:
+                continue
+            line, _, rest = data.tobytes().partition(b"\n")
+            at = 0
+            for one in json.loads(line):
+                k, net = one["net"], self.nets[one["net"]]
+                histories[k] = _history(one["history"])
+                if one["draws"] is not None:
+                    net.draws = one["draws"]
+                with net.backend.activate():
+                    for tensor in _tensors(net):
+                        shape, dtype = tensor.data.shape, tensor.data.dtype
+                        found = np.frombuffer(rest, dtype, math.prod(shape), at).reshape(shape)
+                        tensor.data[...] = net.backend.xp.asarray(found)
+                        at += found.nbytes
+
+
+def _tensors(net: Any) -> list[Tensor]:
+    """What training changes, each tensor once."""
+    return list(dict.fromkeys((*net.parameters, *getattr(net, "buffers", {}).values())))
+
+
+def _history(state: dict[str, Any]) -> History:
+    epochs = state["epochs"]
+    return History.from_json(state, len(epochs), epochs[-1]["step"] if epochs else 0, state["seed"])
+
+
+def _each(numbers: Iterable[int], work: Callable[[int], None], workers: int) -> None:
+    """Do the work for every number, on this many threads at once. An exception ends it early."""
+    left = iter([*numbers])
+
+    def take() -> None:
+        for number in left:  # next() of a list's iterator is one step of C: no two threads get the same
+            pool.check()
+            work(number)
+
+    pool.run(take, workers, pool.Stop(), long=True)
+
+
+def ensemble(nets: Iterable[Any]) -> Ensemble:
+    """Nets that are trained side by side; each gets the bits of training it alone.
+
+        histories = ensemble(Net((8, 16, 1), rng=seed) for seed in range(100)).fit(x, y, epochs=20)
+
+    Args:
+        nets: of any shapes, on one backend, none of which shares a tensor with another.
+
+    Raises:
+        ValueError, TypeError: they are something else.
+    """
+    return Ensemble(nets)

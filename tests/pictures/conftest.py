@@ -1,0 +1,15 @@
+"""Pictures are drawn without a screen, and closed."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def pyplot():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    yield pyplot
+    pyplot.close("all")

@@ -1,0 +1,191 @@
+"""Nets that are trained side by side get the bits of training each alone, and what goes wrong is told."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import fitting
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ranks import needs_mpi, output
+
+from backprop_xp import BatchNorm, Dropout, Net
+from backprop_xp import threads as pool
+from backprop_xp.training import SGD, DivergedError, EarlyStopping, ensemble
+
+RANDOM = np.random.default_rng(0)
+X, Y = RANDOM.normal(size=(300, 3)), RANDOM.normal(size=(300, 2))
+
+
+def nets(count=5, **options):
+    return [fitting.net(rng=seed, **options) for seed in range(count)]
+
+
+def assert_alike(those, these):
+    for a, b in zip(those, these, strict=True):
+        fitting.assert_same(fitting.parameters(a), fitting.parameters(b))
+
+
+@settings(deadline=None, max_examples=10)
+@given(
+    engine=st.sampled_from(["auto", "layered"]),
+    threads=st.sampled_from([None, 1, 2, 7]),
+    options=st.sampled_from(
+        [
+            {"optimiser": SGD(lr=0.1, momentum=0.9)},
+            {"batch_size": 7, "clip_norm": 1.0, "schedule": "cosine", "l2": 0.01},
+            {"early_stopping": EarlyStopping(2), "validation": (X[:50], Y[:50])},
+        ]
+    ),
+)
+def test_the_bits_of_training_each_alone(engine, threads, options):
+    alone, together = nets(engine=engine), nets(engine=engine)
+    told = []
+    for net in alone:
+        fresh = {name: (SGD(lr=0.1, momentum=0.9) if name == "optimiser" else value) for name, value in options.items()}
+        told.append(net.fit(X, Y, epochs=3, **fresh))
+    histories = ensemble(together).fit(X, Y, epochs=3, threads=threads, **options)
+    assert_alike(alone, together)
+    for a, b in zip(told, histories, strict=True):
+        assert (a.losses == b.losses).all() and a.stopped == b.stopped and a.best == b.best
+
+
+def test_nets_of_several_shapes_and_kinds_with_options_of_their_own():
+    def made():
+        return [
+            Net((3, 4, 2), loss="mse", rng=0, init="glorot_uniform"),
+            Net((3, 50, 60, 2), ["relu", "relu", None], "mse", True, rng=1, init="he_normal", dtype="float32"),
+            Net((3, 8, 2), [[BatchNorm(), "tanh", Dropout(0.2)], None], "mse", rng=2, init="glorot_uniform"),
+        ]
+
+    each = [{"seed": 3}, {"optimiser": "sgd", "epochs": 1}, {"shuffle": False}]
+    alone, together = made(), made()
+    for net, own in zip(alone, each):
+        net.fit(X, Y, **{"epochs": 2} | own)
+    histories = ensemble(together).fit(X, Y, epochs=2, each=each)
+    assert_alike(alone, together)
+    for a, b in zip(alone, together):
+        assert all((p.data == q.data).all() for p, q in zip(a.buffers.values(), b.buffers.values()))
+    assert [len(history.epochs) for history in histories] == [2, 1, 2]
+    assert histories[0].seed == 3
+
+
+def test_outputs_of_all():
+    found = ensemble(nets(4))(X)
+    assert found.shape == (4, 300, 2)
+    for net, z in zip(nets(4), found):
+        np.testing.assert_array_equal(net(X), z)
+    with pytest.raises(ValueError, match=r"^net 0 has 2 outputs, net 1 has 3: call each by itself$"):
+        ensemble([Net((3, 2), rng=0), Net((3, 3), rng=0)])(X)
+
+
+def test_a_net_that_diverges_leaves_the_others():
+    alone, together = nets(4), nets(4)
+    each = [{}, {"optimiser": SGD(lr=1e200)}, {}, {}]
+    with pytest.raises(DivergedError):
+        alone[1].fit(X, Y, epochs=4, optimiser=SGD(lr=1e200))
+    for net in (alone[0], *alone[2:]):
+        net.fit(X, Y, epochs=4)
+    with pytest.warns(RuntimeWarning, match=r"^1 of 4 nets diverged: 1; see the stopped of each history$"):
+        histories = ensemble(together).fit(X, Y, epochs=4, each=each)
+    assert_alike(alone, together)
+    assert histories[1].stopped.startswith("DivergedError: ") and not histories[2].stopped
+
+
+def test_any_other_exception_ends_all_soon():
+    def spoil(net, epoch):
+        raise OSError("no more")
+
+    each = [{"callbacks": [spoil], "epochs": 1}] + [{"epochs": 10**9}] * 2
+    began = time.perf_counter()
+    with pytest.raises(OSError, match="no more"):
+        ensemble(nets(3)).fit(X, Y, each=each)
+    assert time.perf_counter() - began < 30
+    assert not [thread for thread in threading.enumerate() if thread.name == "backprop_xp" and not thread.daemon]
+
+
+def test_a_net_in_the_ensemble_takes_one_thread():
+    seen = set()
+    ensemble(nets(3)).fit(X, Y, threads=2, callbacks=[lambda net, epoch: seen.add(pool.count(8))])
+    assert seen == {1} and pool.count(8) == 8
+
+
+def test_checkpoints_are_of_each_net(tmp_path):
+    folder, whole, parts = tmp_path / "runs", nets(11), nets(11)
+    ensemble(whole).fit(X, Y, epochs=4)
+    ensemble(parts).fit(X, Y, epochs=4, checkpoint=folder, callbacks=[lambda net, epoch: epoch.number == 2])
+    assert sorted(path.name for path in folder.iterdir()) == [f"net-{k:02d}" for k in range(11)]
+    parts = nets(11)
+    with pytest.raises(Exception, match=r"net-\d\d holds .* of another run"):
+        ensemble(parts).fit(X, Y, epochs=4, checkpoint=folder)
+    ensemble(parts).fit(X, Y, epochs=2, checkpoint=folder, resume=True)
+    ensemble(whole := nets(11)).fit(X, Y, epochs=2)
+    assert_alike(whole, parts)
+
+
+def shared():
+    a, b = nets(2)
+    b.weights[0] = a.weights[0]
+    return [a, b]
+
+
+@pytest.mark.parametrize(
+    "made, error, message",
+    [
+        (list, ValueError, "an ensemble needs at least one net, got none"),
+        (lambda: [1], TypeError, "an ensemble is made of nets, got int at 0"),
+        (shared, ValueError, "net 0 and net 1 share W0"),
+        (lambda: [nets(1)[0]] * 2, ValueError, "net 0 and net 1 are one net"),
+    ],
+)
+def test_what_is_no_ensemble(made, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        ensemble(made())
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"each": [{}]}, "each must hold options for every net, 2, got 1"),
+        ({"each": [{}, {"epoch": 3}]}, r"net 1: unknown option of fit 'epoch'; did you mean 'epochs'\?"),
+        ({"each": [{}, {"y": 3}]}, "y is the ensemble's, not an option of its nets"),
+        ({"progress": True}, "progress is the ensemble's, not an option of its nets"),
+    ],
+)
+def test_what_is_no_option(options, message):
+    before = nets(2)
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        ensemble(before).fit(X, Y, **options)
+    assert_alike(before, nets(2))
+
+
+PROGRAM = """
+import sys
+import numpy as np
+from backprop_xp import BatchNorm, Dropout, Net, distributed
+from backprop_xp.training import SGD, ensemble
+
+random = np.random.default_rng(0)
+x, y = random.normal(size=(300, 3)), random.normal(size=(300, 2))
+def made():
+    return [Net((3, 8, 2), [[BatchNorm(), "tanh", Dropout(0.2)], None], "mse", rng=k, init="glorot_uniform") for k in range(5)]
+alone, together = made(), made()
+for net in alone:
+    net.fit(x, y, epochs=2)
+with distributed.world() as world:
+    histories = ensemble(together).fit(x, y, epochs=2, world=world)
+for a, b in zip(alone, together):
+    for p, q in zip((*a.parameters, *a.buffers.values()), (*b.parameters, *b.buffers.values())):
+        assert p.data.tobytes() == q.data.tobytes()
+    assert a.draws == b.draws
+sys.stdout.write(str([len(history.epochs) for history in histories]) + chr(10))
+"""
+
+
+@needs_mpi
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_ranks_share_out_the_nets(ranks):
+    assert output(ranks, PROGRAM) == "[2, 2, 2, 2, 2]\n" * ranks

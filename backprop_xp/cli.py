@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__, threads
+from . import __version__, net_options, threads
 from .backend import BackendError
 from .dtypes import DTYPES
 from .engines import ENGINES
@@ -113,15 +113,12 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="throughput of loss and all gradients, against PyTorch")
     bench.add_argument("--batch", type=int, metavar="N", help="samples in every case (default: each case's own)")
-    bench.add_argument("--net", metavar="5-10-4-12", help="measure this net instead")
-    bench.add_argument(
-        "--activations", metavar="A,B", help="of --net: one a layer, or one for all but the last (default: tanh)"
-    )
-    bench.add_argument("--loss", metavar="NAME", help="of --net (default: half_sum_sq)")
-    bench.add_argument("--bias", action="store_true", help="every layer of --net has one")
+    net = bench.add_argument_group("a net to measure instead")
+    net.add_argument("--net", metavar="5-10-4-12", help="its widths")
+    net_options.add_to(net)
     bench.add_argument("--dtype", choices=DTYPES, help="only cases of this dtype, or of --net")
     bench.add_argument("--threads", type=int, metavar="N", help="of every contender (default: all processors)")
-    bench.add_argument("--backend", metavar="NAME", help="auto, numpy, cupy or cupy:N")
+    net_options.add_backend(bench)
     ours = ", ".join(("auto", *ENGINES))
     bench.add_argument("--engines", default="auto", metavar="A,B", help=f"engines of ours: {ours}")
     bench.add_argument("--compile", action="store_true", help="torch.compile as well")
@@ -152,21 +149,17 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--loss", default="", metavar="A,B", help="only these (default: all)")
     check.add_argument("--engine", default="auto", metavar="NAME")
     check.add_argument("--dtype", choices=DTYPES, default="float64")
-    check.add_argument("--backend", metavar="NAME")
+    net_options.add_backend(check)
     check.set_defaults(run=_check)
 
     compiled = commands.add_parser("compile", help="compile now what calls of a net will need")
     compiled.add_argument("nets", nargs="+", metavar="NET", help="widths such as 784-128-10, or the file of a net")
-    compiled.add_argument(
-        "--activations", metavar="A,B", help="one a layer, or one for all but the last (default: tanh, identity last)"
-    )
-    compiled.add_argument("--loss", metavar="NAME", help="(default: half_sum_sq)")
-    compiled.add_argument("--dtype", choices=("float32", "float64"), help="(default: float64)")
-    compiled.add_argument("--bias", action="store_true", help="every layer has one")
-    compiled.add_argument("--reduction", choices=("sum", "mean"), help="of the losses of a batch (default: sum)")
+    net_options.add_to(compiled)
+    net_options.add_reduction(compiled)
+    compiled.add_argument("--dtype", choices=DTYPES, help="(default: float64)")
     compiled.add_argument("--sample-weight", action="store_true", help="for calls with sample weights as well")
     compiled.add_argument("--input-grad", action="store_true", help="for gradients in the input as well")
-    compiled.add_argument("--backend", metavar="NAME", help="auto, numpy, cupy or cupy:N")
+    net_options.add_backend(compiled)
     compiled.set_defaults(run=_compile)
 
     add_data_commands(commands)
@@ -211,12 +204,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _compile(arguments: argparse.Namespace) -> int:
-    from . import ahead
-
-    chosen = {
-        name: getattr(arguments, name) for name in ("activations", "loss", "dtype", "bias", "reduction", "backend")
-    }
-    nets = [ahead.made(text, **chosen) for text in arguments.nets]
+    nets = [net_options.made(text, **net_options.chosen(arguments)) for text in arguments.nets]
     for text, net in zip(arguments.nets, nets):
         print(f"{text}: {net!r}", flush=True)
         programs = net.compile(

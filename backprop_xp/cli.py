@@ -20,7 +20,7 @@ from .engines import ENGINES
 from .messages import sentence, unknown
 from .toolchain.compiler import CompileError
 
-#: What can only be meant as an option, unlike the numbers -1,0.
+#: What can only be meant as an option, unlike -1,0 or -,NA, which are values.
 OPTION = re.compile(r"--?[^\W\d_][\w-]*")
 
 

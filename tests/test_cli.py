@@ -212,7 +212,7 @@ def test_a_misspelt_choice(command, option, choice, capsys):
         (("train", "--data", "digits", "--decimal", ";"), "argument --decimal: unknown value ';'; known are '.', ','"),
         (("train",), "the following arguments are required: --data"),
         (("info", "train"), "unrecognized arguments: train"),
-        (("explain", "--input", "-1,0"), "argument --input: expected one argument"),
+        (("train", "--missing", "-,NA"), "argument --missing: expected one argument"),
         (("predict", "--", "--modle", "x"), "--modle: No such file"),
         (("bench", "--engines", "auto,fusde"), "unknown engine of --engines 'fusde'; did you mean 'fused'?"),
         (("bench", "--only", "grid,abalation"), "unknown part of --only 'abalation'; did you mean 'ablation'?"),

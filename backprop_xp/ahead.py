@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import copy
 import itertools
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import exchange
 from .derivatives.equation import Equation
 from .losses import get_loss
-from .net import Net
 from .programs import fused
 from .toolchain import compiler
 from .toolchain.built import Built, heard
@@ -74,32 +70,6 @@ def compile(
         if built.error:
             raise CompileError(f"{built.what} can't be compiled: {built.error}")
     return programs
-
-
-def made(
-    text: str, activations: str | None, loss: str | None, dtype: str | None, bias: bool, reduction: str | None,
-    backend: str | None, rng: Any = 0,
-) -> Any:  # fmt: skip
-    """The net that a command line names: widths such as 784-128-10, or a file that ``net.save`` wrote.
-
-    Args:
-        activations: names, one a layer, with commas; a single one stands for all layers but the last. A layer's own
-            may be several, "layer_norm+relu+dropout".
-        loss, dtype, bias, reduction, rng: as for :class:`backprop_xp.Net`; a file says them itself.
-    """
-    if re.fullmatch(r"\d+(-\d+)+", text):
-        sizes = tuple(map(int, text.split("-")))
-        names = [name.split("+") for name in activations.split(",")] if activations else None
-        if names and len(names) == 1 < len(sizes) - 1:
-            names = names * (len(sizes) - 2) + [["identity"]]
-        given = {"loss": loss, "dtype": dtype, "reduction": reduction}
-        options: dict[str, Any] = {name: value for name, value in given.items() if value}
-        return Net(sizes, names, bias=bias, rng=rng, backend=backend, **options)
-    if not text or not Path(text).exists():
-        raise ValueError(f"NET must be widths such as 784-128-10 or the file of a net, got {text!r}")
-    if activations or loss or dtype or bias or reduction:
-        raise ValueError(f"{text} is a file, which says activations, loss, dtype, bias and reduction itself")
-    return exchange.load(text, backend=backend)
 
 
 def _calls(net: Any, sample_weight: bool, input_grad: bool) -> Iterator[Callable[[], object]]:

@@ -6,17 +6,22 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from . import __version__, threads
+from . import __version__, net_options, threads
 from .backend import BackendError
 from .dtypes import DTYPES
 from .engines import ENGINES
-from .messages import sentence
+from .messages import sentence, unknown
 from .toolchain.compiler import CompileError
+
+#: What can only be meant as an option, unlike -1,0 or -,NA, which are values.
+OPTION = re.compile(r"--?[^\W\d_][\w-]*")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,10 +71,36 @@ def _say(text: str) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, with exit code 1."""
+    """Says what is wrong in one line, with exit code 1, and which name is nearest to one that is not known.
+
+    An option may be cut short where what is left is the beginning of one option alone, as argparse has it.
+    """
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise ValueError(f"{message} (see {self.prog} --help)")
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """Refuses an unknown option first: it may be the required one, or the one whose value is missing."""
+        args = sys.argv[1:] if args is None else list(args)
+        known = list(self._option_string_actions)
+        for name in self._named(args):
+            if name not in known and not (name.startswith("--") and any(full.startswith(name) for full in known)):
+                self.error(unknown("option", name, known))
+        return super().parse_known_args(args, namespace)
+
+    def _named(self, args: Sequence[str]) -> Iterator[str]:
+        """The names of options in ``args``, without those of a command, which are for its own parser."""
+        for text in args:
+            name = text.partition("=")[0]
+            if text == "--" or (self._subparsers is not None and not text.startswith("-")):
+                break
+            if OPTION.fullmatch(name):
+                yield name
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            kind, where = ("value", action) if action.option_strings else (action.dest, None)
+            raise argparse.ArgumentError(where, unknown(kind, value, action.choices))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,19 +109,16 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = _Parser(prog="backprop-xp", description="Explicit backpropagation, at the speed of the machine.")
     parser.add_argument("--version", action="version", version=f"backprop-xp {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
 
     bench = commands.add_parser("bench", help="throughput of loss and all gradients, against PyTorch")
     bench.add_argument("--batch", type=int, metavar="N", help="samples in every case (default: each case's own)")
-    bench.add_argument("--net", metavar="5-10-4-12", help="measure this net instead")
-    bench.add_argument(
-        "--activations", metavar="A,B", help="of --net: one a layer, or one for all but the last (default: tanh)"
-    )
-    bench.add_argument("--loss", metavar="NAME", help="of --net (default: half_sum_sq)")
-    bench.add_argument("--bias", action="store_true", help="every layer of --net has one")
+    net = bench.add_argument_group("a net to measure instead")
+    net.add_argument("--net", metavar="5-10-4-12", help="its widths")
+    net_options.add_to(net)
     bench.add_argument("--dtype", choices=DTYPES, help="only cases of this dtype, or of --net")
     bench.add_argument("--threads", type=int, metavar="N", help="of every contender (default: all processors)")
-    bench.add_argument("--backend", metavar="NAME", help="auto, numpy, cupy or cupy:N")
+    net_options.add_backend(bench)
     ours = ", ".join(("auto", *ENGINES))
     bench.add_argument("--engines", default="auto", metavar="A,B", help=f"engines of ours: {ours}")
     bench.add_argument("--compile", action="store_true", help="torch.compile as well")
@@ -121,21 +149,17 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--loss", default="", metavar="A,B", help="only these (default: all)")
     check.add_argument("--engine", default="auto", metavar="NAME")
     check.add_argument("--dtype", choices=DTYPES, default="float64")
-    check.add_argument("--backend", metavar="NAME")
+    net_options.add_backend(check)
     check.set_defaults(run=_check)
 
     compiled = commands.add_parser("compile", help="compile now what calls of a net will need")
     compiled.add_argument("nets", nargs="+", metavar="NET", help="widths such as 784-128-10, or the file of a net")
-    compiled.add_argument(
-        "--activations", metavar="A,B", help="one a layer, or one for all but the last (default: tanh, identity last)"
-    )
-    compiled.add_argument("--loss", metavar="NAME", help="(default: half_sum_sq)")
-    compiled.add_argument("--dtype", choices=("float32", "float64"), help="(default: float64)")
-    compiled.add_argument("--bias", action="store_true", help="every layer has one")
-    compiled.add_argument("--reduction", choices=("sum", "mean"), help="of the losses of a batch (default: sum)")
+    net_options.add_to(compiled)
+    net_options.add_reduction(compiled)
+    compiled.add_argument("--dtype", choices=DTYPES, help="(default: float64)")
     compiled.add_argument("--sample-weight", action="store_true", help="for calls with sample weights as well")
     compiled.add_argument("--input-grad", action="store_true", help="for gradients in the input as well")
-    compiled.add_argument("--backend", metavar="NAME", help="auto, numpy, cupy or cupy:N")
+    net_options.add_backend(compiled)
     compiled.set_defaults(run=_compile)
 
     add_data_commands(commands)
@@ -180,12 +204,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _compile(arguments: argparse.Namespace) -> int:
-    from . import ahead
-
-    chosen = {
-        name: getattr(arguments, name) for name in ("activations", "loss", "dtype", "bias", "reduction", "backend")
-    }
-    nets = [ahead.made(text, **chosen) for text in arguments.nets]
+    nets = [net_options.made(text, **net_options.chosen(arguments)) for text in arguments.nets]
     for text, net in zip(arguments.nets, nets):
         print(f"{text}: {net!r}", flush=True)
         programs = net.compile(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from backprop_xp.bench import equations, graphs
 
+from backprop_xp import net_options
 from backprop_xp.exchange.torch_modules import MODULES
 from backprop_xp.losses import LOSSES
 from backprop_xp.messages import unknown
@@ -154,8 +155,7 @@ def own(
     """
     sizes = parse_net(net)
     depth = len(sizes) - 1
-    names = tuple(activations.split(",")) if activations else ("tanh",)
-    names = chain(names[0], depth) if len(names) == 1 and (depth > 1 or not activations) else names
+    names = tuple(net_options.functions(activations, depth)) if activations else chain("tanh", depth)
     if len(names) != depth:
         raise ValueError(f"--activations takes {depth} names for {net}, one a layer, or a single one, got {len(names)}")
     for each in names:
@@ -170,11 +170,8 @@ def own(
 
 def parse_net(text: str) -> tuple[int, ...]:
     """Layer widths from text such as "5-10-4-12"."""
-    try:
-        sizes = tuple(int(part) for part in text.split("-"))
-    except ValueError:
-        sizes = ()
-    if len(sizes) < 2 or min(sizes) < 1:
+    sizes = net_options.widths(text)
+    if sizes is None or min(sizes) < 1:
         raise ValueError(f"--net must be widths such as 5-10-4-12, got {text!r}")
     return sizes
 

@@ -25,8 +25,8 @@ from backprop_xp import (
     Sigmoid,
     Tanh,
     Tensor,
-    ahead,
     cli,
+    net_options,
 )
 from backprop_xp.check import check_against_torch, check_gradients
 from backprop_xp.exchange import ModelFileError, from_torch, keep, to_onnx, to_torch
@@ -469,9 +469,9 @@ def test_compiling_ahead_and_the_command_line(tmp_path, capsys):
     assert cli.main(["compile", str(tmp_path / "net"), "--backend", "numpy"]) == 0
     assert "layer_norm+relu" in capsys.readouterr().out
     assert not [built for built in net.compile(None) if not built.known]
-    made = ahead.made("3-4-2", "layer_norm+relu,identity", None, None, False, None, "numpy")
+    made = net_options.made("3-4-2", "layer_norm+relu,identity", None, None, False, None, "numpy")
     assert repr(made.activations) == repr(net.activations)
-    one = ahead.made("3-4-4-2", "layer_norm+relu", None, None, False, None, "numpy")
+    one = net_options.made("3-4-4-2", "layer_norm+relu", None, None, False, None, "numpy")
     assert [*one.tensors] == ["z0.0.gain", "z0.0.bias", "z1.0.gain", "z1.0.bias"]
 
 

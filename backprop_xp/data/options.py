@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..dtypes import DTYPES
+from ..net_options import add_backend
 from ..training import OPTIMISERS
 from .dates import EITHER
 from .nets import NORMALISATIONS
@@ -78,7 +79,7 @@ def add_train(commands: argparse._SubParsersAction, run: Command) -> None:
         help="of the hidden layers (default: %(default)s)",
     )
     net.add_argument("--dtype", default=default.dtype, choices=DTYPES)
-    net.add_argument("--backend", metavar="NAME", help="auto, numpy, cupy or cupy:N")
+    add_backend(net)
     training = fit.add_argument_group("the training")
     _add(training, "--epochs", default.epochs, "N", "passes over the rows", int)
     _add(training, "--batch-size", default.batch_size, "N", "rows a step", int)

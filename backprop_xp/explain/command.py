@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import ahead
+from .. import net_options
 from ..exchange import load_with_extra
 from ..files import check_outputs, replacing
 from ..losses import get_loss
@@ -26,12 +26,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     told.add_argument("data", nargs="?", metavar="DATA", help="a table for the model, of which --row is explained")
     told.add_argument("--row", type=int, metavar="N", help="of DATA, as messages count them")
     told.add_argument("--net", metavar="2-3-1", help="the widths of a net with drawn weights (default: the article's)")
-    told.add_argument(
-        "--activations", metavar="A,B", help="one a layer, or one for all but the last (default: tanh, identity last)"
-    )
-    told.add_argument("--loss", metavar="NAME", help="(default: half_sum_sq, which takes no target)")
-    told.add_argument("--bias", action="store_true", help="every layer has one")
-    told.add_argument("--reduction", choices=("sum", "mean"), help="of the losses of a batch (default: sum)")
+    net_options.add_to(told)
+    net_options.add_reduction(told)
     told.add_argument("--seed", type=int, metavar="N", help=f"of the drawn weights (default: {ARTICLE_SEED})")
     told.add_argument("--input", metavar="1,0", help="the sample; of a batch one after another, 1,0;0,1")
     told.add_argument("--target", metavar="1", help="its target, written alike; for a class its number")
@@ -99,10 +95,9 @@ def _drawn(arguments: argparse.Namespace) -> Any:
         net = _article(seed)
         net.reduction = arguments.reduction or net.reduction
         return net
-    chosen = {name: getattr(arguments, name) for name in ("activations", "loss", "bias", "reduction")}
-    if arguments.net is not None and not all(part.isdecimal() for part in arguments.net.split("-")):
+    if arguments.net is not None and net_options.widths(arguments.net) is None:
         raise ValueError(f"--net takes widths such as 2-3-1, got {arguments.net!r}")
-    return ahead.made(arguments.net or "5-10-4-12", **chosen, dtype=None, backend="numpy", rng=seed)
+    return net_options.made(arguments.net or "5-10-4-12", **net_options.chosen(arguments), backend="numpy", rng=seed)
 
 
 def _of_file(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:

@@ -13,6 +13,7 @@ from ..derivatives.chain_rule import Rules
 from ..ranges import Ranged
 from .base import Context, Draw, WholeBatch
 from .built_in import BuiltInOperation, flag
+from .rounded import Computed, normalised
 from .writing import Node, Writer
 
 
@@ -107,6 +108,9 @@ class BatchNorm(BuiltInOperation):
             return {}
         found = given["mean"], given["variance"] * (n / (n - 1))
         return {name: (1 - share) * context.buffers[name] + share * value for name, value in zip(self.constants, found)}
+
+    def computed(self, value: Array, inputs: Sequence[Array], own: Mapping[str, Array]) -> Computed:
+        return normalised(inputs[0], 0, self.eps)
 
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
         arrays = [own[name] for name in (*self.vectors, *self.constants)]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from ..backend import Array
 from .base import Operation
+from .rounded import Computed, most
 from .writing import Node, Writer
 
 
@@ -29,6 +31,10 @@ class BuiltInOperation(Operation):
     def multiply_adds(self, features: int, below: int) -> int:
         """Of one sample's matrix products, for a first input of ``features`` where ``below`` need gradients."""
         return 0
+
+    def computed(self, value: Array, inputs: Sequence[Array], own: Mapping[str, Array]) -> Computed:
+        """What a value was computed from, all arrays on NumPy; ``own`` are its parameters."""
+        return Computed(max(sum(map(most, inputs)), most(value)))
 
     # ---- in files, in ONNX and in PyTorch ---------------------------------------------------------------------------
 

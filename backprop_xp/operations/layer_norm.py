@@ -14,6 +14,7 @@ from ..derivatives.signals import product, product_below, through, through_below
 from ..ranges import Ranged
 from .base import Draw
 from .built_in import BuiltInOperation, flag
+from .rounded import Computed, normalised
 from .writing import Node, Writer
 
 
@@ -78,6 +79,9 @@ class LayerNorm(BuiltInOperation):
     def per_sample(self, grad: Array, *inputs: Array, **given: Any) -> Any:
         normal, _ = self._normal(inputs[0])
         return grad * normal, grad
+
+    def computed(self, value: Array, inputs: Sequence[Array], own: Mapping[str, Array]) -> Computed:
+        return normalised(inputs[0], -1, self.eps)
 
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
         return writer.add("LayerNormalization", inputs[0], own["gain"], own["bias"], epsilon=self.eps)

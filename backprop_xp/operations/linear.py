@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import Array
 from ..numbers import whole
 from .base import Draw, Operation
 from .built_in import BuiltInOperation, flag
+from .rounded import Computed, most
 from .writing import Node, Writer
 
 
@@ -43,6 +45,10 @@ class Linear(BuiltInOperation):
 
     def multiply_adds(self, features: int, below: int) -> int:
         return self.features * (2 * features + below)
+
+    def computed(self, value: Array, inputs: Sequence[Array], own: Mapping[str, Array]) -> Computed:
+        bias = np.abs(own["bias"]) if "bias" in own else 0.0
+        return Computed(most(np.abs(inputs[0]) @ np.abs(own["weight"]).T + bias))
 
     def shapes(self, widths: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.features, widths[0])} | super().shapes(widths)

@@ -125,6 +125,16 @@ class BatchNorm(BuiltInOperation):
             getattr(normalisation, name).copy_(own[name])
         return normalisation
 
+    def in_torch(self, maker: Any, inputs: Sequence[Any], own: Mapping[str, Any]) -> Any:
+        (z,) = inputs
+        if maker.training:
+            centred = z - z.mean(0)
+            variance = (centred * centred).mean(0)
+        else:
+            mean, variance = (maker.buffer(name) for name in self.constants)
+            centred = z - mean
+        return centred * maker.torch.rsqrt(variance + self.eps) * own["gain"] + own["bias"]
+
     def facts(self) -> tuple[Any, ...]:
         return BatchNorm, self.eps
 

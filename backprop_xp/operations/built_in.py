@@ -73,6 +73,16 @@ class BuiltInOperation(Operation):
         """
         return None
 
+    def in_torch(self, maker: Any, inputs: Sequence[Any], own: Mapping[str, Any]) -> Any:
+        """Its value in PyTorch's own operations, None if it has none there; ``inputs`` are tensors, (..., width).
+
+        Args:
+            maker: has PyTorch and what the node has at hand, see :class:`backprop_xp.torch_plain.Maker`; where
+                :meth:`fx` adds a node, its ``add`` computes the value.
+            own: its parameters, tensors by their names here.
+        """
+        return self.fx(maker, inputs)
+
     # ---- as compiled code, see programs/graph_source.py -------------------------------------------------------------
 
     #: Parameters, and buffers, of one number a feature, in the order in which compiled code packs them.

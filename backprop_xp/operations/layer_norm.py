@@ -91,6 +91,10 @@ class LayerNorm(BuiltInOperation):
         normalisation.weight, normalisation.bias = own["gain"], own["bias"]
         return normalisation
 
+    def in_torch(self, maker: Any, inputs: Sequence[Any], own: Mapping[str, Any]) -> Any:
+        gain = own["gain"]
+        return maker.torch.nn.functional.layer_norm(inputs[0], gain.shape, gain, own["bias"], self.eps)
+
     def facts(self) -> tuple[Any, ...]:
         return LayerNorm, self.eps
 

@@ -63,6 +63,9 @@ class Linear(BuiltInOperation):
             setattr(linear, name, parameter)
         return linear
 
+    def in_torch(self, maker: Any, inputs: Sequence[Any], own: Mapping[str, Any]) -> Any:
+        return maker.torch.nn.functional.linear(inputs[0], own["weight"], own.get("bias"))
+
     @property
     def vectors(self) -> Sequence[str]:  # type: ignore[override]
         return ("bias",) if self.bias else ()

@@ -19,6 +19,8 @@ class BuiltInOperation(Operation):
 
     #: Whether its values are handed to the net.
     is_input: ClassVar[bool] = False
+    #: Whether it is W z + b.
+    is_linear: ClassVar[bool] = False
     #: Samples that a batch in training must have, unless it is empty.
     fewest_samples: ClassVar[int] = 1
     #: The name of the node whose parameters it takes.

@@ -27,6 +27,7 @@ class Linear(BuiltInOperation):
     name = "linear"
     scope = "sample"
     settings = {"features": int, "bias": bool, "share": str | None}
+    is_linear = True
     reads_pieces = True
     has_parameters = True
 

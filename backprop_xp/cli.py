@@ -6,17 +6,22 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from . import __version__, net_options, threads
 from .backend import BackendError
 from .dtypes import DTYPES
 from .engines import ENGINES
-from .messages import sentence
+from .messages import sentence, unknown
 from .toolchain.compiler import CompileError
+
+#: What can only be meant as an option, unlike -1,0 or -,NA, which are values.
+OPTION = re.compile(r"--?[^\W\d_][\w-]*")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,10 +71,36 @@ def _say(text: str) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, with exit code 1."""
+    """Says what is wrong in one line, with exit code 1, and which name is nearest to one that is not known.
+
+    An option may be cut short where what is left is the beginning of one option alone, as argparse has it.
+    """
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise ValueError(f"{message} (see {self.prog} --help)")
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """Refuses an unknown option first: it may be the required one, or the one whose value is missing."""
+        args = sys.argv[1:] if args is None else list(args)
+        known = list(self._option_string_actions)
+        for name in self._named(args):
+            if name not in known and not (name.startswith("--") and any(full.startswith(name) for full in known)):
+                self.error(unknown("option", name, known))
+        return super().parse_known_args(args, namespace)
+
+    def _named(self, args: Sequence[str]) -> Iterator[str]:
+        """The names of options in ``args``, without those of a command, which are for its own parser."""
+        for text in args:
+            name = text.partition("=")[0]
+            if text == "--" or (self._subparsers is not None and not text.startswith("-")):
+                break
+            if OPTION.fullmatch(name):
+                yield name
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            kind, where = ("value", action) if action.option_strings else (action.dest, None)
+            raise argparse.ArgumentError(where, unknown(kind, value, action.choices))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = _Parser(prog="backprop-xp", description="Explicit backpropagation, at the speed of the machine.")
     parser.add_argument("--version", action="version", version=f"backprop-xp {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
 
     bench = commands.add_parser("bench", help="throughput of loss and all gradients, against PyTorch")
     bench.add_argument("--batch", type=int, metavar="N", help="samples in every case (default: each case's own)")

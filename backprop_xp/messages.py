@@ -16,10 +16,12 @@ def sentence(error: BaseException) -> str:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """A sentence that says ``name`` is unknown and names the nearest known one, or all of them."""
+    """A sentence that says ``name`` is unknown and names the nearest known one, in either case, or all of them."""
     import difflib  # which takes milliseconds
 
     known = list(known)
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-    return f"unknown {kind} {name!r}; {hint}"
+    written = {each.lower(): each for each in known}
+    if close := difflib.get_close_matches(name.lower(), written, 1):
+        return f"unknown {kind} {name!r}; did you mean {written[close[0]]!r}?"
+    names = (each if any(map(str.isalnum, each)) else repr(each) for each in known)  # a bare '.' would read as a mark
+    return f"unknown {kind} {name!r}; known are {', '.join(names)}"

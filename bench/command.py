@@ -34,6 +34,7 @@ from backprop_xp.bench.worker import Worker
 from backprop_xp import engines, get_backend
 from backprop_xp.backend import Backend
 from backprop_xp.files import check_outputs
+from backprop_xp.inputs import one_of
 
 PLOTTED_BATCHES = tuple(1 << k for k in range(0, 21, 2))
 #: What a run consists of, in this order; and what of it is done without --full.
@@ -158,8 +159,7 @@ def _settings(arguments: argparse.Namespace, threads: int) -> Settings:
         others = engines.ON_GPU if backend.on_gpu else engines.ON_CPU
         chosen = ("auto", *(engine for engine in others if engine != "fused"))
     for engine in chosen:
-        if engine not in ("auto", *engines.ENGINES):
-            raise ValueError(f"--engines takes auto, {', '.join(engines.ENGINES)}, got {engine!r}")
+        one_of("engine of --engines", engine, ("auto", *engines.ENGINES))
     for name, value in (("--seconds", arguments.seconds), ("--within", arguments.within)):
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be positive, got {value}")
@@ -174,8 +174,7 @@ def _parts(arguments: argparse.Namespace, backend: Backend) -> list[str]:
     if arguments.only is not None:
         wanted = tuple(arguments.only.split(","))
         for part in wanted:
-            if part not in PARTS:
-                raise ValueError(f"--only takes {', '.join(PARTS)}, got {part!r}")
+            one_of("part of --only", part, PARTS)
     whole = arguments.net is arguments.dtype is arguments.batch is None
     on_cpu = {
         "derivatives": whole,

@@ -19,6 +19,17 @@ def run(*arguments):
     return cli.main(list(arguments))
 
 
+def options_of(command):
+    """The command's long options, each with its action."""
+    commands = next(action for action in cli._parser()._actions if action.dest == "command")
+    return {
+        option: action
+        for action in commands.choices[command]._actions
+        for option in action.option_strings
+        if option.startswith("--")
+    }
+
+
 def test_info(capsys):
     assert run("info") == 0
     out = capsys.readouterr().out
@@ -142,6 +153,87 @@ def test_a_mistake_is_one_line_and_exit_code_1(arguments, capsys):
     assert streams.out == ""
     assert streams.err.startswith("backprop-xp: ")
     assert streams.err.count("\n") == 1
+
+
+COMMANDS = ("train", "predict", "explain", "demo", "bench", "check", "compile", "info", "cache")
+OPTIONS = [(command, option, action) for command in COMMANDS for option, action in options_of(command).items()]
+CHOICES = [(command, option, choice) for command, option, action in OPTIONS for choice in action.choices or ()]
+
+
+def misspelt(word):
+    """With its last letter twice, so that it is no beginning of the word."""
+    return word + word[-1]
+
+
+def one_line(capsys):
+    streams = capsys.readouterr()
+    assert streams.out == "" and streams.err.count("\n") == 1
+    return streams.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_misspelt_command(command, capsys):
+    for wrong in (misspelt(command), command.upper()):
+        assert run(wrong, "--data", "digits") == 1
+        message = f"unknown command {wrong!r}; did you mean {command!r}? (see backprop-xp --help)"
+        assert one_line(capsys) == f"backprop-xp: {message}\n"
+
+
+@pytest.mark.parametrize("command, option", [found[:2] for found in OPTIONS])
+def test_a_misspelt_option_is_found_before_what_is_missing(command, option, capsys):
+    wrong = misspelt(option)
+    message = f"unknown option {wrong!r}; did you mean {option!r}? (see backprop-xp {command} --help)"
+    for arguments in ((wrong,), (wrong, "5"), (f"{wrong}=a file.csv",)):
+        assert run(command, *arguments) == 1  # without the table, the model or the net that the command needs
+        assert one_line(capsys) == f"backprop-xp: {message}\n"
+
+
+@pytest.mark.parametrize("command, option, choice", CHOICES)
+def test_a_misspelt_choice(command, option, choice, capsys):
+    wrong = misspelt(choice)
+    message = f"unknown value {wrong!r}; did you mean {choice!r}? (see backprop-xp {command} --help)\n"
+    for arguments in ((option, wrong), (f"{option}={wrong}",)):
+        assert run(command, *arguments) == 1
+        where, _, what = one_line(capsys).removeprefix("backprop-xp: argument ").partition(": ")
+        assert option in where.split("/") and what == message
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--versoin",), "unknown option '--versoin'; did you mean '--version'? (see backprop-xp --help)"),
+        (("--data", "digits", "train"), "unknown option '--data'; known are -h, --help, --version"),
+        (("train", "-epochs", "3"), "unknown option '-epochs'; did you mean '--epochs'?"),
+        (("bench", "-help"), "unknown option '-help'; did you mean '--help'?"),
+        (("train", "--early_stopping"), "unknown option '--early_stopping'; did you mean '--early-stopping'?"),
+        (("train", "--epochs", "--hiden", "8"), "unknown option '--hiden'; did you mean '--hidden'?"),
+        (("info", "--nothing"), "unknown option '--nothing'; known are -h, --help (see backprop-xp info --help)"),
+        (("cache", "clera"), "unknown action 'clera'; did you mean 'clear'? (see backprop-xp cache --help)"),
+        (("train", "--data", "digits", "--decimal", ";"), "argument --decimal: unknown value ';'; known are '.', ','"),
+        (("train",), "the following arguments are required: --data"),
+        (("info", "train"), "unrecognized arguments: train"),
+        (("train", "--missing", "-,NA"), "argument --missing: expected one argument"),
+        (("predict", "--", "--modle", "x"), "--modle: No such file"),
+        (("bench", "--engines", "auto,fusde"), "unknown engine of --engines 'fusde'; did you mean 'fused'?"),
+        (("bench", "--only", "grid,abalation"), "unknown part of --only 'abalation'; did you mean 'ablation'?"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_near_is_named(arguments, message, capsys):
+    pytest.importorskip("safetensors")
+    assert run(*arguments) == 1
+    assert one_line(capsys).startswith(f"backprop-xp: {message}")
+
+
+@pytest.mark.parametrize("beginning", ["--b", "--bi", "--bia", "--bias"])
+def test_an_option_may_be_cut_short(beginning, capsys):
+    assert run("explain", "--net", "2-1", beginning, "--inp=1,0", "--targ", "1", "--los", "mse") == 0
+    assert "b_0" in capsys.readouterr().out
+
+
+def test_an_option_cut_too_short(capsys):
+    assert run("explain", "--l", "1") == 1
+    assert "ambiguous option: --l could match --loss, --lr, --latex" in one_line(capsys)
 
 
 def test_help_and_version(capsys):

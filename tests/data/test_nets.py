@@ -112,7 +112,7 @@ def test_from_the_command_line(capsys, tmp_path, monkeypatch):
     for wrong, message in (
         (["--residual"], "residual needs two neighbouring hidden layers"),
         (["--dropout", "1"], "dropout must be a number from 0 to below 1, got 1.0"),
-        (["--normalisation", "batch"], "invalid choice: 'batch'"),
+        (["--normalisation", "batch"], "argument --normalisation: unknown value 'batch'; known are"),
     ):
         assert cli.main([*known, *wrong]) == 1
         assert message in capsys.readouterr().err

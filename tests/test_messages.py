@@ -1,0 +1,19 @@
+"""The wording that error messages share."""
+
+import pytest
+
+from backprop_xp.messages import unknown
+
+
+@pytest.mark.parametrize(
+    "name, known, hint",
+    [
+        ("trian", ("train", "predict"), "did you mean 'train'?"),
+        ("TRAIN", ("train", "predict"), "did you mean 'train'?"),
+        ("linear", ("Linear", "ReLU"), "did you mean 'Linear'?"),
+        ("q", ("x", "X"), "known are x, X"),
+        (";", (".", ","), "known are '.', ','"),
+    ],
+)
+def test_unknown_names_the_nearest_or_all(name, known, hint):
+    assert unknown("name", name, iter(known)) == f"unknown name {name!r}; {hint}"

@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .graph import BatchNorm, LayerNorm, Linear
 from .model import Model
-from .tensor import Tensor
+from .operations.rounded import Computed
 
 EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
-
-
-@dataclass(frozen=True)
-class Computed:
-    """What the value of a layer, or of a node, was computed from in a call.
-
-    Attributes:
-        largest: the largest sum of absolute values among those that its numbers are sums of.
-        steepness: by how much it multiplies small differences, where it normalises; 1 elsewhere.
-    """
-
-    largest: float
-    steepness: float = 1.0
 
 
 def computed(net: Model, inputs: Mapping[str, Any]) -> list[Computed]:
@@ -44,23 +29,9 @@ def forward_error(dtype: np.dtype, found: Sequence[Computed]) -> float:
 
 
 def _computed(net: Model, inputs: Mapping[str, Any]) -> Iterator[Computed]:
-    plan, own = net._plan(), net._tensors()
+    plan, own = net._plan(), net._arrays()
     found = {**inputs, **{name: tensor.data for name, tensor in net._signals().items()}}
     for node in plan.nodes:
-        values = [found[name] for name in node.inputs]
-        if isinstance(node.operation, Linear):
-            yield _linear(own[node.owner]["weight"], own[node.owner].get("bias"), values[0])
-        elif isinstance(node.operation, (LayerNorm, BatchNorm)):
-            over = -1 if isinstance(node.operation, LayerNorm) else 0
-            scale = 1 / np.sqrt(values[0].var(axis=over, keepdims=True) + node.operation.eps)
-            yield Computed(_most(scale * values[0]), max(1.0, _most(scale)))
-        elif not (plan.layered and (node.form.functions or node.form.is_input)):
-            yield Computed(max(sum(map(_most, values)), _most(found[node.name])))
-
-
-def _linear(weight: Tensor, bias: Tensor | None, z: Any) -> Computed:
-    return Computed(_most(np.abs(z) @ np.abs(weight.data).T + (0.0 if bias is None else np.abs(bias.data))))
-
-
-def _most(array: Any) -> float:
-    return float(np.max(np.abs(array), initial=0))
+        if not (plan.layered and (node.form.functions or node.form.is_input)):
+            values = [found[name] for name in node.inputs]
+            yield node.form.computed(found[node.name], values, own.get(node.owner, {}))

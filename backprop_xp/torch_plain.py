@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import reduce
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from .backend import Backend
-from .operations import (
-    Activate,
-    Add,
-    BatchNorm,
-    Concatenate,
-    Context,
-    Dropout,
-    LayerNorm,
-    Linear,
-    Multiply,
-    Softmax,
-    is_built_in,
-)  # fmt: skip
+from .operations import Context, Operation, is_built_in
 from .plan.call import Parameters as Arrays
 from .plan.plan import Node, Plan
 from .torch_formulas import activate
@@ -68,47 +54,45 @@ class Plainly:
         return values[self._plan.output.name]
 
     def _value(self, node: Node, z: Sequence[torch.Tensor], own: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        operation = node.operation
-        if not is_built_in(operation):
+        if not is_built_in(node.operation):
             raise TypeError(f"node {node.name!r} is written in Python, of which PyTorch knows no second derivatives")
-        match operation:
-            case Linear():
-                return functional.linear(z[0], own["weight"], own.get("bias"))
-            case Activate():
-                return self._activated(operation.activation, z[0])
-            case Add():
-                return reduce(torch.add, z)
-            case Multiply():
-                return reduce(torch.mul, z)
-            case Concatenate():
-                return torch.cat(list(z), -1)
-            case LayerNorm():
-                return functional.layer_norm(z[0], (node.width,), own["gain"], own["bias"], operation.eps)
-            case Softmax():
-                return torch.softmax(z[0], -1)
-            case BatchNorm():
-                return self._standardised(node, operation, z[0], own)
-            case Dropout():
-                return self._dropped(node, operation, z[0])
-        raise TypeError(f"node {node.name!r} ({operation.name}) has no form in PyTorch's operations")
+        buffers, key = self._buffers.get(node.name, {}), self._keys.get(node.name) if self._training else None
+        maker = Maker(torch, self._activated, node, self._backend, self._training, buffers, key)
+        value = node.form.in_torch(maker, z, own)
+        if value is None:
+            raise TypeError(f"node {node.name!r} ({node.operation.name}) has no form in PyTorch's operations")
+        return value
 
-    def _standardised(
-        self, node: Node, operation: BatchNorm, z: torch.Tensor, own: Mapping[str, torch.Tensor]
-    ) -> torch.Tensor:
-        if self._training:
-            centred = z - z.mean(0)
-            variance = (centred * centred).mean(0)
-        else:
-            kept = self._buffers[node.name]
-            mean, variance = (as_tensor(kept[name], self._backend) for name in operation.constants)
-            centred = z - mean
-        return centred * torch.rsqrt(variance + operation.eps) * own["gain"] + own["bias"]
 
-    def _dropped(self, node: Node, operation: Dropout, z: torch.Tensor) -> torch.Tensor:
-        key = self._keys.get(node.name)
-        if not self._training or key is None:
-            return z
+class Maker(NamedTuple):
+    """What an operation computes its value with, at a node.
+
+    Attributes:
+        torch: PyTorch, which operations don't import.
+        activation: computes f(t) of an activation and t.
+        training: whether the call trains.
+    """
+
+    torch: Any
+    activation: Callable[[Any, torch.Tensor], torch.Tensor]
+    node: Node
+    backend: Backend
+    training: bool
+    buffers: Mapping[str, Any]
+    key: int | None
+
+    def add(self, function: Callable[..., torch.Tensor], *args: Any) -> torch.Tensor:
+        """What a function gives."""
+        return function(*args)
+
+    def buffer(self, name: str) -> torch.Tensor:
+        """One of the node's buffers."""
+        return as_tensor(self.buffers[name], self.backend)
+
+    def drawn(self, operation: Operation, z: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the operation draws for this input in training, by name; nothing in use."""
+        if self.key is None:
+            return {}
         dtype = np.dtype(str(z.dtype).removeprefix("torch."))
-        context = Context(node.name, self._backend.xp, dtype, (len(z), node.width), True, {}, key, 0)
-        given = operation.from_context(context)
-        return z * as_tensor(given["kept"], self._backend) if "kept" in given else z
+        context = Context(self.node.name, self.backend.xp, dtype, (len(z), self.node.width), True, {}, self.key, 0)
+        return {name: as_tensor(array, self.backend) for name, array in operation.from_context(context).items()}

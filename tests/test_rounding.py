@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop_xp import GraphNet, Input, Linear, Net, check
-from backprop_xp.graph import LayerNorm
+from backprop_xp import GraphNet, Input, Linear, Net, Operation, check
+from backprop_xp.graph import BatchNorm, LayerNorm
 from backprop_xp.rounding import EPS, computed, forward_error
 
 pytest.importorskip("torch")
@@ -60,3 +60,24 @@ def test_nodes_of_a_graph():
     net.forward(x / 1000, keep_signals=True)
     steep = dict(zip((node.name for node in net.nodes), computed(net, {"x": x / 1000})))["n"]
     assert steep.steepness == pytest.approx(1000) and steep.largest == pytest.approx(11)
+
+
+def test_batch_normalisation_is_steep_where_a_feature_hardly_varies():
+    net = GraphNet({"x": Input(2), "y": (BatchNorm(0.0), "x")}, backend="numpy")
+    x = np.array([[9.0, 0.001], [11.0, 0.003]])  # standard deviations of 1 and 0.001
+    net.forward(x, keep_signals=True)
+    found = dict(zip((node.name for node in net.nodes), computed(net, {"x": x})))["y"]
+    assert found.steepness == pytest.approx(1000) and found.largest == pytest.approx(11)
+
+
+def test_an_operation_of_the_users_is_made_of_its_inputs_and_its_value():
+    class Tenfold(Operation):
+        def forward(self, z):
+            return 10 * z
+
+    for net in (
+        GraphNet({"x": Input(2), "y": (Tenfold(), "x")}, backend="numpy"),
+        Net((2, 2), [Tenfold()], init=lambda rng, shape: np.eye(2), bias=False, backend="numpy"),
+    ):
+        net.forward(np.array([[1.0, -2.0]]), keep_signals=True)
+        assert computed(net, {"x": np.array([[1.0, -2.0]])})[1].largest == 20

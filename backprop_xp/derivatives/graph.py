@@ -14,7 +14,6 @@ import numpy as np
 
 from .. import scope
 from ..backend import Array, Backend, module_of
-from ..operations import Activate
 from ..passes import steps
 from ..plan.call import Call, as_layers
 from ..plan.plan import Step
@@ -162,7 +161,7 @@ def check(call: Call) -> None:
                 f"node {node.name!r} ({operation.name or type(operation).__name__}) has no derivatives in x: "
                 "its operation must define push and pull, as it does forward and backward"
             )
-        if not isinstance(operation, Activate):  # which must be a formula
+        if not node.form.functions:  # which must be formulas
             clause = scope.first_that_does([(f"node {node.name!r}", operation)], call.training)
             if clause:
                 hint = "; with training=False it has derivatives" if "in training" in clause else ""

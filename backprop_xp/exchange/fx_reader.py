@@ -50,6 +50,8 @@ class Reader:
         self.features: dict[str, int] = {}
         self._parameters: dict[str, torch.nn.Parameter] = {}  # by the names of the net's tensors
         self._buffers: dict[str, torch.Tensor] = {}  # by the names of the net's buffers
+        self._linears: dict[str, tuple[str, int]] = {}  # what they take, and how many features
+        self._joined: dict[str, list[str]] = {}  # concatenations, and what they concatenate
         self._owners: dict[tuple[int, int], str] = {}  # weight and bias -> the node that has them
         self._changed: dict[str, str] = {}  # a value that a node changes in place -> that node
 
@@ -167,7 +169,10 @@ class Reader:
         tensors, dim = call.arguments.get("tensors"), call.arguments.get("dim", 0)
         if not isinstance(tensors, (tuple, list)) or dim not in (1, -1):
             raise TypeError(f"node {node.name} concatenates {tensors} along {dim}, not features, which are dim=1")
-        return self._add(node.name, Concatenate(), *(self._value(node, tensor) for tensor in tensors))
+        inputs = [self._value(node, tensor) for tensor in tensors]
+        added = self._add(node.name, Concatenate(), *inputs)
+        self._joined[added] = inputs
+        return added
 
     def _softmax(self, name: str, before: str, dim: Any) -> str:
         if dim not in (1, -1):
@@ -185,6 +190,7 @@ class Reader:
         owner = self._owners.get((id(weight), id(bias)))
         added = self._add(name, Linear(features, bias is not None, owner), before)
         self.features[added] = features
+        self._linears[added] = before, weight.shape[1]
         if owner is None:
             self._owners[id(weight), id(bias)] = added
             self._parameters[f"{added}.weight"] = weight
@@ -243,21 +249,13 @@ class Reader:
 
     def _find_features(self) -> None:
         """The features of every value, from those of linear nodes and normalisations."""
-        linears: dict[str, tuple[str, int]] = {}
-        alike: list[list[str]] = []
-        sums: dict[str, list[str]] = {}
-        for name, (operation, *inputs) in self._description.items():
-            if isinstance(operation, Linear):
-                linears[name] = inputs[0], self._parameters[f"{operation.share or name}.weight"].shape[1]
-            elif isinstance(operation, Concatenate):
-                sums[name] = inputs
-            else:
-                alike.append([name, *inputs])
-        told = dict(linears.values()) | self.features
-        self.features = features_of(alike, sums, told)
+        others = self._description.keys() - self._linears.keys() - self._joined.keys()
+        alike = [[name, *inputs] for name, (_, *inputs) in self._description.items() if name in others]
+        told = dict(self._linears.values()) | self.features
+        self.features = features_of(alike, self._joined, told)
         for name, (operation, *_) in self._description.items():
             if name not in self.features and operation is None:
                 raise TypeError(f"how many features the input {name} has can't be told: say features={{{name!r}: ...}}")
-        for name, (before, features) in linears.items():
+        for name, (before, features) in self._linears.items():
             if self.features[before] != features:
                 raise TypeError(f"Linear {name} takes {features} features, {before} gives {self.features[before]}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import GraphNet, Linear
+from ..graph import GraphNet
 from ..net import Net
 
 
@@ -16,7 +16,7 @@ def is_layers(net: GraphNet) -> bool:
     others = net.nodes[1:]
     line = all(node.inputs == (before.name,) for before, node in pairwise(net.nodes))
     alone = all(node.operation.arity == 1 for node in others)
-    return line and alone and bool(others) and isinstance(others[0].operation, Linear)
+    return line and alone and bool(others) and others[0].form.is_linear
 
 
 def as_net(graph: GraphNet) -> Net:
@@ -25,12 +25,12 @@ def as_net(graph: GraphNet) -> Net:
     functions: list[list[Any]] = []  # for each of these
     names: dict[str, str] = {}  # what the Net calls a node
     for node, after in zip(graph.nodes[1:], (*graph.nodes[2:], None)):
-        if isinstance(node.operation, Linear):
+        if node.form.is_linear:
             names[node.name] = f"t{len(linears)}"
             linears.append(node.operation)
             functions.append([])
         else:
-            last = after is None or isinstance(after.operation, Linear)
+            last = after is None or after.form.is_linear
             names[node.name] = f"z{len(linears) - 1}" + ("" if last else f".{len(functions[-1])}")
             functions[-1].append(node.operation)
     net = Net(

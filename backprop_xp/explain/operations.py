@@ -233,31 +233,28 @@ class DropoutWriting(Writing):
 class NormWriting(Writing):
     """Of layer and batch normalisation: normal numbers n = (z - mean) * scale, times a gain, plus a bias."""
 
-    def _normal(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The mean, the scale 1 / sqrt(variance + eps) and n, each as wide as the node, of the sample that is shown."""
-        operation: Any = self.node.operation
-        z = self._of_input()
-        if isinstance(operation, BatchNorm):
-            mean, scale = self._given("mean"), self._given("scale")
-        else:
-            mean = np.full(z.shape, z.mean())
-            scale = np.full(z.shape, 1 / np.sqrt(((z - mean) ** 2).mean() + operation.eps))
-        return mean, scale, (z - mean) * scale
+    #: What mean and variance are taken over; "" where they are running ones.
+    over: str
 
-    @property
-    def _over(self) -> str:
-        """What mean and variance are taken over; "" where they are running ones."""
-        if not isinstance(self.node.operation, BatchNorm):
-            return "its numbers"
-        return "the batch" if self._given("batch") is not None else ""
+    def _scaling(self) -> tuple[np.ndarray, np.ndarray]:
+        """The mean and the scale 1 / sqrt(variance + eps), each as wide as the node, of the sample that is shown."""
+        raise NotImplementedError
+
+    def _rows(self) -> np.ndarray:
+        """n, (samples, width)."""
+        raise NotImplementedError
+
+    def _shared(self, k: int, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        """The numbers g and n over which mean and variance are taken for number k, and which of them it is."""
+        raise NotImplementedError
 
     def value(self) -> Line:
         formula = self._math(
             "$gain * ($z - mean) * scale + $bias", r"$gain \odot \left($z - \mu\right) / \sigma + $bias"
         )
-        over = f"over {self._over}" if self._over else "kept from training"
+        over = f"over {self.over}" if self.over else "kept from training"
         why = f"mean and scale = 1 / sqrt(variance + eps), {over}: mean 0 and variance 1, then a gain and a bias."
-        mean, scale, _ = self._normal()
+        mean, scale = self._scaling()
         gain, bias, z = self._own("gain")[0], self._own("bias")[0], self._of_input()[0]
         return Line(
             formula,
@@ -266,8 +263,8 @@ class NormWriting(Writing):
         )
 
     def passed(self, position: int, k: int) -> Line:
-        _, scale, normal = self._normal()
-        if not self._over:
+        _, scale = self._scaling()
+        if not self.over:
             formula = self._math("scale * $gain * $g", r"\frac{$gain}{\sigma} \odot $g")
             worked = product(scale[k], self._own("gain")[k], self._grad[k])
             return Line(formula, "Mean and variance are constants here.", worked, (k,))
@@ -280,17 +277,11 @@ class NormWriting(Writing):
             r"\frac{1}{\sigma}\left(g - \overline{g} - n \odot \overline{g \odot n}\right)",
         )
         why = (
-            f"Mean and variance over {self._over} depend on every one of them, too: what they contribute is taken away."
+            f"Mean and variance over {self.over} depend on every one of them, too: what they contribute is taken away."
         )
-        gain, sample = self._own("gain"), self.case.sample
-        if isinstance(self.node.operation, BatchNorm):
-            g = self.case.grad_rows(self.node.name)[:, k] * gain[k]
-            n = ((self.case.rows(self.node.inputs[0]) - self._given("mean")) * self._given("scale"))[:, k]
-            means, own, at = (g.mean(), (g * n).mean()), g[sample], n[sample]
-        else:
-            g = self._grad * gain
-            means, own, at = (g.mean(), (g * normal).mean()), g[k], normal[k]
-        worked = f"{number(scale[k])} * ({number(own, SUM)} - {number(means[0])} - {number(at)} * {number(means[1])})"
+        g, n, at = self._shared(k, self._own("gain"))
+        along = f"{number(n[at])} * {number((g * n).mean())}"
+        worked = f"{number(scale[k])} * ({number(g[at], SUM)} - {number(g.mean())} - {along})"
         return Line(formula, why, worked, (k,), where)
 
     def parameter(self, name: str) -> Line:
@@ -299,21 +290,54 @@ class NormWriting(Writing):
             return Line(
                 self._summed(self.grad_symbol), "The bias is added as it is.", total([number(g) for g in grads])
             )
-        z = self.case.rows(self.node.inputs[0])
-        if isinstance(self.node.operation, BatchNorm):
-            n = (z - self._given("mean")) * self._given("scale")
-        else:
-            centred = z - z.mean(axis=1, keepdims=True)
-            n = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + self.node.operation.eps)  # type: ignore[attr-defined]
         formula = self._math("$g * n", r"$g \odot n")
         where = (self._math("n = ($z - mean) * scale", r"n = \frac{$z - \mu}{\sigma}"),)
-        worked = total([product(a, b) for a, b in zip(grads, n[:, 0])])
+        worked = total([product(a, b) for a, b in zip(grads, self._rows()[:, 0])])
         return Line(self._summed(formula), "The gain is a factor of n.", worked, (0,), where)
 
 
+class LayerNormWriting(NormWriting):
+    over = "its numbers"
+
+    def _scaling(self) -> tuple[np.ndarray, np.ndarray]:
+        z = self._of_input()
+        mean = np.full(z.shape, z.mean())
+        return mean, np.full(z.shape, 1 / np.sqrt(((z - mean) ** 2).mean() + self._eps))
+
+    def _rows(self) -> np.ndarray:
+        z = self.case.rows(self.node.inputs[0])
+        centred = z - z.mean(axis=1, keepdims=True)
+        return centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + self._eps)
+
+    def _shared(self, k: int, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        mean, scale = self._scaling()
+        return self._grad * gain, (self._of_input() - mean) * scale, k
+
+    @property
+    def _eps(self) -> float:
+        return self.node.operation.eps  # type: ignore[attr-defined]
+
+
+class BatchNormWriting(NormWriting):
+    @property
+    def over(self) -> str:  # type: ignore[override]
+        return "the batch" if self._given("batch") is not None else ""
+
+    def _scaling(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._given("mean"), self._given("scale")
+
+    def _rows(self) -> np.ndarray:
+        mean, scale = self._scaling()
+        return (self.case.rows(self.node.inputs[0]) - mean) * scale
+
+    def _shared(self, k: int, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        return self.case.grad_rows(self.node.name)[:, k] * gain[k], self._rows()[:, k], self.case.sample
+
+
+#: A table, since methods of operations would bring the words of explanations into their files.
 WRITINGS: dict[type, type[Writing]] = {
     Linear: LinearWriting, Activate: ActivateWriting, Add: AddWriting, Multiply: MultiplyWriting,
-    Concatenate: ConcatenateWriting, Dropout: DropoutWriting, LayerNorm: NormWriting, BatchNorm: NormWriting,
+    Concatenate: ConcatenateWriting, Dropout: DropoutWriting, LayerNorm: LayerNormWriting, BatchNorm: BatchNormWriting,
 }  # fmt: skip
 
 

@@ -51,6 +51,9 @@ class Activate(BuiltInOperation):
     def module(self, maker: Any, width: int, own: Mapping[str, Any]) -> Any:
         return maker.activation(self.activation)
 
+    def in_torch(self, maker: Any, inputs: Sequence[Any], own: Mapping[str, Any]) -> Any:
+        return maker.activation(self.activation, inputs[0])
+
     @property
     def functions(self) -> Sequence[Any]:
         return (self.activation,)

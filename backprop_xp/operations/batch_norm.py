@@ -13,6 +13,7 @@ from ..derivatives.chain_rule import Rules
 from ..ranges import Ranged
 from .base import Context, Draw, WholeBatch
 from .built_in import BuiltInOperation, flag
+from .rounded import Computed, normalised
 from .writing import Node, Writer
 
 
@@ -108,6 +109,9 @@ class BatchNorm(BuiltInOperation):
         found = given["mean"], given["variance"] * (n / (n - 1))
         return {name: (1 - share) * context.buffers[name] + share * value for name, value in zip(self.constants, found)}
 
+    def computed(self, value: Array, inputs: Sequence[Array], own: Mapping[str, Array]) -> Computed:
+        return normalised(inputs[0], 0, self.eps)
+
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
         arrays = [own[name] for name in (*self.vectors, *self.constants)]
         return writer.add("BatchNormalization", inputs[0], *arrays, epsilon=self.eps)
@@ -120,6 +124,16 @@ class BatchNorm(BuiltInOperation):
         for name in self.constants:
             getattr(normalisation, name).copy_(own[name])
         return normalisation
+
+    def in_torch(self, maker: Any, inputs: Sequence[Any], own: Mapping[str, Any]) -> Any:
+        (z,) = inputs
+        if maker.training:
+            centred = z - z.mean(0)
+            variance = (centred * centred).mean(0)
+        else:
+            mean, variance = (maker.buffer(name) for name in self.constants)
+            centred = z - mean
+        return centred * maker.torch.rsqrt(variance + self.eps) * own["gain"] + own["bias"]
 
     def facts(self) -> tuple[Any, ...]:
         return BatchNorm, self.eps

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from ..backend import Array
 from .base import Operation
+from .rounded import Computed, most
 from .writing import Node, Writer
 
 
@@ -17,6 +19,8 @@ class BuiltInOperation(Operation):
 
     #: Whether its values are handed to the net.
     is_input: ClassVar[bool] = False
+    #: Whether it is W z + b.
+    is_linear: ClassVar[bool] = False
     #: Samples that a batch in training must have, unless it is empty.
     fewest_samples: ClassVar[int] = 1
     #: The name of the node whose parameters it takes.
@@ -29,6 +33,10 @@ class BuiltInOperation(Operation):
     def multiply_adds(self, features: int, below: int) -> int:
         """Of one sample's matrix products, for a first input of ``features`` where ``below`` need gradients."""
         return 0
+
+    def computed(self, value: Array, inputs: Sequence[Array], own: Mapping[str, Array]) -> Computed:
+        """What a value was computed from, all arrays on NumPy; ``own`` are its parameters."""
+        return Computed(max(sum(map(most, inputs)), most(value)))
 
     # ---- in files, in ONNX and in PyTorch ---------------------------------------------------------------------------
 
@@ -66,6 +74,16 @@ class BuiltInOperation(Operation):
             writer: adds nodes, see :mod:`backprop_xp.exchange.to_fx`.
         """
         return None
+
+    def in_torch(self, maker: Any, inputs: Sequence[Any], own: Mapping[str, Any]) -> Any:
+        """Its value in PyTorch's own operations, None if it has none there; ``inputs`` are tensors, (..., width).
+
+        Args:
+            maker: has PyTorch and what the node has at hand, see :class:`backprop_xp.torch_plain.Maker`; where
+                :meth:`fx` adds a node, its ``add`` computes the value.
+            own: its parameters, tensors by their names here.
+        """
+        return self.fx(maker, inputs)
 
     # ---- as compiled code, see programs/graph_source.py -------------------------------------------------------------
 

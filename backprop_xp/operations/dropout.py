@@ -66,6 +66,9 @@ class Dropout(BuiltInOperation):
     def module(self, maker: Any, width: int, own: Mapping[str, Any]) -> Any:
         return maker.torch.nn.Dropout(self.p)
 
+    def in_torch(self, maker: Any, inputs: Sequence[Any], own: Mapping[str, Any]) -> Any:
+        return self.forward(*inputs, **maker.drawn(self, inputs[0]))
+
     def facts(self) -> tuple[Any, ...]:
         return Dropout, self.p
 

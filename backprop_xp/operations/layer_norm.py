@@ -14,6 +14,7 @@ from ..derivatives.signals import product, product_below, through, through_below
 from ..ranges import Ranged
 from .base import Draw
 from .built_in import BuiltInOperation, flag
+from .rounded import Computed, normalised
 from .writing import Node, Writer
 
 
@@ -79,6 +80,9 @@ class LayerNorm(BuiltInOperation):
         normal, _ = self._normal(inputs[0])
         return grad * normal, grad
 
+    def computed(self, value: Array, inputs: Sequence[Array], own: Mapping[str, Array]) -> Computed:
+        return normalised(inputs[0], -1, self.eps)
+
     def onnx(self, writer: Any, inputs: Sequence[str], own: Mapping[str, str]) -> str:
         return writer.add("LayerNormalization", inputs[0], own["gain"], own["bias"], epsilon=self.eps)
 
@@ -86,6 +90,10 @@ class LayerNorm(BuiltInOperation):
         normalisation = maker.torch.nn.LayerNorm(width, self.eps)
         normalisation.weight, normalisation.bias = own["gain"], own["bias"]
         return normalisation
+
+    def in_torch(self, maker: Any, inputs: Sequence[Any], own: Mapping[str, Any]) -> Any:
+        gain = own["gain"]
+        return maker.torch.nn.functional.layer_norm(inputs[0], gain.shape, gain, own["bias"], self.eps)
 
     def facts(self) -> tuple[Any, ...]:
         return LayerNorm, self.eps

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import Array
 from ..numbers import whole
 from .base import Draw, Operation
 from .built_in import BuiltInOperation, flag
+from .rounded import Computed, most
 from .writing import Node, Writer
 
 
@@ -25,6 +27,7 @@ class Linear(BuiltInOperation):
     name = "linear"
     scope = "sample"
     settings = {"features": int, "bias": bool, "share": str | None}
+    is_linear = True
     reads_pieces = True
     has_parameters = True
 
@@ -44,6 +47,10 @@ class Linear(BuiltInOperation):
     def multiply_adds(self, features: int, below: int) -> int:
         return self.features * (2 * features + below)
 
+    def computed(self, value: Array, inputs: Sequence[Array], own: Mapping[str, Array]) -> Computed:
+        bias = np.abs(own["bias"]) if "bias" in own else 0.0
+        return Computed(most(np.abs(inputs[0]) @ np.abs(own["weight"]).T + bias))
+
     def shapes(self, widths: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         return {"weight": (self.features, widths[0])} | super().shapes(widths)
 
@@ -56,6 +63,9 @@ class Linear(BuiltInOperation):
         for name, parameter in own.items():
             setattr(linear, name, parameter)
         return linear
+
+    def in_torch(self, maker: Any, inputs: Sequence[Any], own: Mapping[str, Any]) -> Any:
+        return maker.torch.nn.functional.linear(inputs[0], own["weight"], own.get("bias"))
 
     @property
     def vectors(self) -> Sequence[str]:  # type: ignore[override]

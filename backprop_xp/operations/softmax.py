@@ -34,3 +34,6 @@ class Softmax(BuiltInOperation):
 
     def module(self, maker: Any, width: int, own: Any) -> Any:
         return maker.torch.nn.Softmax(dim=1)
+
+    def in_torch(self, maker: Any, inputs: Sequence[Any], own: Any) -> Any:
+        return maker.torch.softmax(inputs[0], -1)

@@ -9,7 +9,6 @@ import numpy as np
 from .. import axes as drawing
 from ..backend import NUMPY
 from ..drawn import computed
-from ..operations import Input, Linear
 
 #: The share of the output's gradient that the first layer's has, below which gradients are said to vanish, and above
 #: which to explode: a rule of thumb.
@@ -47,9 +46,9 @@ class GradientFlow:
         self._batch = (x, y, sample_weight, training)
         nodes = net._plan().nodes
         self.nodes = [node.name for node in nodes]
-        own = [node for node in nodes if not isinstance(node.operation, Input)]
+        own = [node for node in nodes if not node.form.is_input]
         #: the node whose gradient is compared with the output's: the first with a weight, if there is one
-        self.first = next((node.name for node in own if isinstance(node.operation, Linear)), own[0].name)
+        self.first = next((node.name for node in own if node.form.is_linear), own[0].name)
         self.epochs: list[int] = []
         self.signals = np.empty((0, len(nodes)))
         self.gradients = np.empty((0, len(nodes)))

@@ -100,8 +100,8 @@ class Plan:
 
     @cached_property
     def _settled(self) -> list[Operation]:
-        others = [node.operation for node in self.nodes if not node.form.functions]
-        return [operation for operation in others if not isinstance(operation, (Input, Linear))]
+        pairs = [(node.operation, node.form) for node in self.nodes]
+        return [operation for operation, form in pairs if not (form.functions or form.is_input or form.is_linear)]
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:

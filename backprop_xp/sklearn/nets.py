@@ -7,7 +7,6 @@ from typing import Any
 from ..data.nets import net_of
 from ..graph import GraphNet
 from ..net import Net
-from ..operations.linear import Linear
 from ..tensor import Tensor
 from .settings import Settings
 
@@ -59,7 +58,7 @@ def layers_of(net: Net | GraphNet) -> list[Layer]:
     """The fully connected layers, from the input on."""
     if isinstance(net, Net):
         return [(weight, bias) for weight, bias, _ in net.layers]
-    linear = [net.tensors_of(node.name) for node in net.nodes if isinstance(node.operation, Linear)]
+    linear = [net.tensors_of(node.name) for node in net.nodes if node.form.is_linear]
     return [(own["weight"], own.get("bias")) for own in linear]
 
 

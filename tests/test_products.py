@@ -23,6 +23,12 @@ SHAPES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def all_libraries():
+    """Every BLAS that the process has by now: other tests may have loaded some since the first was asked for."""
+    products._libraries.cache_clear()
+
+
 def blas_threads():
     return {library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"}
 

@@ -4,8 +4,6 @@ import importlib as _importlib
 import typing as _typing
 
 from . import _clone  # noqa: F401  first: what the others import may stand beside this folder
-from . import ahead as _ahead
-from . import exchange as _exchange
 from . import model as _model
 from .activations import (
     ACTIVATIONS,
@@ -35,9 +33,7 @@ from .activations import (
     get_activation,
 )
 from .backend import BackendError, get_backend
-from .derivatives.array_equation import ArrayEquation
-from .derivatives.equation import Equation
-from .graph import BatchNorm, Dropout, Graph, GraphNet, Input, LayerNorm, Linear, Operation, Residual
+from .later import Later as _Later
 from .losses import (
     LOSSES,
     MAE,
@@ -52,11 +48,8 @@ from .losses import (
     get_loss,
 )
 from .net import Net
+from .operations import BatchNorm, Dropout, Input, LayerNorm, Linear, Operation, Residual
 from .tensor import Tensor
-
-# files, calls made ahead and explanations know all kinds of nets, and nets none of them
-_model.Model.save, _model.Model.load = _exchange.save, staticmethod(_exchange.load)
-_model.Model.compile = _ahead.compile
 
 if _typing.TYPE_CHECKING:
     from . import check as check
@@ -66,16 +59,13 @@ if _typing.TYPE_CHECKING:
     from . import sklearn as sklearn
     from . import torch_layer as torch_layer
     from . import training as training
-
-
-def _explain(net, x, y=None, *, sample_weight=None, lr=0.01, training=True):  # type: ignore[no-untyped-def]
-    """Every step of ``net.loss_and_grad(x, y)``, see :func:`backprop_xp.explain.explain`."""
-    from .explain import explain  # when it is needed: it takes longer to import than a net
-
-    return explain(net, x, y, sample_weight=sample_weight, lr=lr, training=training)
-
-
-_model.Model.explain = _explain
+    from .derivatives.array_equation import ArrayEquation
+    from .derivatives.equation import Equation
+    from .graph import Graph, GraphNet
+else:
+    # files, calls made ahead and explanations know all kinds of nets, and nets none of them
+    _model.Model.save, _model.Model.load = _Later("exchange", "save"), _Later("exchange", "load", static=True)
+    _model.Model.compile, _model.Model.explain = _Later("ahead", "compile"), _Later("explain", "explain")
 
 
 def check_gradients(what, x=None, y=None, *, parameters=None, sample_weight=None):  # type: ignore[no-untyped-def]
@@ -89,7 +79,14 @@ __version__ = "0.1.0"
 
 #: Modules that are there after ``import backprop_xp``, but imported when they are first asked for: some need PyTorch,
 #: pandas or scikit-learn.
-_LATER = ("bench", "check", "data", "exchange", "pictures", "sklearn", "torch_layer", "training")
+_LATER = ("bench", "check", "data", "exchange", "graph", "pictures", "sklearn", "torch_layer", "training")
+#: Names of this module that aren't needed for a chain of layers -> where they stand.
+_ELSEWHERE = {
+    "ArrayEquation": "derivatives.array_equation",
+    "Equation": "derivatives.equation",
+    "Graph": "graph",
+    "GraphNet": "graph",
+}
 
 
 if not _typing.TYPE_CHECKING:  # for whom any name would be there
@@ -97,11 +94,14 @@ if not _typing.TYPE_CHECKING:  # for whom any name would be there
     def __getattr__(name: str) -> _typing.Any:
         if name in _LATER:
             return _importlib.import_module(f".{name}", __name__)
+        if name in _ELSEWHERE:
+            found = getattr(_importlib.import_module(f".{_ELSEWHERE[name]}", __name__), name)
+            return globals().setdefault(name, found)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*globals(), *_LATER, *_ELSEWHERE})
 
 
 __all__ = [

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -20,10 +19,11 @@ FOLDERS = {"backprop_xp.kernels": ROOT / "kernels", "backprop_xp.bench": ROOT / 
 NEEDED = ("numpy", "threadpoolctl")
 
 
-class _Beside(MetaPathFinder):
-    """Finds what no finder before it found."""
+class _Beside:
+    """A finder of modules: of those that no finder before it found."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name not in FOLDERS:
             return None
         folder = FOLDERS[name]
@@ -42,4 +42,4 @@ def _require_packages() -> None:
 
 _require_packages()
 if all((folder / "__init__.py").exists() for folder in FOLDERS.values()):
-    sys.meta_path.append(_Beside())
+    sys.meta_path.append(_Beside)

@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import ranges
-from .arrays import column_sums, elementwise
+from .arrays import column_sums, elementwise, in_launches
 from .formulas import Formula, is_formula
 from .formulas.of_activation import of_activation
 from .messages import unknown
-from .programs import device_layers
 
 Array = Any
 
@@ -398,7 +397,9 @@ def activate(activation: Any, t: Array, bias: Array | None = None) -> Array:
 
     A bias is first added to ``t``, in place; on CuPy that is one launch with a formula.
     """
-    if device_layers.takes(t) and is_formula(activation):
+    if in_launches(t) and is_formula(activation):
+        from .programs import device_layers
+
         return device_layers.forward(activation, t, bias)
     if bias is not None:
         t += bias
@@ -414,7 +415,9 @@ def backpropagate(activation: Any, t: Array, grad_z: Array) -> Array:
 
 def layer_gradients(activation: Any, t: Array, grad_z: Array, bias: Array | None) -> tuple[Array, Array | None]:
     """grad_t, and the bias's gradient: the sum of grad_t over the samples, None without a bias."""
-    if device_layers.takes(t) and is_formula(activation):
+    if in_launches(t) and is_formula(activation):
+        from .programs import device_layers
+
         return device_layers.backward(activation, t, grad_z, bias is not None)
     grad_t = backpropagate(activation, t, grad_z)
     return grad_t, None if bias is None else column_sums(grad_t)

@@ -9,9 +9,8 @@ import numpy as np
 
 from . import products, threads, workspace
 from .backend import Array, addressable, module_of, owner_of
-from .dtypes import SUMS, floating
-from .formulas import Formula, blocked, device
-from .programs import cublas
+from .dtypes import DTYPES, SUMS, floating, name_of
+from .formulas import Formula, blocked
 from .programs import elementwise as compiled
 
 
@@ -32,6 +31,8 @@ def elementwise(
     """
     first = next(iter(arrays.values()))
     if owner_of(first) == "cupy":
+        from .formulas import device
+
         return device.run(module_of(first), formula, outputs, _addressable(arrays), parameters)
     nodes = [formula.nodes[formula.outputs[name]] for name in outputs]
     if all(node.op == "variable" and isinstance(arrays[node.name], np.ndarray) for node in nodes):
@@ -53,6 +54,13 @@ def _addressable(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {name: addressable(array) if owner_of(array) == "cupy" else array for name, array in arrays.items()}
 
 
+def in_launches(array: Any) -> bool:
+    """Whether programs/device_layers.py computes a signal or a gradient: CuPy's, of a net's dtype, and contiguous."""
+    if owner_of(array) == "numpy" or name_of(array.dtype) not in DTYPES:
+        return False
+    return array.ndim in (1, 2) and array.flags.c_contiguous
+
+
 def apart(array: Array, *others: Array) -> Array:
     """The array, or a copy where it may share memory with another: its new owner may change it in place."""
     shares = module_of(array).may_share_memory
@@ -69,6 +77,8 @@ def sum_elementwise(
     """
     first = next(iter(arrays.values()))
     if owner_of(first) == "cupy":
+        from .formulas import device
+
         return device.run(module_of(first), formula, (output,), _addressable(arrays), parameters)[0].sum()
     dtype = floating(*arrays.values())
     ready = {name: np.atleast_1d(np.asarray(a, dtype)) for name, a in arrays.items()}
@@ -89,6 +99,8 @@ def matmul(a: Array, b: Array) -> Array:
     """The matrix product a @ b, in recycled memory where that is allowed. Work that was stopped ends here."""
     threads.check()
     if owner_of(a) == "cupy" and a.ndim == 2:
+        from .programs import cublas
+
         return cublas.product(a, b)
     if owner_of(a) == "cupy" or a.ndim == 1:
         return a @ b
@@ -100,6 +112,8 @@ def outer(grad_t: Array, z: Array) -> Array:
     if z.ndim == 1:
         return module_of(z).outer(grad_t, z)
     if owner_of(z) == "cupy":
+        from .programs import cublas
+
         return cublas.product(grad_t.T, z)
     return products.matmul(grad_t.T, z, np.empty((grad_t.shape[1], z.shape[1]), np.result_type(grad_t, z)))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
@@ -47,7 +46,7 @@ def replacing(path: StrPath) -> Iterator[BinaryIO]:
     target = temporary = None
     try:
         target, standing = _target(named)
-        temporary = os.path.join(os.path.dirname(target), TEMPORARY + secrets.token_hex(8))
+        temporary = os.path.join(os.path.dirname(target), TEMPORARY + os.urandom(8).hex())
         mode = 0o666 if standing is None else 0o600  # what is private is so from its first byte on
         with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as file:
             yield file

@@ -9,36 +9,49 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate as sums
-from typing import Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, get_args, overload
 
 import numpy as np
 
-from . import engines, equations, inputs, notebook, scope, workspace
+from . import engines, inputs, scope, workspace
 from .backend import Array, Backend, get_backend
-from .derivatives import of_outputs
-from .derivatives.differentiable import Differentiable
-from .derivatives.equation import Equation
-from .derivatives.graph import Steps
-from .derivatives.loops import Chain
-from .distributed import World
-from .distributed import gradients as shared
-from .distributed.share import Share
-from .drawn import draw
 from .dtypes import as_dtype
 from .engines import Choice, layered
+from .later import Later
 from .literals import Dtype, EngineName, Reduction
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
-from .passes import per_sample, steps
+from .numbers import flag
+from .passes import steps
 from .plan.call import Buffered, Call, Values, as_layers
 from .precision import as_precision
 from .ready import calls
-from .repeated import Repeated
 from .state import State
 from .tensor import Tensor
 from .threads import count
-from .toolchain.built import Built
-from .training.fit import fit
-from .training.shards import Shards, parted_world
+
+if TYPE_CHECKING:  # what a first pass doesn't need is imported when it is asked for, which halves the package's import
+    from typing import TypedDict, Unpack
+
+    from .derivatives.differentiable import Differentiable
+    from .derivatives.equation import Equation
+    from .distributed import World
+    from .distributed.share import Share
+    from .drawn import draw
+    from .repeated import Repeated
+    from .toolchain.built import Built
+    from .training.fit import fit
+
+    class CallOptions(TypedDict, total=False):
+        """What :meth:`Model.loss_and_grad` takes whatever it returns."""
+
+        sample_weight: Any
+        accumulate: bool
+        keep_signals: bool | None
+        training: bool
+        loss: str | Loss | Equation | None
+        world: World | Share | None
+        shards: bool
+
 
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
@@ -61,7 +74,7 @@ class Model(State):
     ) -> None:
         self.loss = get_loss(loss)
         self.dtype = as_dtype(dtype)
-        self.reduction = inputs.one_of("reduction", reduction, REDUCTIONS)
+        self.reduction: Reduction = inputs.one_of("reduction", reduction, REDUCTIONS)
         self.engine: EngineName = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
         self.threads = threads if threads is None else count(threads)
         self.precision = as_precision(precision, self.dtype)
@@ -75,8 +88,12 @@ class Model(State):
         """All tensors that are trained, each once, wherever it stands in the net."""
         return list(dict.fromkeys(self._places()))
 
-    draw = draw
-    fit = fit
+    if TYPE_CHECKING:
+        draw = draw
+        fit = fit
+    else:
+        draw = Later("drawn", "draw")
+        fit = Later("training.fit", "fit")
     #: :func:`backprop_xp.exchange.save` and ``load``; the package's __init__ puts them here.
     save: Callable[..., None]
     load: Callable[..., Any]
@@ -84,6 +101,19 @@ class Model(State):
     compile: Callable[..., list[Built]]
     #: :func:`backprop_xp.explain.explain`, from there too.
     explain: Callable[..., Any]
+
+    @overload
+    def loss_and_grad(
+        self, x: Any, y: Any = None, *, input_grad: Literal[False] = False, **options: Unpack[CallOptions]
+    ) -> Array: ...
+
+    @overload
+    def loss_and_grad(
+        self, x: Any, y: Any = None, *, input_grad: Literal[True], **options: Unpack[CallOptions]
+    ) -> tuple[Array, Any]: ...
+
+    @overload
+    def loss_and_grad(self, x: Any, y: Any = None, *, input_grad: bool, **options: Unpack[CallOptions]) -> Any: ...
 
     def loss_and_grad(
         self,
@@ -122,7 +152,7 @@ class Model(State):
         Returns:
             The loss, a scalar of the net's dtype (on CuPy a 0-d array); with ``input_grad`` also the gradient.
         """
-        if isinstance(loss, Equation):
+        if loss is not None and _is_equation(loss):
             if world is not None:
                 raise ValueError("ranks don't share equations: give a loss, or no world")
             return self._equation(loss, x, y, sample_weight, input_grad, accumulate, keep_signals, training)
@@ -130,10 +160,17 @@ class Model(State):
             compiled = calls.find(self, x, y, keep_signals, training)
             if compiled is not None:
                 return compiled.loss_and_grad(self, x, y)
-        if (parted := parted_world(shards, world)) is not None:
-            rows = Shards(parted, self, x, y, sample_weight, None, False, loss=get_loss(loss or self.loss))
+        if flag("shards", shards):
+            from .training.shards import Shards, parted_world
+
+            rows = Shards(parted_world(world), self, x, y, sample_weight, None, False, loss=get_loss(loss or self.loss))
             x, y, sample_weight, _, _, world = next(rows.epoch(0, 0))
-        share = world if isinstance(world, Share) else None
+        share = None
+        if world is not None:
+            from .distributed import gradients as shared
+            from .distributed.share import Share
+
+            share = world if isinstance(world, Share) else None
         call = self._loss_call(x, y, sample_weight, keep_signals, training, loss, share)
         call.input_grad = input_grad
         with self.backend.activate():
@@ -160,6 +197,12 @@ class Model(State):
         return _as_sample(call, output)
 
     __call__ = forward
+
+    @overload
+    def backward(self, grad_output: Any, *, input_grad: Literal[False] = False, accumulate: bool = False) -> None: ...
+
+    @overload
+    def backward(self, grad_output: Any, *, input_grad: bool, accumulate: bool = False) -> Any: ...
 
     def backward(self, grad_output: Any, *, input_grad: bool = False, accumulate: bool = False) -> Any:
         """Backpropagate a gradient in the outputs through the signals that the last call kept.
@@ -220,6 +263,8 @@ class Model(State):
             ValueError: an unknown name, or shapes that don't fit. TypeError: an activation that is no formula, or an
                 operation that can't be derived.
         """
+        from .derivatives import of_outputs
+
         net = self._differentiable(training=False)
         return of_outputs.derivatives(net, self._side_by_side(x), wanted, inputs, outputs, direction, cotangent)
 
@@ -245,24 +290,28 @@ class Model(State):
             ValueError: something in the net or the loss looks at other samples of the batch. TypeError: an operation
                 has parameters and no ``per_sample``.
         """
-        return self._of_samples(per_sample.gradients, x, y, training, loss)
+        return self._of_samples("gradients", x, y, training, loss)
 
     def per_sample_norms(
         self, x: Any, y: Any = None, *, training: bool = True, loss: str | Loss | None = None
     ) -> Array:
         """The Euclidean norms (n,) of :meth:`per_sample_grads`, without storing these."""
-        return self._of_samples(per_sample.norms, x, y, training, loss)
+        return self._of_samples("norms", x, y, training, loss)
 
     def repeated(self, x: Any, y: Any = None, *, sample_weight: Any = None) -> Repeated:
         """A function that computes :meth:`loss_and_grad` of these very arrays, which may be overwritten between calls.
 
         On a CUDA device a call is one launch where it can be, see :class:`backprop_xp.repeated.Repeated`.
         """
+        from .repeated import Repeated
+
         return Repeated(self, x, y, sample_weight)
 
     def plan(self, x: Any, loss: str | Loss | Equation | None = None) -> Choice:
         """Which engine ``loss_and_grad(x)``, with this loss, would run on, why, and its estimated flop and bytes."""
-        if isinstance(loss, Equation):
+        if _is_equation(loss):
+            from . import equations
+
             net = self._differentiable(training=False)
             return equations.choice(self.engine, net, loss, len(loss.points_in(net, self._side_by_side(x))))
         call = self._call(x, None, False, get_loss(self.loss if loss is None else loss))
@@ -284,6 +333,8 @@ class Model(State):
         workspace.clear()
 
     def _repr_html_(self) -> str:
+        from . import notebook
+
         return notebook.of_parameters(self, self._by_place().items())
 
     def __getstate__(self) -> dict[str, Any]:
@@ -358,8 +409,11 @@ class Model(State):
         self._draw(call)
         return call
 
-    def _of_samples(self, function: Callable[..., Array], x: Any, y: Any, training: bool, loss: Any) -> Array:
-        if isinstance(loss, Equation):
+    def _of_samples(self, what: str, x: Any, y: Any, training: bool, loss: Any) -> Array:
+        """A function of passes/per_sample.py, of a call in which every sample is a batch of its own."""
+        from .passes import per_sample
+
+        if _is_equation(loss):
             raise TypeError("gradients of single samples are those of a loss of the outputs, not of an equation")
         call = self._call(x, False, training, get_loss(self.loss if loss is None else loss), whole=True)
         self._aim(call, None if y is None else self.backend.asarray(y, None, "y"), None, alone=True)
@@ -373,7 +427,7 @@ class Model(State):
             for name, tensor in own.items():
                 places[tensor].append((node, name))
         with self.backend.activate():
-            found = function(call, list(places.values()))
+            found = getattr(per_sample, what)(call, list(places.values()))
         return found[0] if call.single else found
 
     def _aim(self, call: Call, y: Any, sample_weight: Any, alone: bool = False, share: Share | None = None) -> None:
@@ -397,6 +451,9 @@ class Model(State):
 
     def _differentiable(self, training: bool) -> Differentiable:
         """The net as it is now, with arrays that are checked."""
+        from .derivatives.graph import Steps
+        from .derivatives.loops import Chain
+
         plan, parameters = self._plan(), self._arrays()
         if plan.chain is not None:
             return Chain(as_layers(plan.chain, parameters), self.backend, self.dtype)
@@ -432,6 +489,9 @@ class Model(State):
     ) -> Any:
         if keep_signals:
             raise ValueError("an equation keeps no signals: it pushes derivatives beside them")
+        from . import equations
+        from .derivatives.graph import Steps
+
         x, net = self._side_by_side(x), self._differentiable(training)
         points = equation.points(net, x, y, sample_weight, self.reduction == "mean")
         if isinstance(net, Steps):
@@ -482,6 +542,15 @@ class Model(State):
         """Gradients in the inputs as the user gets them."""
         found = {name: _as_sample(call, grad) for name, grad in gradients.items()}
         return next(iter(found.values())) if len(found) == 1 else found
+
+
+def _is_equation(loss: Any) -> TypeGuard[Equation]:
+    """Whether it is an Equation, of which a call with another loss imports nothing."""
+    if loss is None or isinstance(loss, (str, Loss)):
+        return False
+    from .derivatives.equation import Equation
+
+    return isinstance(loss, Equation)
 
 
 def _as_sample(call: Call, array: Any) -> Any:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import operator
-import secrets
 from contextlib import suppress
 from typing import Any
 
@@ -82,7 +81,11 @@ def whole(what: str, value: Any, least: int = 0, most: int | None = None) -> int
 
 def as_seed(seed: Any) -> int:
     """The seed as an int; a new one for None."""
-    return secrets.randbelow(MOST_DRAWN) if seed is None else whole("seed", seed)
+    if seed is not None:
+        return whole("seed", seed)
+    import secrets  # which imports hashlib
+
+    return secrets.randbelow(MOST_DRAWN)
 
 
 def flag(what: str, value: Any) -> bool:

@@ -15,7 +15,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 
 from . import forks, threads
 from .sums.tree import ChunkTree
@@ -127,4 +126,6 @@ def _each(cuts: list[slice], work: Any) -> None:
 
 @cache
 def _libraries() -> list[Any]:
+    import threadpoolctl
+
     return threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import notebook
-
 
 class Tensor:
     """What the article calls a tensor: an array, room for its gradient, and a name.
@@ -77,4 +75,6 @@ class Tensor:
         return f"Tensor({name}{dtype}{list(shape)}, grad={'None' if self.grad is None else 'set'})"
 
     def _repr_html_(self) -> str:
+        from . import notebook  # which imports what knows all names of characters
+
         return notebook.of_tensor(self)

@@ -33,6 +33,7 @@ from backprop_xp.bench.worker import Worker
 
 from backprop_xp import engines, get_backend
 from backprop_xp.backend import Backend
+from backprop_xp.engines.on_gpu import ON_GPU
 from backprop_xp.files import check_outputs
 from backprop_xp.inputs import one_of
 
@@ -156,7 +157,7 @@ def _settings(arguments: argparse.Namespace, threads: int) -> Settings:
     chosen = tuple(arguments.engines.split(","))
     backend = get_backend(arguments.backend)
     if arguments.full and arguments.engines == "auto":
-        others = engines.ON_GPU if backend.on_gpu else engines.ON_CPU
+        others = ON_GPU if backend.on_gpu else engines.ON_CPU
         chosen = ("auto", *(engine for engine in others if engine != "fused"))
     for engine in chosen:
         one_of("engine of --engines", engine, ("auto", *engines.ENGINES))

@@ -13,7 +13,7 @@ from backprop_xp.bench import environment
 from backprop_xp.bench.cases import ARTICLE, NARROW
 
 from backprop_xp import Net, get_backend, info
-from backprop_xp.engines import ON_GPU
+from backprop_xp.engines.on_gpu import ON_GPU
 
 COMMANDS = (
     ("nvidia-smi",),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +32,12 @@ backprop_xp.exchange.save(net, "net.safetensors")
 backprop_xp.data.read("iris")
 backprop_xp.check.check_gradients(net, np.ones((3, 3)), np.zeros(3, int))
 backprop_xp.torch_layer.as_torch(net)
+loss, grad_x = net.loss_and_grad(np.ones((3, 3)), np.zeros(3, int), input_grad=True, accumulate=True)
+wanted: bool = bool(grad_x.any())
+net.loss_and_grad(np.ones((3, 3)), np.zeros(3, int), input_grad=wanted)
+print(net.loss_and_grad(np.ones((3, 3)), np.zeros(3, int), sample_weight=np.ones(3)) / 3)
+net.backward(np.ones((3, 2)))
+print(net.backward(np.ones((3, 2)), input_grad=True).sum())
 """
 #: A line -> a part of what is said of it.
 WRONG = {
@@ -41,6 +49,10 @@ WRONG = {
     'GraphNet({}, reduction="avg")': 'Argument "reduction" to "GraphNet"',
     'Graph().net(Graph().input(3), reduction="avg")': 'Argument "reduction" to "net"',
     'net.reduction = "avg"': "Incompatible types in assignment",
+    "net.loss_and_grad(np.ones((3, 3)), input_grad=True) / 3": 'Unsupported operand types for / ("tuple[Any, Any]"',
+    "net.loss_and_grad(np.ones((3, 3)), input_grads=True)": 'No overload variant of "loss_and_grad"',
+    "print(net.backward(np.ones((3, 2))).sum())": '"None" has no attribute "sum"',
+    "net.backward(np.ones((3, 2)), accumulate=2.5)": 'No overload variant of "backward"',
     "backprop_xp.trainig": 'Module has no attribute "trainig"',
 }
 
@@ -51,30 +63,31 @@ def test_names_are_those_that_nets_take():
     assert get_args(get_args(literals.Dtype)[0]) == DTYPES
 
 
-def test_mypy_finds_the_mistakes_of_a_user_and_no_others(tmp_path):
-    pytest.importorskip("mypy")
+def said_by(command, tmp_path):
+    """What a type checker says of a program that holds everything above, and at which lines the mistakes stand."""
     program = tmp_path / "program.py"
     program.write_text(RIGHT + "\n".join(WRONG) + "\n", encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--config-file=",
-        "--strict",
-        "--ignore-missing-imports",
-        "--follow-imports=silent",
-    ]
-    command += [
-        "--no-error-summary",
-        "--hide-error-codes",
-        f"--cache-dir={ROOT / '.mypy_cache' / 'user'}",
-        str(program),
-    ]
     environment = os.environ | {"MYPYPATH": str(ROOT)}
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
-    first = RIGHT.count("\n") + 1
-    said = [line for line in result.stdout.splitlines() if "program.py" in line and ": error: " in line]
-    found = {int(line.rpartition("program.py:")[2].partition(":")[0]): line for line in said}
-    assert len(said) == len(WRONG), result.stdout + result.stderr
-    for number, (line, part) in enumerate(WRONG.items(), first):
-        assert part in found.get(number, ""), (line, result.stdout)
+    result = subprocess.run([*command, str(program)], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    return result.stdout + result.stderr, {RIGHT.count("\n") + 1 + i: line for i, line in enumerate(WRONG)}
+
+
+def test_mypy_finds_the_mistakes_of_a_user_and_no_others(tmp_path):
+    pytest.importorskip("mypy")
+    options = ("--config-file=", "--strict", "--ignore-missing-imports", "--follow-imports=silent")
+    options += ("--no-error-summary", "--hide-error-codes", f"--cache-dir={ROOT / '.mypy_cache' / 'user'}")
+    output, wrong = said_by([sys.executable, "-m", "mypy", *options], tmp_path)
+    said = [line for line in output.splitlines() if "program.py" in line and ": error: " in line]
+    found = [(int(line.rpartition("program.py:")[2].partition(":")[0]), line) for line in said]
+    assert {number for number, _ in found} == set(wrong), output
+    for number, line in wrong.items():
+        assert any(at == number and WRONG[line] in told for at, told in found), (line, output)
+
+
+@pytest.mark.skipif(shutil.which("pyright") is None, reason="pyright isn't installed")
+def test_pyright_finds_the_mistakes_of_a_user_and_no_others(tmp_path):
+    settings = {"extraPaths": [str(ROOT)], "reportAttributeAccessIssue": "error"}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings), encoding="utf-8")
+    output, wrong = said_by(["pyright", f"--pythonpath={sys.executable}", "--outputjson"], tmp_path)
+    said = [each for each in json.loads(output)["generalDiagnostics"] if each["severity"] == "error"]
+    assert {each["range"]["start"]["line"] + 1 for each in said} == set(wrong), output

@@ -146,7 +146,7 @@ def test_windows_runs_without_a_compiler(monkeypatch):
         compiler._find.cache_clear()
 
 
-LATER = ("bench", "check", "data", "exchange", "sklearn", "torch_layer", "training")
+LATER = ("bench", "check", "data", "exchange", "graph", "sklearn", "torch_layer", "training")
 
 
 @pytest.mark.parametrize("name", LATER)
@@ -161,8 +161,9 @@ def test_an_attribute_that_is_not_there_is_said_as_of_any_module():
         print(backprop_xp.trainig)
 
 
-def test_importing_brings_nothing_that_takes_long():
-    heavy = (
+#: What takes long to import, and a first forward and backward pass of a chain on the CPU needs none of.
+HEAVY = (
+    *(
         "cupy",
         "email",
         "http",
@@ -173,15 +174,68 @@ def test_importing_brings_nothing_that_takes_long():
         "ssl",
         "torch",
         "urllib.request",
-    )
+    ),
+    *(
+        "graphlib",
+        "hashlib",
+        "html",
+        "importlib.abc",
+        "locale",
+        "secrets",
+        "shutil",
+        "socket",
+        "statistics",
+        "subprocess",
+    ),
+    *("tempfile", "threadpoolctl", "traceback", "zipfile"),
+    *(
+        f"backprop_xp.{name}"
+        for name in (
+            *("ahead", "derivatives.equation", "derivatives.graph", "derivatives.loops", "derivatives.of_outputs"),
+            *(
+                "distributed",
+                "drawn",
+                "engines.cooperative",
+                "engines.fused.equation",
+                "engines.fused_gpu",
+                "equations",
+            ),
+            *("exchange", "explain", "formulas.device", "graph", "notebook", "passes.per_sample", "passes.streamed"),
+            *(
+                "plan.cost",
+                "plan.devices",
+                "plan.drawing",
+                "programs.cublas",
+                "programs.device_layers",
+                "programs.stack",
+            ),
+            *("ready.device", "repeated", "sums.chunk_sums", "toolchain.cuda", "toolchain.group", "training"),
+        )
+    ),
+)
+
+
+def test_importing_brings_nothing_that_takes_long():
     program = f"""
-import sys, numpy, threadpoolctl
+import sys, numpy
 before = set(sys.modules)
 import backprop_xp
-print([name for name in {heavy} if name in sys.modules and name not in before])
+print([name for name in {HEAVY} if name in sys.modules and name not in before])
 """
     # -S and the path by hand: finders of editable installations import much
     path = [p for p in sys.path if "site-packages" in p] + [str(ROOT)]
     command = [sys.executable, "-S", "-c", f"import sys; sys.path += {path!r}\n{program}"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.stdout == "[]\n", result.stdout + result.stderr
+
+
+def test_modules_that_take_long_are_named_as_they_are():
+    ours = {name for name in HEAVY if name.startswith("backprop_xp.")}
+    assert ours <= {_module(path) for path in SOURCES}
+
+
+def test_names_that_stand_elsewhere_are_those_of_their_modules():
+    from backprop_xp.derivatives.equation import Equation
+
+    assert backprop_xp.Equation is Equation and {"Equation", "GraphNet"} <= {*dir(backprop_xp)}
+    assert all(getattr(backprop_xp, name) is not None for name in backprop_xp.__all__)

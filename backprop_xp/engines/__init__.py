@@ -18,17 +18,15 @@ from typing import Any
 from ..backend import Array, owner_of
 from ..literals import EngineName
 from ..messages import unknown
-from ..passes import streamed
 from ..plan.call import Call, Result, Values
-from ..plan.engine import Engine, Rounding, Yielding
+from ..plan.engine import Engine, Rounding
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
-from . import cooperative, fused, fused_gpu, layered, tiled
+from . import fused, layered, tiled
 
 __all__ = [
     "ENGINES",
     "ON_CPU",
-    "ON_GPU",
     "Choice",
     "choice",
     "chosen",
@@ -38,11 +36,8 @@ __all__ = [
     "warn_uncompiled",
 ]
 
-#: The engines for NumPy and for CuPy, the one that "auto" would rather have first.
+#: The engines for NumPy, the one that "auto" would rather have first; those for CuPy stand in on_gpu.py.
 ON_CPU: dict[str, Engine] = {"fused": fused, "tiled": tiled, "layered": layered}
-ON_GPU: dict[str, Engine] = {"fused": fused_gpu, "cooperative": cooperative, "layered": layered}
-#: Those that "auto" doesn't always take, although they could run the call.
-YIELDING: dict[str, Yielding] = {"fused": fused_gpu, "cooperative": cooperative}
 #: The names of all.
 ENGINES: tuple[EngineName, ...] = ("fused", "cooperative", "tiled", "layered")
 
@@ -156,6 +151,8 @@ def _text(operation: Any) -> Any:
 
 def _run_with(engine: Engine, call: Call, what: str) -> Any:
     if call.backend.on_gpu:
+        from ..passes import streamed
+
         return streamed.run(engine, call, what)
     return engine.forward(call) if what == "forward" else engine.loss_and_grad(call)
 
@@ -171,8 +168,8 @@ def _choose(name: str, call: Call) -> tuple[str, str]:
     for engine in _on(call) if name == "auto" else (name,):
         found = _engine(engine, call)
         reason = found.why_not(call)
-        if name == "auto" and not reason and engine in YIELDING and call.backend.on_gpu:
-            reason = YIELDING[engine].yields(call)
+        if name == "auto" and not reason and call.backend.on_gpu:
+            reason = _yields(engine, call)
         if not reason:
             return engine, "; ".join(reasons) or ("it is the fastest" if name == "auto" else "it was asked for")
         reasons.append(f"not {engine}: {reason}")
@@ -186,10 +183,23 @@ def warn_uncompiled(reason: str) -> None:
 
 
 def _on(call: Call) -> dict[str, Engine]:
-    return ON_GPU if call.backend.on_gpu else ON_CPU
+    return _on_gpu() if call.backend.on_gpu else ON_CPU
+
+
+def _on_gpu() -> dict[str, Engine]:
+    from .on_gpu import ON_GPU
+
+    return ON_GPU
+
+
+def _yields(engine: str, call: Call) -> str:
+    """Why an engine of a device leaves a call that it could run to the next one, "" if it doesn't."""
+    from .on_gpu import YIELDING
+
+    return YIELDING[engine].yields(call) if engine in YIELDING else ""
 
 
 def _engine(name: str, call: Call) -> Engine:
     """The engine of this name: the one for the call's backend, or another's, which says that it is."""
     found = _on(call)
-    return found[name] if name in found else (ON_CPU | ON_GPU)[name]
+    return found[name] if name in found else (ON_CPU | _on_gpu())[name]

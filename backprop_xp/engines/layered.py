@@ -17,12 +17,8 @@ from ..formulas import is_formula
 from ..losses import compiles, weighted
 from ..operations import is_built_in
 from ..passes import article, steps
-from ..plan import cost
 from ..plan.call import Call, Result, Values
-from ..plan.devices import device
 from ..products import shared_out
-from ..programs.cublas import COMPUTE, allowing
-from ..programs.device_layers import fused_loss, summed_together
 from ..workspace import recycled
 
 #: Multiply-adds from which on OpenBLAS computes a matrix times a vector on several threads, as its source says.
@@ -46,6 +42,9 @@ def sample_bytes(call: Call) -> int:
 
 def seconds(call: Call) -> float:
     """What a call is estimated to take on a CUDA device."""
+    from ..plan import cost
+    from ..plan.devices import device
+
     return cost.layered(call, device(call.backend.device), products(call)[0] != "float32")
 
 
@@ -53,6 +52,9 @@ def products(call: Call) -> tuple[str, str]:
     """The precision that cuBLAS may use, where it finds that faster, and of float32 why it is no other."""
     if not call.backend.on_gpu:
         return "float32", "tensor cores are a CUDA device's"
+    from ..plan.devices import device
+    from ..programs.cublas import COMPUTE
+
     if call.precision not in COMPUTE:
         return "float32", "cuBLAS has nothing of that kind"
     if reason := precision.why_not_on(device(call.backend.device).architecture):
@@ -105,8 +107,12 @@ def backward(call: Call, values: Values, grad_output: Array) -> Result:
 
 def _backward(call: Call, values: Values, grad_output: Array) -> Result:
     # sums that wait can't be added up, as gradients in shared parameters are
-    together = call.backend.on_gpu and call.plan.chain
-    with np.errstate(all="ignore"), summed_together() if together else NOTHING:
+    together: AbstractContextManager[None] = NOTHING
+    if call.backend.on_gpu and call.plan.chain:
+        from ..programs.device_layers import summed_together
+
+        together = summed_together()
+    with np.errstate(all="ignore"), together:
         parameters = steps.backward_pass(call, values, grad_output)
     inputs = {name: values.grads[name] for name in call.inputs} if call.input_grad else {}
     return Result(parameters, inputs, values=values if call.keep_signals else None)
@@ -117,6 +123,8 @@ def _few_launches(call: Call) -> Result:
 
     The loops do the other layers, with one launch of programs/device_layers.py between two products.
     """
+    from ..programs.device_layers import fused_loss, summed_together
+
     *below, (weight, bias, activation) = call.layers
     with summed_together():
         signals = article.forward_pass(below, call.x)
@@ -160,6 +168,8 @@ def _has_code(call: Call) -> bool:
 def sharing_products(call: Call) -> AbstractContextManager[None]:
     """Matrix products on all threads, where BLAS might take several; on a GPU as precise as the call wants them."""
     if call.backend.on_gpu:
+        from ..programs.cublas import allowing
+
         return allowing(call.precision)
     if call.samples * call.numbers < SMALL or _has_code(call):
         return NOTHING

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from .. import ranges
+from ..arrays import in_launches
 from ..backend import module_of
-from ..programs import device_layers
 from .base import METHODS, Array, Loss, Resolved, check_outputs, is_vector, product
 
 NO_SMOOTHING = ("label_smoothing", 0.0)
@@ -73,7 +73,9 @@ class SoftmaxCrossEntropy(Loss):
         if self.settings:
             plain = self._plain(y, z.shape, z.dtype)
             return plain.loss.weighted(z, plain.y, product(weight, plain.factor), scale)
-        if device_layers.takes(z):
+        if in_launches(z):
+            from ..programs import device_layers
+
             return device_layers.loss_alone(self, z, y, weight, scale)
         xp = module_of(z)
         if z.ndim == 1:

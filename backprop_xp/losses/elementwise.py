@@ -7,11 +7,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .. import ranges
-from ..arrays import elementwise, sum_elementwise
+from ..arrays import elementwise, in_launches, sum_elementwise
 from ..backend import module_of
 from ..formulas import Formula, differentiate
 from ..messages import unknown
-from ..programs import device_layers
 from .base import MEAN_OVER, METHODS, Array, Loss, check_outputs, is_vector
 
 
@@ -139,7 +138,9 @@ class ElementwiseLoss(Loss):
     def weighted(self, z: Array, y: Array | None, weight: Array | None, scale: float) -> tuple[Array, Array]:
         if not self.is_formula:
             return super().weighted(z, y, weight, scale)
-        if self.outputs is None and device_layers.takes(z):
+        if self.outputs is None and in_launches(z):
+            from ..programs import device_layers
+
             return device_layers.loss_alone(self, z, y, weight, scale)
         arrays = self._arrays(z, y)
         outputs = ("value", "grad" if isinstance(scale, float) and scale == 1.0 else "grad_scaled")

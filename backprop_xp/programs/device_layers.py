@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import module_of, owner_of
-from ..dtypes import C_NAMES, DTYPES, name_of
+from ..backend import module_of
+from ..dtypes import C_NAMES
 from ..formulas import Formula, emit
 from ..formulas.device import launch, raw_kernel
 from ..formulas.of_activation import of_activation
@@ -46,13 +46,6 @@ KERNELS = {
     "loss": "const {number}* product, const {number}* bias, const {target}* y, const {number}* weight, {number} scale, "
     "{number}* t, {number}* z, {number}* grad_z, {number}* grad_t, {number}* losses, {number}* sums",
 }
-
-
-def takes(array: Any) -> bool:
-    """Whether a signal or a gradient can be computed here: it is CuPy's, of a net's dtype, and contiguous."""
-    if owner_of(array) == "numpy" or name_of(array.dtype) not in DTYPES:
-        return False
-    return array.ndim in (1, 2) and array.flags.c_contiguous
 
 
 def forward(activation: Any, t: Any, bias: Any | None) -> Any:

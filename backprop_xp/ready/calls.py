@@ -15,7 +15,7 @@ from ..plan.net import AnyNet
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from ..watched import Watched
-from . import batch, device, graph, sample
+from . import batch, graph, sample
 from .chain import Chain, why_not_functions, why_not_loss
 
 Batch = batch.Batch | graph.GraphBatch
@@ -136,6 +136,8 @@ class Prepared:
 def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None, training: bool = True) -> Any:
     """The prepared call for these arguments, None where they need more checks or an engine of another kind."""
     if net.backend.on_gpu:
+        from . import device  # and with it the engines of devices
+
         return device.find(net, x, y, keep_signals, training)
     prepared = of(net, x)
     if prepared is None:

@@ -6,14 +6,10 @@ key's is never loaded. Files appear by renaming, so any number of processes may 
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
-import hashlib
 import os
-import shutil
 import stat
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -28,7 +24,7 @@ from .compiler import CompileError
 
 FORMAT = b"backprop_xp 2"
 SUFFIX, NOTE_SUFFIX = ".kernel", ".variant"  # a note says which variant of a GPU kernel fits, see toolchain/cuda.py
-DIGEST_BYTES = hashlib.sha256().digest_size
+DIGEST_BYTES = 32  # of SHA-256
 LARGEST = 1 << 28  # bytes of a file that is read
 
 _loaded: dict[tuple[compiler.Compiler, str], ctypes.CDLL | CompileError] = {}  # by SHA-256 of the source
@@ -50,6 +46,13 @@ def folder() -> Path:
         raise FileNotFoundError(2, f"there is no home folder; {environment.CACHE.name} can name another") from None
 
 
+def sha256(content: bytes) -> bytes:
+    """The digest of this content."""
+    from hashlib import sha256  # which loads OpenSSL
+
+    return sha256(content).digest()
+
+
 def library(source: str, what: str) -> ctypes.CDLL:
     """The library compiled from this C++ text: from memory, from disk, or by the compiler.
 
@@ -60,7 +63,7 @@ def library(source: str, what: str) -> ctypes.CDLL:
     Raises:
         CompileError: it can't be compiled here; said again without another attempt by the same compiler.
     """
-    memory = compiler.find(), hashlib.sha256(source.encode()).hexdigest()
+    memory = compiler.find(), sha256(source.encode()).hex()
     found = _loaded.get(memory)
     if found is None:
         show(source, what)
@@ -98,6 +101,8 @@ def clear() -> int:
 
     What stopped compilations left goes too, and what the compiler of a wheel keeps there; nothing else does.
     """
+    import shutil
+
     building.sweep(folder())
     shutil.rmtree(folder() / compiler.WHEEL_FOLDER, ignore_errors=True)
     count = 0
@@ -113,7 +118,7 @@ def _load(source: str, what: str, compiles: Callable[[], None]) -> ctypes.CDLL:
     cxx = compiler.find()
     parts = (FORMAT, source.encode(), *map(os.fsencode, (*cxx.command, cxx.version, *cxx.flags)))
     parts += tuple(map(os.fsencode, compiler.cpu_features()))
-    key = hashlib.sha256(b"\0".join(parts)).hexdigest()
+    key = sha256(b"\0".join(parts)).hex()
     path = home() / f"{key}{SUFFIX}"
     if not _intact(path, key):
         compiles()
@@ -143,7 +148,7 @@ def _as_compile_errors(where: Path) -> Iterator[None]:
 
 
 def _seal(key: str, content: bytes) -> bytes:
-    return hashlib.sha256(key.encode() + content).digest()
+    return sha256(key.encode() + content)
 
 
 def _intact(path: Path, key: str) -> bool:
@@ -186,6 +191,10 @@ def home() -> Path:
 
 @cache
 def _private(wanted: str, reason: str) -> Path:
+    import atexit
+    import shutil
+    import tempfile
+
     try:
         private = tempfile.mkdtemp(prefix="backprop_xp-")
     except OSError as error:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import shlex
-import shutil
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -16,7 +13,6 @@ from functools import cache, partial
 from pathlib import Path
 
 from .. import environment
-from .group import Group
 
 #: No -ffast-math and nothing that implies -ffinite-math-only: NaN and infinity must propagate.
 FLAGS: tuple[str, ...] = (
@@ -105,9 +101,13 @@ def _find(cxx: str, path: str) -> Compiler | CompileError:
 
 
 def _search(cxx: str, path: str) -> Compiler:
+    import shutil
+
     if platform.system() == "Windows":  # which has no process groups, owners of folders, or -fPIC
         raise CompileError("kernels are compiled on Linux and macOS, not on Windows")
     if cxx.strip():
+        import shlex
+
         try:
             wanted = [tuple(shlex.split(cxx))]
         except ValueError as error:
@@ -182,6 +182,10 @@ def _run(
     Raises:
         CompileError: it can't be started, or took too long.
     """
+    import subprocess
+
+    from .group import Group
+
     variables = environment.passed_on({"LC_ALL": "C"})
     if folder is not None:
         own, shared = str(folder), str(folder.parent / WHEEL_FOLDER)

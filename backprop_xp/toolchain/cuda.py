@@ -7,7 +7,6 @@ known only after compiling them.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import threading
 from collections.abc import Sequence
@@ -160,7 +159,7 @@ def first_fitting(sources: Sequence[str], name: str, threads: int) -> int:
             properties = cupy().cuda.runtime.getDeviceProperties(device)
             facts = (FORMAT, properties["name"].decode(), properties["major"], properties["minor"])
             text = "\0".join(map(str, (*facts, cupy().cuda.nvrtc.getVersion(), *key[1])))
-            path = cache.home() / f"{hashlib.sha256(text.encode()).hexdigest()}{cache.NOTE_SUFFIX}"
+            path = cache.home() / f"{cache.sha256(text.encode()).hex()}{cache.NOTE_SUFFIX}"
             number = _remembered(path)
             if number is None or number >= len(sources):
                 number = next((k for k, s in enumerate(sources) if _fits(s, name, threads)), len(sources) - 1)

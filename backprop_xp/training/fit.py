@@ -112,7 +112,7 @@ def fit(
         DivergedError: see ``stop_on_nan``. CheckpointError: the folder or a checkpoint can't be used.
         RankError: ranks were given different arguments, or came to different parameters.
     """
-    ranks, parted = Ranks(world), parted_world(shards, world)
+    ranks, parted = Ranks(world), parted_world(world) if flag("shards", shards) else None
     with net.backend.activate():
         batches = _source(net, x, y, sample_weight, batch_size, shuffle, ranks.seed(seed), parted)
         loop = Loop(net, batches, Options(epochs, optimiser, schedule, clip_norm, l1, l2, stop_on_nan, world))

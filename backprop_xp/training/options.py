@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, TypeVar, cast, overload
 
 from ..messages import unknown
 
-P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 #: Accepted, but documented nowhere else.
@@ -18,14 +18,14 @@ OTHER_SPELLINGS = {"optimizer": "optimiser"}
 OF_OPTIMISERS = ("lr", "learning_rate", "momentum", "weight_decay", "betas")
 
 
-def known_options(function: Callable[P, T]) -> Callable[P, T]:
+def known_options(function: F) -> F:
     """The function, with a TypeError for an unknown option that names the nearest known one."""
     what = function.__qualname__.removesuffix(".__init__")
     names = [name for name in inspect.signature(function).parameters if name != "self"]
     of_optimiser = OF_OPTIMISERS if "optimiser" in names else ()
 
     @wraps(function)
-    def checked(*args: P.args, **options: P.kwargs) -> T:
+    def checked(*args: Any, **options: Any) -> Any:
         for other, name in OTHER_SPELLINGS.items():
             if other in options and name in names:
                 if name in options:
@@ -38,7 +38,7 @@ def known_options(function: Callable[P, T]) -> Callable[P, T]:
                 raise TypeError(unknown(f"option of {what}", name, names))
         return function(*args, **options)
 
-    return checked
+    return cast(F, checked)
 
 
 def arguments(names: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from ..distributed import World
 from ..distributed.share import Share, least_of
 from ..distributed.world import EXCHANGE
 from ..frames import is_sparse
-from ..numbers import flag
 from .batches import Batch, Rows
 
 
@@ -95,10 +94,8 @@ class Shards(Rows):
         return np.concatenate(packed, axis=1).reshape(-1)
 
 
-def parted_world(shards: Any, world: Any) -> World | None:
-    """The world whose ranks have some of the rows each, None without shards. Raises ValueError without a world."""
-    if not flag("shards", shards):
-        return None
+def parted_world(world: Any) -> World:
+    """The world whose ranks have some of the rows each. Raises ValueError without one."""
     if not isinstance(world, World):
         raise ValueError("shards=True is for the ranks of a world: give world=")
     return world

@@ -20,9 +20,10 @@ from arrays import assert_central_differences, host
 
 from backprop_xp import GraphNet, Input, Linear
 from backprop_xp.exchange import load, save, to_onnx
-from backprop_xp.operations import is_built_in
+from backprop_xp.operations import draws, is_built_in
 from backprop_xp.operations.built_in import BuiltInOperation
 from backprop_xp.ready import calls
+from backprop_xp.torch_plain import Plainly
 
 TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
 
@@ -161,6 +162,30 @@ def _in_torch(case, tensors, moment):
     value = case.torch(inputs or [tensors["node"]], own, moment)
     joined = torch.cat([value, tensors["x0"] if inputs else value], 1)
     return linear(joined, tensors["end.weight"], tensors["end.bias"])
+
+
+def pytorchs_own_operations(case, training, dtype):
+    """What second derivatives, transforms and exports are of; in use of one sample too."""
+    net = net_of(case, dtype=dtype)
+    x, _ = batch(net, 6)
+    named = {name: torch.from_numpy(array) for name, array in x.items()}
+    own = {node: {name: torch.from_numpy(a) for name, a in arrays.items()} for node, arrays in net._arrays().items()}
+    keys = {name: draws.key(net.seed, net.draws, 0) for name in net._plan().drawing}
+    plain = Plainly(net._plan(), net.backend, net._buffers(), training, keys if training else None)
+    if not is_built_in(next(node.operation for node in net.nodes if node.name == "node")):
+        with pytest.raises(TypeError, match="node 'node' is written in Python"):
+            plain(named, own)
+        return
+    got = plain(named, own)
+    tensors = {name: torch.tensor(t.data, dtype=torch.float64) for name, t in (net.tensors | net.buffers).items()}
+    tensors |= {name: tensor.double() for name, tensor in named.items()}
+    expected = _in_torch(case, tensors, Moment(net, training, net.draws))
+    assert str(got.dtype) == f"torch.{dtype}"
+    tolerance = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
+    np.testing.assert_allclose(got.numpy(), expected.numpy(), **tolerance)
+    if not training:
+        one = plain({name: tensor[0] for name, tensor in named.items()}, own)
+        np.testing.assert_allclose(one.numpy(), got[0].numpy(), **tolerance)
 
 
 def a_batch_cut_into_tiles(case, training):

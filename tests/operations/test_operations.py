@@ -116,6 +116,13 @@ def test_pytorch(case, training, dtype, samples):
 
 @every_case
 @in_both_modes
+@both_dtypes
+def test_pytorchs_own_operations(case, training, dtype):
+    harness.pytorchs_own_operations(case, training, dtype)
+
+
+@every_case
+@in_both_modes
 def test_tiles(case, training):
     harness.a_batch_cut_into_tiles(case, training)
 

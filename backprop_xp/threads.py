@@ -172,7 +172,11 @@ class _Worker:
 
     def __init__(self) -> None:
         self.tasks: SimpleQueue[_Task] = SimpleQueue()
-        threading.Thread(target=self._serve, name="backprop_xp", daemon=True).start()
+        thread = threading.Thread(target=self._serve, name="backprop_xp", daemon=True)
+        try:
+            thread.start()
+        except KeyError as error:  # Python forgets a thread twice where a handler's exception comes as it has started
+            raise error.__context__ or error from None
 
     def _serve(self) -> None:
         while True:

@@ -26,6 +26,7 @@ import numpy as np
 
 from backprop_xp import Net, distributed
 from backprop_xp.distributed.world import World
+from backprop_xp.environment import PMI_RANK, passed_on
 from backprop_xp.training import SGD
 
 #: Widths and samples of a batch.
@@ -97,9 +98,8 @@ def ddp(sizes: tuple[int, ...], batch: int, port: int) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
-    rank, size = int(os.environ["PMI_RANK"]), distributed.launched()
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=size)
+    rank, size = PMI_RANK.read() or 0, distributed.launched()
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
     layers: list[Any] = []
     for a, b in pairwise(sizes):
         layers += [torch.nn.Linear(a, b), torch.nn.Tanh()]
@@ -136,7 +136,7 @@ def launch(ranks: int, sizes: tuple[int, ...], batch: int, kind: str) -> dict[st
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     work = ["-m", "backprop_xp.bench.ranks", "--work", kind, json.dumps([sizes, batch, port])]
-    environment = os.environ | {"BACKPROP_XP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"} | _library()
+    environment = passed_on({"BACKPROP_XP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"} | _library())
     command = [_mpiexec(), "-n", str(ranks), sys.executable, *work]
     run = subprocess.run(
         command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, timeout=300
@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.work:
         kind, (sizes, batch, port) = options.work[0], json.loads(options.work[1])
         result = ddp(tuple(sizes), batch, port) if kind == DDP else ours(tuple(sizes), batch, kind)
-        if int(os.environ.get("PMI_RANK", "0")) == 0:
+        if not PMI_RANK.read():
             print(json.dumps(result), flush=True)
         if kind == DDP:
             os._exit(0)  # threads of gloo may abort a process that ends as others do

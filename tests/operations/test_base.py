@@ -54,7 +54,7 @@ def test_the_context_says_where_it_runs():
 def test_it_is_told_where_its_tile_begins_and_draws_alike_there():
     noisy = Noisy()
     net = GraphNet({"x": Input(3), "a": (noisy, "x")}, rng=0, engine="tiled", threads=1)
-    net.loss_and_grad(np.ones((20_000, 3)))
+    net.loss_and_grad(np.ones((100_000, 3)))
     keys = {key for _, _, key, *_ in noisy.seen}
     firsts = [first for _, _, _, first, *_ in noisy.seen]
     assert len(keys) == 1 and len(firsts) > 1

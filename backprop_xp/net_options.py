@@ -34,7 +34,7 @@ def add_backend(command: argparse._ActionsContainer) -> None:
 
 
 def chosen(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Those of NAMES that the command has, for :func:`made`."""
+    """The options of NAMES that the command has, for :func:`made`."""
     return {name: value for name, value in vars(arguments).items() if name in NAMES}
 
 

@@ -44,7 +44,7 @@ def widths(text: str) -> tuple[int, ...] | None:
 
 
 def functions(activations: str, depth: int) -> list[str]:
-    """What each of so many layers applies: of names with commas, where one alone stands for all layers but the last."""
+    """What every layer applies: of names with commas, where one alone stands for all layers but the last."""
     names = activations.split(",")
     return [*names * (depth - 1), "identity"] if len(names) == 1 < depth else names
 

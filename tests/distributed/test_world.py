@@ -56,7 +56,7 @@ def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on_from_its_checkpoint(
     code += "checkpoint=sys.argv[1], checkpoint_every=3, resume=True, world=world)\n"
     code += "    if not world.rank: print(net.parameters[0].data.tobytes().hex())"
     said = ends(2, code, tmp_path / "run", rank)
-    assert not told_at_all(said) or f"rank {rank} of 2 ends all ranks: it was killed" in told(said)
+    assert not told_at_all(said) or re.search(rf"rank {rank}( of 2 ends all ranks: it was killed|, which)", told(said))
     assert list((tmp_path / "run").glob("checkpoint-*.npz"))
     assert output(3, code, tmp_path / "run", -1) == output(1, code, tmp_path / "whole", -1)
 
@@ -68,7 +68,9 @@ def test_a_rank_that_is_killed_is_named(rank, name):
     code = START + "with distributed.world() as world:\n    world.hear('')\n"
     code += f"    if world.rank == {rank}: os.kill(os.getpid(), signal.{name})\n    world.hear('')"
     said = next(filter(told_at_all, (ends(3, code) for _ in range(3))))
-    assert re.match(rf"backprop_xp: rank {rank} of 3 ends all ranks: it was killed( by {name}|)\b", told(said))
+    named = rf"backprop_xp: rank {rank} of 3 ends all ranks: it was killed( by {name}|)\b"
+    # mpiexec may have ended others before the watcher looked
+    assert re.match(named, told(said)) or re.search(rf"unless it was rank .*\b{rank}\b", told(said))
 
 
 @needs_mpi

@@ -309,7 +309,7 @@ def test_on_a_device(engine, flags):
 @pytest.mark.parametrize("engine", ["layered", "fused"])
 def test_streamed_to_a_device(engine, monkeypatch):
     pytest.importorskip("cupy")
-    from backprop_xp.engines import streamed
+    from backprop_xp.passes import streamed
 
     monkeypatch.setattr(streamed, "HOST_BYTES", 1 << 12)
     monkeypatch.setattr(streamed, "PIECE_BYTES", 1 << 13)

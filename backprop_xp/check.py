@@ -15,7 +15,7 @@ import numpy as np
 
 from . import frames
 from .activations import ACTIVATIONS, BuiltIn
-from .backend import NUMPY
+from .backend import NUMPY, on_host
 from .losses import LOSSES, get_loss, terms
 from .model import Model
 from .rounding import EPS, Computed, computed, forward_error
@@ -318,4 +318,4 @@ def _host(array: Any, dtype: Any = np.float64) -> np.ndarray:
     if hasattr(array, "detach"):
         array = array.detach().cpu().numpy()
     array = frames.as_numbers(array, "an array")
-    return np.asarray(array.get() if hasattr(array, "get") else array, dtype)
+    return np.asarray(on_host(array), dtype)

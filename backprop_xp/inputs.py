@@ -118,8 +118,10 @@ def as_layers(net: Layered) -> list[Layer]:
     return layers
 
 
-def _most_on_host() -> int:
-    """The bytes of an array on the host from which on it stays there."""
+def _most_on_host(backend: Backend, whole: bool) -> int | None:
+    """The bytes of an array on the host from which on it stays there, None where none does."""
+    if whole or not backend.on_gpu:
+        return None
     from .passes import streamed
 
     return streamed.HOST_BYTES
@@ -127,7 +129,7 @@ def _most_on_host() -> int:
 
 def as_batch(x: Any, features: int, backend: Backend, dtype: np.dtype, what: str = "x", whole: bool = True) -> Array:
     """(n, features), or (features,) for one sample; unless it is needed ``whole``, it may stay on the host."""
-    array = backend.asarray(x, dtype, what, None if whole else _most_on_host())
+    array = backend.asarray(x, dtype, what, _most_on_host(backend, whole))
     if array.ndim == 1:
         array = backend.asarray(array, dtype, what)
     if array.ndim not in (1, 2):
@@ -150,7 +152,7 @@ def as_target(
     if y is None:
         raise ValueError(f"the loss {name} needs a target: loss_and_grad(x, y)")
     indices = getattr(loss, "takes_indices", False)
-    array = backend.asarray(y, None, "y", None if whole else _most_on_host())
+    array = backend.asarray(y, None, "y", _most_on_host(backend, whole))
     if indices and array.ndim == len(output_shape) - 1:
         return _as_indices(array, output_shape, backend, getattr(loss, "ignore_index", None))
     if array.shape == output_shape[:-1] and output_shape[-1] == 1:

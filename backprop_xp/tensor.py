@@ -78,3 +78,8 @@ class Tensor:
         from . import notebook  # which imports what knows all names of characters
 
         return notebook.of_tensor(self)
+
+
+def tensors_of(net: Any) -> list[Tensor]:
+    """A net's parameters, then its buffers if it may have any: what training changes, each tensor once."""
+    return list(dict.fromkeys((*net.parameters, *getattr(net, "buffers", {}).values())))

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import on_host
 from ..frames import is_sparse
+from ..tensor import tensors_of
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 
@@ -48,8 +50,7 @@ def of_net(net: Any) -> dict[str, str]:
     for name in ("reduction", "engine", "seed", "draws"):
         if hasattr(net, name):
             facts[f"the net's {name}"] = str(getattr(net, name))
-    tensors = (*net.parameters, *getattr(net, "buffers", {}).values())
-    return facts | {f"the net's {tensor.name or i}": _array(tensor.data) for i, tensor in enumerate(tensors)}
+    return facts | {f"the net's {tensor.name or i}": _array(tensor.data) for i, tensor in enumerate(tensors_of(net))}
 
 
 def _each(what: str, data: Any) -> Iterator[tuple[str, str]]:
@@ -67,7 +68,7 @@ def _array(array: Any) -> str:
         return f"{what} {_short(b''.join(np.ascontiguousarray(part).tobytes() for part in parts))}"
     if array.nbytes > WHOLE and len(array) > ROWS:
         array = array[np.linspace(0, len(array) - 1, ROWS).astype(np.int64)]
-    host = np.ascontiguousarray(array.get() if hasattr(array, "get") else array)
+    host = np.ascontiguousarray(on_host(array))
     return f"{what} {_short(host.reshape(-1).view(np.uint8).data)}"
 
 

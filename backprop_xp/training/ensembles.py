@@ -21,7 +21,7 @@ from ..distributed.alike import of_net
 from ..distributed.world import TRAINED
 from ..messages import unknown
 from ..numbers import whole
-from ..tensor import Tensor
+from ..tensor import tensors_of
 from .fit import fit
 from .history import History
 from .nan import DivergedError
@@ -53,7 +53,7 @@ class Ensemble:
                 )
             if (first := owners.setdefault(id(net), k)) != k:
                 raise ValueError(f"net {first} and net {k} are one net")
-            for tensor in _tensors(net):
+            for tensor in tensors_of(net):
                 if (first := owners.setdefault(id(tensor), k)) != k:
                     raise ValueError(f"net {first} and net {k} share {tensor.name or 'a tensor'}")
 
@@ -114,7 +114,7 @@ class Ensemble:
             try:
                 histories[k] = self.nets[k].fit(x, y, progress=False, **own[k])
             except DivergedError as error:
-                histories[k] = error.__dict__["history"]
+                histories[k] = error.history
 
         _each(mine, one, self._workers(threads))
         if world is not None:
@@ -163,7 +163,7 @@ class Ensemble:
             history, net = histories[k], self.nets[k]
             assert history is not None
             told.append({"net": k, "history": history.as_json(), "draws": getattr(net, "draws", None)})
-            numbers += [np.ascontiguousarray(on_host(tensor.data)).tobytes() for tensor in _tensors(net)]
+            numbers += [np.ascontiguousarray(on_host(tensor.data)).tobytes() for tensor in tensors_of(net)]
         message = json.dumps(told).encode() + b"\n" + b"".join(numbers)
         for rank, data in enumerate(world.gather(TRAINED, np.frombuffer(message, np.uint8))):
             if rank == world.rank:
@@ -176,16 +176,11 @@ class Ensemble:
                 if one["draws"] is not None:
                     net.draws = one["draws"]
                 with net.backend.activate():
-                    for tensor in _tensors(net):
+                    for tensor in tensors_of(net):
                         shape, dtype = tensor.data.shape, tensor.data.dtype
                         found = np.frombuffer(rest, dtype, math.prod(shape), at).reshape(shape)
                         tensor.data[...] = net.backend.xp.asarray(found)
                         at += found.nbytes
-
-
-def _tensors(net: Any) -> list[Tensor]:
-    """What training changes, each tensor once."""
-    return list(dict.fromkeys((*net.parameters, *getattr(net, "buffers", {}).values())))
 
 
 def _history(state: dict[str, Any]) -> History:

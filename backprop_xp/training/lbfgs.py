@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, module_of
+from ..backend import Array, module_of, on_host
 from ..numbers import whole
 from ..tensor import Tensor
 from .flat import Flat
@@ -110,7 +110,7 @@ class LBFGS(Optimiser):
         if not len(steps):
             return -grad
         products = (steps.astype(np.float64) * changes).sum(axis=1)
-        products = products.get() if hasattr(products, "get") else products
+        products = on_host(products)
         direction, along = -grad, [0.0] * len(steps)
         for k in reversed(range(len(steps))):
             along[k] = _dot(steps[k], direction) / products[k]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backend import module_of
+from ..tensor import tensors_of
 from .batches import AnyBatch, Batch
 
 
@@ -38,8 +39,7 @@ def diverged(net: Any, batch: AnyBatch, step: int, loss: Any, checkpoint: Path |
 
 def check_parameters(net: Any, step: int, checkpoint: Path | None) -> None:
     """Raise DivergedError if a parameter or a buffer isn't finite after this step."""
-    kept = (*net.parameters, *getattr(net, "buffers", {}).values())
-    if name := _first((tensor.name, tensor.data) for tensor in kept):
+    if name := _first((tensor.name, tensor.data) for tensor in tensors_of(net)):
         good = f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint"
         raise DivergedError(f"{name} is no longer finite after step {step}; {good}", step, name, checkpoint)
 

@@ -11,32 +11,18 @@ from ...backend import Array
 from ...plan.call import Call, Result
 from ...programs import arguments
 from ...programs.matrices import Pass
-from ...workspace import recycled
+from . import batch
 
 
 def forward(call: Call) -> Array:
     """The net's outputs (n, out)."""
-    ready = Pass(_layers(call), None, None)
-    output = np.empty(call.output_shape, call.dtype)
-    held: list[Any] = [output]
-    ready.args.output = output.ctypes.data
-    _run(call, ready, held)
-    return output
+    return batch.forward(call, Pass(_layers(call), None, None))
 
 
 def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
     ready = Pass(_layers(call), call.loss, arguments.loss_key(call))
-    args = ready.args
-    held: list[Any] = []
-    arguments.add_targets(args, call, held)
-    grads = workspace.aligned(ready.parameters, call.dtype)
-    args.grads = arguments.address(grads, held)
-    grad_x = np.empty(call.x.shape, call.dtype) if call.input_grad else None
-    if grad_x is not None:
-        args.x_grad = arguments.address(grad_x, held)
-    _run(call, ready, held)
-    return arguments.result(call, grads, grad_x, call.dtype.type(args.total * call.scale))
+    return batch.loss_and_grad(call, ready, workspace.aligned(ready.parameters, call.dtype))
 
 
 def intermediate_bytes(call: Call) -> int:
@@ -52,13 +38,3 @@ def _layers(call: Call) -> list[tuple[Array, Array | None, Any]]:
         (np.ascontiguousarray(weight), None if bias is None else np.ascontiguousarray(bias), activation)
         for weight, bias, activation in call.layers
     ]
-
-
-def _run(call: Call, ready: Pass, held: list[Any]) -> None:
-    args = ready.args
-    arguments.add_x(args, call, held)
-    args.n, args.threads = call.samples, threads.count(call.threads)
-    with recycled():
-        memory = workspace.empty((ready.numbers(),), call.dtype)
-        ready.use(memory)
-        ready.run()

@@ -84,13 +84,14 @@ BPX_FN void graph_outer(int in, int features, int out, const S* grad_t, const S*
     weight_gradient_in_blocks<R, decltype(rows)::value, graph_columns>(out, features, grad_t, z, features, dw, in, add);
   });
 }
-template <class R, class S>
+/// Over the first SAMPLES of a tile, whole vectors.
+template <class R, int SAMPLES = R::rows, class S>
 BPX_FN void graph_column_sums(int features, const S* a, const S* b, S* sums, int, bool add) {
   // the last threads: the first have more to do in the products beside it
   for (int i = R::threads - 1 - int(threadIdx.x); i < features; i += R::threads) {
     S parts[vector<S>] = {}, total = S(0);
     BPX_UNROLL
-    for (int s = 0; s < R::rows; s += vector<S>) {
+    for (int s = 0; s < SAMPLES; s += vector<S>) {
       S row[vector<S>], factor[vector<S>];
       load_row(a + i * stride<R> + s, row);
       if (b) load_row(b + i * stride<R> + s, factor);

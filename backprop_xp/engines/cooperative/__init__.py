@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from ... import precision
 from ...backend import Array
 from ...plan import cost
@@ -94,7 +96,7 @@ def chunk_samples(call: Call) -> int:
 
 def intermediate_bytes(call: Call) -> int:
     """The packed parameters, and the sums of one wave of chunks and of the tree's levels."""
-    rows = min(wave_chunks(call), -(-call.samples // chunk_samples(call))) + ROWS
+    rows = min(wave_chunks(call.numbers, call.dtype), -(-call.samples // chunk_samples(call))) + ROWS
     return (2 + rows) * call.numbers * call.dtype.itemsize
 
 
@@ -126,7 +128,8 @@ class Pass:
 
     def __init__(self, call: Call) -> None:
         xp = call.backend.xp
-        self.wave, self.places = wave_chunks(call), [[at] for at in arguments.places(call)]
+        self.wave = wave_chunks(call.numbers, call.dtype)
+        self.places = [[at] for at in arguments.places(call)]
         if call.plan.chain:
             self._program = block.program(shape(call), [layer.activation for layer in call.layers])
             arrays, self.numbers = arguments.parameters(call), call.numbers
@@ -162,6 +165,6 @@ class Pass:
         return BatchLaunch(launch, batch, inputs, slice(2 + len(inputs), 2 + len(own)))
 
 
-def wave_chunks(call: Call) -> int:
-    """How many chunks' sums are held at a time."""
-    return ROWS * max(1, WAVE_BYTES // (ROWS * max(1, call.numbers) * call.dtype.itemsize))
+def wave_chunks(numbers: int, dtype: np.dtype) -> int:
+    """How many chunks' sums, so many ``numbers`` each, are held at a time."""
+    return ROWS * max(1, WAVE_BYTES // (ROWS * max(1, numbers) * dtype.itemsize))

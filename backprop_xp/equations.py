@@ -1,4 +1,4 @@
-"""How the loss of an equation is run: compiled where it can be, else by the loops of derivatives/loops.py or graph.py."""
+"""How the loss of an equation is run: compiled where it can be, else by the loops of derivatives/loops.py, graph.py."""
 
 from __future__ import annotations
 

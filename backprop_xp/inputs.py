@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from . import later
 from .activations import Identity, get_activation
 from .backend import Array, Backend, owner_of
 from .messages import unknown
 from .numbers import flag, whole
-from .operations import BUILT_IN, Activate, Chain, Linear, Operation, Residual
-from .operations.chain import called
+from .operations import BUILT_IN, Chain, Operation
 from .passes.article import Layer
 from .plan.net import Layered
+
+if TYPE_CHECKING:
+    from .passes import streamed
+else:
+    streamed = later.Module("backprop_xp.passes.streamed")
 
 #: One of some names.
 Name = TypeVar("Name", bound=str)
@@ -48,24 +53,8 @@ def as_function(function: Any) -> Any:
         function = BUILT_IN[function]()
     if isinstance(function, (list, tuple)):
         made = [as_function(part) for part in function]
-        return made[0] if len(made) == 1 else _flat(Chain(*made))
-    if isinstance(function, Activate):
-        return function.activation
-    if not isinstance(function, Operation):
-        return get_activation(function)
-    if function.arity != 1 or isinstance(function, (Linear, Residual)):
-        raise ValueError(f"{called(function)} can't stand in a layer of a Net: write the net as a GraphNet")
-    return _flat(function)
-
-
-def _flat(operation: Operation) -> Operation:
-    """The operation, or a chain with no chain in it."""
-    if not isinstance(operation, Chain):
-        return operation
-    steps = [as_function(step) for step in operation.steps]
-    if not any(isinstance(step, Chain) for step in steps):
-        return operation
-    return Chain(*[part for step in steps for part in (step.steps if isinstance(step, Chain) else (step,))])
+        return made[0] if len(made) == 1 else Chain(*made).in_layer()
+    return function.in_layer() if isinstance(function, Operation) else get_activation(function)
 
 
 def as_activations(activations: Any, depth: int) -> list[Any]:
@@ -122,8 +111,6 @@ def _most_on_host(backend: Backend, whole: bool) -> int | None:
     """The bytes of an array on the host from which on it stays there, None where none does."""
     if whole or not backend.on_gpu:
         return None
-    from .passes import streamed
-
     return streamed.HOST_BYTES
 
 

@@ -27,6 +27,9 @@ class Activate(BuiltInOperation):
     def name(self) -> str:  # type: ignore[override]
         return getattr(self.activation, "name", "") or type(self.activation).__name__
 
+    def in_layer(self) -> Any:
+        return self.activation
+
     @property
     def scope(self) -> str:
         return "batch" if needs_whole_batch(self.activation) else "sample"

@@ -16,6 +16,7 @@ from .derivatives.equation import Equation
 from .derivatives.graph import Steps
 from .derivatives.loops import Chain
 from .engines import Choice
+from .inputs import as_inputs
 from .plan.call import Call, as_layers
 
 
@@ -104,7 +105,7 @@ def _side_by_side(net: Any, x: Any) -> Any:
     """The features of several inputs in one array, (n, in) or (in,); of one input x as it is."""
     if len(net._plan().inputs) == 1 and not isinstance(x, Mapping):
         return x
-    arrays, single = net._inputs(x, whole=True)
+    arrays, single = as_inputs(x, net._plan(), net.backend, net.dtype)
     with net.backend.activate():
         batch = net.backend.xp.concatenate(list(arrays.values()), axis=-1)
     return batch[0] if single and batch.ndim == 2 else batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from .numbers import flag, whole
 from .operations import BUILT_IN, Chain, Operation
 from .passes.article import Layer
 from .plan.net import Layered
+from .plan.plan import Plan
 
 if TYPE_CHECKING:
     from .passes import streamed
@@ -124,6 +126,32 @@ def as_batch(x: Any, features: int, backend: Backend, dtype: np.dtype, what: str
     if array.shape[-1] != features:
         raise ValueError(f"{what} must have {features} features, got {array.shape[-1]} (shape {array.shape})")
     return array
+
+
+def as_inputs(
+    x: Any, plan: Plan, backend: Backend, dtype: np.dtype, whole: bool = True
+) -> tuple[dict[str, Array], bool]:
+    """Every input of a net by its name, and whether it is one sample; not ``whole``, large ones may stay on the host.
+
+    One sample of a list of layers is (features,), as in the article; operations take it as a batch of one.
+    """
+    widths = plan.inputs
+    if not isinstance(x, Mapping):
+        if len(widths) != 1:
+            raise TypeError(f"the inputs are {', '.join(map(repr, widths))}: x must map their names to arrays")
+        x = dict.fromkeys(widths, x)
+    if x.keys() != widths.keys():
+        expected, got = (", ".join(map(repr, names)) for names in (widths, x))
+        raise ValueError(f"x must hold the inputs {expected}, got {got}")
+    called = {name: "x" if plan.layered else f"input {name!r}" for name in widths}
+    arrays = {name: as_batch(x[name], width, backend, dtype, called[name], whole) for name, width in widths.items()}
+    if len(shapes := {array.shape[:-1] for array in arrays.values()}) != 1:
+        found = ", ".join(f"{name!r} {array.shape}" for name, array in arrays.items())
+        raise ValueError(f"the inputs must hold equally many samples, got {found}")
+    single = shapes == {()}
+    if single and not (plan.layered and plan.chain):
+        arrays = {name: array[None] for name, array in arrays.items()}
+    return arrays, single
 
 
 def as_target(

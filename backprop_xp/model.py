@@ -210,7 +210,7 @@ class Model(State):
             output, values = engines.forward(self.engine, call)
         self._change_buffers(call)
         self._keep(call, values)
-        return _as_sample(call, output)
+        return call.as_sample(output)
 
     __call__ = forward
 
@@ -241,7 +241,7 @@ class Model(State):
         if grad_output.shape != shape:
             raise ValueError(f"grad_output must have the shape {shape} of the outputs, got {grad_output.shape}")
         with self.backend.activate():
-            result = layered.backward(call, values, _as_batch(call, grad_output))
+            result = layered.backward(call, values, call.as_batch(grad_output))
             self._store(result.parameters, accumulate)
         self._keep(call, result.values)
         return self._answer(call, result.inputs) if input_grad else None
@@ -283,37 +283,10 @@ class Model(State):
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
-    def _inputs(self, x: Any, whole: bool) -> tuple[dict[str, Array], bool]:
-        """Every input, checked, and whether it is one sample; not ``whole``, large ones may stay on the host.
-
-        One sample of a list of layers is (features,), as in the article; operations take it as a batch of one.
-        """
-        plan = self._plan()
-        widths = plan.inputs
-        if not isinstance(x, Mapping):
-            if len(widths) != 1:
-                raise TypeError(f"the inputs are {', '.join(map(repr, widths))}: x must map their names to arrays")
-            x = dict.fromkeys(widths, x)
-        if x.keys() != widths.keys():
-            expected, got = (", ".join(map(repr, names)) for names in (widths, x))
-            raise ValueError(f"x must hold the inputs {expected}, got {got}")
-        called = {name: "x" if plan.layered else f"input {name!r}" for name in widths}
-        arrays = {
-            name: inputs.as_batch(x[name], width, self.backend, self.dtype, called[name], whole)
-            for name, width in widths.items()
-        }
-        if len(shapes := {array.shape[:-1] for array in arrays.values()}) != 1:
-            found = ", ".join(f"{name!r} {array.shape}" for name, array in arrays.items())
-            raise ValueError(f"the inputs must hold equally many samples, got {found}")
-        single = shapes == {()}
-        if single and not (plan.layered and plan.chain):
-            arrays = {name: array[None] for name, array in arrays.items()}
-        return arrays, single
-
     def _call(self, x: Any, keep_signals: bool | None, training: bool, loss: Any = None, whole: bool = False) -> Call:
         plan, parameters = self._plan(), self._arrays()
         whole = whole or keep_signals or not self.backend.on_gpu or bool(scope.of_plan(plan, loss, training))
-        arrays, single = self._inputs(x, whole)
+        arrays, single = inputs.as_inputs(x, plan, self.backend, self.dtype, whole)
         keep = single if keep_signals is None else keep_signals
         if keep:  # until a backward pass, when the caller's may hold other numbers
             with self.backend.activate():
@@ -358,7 +331,7 @@ class Model(State):
             )
             if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
                 call.scale, call.weight = averaged(call.loss, shape, call.weight, counts, alone, share)
-        call.y, call.weight = (None if a is None else _as_batch(call, a) for a in (call.y, call.weight))
+        call.y, call.weight = (None if a is None else call.as_batch(a) for a in (call.y, call.weight))
 
     def _draw(self, call: Call) -> None:
         """Give a call in training its keys; one that was refused before takes none."""
@@ -383,8 +356,8 @@ class Model(State):
         for name, tensor in self._signals().items():
             tensor.data = tensor.grad = None
             if call is not None and values is not None:
-                tensor.data = _as_sample(call, values.data[name])
-                tensor.grad = _as_sample(call, values.grads.get(name))
+                tensor.data = call.as_sample(values.data[name])
+                tensor.grad = call.as_sample(values.grads.get(name))
 
     def _held(self) -> tuple[Call, Values]:
         """The call whose signals are kept, and they."""
@@ -392,31 +365,17 @@ class Model(State):
         call, values = self._kept
         if not isinstance(values, Values):
             buffer, places, changes = values
-            data = {name: _as_batch(call, buffer[place]) for name, place in places.items()}
+            data = {name: call.as_batch(buffer[place]) for name, place in places.items()}
             call = replace(call, inputs={name: data[name] for name in call.inputs}, **changes)
             values = steps.again(call, data)
         return call, values
 
     def _answer(self, call: Call, gradients: dict[str, Array]) -> Any:
         """Gradients in the inputs as the user gets them."""
-        found = {name: _as_sample(call, grad) for name, grad in gradients.items()}
+        found = {name: call.as_sample(grad) for name, grad in gradients.items()}
         return next(iter(found.values())) if len(found) == 1 else found
 
 
 def _is_equation(loss: Any) -> TypeGuard[Equation]:
     """Whether it is an Equation, of which a call with another loss imports nothing."""
     return not (loss is None or isinstance(loss, (str, Loss))) and isinstance(loss, derived.Equation)
-
-
-def _as_sample(call: Call, array: Any) -> Any:
-    """An array of one sample as the user knows it, (features,); a batch as it is."""
-    return array[0] if array is not None and _is_batch_of_one(call) else array
-
-
-def _as_batch(call: Call, array: Any) -> Any:
-    """An array of one sample as the call has it, which may be (1, features); a batch as it is."""
-    return array[None] if _is_batch_of_one(call) else array
-
-
-def _is_batch_of_one(call: Call) -> bool:
-    return call.single and len(call.output_shape) == 2

@@ -10,21 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from .. import operations
 from ..formulas.notation import SUM, Written, number
-from ..operations import (
-    Activate,
-    Add,
-    BatchNorm,
-    Concatenate,
-    Dropout,
-    Input,
-    LayerNorm,
-    Linear,
-    Multiply,
-    Operation,
-    Softmax,
-    is_built_in,
-)
 from ..plan.plan import Node
 from . import functions
 from .case import Case
@@ -55,16 +42,16 @@ class Writing:
 
     op = "own"
     function: functions.Function | None = None
-    _known: ClassVar[dict[type[Operation], type[Writing]]] = {}
+    _known: ClassVar[dict[type[operations.Operation], type[Writing]]] = {}
 
-    def __init_subclass__(cls, of: type[Operation] | None = None) -> None:
+    def __init_subclass__(cls, of: type[operations.Operation] | None = None) -> None:
         if of is not None:
-            cls._known[of] = cls
+            cls._known[of], cls.op = cls, vars(cls).get("op", of.name)
 
     @classmethod
     def at(cls, case: Case, node: Node) -> Writing:
         """How this node is written."""
-        known = is_built_in(node.operation)
+        known = operations.is_built_in(node.operation)
         return (cls._known.get(type(node.operation), cls) if known else cls)(case, node)
 
     def __init__(self, case: Case, node: Node) -> None:
@@ -121,16 +108,12 @@ class Writing:
         return math("sum over samples of $f", r"\sum_{\text{samples}} $f", f=formula)
 
 
-class InputWriting(Writing, of=Input):
-    op = "input"
-
+class InputWriting(Writing, of=operations.Input):
     def given(self) -> dict[str, Any]:
         return {"data": self.case.rows(self.node.name)}
 
 
-class LinearWriting(Writing, of=Linear):
-    op = "linear"
-
+class LinearWriting(Writing, of=operations.Linear):
     def value(self) -> Line:
         own = self.case.own(self.node)
         terms = [product(w, x) for w, x in zip(own["weight"][0], self._of_input())]
@@ -166,7 +149,7 @@ class LinearWriting(Writing, of=Linear):
         return Line(self._summed(formula), why, worked, (0, 0))
 
 
-class ActivateWriting(Writing, of=Activate):
+class ActivateWriting(Writing, of=operations.Activate):
     def __init__(self, case: Case, node: Node) -> None:
         super().__init__(case, node)
         self.function = functions.of_activation(node.form.functions[0])
@@ -218,9 +201,7 @@ def _note(formula: Math) -> str:
     return " Phi is the standard normal distribution function, phi its density." if normal else ""
 
 
-class AddWriting(Writing, of=Add):
-    op = "add"
-
+class AddWriting(Writing, of=operations.Add):
     def value(self) -> Line:
         formula = Math(*(" + ".join(each) for each in zip(*self.inputs)))
         worked = total([number(self._of_input(i)[0]) for i in range(len(self.inputs))])
@@ -231,9 +212,7 @@ class AddWriting(Writing, of=Add):
         return Line(self.grad_symbol, why, number(self._grad[k], SUM), (k,))
 
 
-class MultiplyWriting(Writing, of=Multiply):
-    op = "multiply"
-
+class MultiplyWriting(Writing, of=operations.Multiply):
     def value(self) -> Line:
         formula = Math(" * ".join(s.text for s in self.inputs), r" \odot ".join(s.latex for s in self.inputs))
         return Line(formula, "Number by number.", product(*(self._of_input(i)[0] for i in range(len(self.inputs)))))
@@ -246,9 +225,7 @@ class MultiplyWriting(Writing, of=Multiply):
         return Line(formula, "The derivative of a product in a factor is the product of the others.", worked, (k,))
 
 
-class ConcatenateWriting(Writing, of=Concatenate):
-    op = "concatenate"
-
+class ConcatenateWriting(Writing, of=operations.Concatenate):
     def value(self) -> Line:
         formula = Math(*(f"({', '.join(each)})" for each in zip(*self.inputs)))
         return Line(formula, "The inputs side by side.", number(self._of_input()[0], SUM))
@@ -261,7 +238,9 @@ class ConcatenateWriting(Writing, of=Concatenate):
         return Line(formula, "Every input gets its part of the gradient.", number(self._grad[start + k], SUM), (k,))
 
 
-class SoftmaxWriting(Writing, of=Softmax):
+class SoftmaxWriting(Writing, of=operations.Softmax):
+    op = "own"
+
     def value(self) -> Line:
         formula = self._math("exp($z) / sum exp($z)", r"\frac{e^{$z}}{\sum e^{$z}}")
         _, log_total = functions.terms_of_softmax(self._of_input())
@@ -275,9 +254,7 @@ class SoftmaxWriting(Writing, of=Softmax):
         return Line(formula, why, f"{number(p[k])} * ({number(g[k], SUM)} - {number((p * g).sum())})", (k,))
 
 
-class DropoutWriting(Writing, of=Dropout):
-    op = "dropout"
-
+class DropoutWriting(Writing, of=operations.Dropout):
     def given(self) -> dict[str, Any]:
         return {} if (kept := self._kept()) is None else {"kept": kept}
 
@@ -372,8 +349,7 @@ class NormWriting(Writing):
         return Line(self._summed(formula), "The gain is a factor of n.", worked, (0,), where)
 
 
-class LayerNormWriting(NormWriting, of=LayerNorm):
-    op = "layer_norm"
+class LayerNormWriting(NormWriting, of=operations.LayerNorm):
     over = "its numbers"
 
     def _scaling(self) -> tuple[np.ndarray, np.ndarray]:
@@ -391,9 +367,7 @@ class LayerNormWriting(NormWriting, of=LayerNorm):
         return self._grad * gain, (self._of_input() - mean) * scale, k
 
 
-class BatchNormWriting(NormWriting, of=BatchNorm):
-    op = "batch_norm"
-
+class BatchNormWriting(NormWriting, of=operations.BatchNorm):
     def given(self) -> dict[str, Any]:
         running = {} if self.over else {"mean": self._given("mean"), "scale": self._given("scale")}
         return super().given() | running

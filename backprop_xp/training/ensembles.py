@@ -96,8 +96,8 @@ class Ensemble:
         exception ends the training of all. On CuPy one net is trained after another.
 
         Args:
-            x, y, options: as for :func:`fit`. Optimisers and early stopping are copied for every net. Callbacks are called
-                on several threads. ``checkpoint`` is a folder in which every net has one of its own.
+            x, y, options: as for :func:`fit`. Optimisers and early stopping are copied for every net. Callbacks are
+                called on several threads. ``checkpoint`` is a folder in which every net has one of its own.
             each: for every net the options that are its own, as in ``[{"seed": 1}, {"seed": 2}]``.
             threads: how many nets are trained at a time; None takes the number that a net would use.
             world: ranks that share out the nets, see :func:`backprop_xp.distributed.world`; afterwards each rank has

@@ -60,12 +60,13 @@ def _compiled(net: Differentiable) -> tuple[str, Any]:
 def _choose(engine: str, net: Differentiable, equation: Equation, samples: int) -> tuple[str, str]:
     if engine not in ("auto", *ENGINES):
         raise ValueError(unknown("engine", str(engine), ("auto", *ENGINES)))
-    compiled, _ = _compiled(net)
+    compiled, module = _compiled(net)
     if engine not in ("auto", compiled):
         return "layered", f"equations run {compiled} or layered"
     if not samples:
         return "layered", "it is empty"
-    reason = _why_not_compiled(net, equation)
+    in_python = type(equation) is not Equation
+    reason = f"{type(equation).__name__} is written in Python" if in_python else module.why_not(net, equation)
     if reason and engine == compiled:
         raise ValueError(f"the {compiled} engine can't run this equation: {reason}")
     if not reason:
@@ -73,12 +74,6 @@ def _choose(engine: str, net: Differentiable, equation: Equation, samples: int) 
     if reason:
         return "layered", f"not {compiled}: {reason}"
     return compiled, "it is the fastest" if engine == "auto" else "it was asked for"
-
-
-def _why_not_compiled(net: Differentiable, equation: Equation) -> str:
-    if type(equation) is not Equation:
-        return f"{type(equation).__name__} is written in Python"
-    return _compiled(net)[1].why_not(net, equation)
 
 
 def _key(net: Differentiable, equation: Equation) -> Any:

@@ -9,6 +9,7 @@ from blocks import SHARED
 
 from backprop_xp import ArrayEquation, Elementwise, Equation, Graph, Net
 from backprop_xp.derivatives.stacked import Skip, stacked
+from backprop_xp.derived import differentiable
 from backprop_xp.engines import cooperative
 from backprop_xp.programs import block, stack_cuda
 from backprop_xp.toolchain import cuda
@@ -100,7 +101,7 @@ def test_signals_that_are_added_before_and_behind_activations(cupy):
         return made
 
     nets = net("numpy", "layered"), net("cupy", "cooperative")
-    rows = stacked(nets[1]._differentiable(training=True))
+    rows = stacked(differentiable(nets[1], training=True))
     assert rows.skips == [Skip(-1, True), None, Skip(1, False), Skip(1, True), None]
     assert_agree(nets, MIXED, 37, 1e-10)
 
@@ -181,7 +182,7 @@ def test_point_sets_are_trained_on_the_device(cupy):
 def shape_of(sizes, equation, dtype):
     net = Net(sizes, (*["tanh"] * (len(sizes) - 2), "identity"), "mse", True, dtype, 0, "numpy")
     return stack_cuda.shape(
-        stacked(net._differentiable(training=True)), equation.reads.rules, equation.text, np.dtype(dtype)
+        stacked(differentiable(net, training=True)), equation.reads.rules, equation.text, np.dtype(dtype)
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..plan.net import AnyNet
+from ..programs.structs import address
 from .batch import Ready, kernel, parts
 from .chain import Chain
 from .gradients import Gradients, hand_out
@@ -49,7 +50,7 @@ class _Ready(Ready):
         """All values, and their gradients."""
         found = np.empty(self._numbers, self._dtype)
         found[: self._features] = x
-        self._pass.args.signals = found.__array_interface__["data"][0] + self._features * found.itemsize
+        self._pass.args.signals = address(found) + self._features * found.itemsize
         self._run(self._pass, net, found[None, : self._features])
         return found
 
@@ -81,7 +82,7 @@ class WideSample(_Ready):
         with self._lock:
             self._target.put(y)
             args, gradients = self._pass.args, self._gradients.unused()
-            args.grads = gradients.__array_interface__["data"][0]
+            args.grads = address(gradients)
             found = self._run_all(net, x)
             loss = self._dtype.type(args.total * args.scale)
         hand_out(gradients, self._filled, self._pass)
@@ -103,7 +104,7 @@ class WideOutputs(_Ready):
         """The outputs (out,); every signal is filled, without a gradient."""
         output = np.empty(self._outputs, self._dtype)
         with self._lock:
-            self._pass.args.output = output.__array_interface__["data"][0]
+            self._pass.args.output = address(output)
             found = self._run_all(net, x)
         self._leave(net, found)
         return output

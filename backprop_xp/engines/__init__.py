@@ -20,7 +20,7 @@ from ..backend import Array, owner_of
 from ..literals import EngineName
 from ..messages import unknown
 from ..plan.call import Call, Result, Values
-from ..plan.engine import Engine, Rounding
+from ..plan.engine import Engine, Rounding, Yielding
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from . import fused, layered, tiled
@@ -137,7 +137,7 @@ def _run(name: str, call: Call, what: str) -> Any:
 
 def _without(call: Call) -> str:
     """The engine that runs where nothing can be compiled."""
-    return "layered" if tiled.why_not(call) else "tiled"
+    return "layered" if tiled.why_not(call) or tiled.yields(call) else "tiled"
 
 
 def _failure(engine: str, call: Call, what: str) -> str:
@@ -174,8 +174,8 @@ def _choose(name: str, call: Call) -> tuple[str, str]:
     for engine in _on(call) if name == "auto" else (name,):
         found = _engine(engine, call)
         reason = found.why_not(call)
-        if name == "auto" and not reason and call.backend.on_gpu and engine in on_gpu.YIELDING:
-            reason = on_gpu.YIELDING[engine].yields(call)
+        if name == "auto" and not reason and isinstance(found, Yielding):
+            reason = found.yields(call)
         if not reason:
             return engine, "; ".join(reasons) or ("it is the fastest" if name == "auto" else "it was asked for")
         reasons.append(f"not {engine}: {reason}")

@@ -16,7 +16,6 @@ from ..frames import is_sparse
 from ..losses import SoftmaxCrossEntropy, get_loss
 from ..losses.base import product
 from ..numbers import as_seed, flag, whole
-from ..programs import fused
 
 READ_AHEAD = 1 << 17  # bytes that Linux reads around one that is missing
 #: How many orders of rows are kept for other runs with the same seed, such as those of an ensemble, and of how many
@@ -43,12 +42,7 @@ class Batch(NamedTuple):
         """The loss, whose gradients fill the net's, and None for the losses of several terms by name."""
         other = {} if self.loss is None else {"loss": self.loss}
         shared = shared if self.share is None else {"world": self.share}
-        few = self.samples < fused.MORE_SAMPLES  # go through the pass that training/compiled.py has, to the same bits
-        token = fused.any_widths.set(few or fused.any_widths.get())
-        try:
-            return net.loss_and_grad(self.x, self.y, sample_weight=self.weight, **other, **shared), None
-        finally:
-            fused.any_widths.reset(token)
+        return net.loss_and_grad(self.x, self.y, sample_weight=self.weight, **other, **shared), None
 
     @property
     def samples(self) -> int:

@@ -31,7 +31,7 @@ The layered engine leaves products to cuBLAS: TF32 for "tf32" and "float16", bfl
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,13 +56,13 @@ def as_precision(name: Any, dtype: np.dtype) -> str:
     return str(name)
 
 
-def why_not(sizes: tuple[int, ...], dtype: np.dtype, architecture: int) -> str:
-    """Why no tensor core computes the products of a chain of these widths, "" if they do."""
+def why_not(products: Sequence[tuple[int, int]], dtype: np.dtype, architecture: int) -> str:
+    """Why no tensor core computes these products, of so many inputs and outputs each, "" if they do."""
     if dtype != np.float32:
         return f"its dtype is {dtype.name}"
     if reason := why_not_on(architecture):
         return reason
-    if all(min(pair) < LEAST_WIDTH for pair in pairwise(sizes)):
+    if all(min(pair) < LEAST_WIDTH for pair in products):
         return f"no layer has {LEAST_WIDTH} inputs and as many outputs"
     return ""
 

@@ -67,7 +67,7 @@ BPX_FN void tensor_product_in_tiles(int out, int in, const Word* w, const float*
       Left<P> a[TALL];
       BPX_UNROLL
       for (int m = 0; m < TALL; ++m) {
-        const int tile = first + m < tiles ? first + m : tiles - 1;
+        const int tile = tiles % TALL == 0 || first + m < tiles ? first + m : tiles - 1;
         BPX_UNROLL
         for (int p = 0; p < P::parts; ++p) {
           const Words<4> four = *(const Words<4>*)(w + ((tile * steps + step) * P::parts + p) * 128 + lane * 4);
@@ -82,7 +82,7 @@ BPX_FN void tensor_product_in_tiles(int out, int in, const Word* w, const float*
         BPX_UNROLL
         for (int v = 0; v < vectors; ++v) {
           Words<adjacent<R>> numbers = {};
-          if (feature < in) numbers = *(const Words<adjacent<R>>*)(z + feature * stride<R> + sample_of<R>(group, g, v));
+          if (in % 16 == 0 || feature < in) numbers = *(const Words<adjacent<R>>*)(z + feature * stride<R> + sample_of<R>(group, g, v));
           BPX_UNROLL
           for (int k = 0; k < adjacent<R>; ++k) row[i][v * adjacent<R> + k] = __uint_as_float(numbers.w[k]) * powers.up;
         }
@@ -172,8 +172,10 @@ BPX_FN void tensor_gradient_in_tiles(int out, int in, const float* g, const floa
   constexpr int warps = R::threads / 32;
   const int over = whole(in, 8 * WIDE), items = whole(out, 16 * TALL) * over;
   const int row = threadIdx.x % 32 / 4, two = threadIdx.x % 4 * 2;
-  // rows that are none: what is computed of them is not stored
-  const auto feature = [](const float* from, int f, int features) { return from + (f < features ? f : features - 1) * stride<R>; };
+  // of rows that are none, what is computed is not stored
+  const auto feature = [](const float* from, int f, int features, int at_once) {
+    return from + (features % at_once == 0 || f < features ? f : features - 1) * stride<R>;
+  };
   for (int item = threadIdx.x / 32; item < items; item += warps) {
     const int o = item / over * TALL * 16, i = item % over * WIDE * 8;
     float d[TALL][WIDE][4] = {};
@@ -183,15 +185,15 @@ BPX_FN void tensor_gradient_in_tiles(int out, int in, const float* g, const floa
       BPX_UNROLL
       for (int m = 0; m < TALL; ++m) {
         Word upper[2], lower[2];
-        sample_words<R>(feature(g, o + 16 * m + row, out) + s, powers.up, upper);
-        sample_words<R>(feature(g, o + 16 * m + row + 8, out) + s, powers.up, lower);
+        sample_words<R>(feature(g, o + 16 * m + row, out, 16 * TALL) + s, powers.up, upper);
+        sample_words<R>(feature(g, o + 16 * m + row + 8, out, 16 * TALL) + s, powers.up, lower);
         const Word four[4] = {upper[0], lower[0], upper[1], lower[1]};
         split<P>(four, a[m].part);
       }
       BPX_UNROLL
       for (int n = 0; n < WIDE; ++n) {
         Word both[2];
-        sample_words<R>(feature(z, i + 8 * n + row, in) + s, 1.0f, both);
+        sample_words<R>(feature(z, i + 8 * n + row, in, 8 * WIDE) + s, 1.0f, both);
         Right<P> b;
         split<P>(both, b.part);
         BPX_UNROLL

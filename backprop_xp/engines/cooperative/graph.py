@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from ...backend import Array
-from ...dtypes import name_of
 from ...plan import cost
 from ...plan.call import Call
 from ...plan.devices import device
@@ -109,10 +108,5 @@ def places(call: Call, packing: block_graph.BlockPacking) -> list[list[slice]]:
 
 def shape(call: Call, precision: str) -> graph_source.Shape:
     """What the kernels are compiled for."""
-    loss = None if call.loss is None else arguments.loss_key(call)
-    factors = loss is not None and (call.weight is not None or call.scale != 1.0)
-    input_grad = loss is not None and call.input_grad
-    dtype, dropping = name_of(call.dtype), bool(call.keys)
-    found = graph_source.shape_of(call.plan.nodes, dtype, loss, factors, input_grad, dropping)
     whole_batch = call.training and any(node.form.of_batch for node in call.plan.nodes)
-    return replace(found, whole_batch=whole_batch, precision=precision)
+    return replace(arguments.graph_shape(call), whole_batch=whole_batch, precision=precision)

@@ -195,6 +195,12 @@ class GraphInput(ctypes.Structure):
     _fields_ = [("x", POINTER), ("row", INT), ("column", INT), ("grad", POINTER)]
 
 
+class Between(ctypes.Structure):
+    """``bpx::Between`` of kernels/graph_cuda.h."""
+
+    _fields_ = [("kept", POINTER), ("totals", POINTER), ("samples", INT)]
+
+
 def assertions(*mirrors: type[ctypes.Structure]) -> list[str]:
     """C++ that compiles if structs of numbers S have the sizes of these: of kernels that no library exports."""
     text = 'static_assert(sizeof(bpx::{}<S>) == {}, "not as in programs/structs.py");'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,20 @@ def forward(call: Call) -> Array:
 
 def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
-    ready = Pass(_layers(call), call.loss, arguments.loss_key(call))
+    return _result(call, _ready(call))
+
+
+def in_parts(call: Call, parts: Sequence[slice]) -> Iterator[Result]:
+    """The results of some rows of a call after others, each for itself, by one preparation."""
+    ready = _ready(call)
+    return (_result(call.rows(rows), ready) for rows in parts)
+
+
+def _ready(call: Call) -> Pass:
+    return Pass(_layers(call), call.loss, arguments.loss_key(call))
+
+
+def _result(call: Call, ready: Pass) -> Result:
     return batch.loss_and_grad(call, ready, workspace.aligned(ready.parameters, call.dtype))
 
 

@@ -62,9 +62,9 @@ class Part:
         everywhere = self.world.told(TABLE, said)
         found = {}
         for name in names:
-            found[name], error = next(rank[name] for rank in everywhere if name in rank)
-            if error is not None:
-                raise DataError(error)
+            found[name], refusal = next(rank[name] for rank in everywhere if name in rank)
+            if refusal is not None:
+                raise DataError(refusal)
         return found
 
     def alike(self, missing: Collection[str]) -> Part:

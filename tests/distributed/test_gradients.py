@@ -347,7 +347,6 @@ with distributed.world() as world:
 NCCL = """
 import cupy
 from mpi4py import MPI
-from backprop_xp.distributed import world as module
 
 class Copies:
     NCCL_UINT8, NCCL_FLOAT32, NCCL_SUM, kept, groups = np.uint8, np.float32, MPI.SUM, [], 0
@@ -377,6 +376,7 @@ class Copies:
         self.groups += 1
 
 copies = Copies()
+module = sys.modules["backprop_xp.distributed.world"]
 module.library = module.Nccl.__init__.__globals__["library"] = lambda: copies
 """
 

@@ -15,7 +15,7 @@ from ..backend import Array, module_of, on_host
 from ..sums.tree import ChunkTree
 from .world import ADD_UP, World
 
-#: From so many numbers on, each of three ranks and more adds up a share of them. Chosen, not measured.
+#: Numbers from which on each of three ranks and more adds up a share of them. Chosen, not measured.
 MANY = 1 << 13
 #: What travels of a subtree before its numbers: its level, its number there, and the loss.
 HEAD = np.dtype([("level", "<i4"), ("index", "<i4"), ("loss", "<f8")])

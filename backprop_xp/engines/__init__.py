@@ -9,7 +9,7 @@ or layered, matrix products, by the rule in plan/cost.py.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -57,14 +57,14 @@ def loss_and_grad(name: str, call: Call) -> Result:
     return _run(name, call, "loss_and_grad")
 
 
-def in_parts(name: str, call: Call, parts: Sequence[slice], samples: int) -> list[Result]:
+def in_parts(name: str, call: Call, parts: Sequence[slice], samples: int) -> Iterator[Result]:
     """The loss and all gradients of parts of a call's rows, each for itself; see :func:`fused.in_parts`."""
     if parts and _choose(name, call)[0] == "fused" and not call.backend.on_gpu:
         with suppress(CompileError):
             found = fused.in_parts(call, parts, samples)
             if found is not None:
                 return found
-    return [loss_and_grad(name, call.rows(rows)) for rows in parts]
+    return (loss_and_grad(name, call.rows(rows)) for rows in parts)
 
 
 def forward(name: str, call: Call) -> tuple[Array, Values | None]:

@@ -1,5 +1,5 @@
 #pragma once
-#include "graph_cuda.h"
+#include "graph_products.h"
 #include "stack_parts.h"
 // The pass of stack.h, for losses that contain derivatives of a net's outputs in x, by a block of threads on the GPU; for
 // layers in a row of any widths, which stand in a table.
@@ -157,7 +157,7 @@ template <class Pass> struct DeviceStack {
   BPX_FN void parameters(const DeviceLayer& layer, int l, S* sums, bool add) const {
     const int in = layer.inputs, out = layer.outputs;
     graph_outer<Pass>(in, in, out, t(l), z(l - 1), sums + layer.grad, rows, add);
-    if (layer.bias >= 0) graph_column_sums<Pass, points>(out, t(l), (const S*)nullptr, sums + layer.grad + in * out, rows, add);
+    if (layer.bias >= 0) graph_column_sums<Pass, S, points>(out, t(l), nullptr, sums + layer.grad + in * out, rows, add);
   }
   /// The gradients in z of the layer below.
   BPX_FN void below(const DeviceLayer& layer, int l) const {

@@ -40,20 +40,6 @@ OVERRIDDEN = {"step", "numbers", "rule"}
 GRAD = 1
 
 
-def steps(loop: Loop, every: int | None = None) -> Iterator[Steps]:
-    """The steps that remain of the run, those that iterating over the loop makes, many at a time.
-
-    Args:
-        every: steps that are made together end with one whose number is a multiple of it, as with an epoch's last.
-    """
-    compiled = Calls(loop)
-    while loop.epoch < loop.options.epochs:
-        if made := compiled.make(every):
-            yield made
-        else:
-            yield from map(Steps.of, loop.rest_of_epoch())
-
-
 def why_python(loop: Loop) -> str:
     """Why the steps of the run are Python's own to make, on whatever device, "" if others can make them."""
     net, rows, optimiser = loop.net, loop.batches, loop.optimiser
@@ -132,13 +118,25 @@ def _is_target(loss: Any, y: np.ndarray, shape: tuple[int, int], dtype: np.dtype
 
 
 class Calls:
-    """The calls of C that make the steps of one run."""
+    """The calls of C that make the steps of a run, also where it is made again."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._ready: _Ready | None = None
-        self._epoch, self._order = -1, np.empty(0, np.int64)
+        self._order_of, self._order = (-1, -1), np.empty(0, np.int64)
         self._most = FEWEST
+
+    def steps(self, every: int | None = None) -> Iterator[Steps]:
+        """The steps that remain of the run, those that iterating over the loop makes, many at a time.
+
+        Args:
+            every: steps that are made together end with one whose number is a multiple of it, as with an epoch's last.
+        """
+        while self._loop.epoch < self._loop.options.epochs:
+            if made := self.make(every):
+                yield made
+            else:
+                yield from map(Steps.of, self._loop.rest_of_epoch())
 
     def make(self, every: int | None) -> Steps | None:
         """Make some steps of this epoch; none where Python must, or where it will meet an exception in the next one."""
@@ -150,8 +148,8 @@ class Calls:
         scalars = self._scalars(rows.steps - loop.position, until)
         if not len(scalars):
             return None
-        if self._epoch != loop.epoch:
-            self._epoch, self._order = loop.epoch, rows.order(loop.epoch)
+        if self._order_of != (loop.epoch, rows.seed):
+            self._order_of, self._order = (loop.epoch, rows.seed), rows.order(loop.epoch)
         try:
             ready.run(self._order, scalars)
         finally:

@@ -23,6 +23,8 @@ from ..distributed.alike import of_net
 from ..distributed.world import TRAINED
 from ..numbers import whole
 from ..tensor import tensors_of
+from . import again
+from .again import Runs
 from .batches import Rows
 from .fit import Run, fit, planned, warn_of_defaults
 from .history import History
@@ -38,12 +40,16 @@ COPIED = ("optimiser", "early_stopping", "schedule")
 
 
 class Planned(NamedTuple):
-    """A net's training as :func:`fit` is asked for it: what makes the run, and its checkpoints."""
+    """A net's training: the arguments of :func:`fit`, and what makes the run, or the runs of nets of its kind."""
 
-    run: partial[Run]
-    checkpoint: Path | None
-    every: int
-    resume: bool
+    given: dict[str, Any]
+    run: partial[Run] | Runs
+
+    def carry_out(self) -> History:
+        if isinstance(self.run, Runs):
+            return self.run.train(self.given)
+        given = self.given
+        return self.run().carry_out(given["checkpoint"], given["checkpoint_every"], given["resume"], False)
 
 
 class Ensemble:
@@ -142,7 +148,7 @@ class Ensemble:
             plan = plans.pop(k)
             try:
                 with backend.activate():
-                    histories[k] = plan.run().carry_out(plan.checkpoint, plan.every, plan.resume, False)
+                    histories[k] = plan.carry_out()
             except DivergedError as error:
                 histories[k] = error.history
 
@@ -185,31 +191,39 @@ class Ensemble:
         """What each net is to be trained by. Nets of one kind read the same arrays."""
         plans: dict[int, Planned] = {}
         data: dict[Any, Any] = {}
+        runs: dict[str, Runs] = {}
         for k, options in own.items():
             net, given = self.nets[k], DEFAULTS | options
-            kind = getattr(net, "dtype", None), getattr(getattr(net, "loss", None), "takes_indices", None)
-            given["net"], (given["x"], given["y"]) = net, data.get(kind, (x, y))
+            reads = getattr(net, "dtype", None), getattr(getattr(net, "loss", None), "takes_indices", None)
+            given["net"], (given["x"], given["y"]) = net, data.get(reads, (x, y))
             with _of(k):
-                run = planned(given)
-            rows = run.args[0].batches
-            if isinstance(rows, Rows):
-                data[kind] = rows.x, rows.y
+                kind = None if net.backend.on_gpu else again.kind(given)
+                if kind is not None and kind in runs:
+                    again.check(given)
+                    plans[k] = Planned(given, runs[kind])
+                else:
+                    run = planned(given)
+                    plans[k] = Planned(given, run)
+                    if isinstance(rows := run.args[0].batches, Rows):
+                        data[reads] = rows.x, rows.y
+                        if kind is not None:
+                            runs[kind] = Runs()
             warn_of_defaults(net)
-            plans[k] = Planned(run, given["checkpoint"], given["checkpoint_every"], given["resume"])
         for plan in plans.values():
-            if plan.checkpoint is not None:
-                plan.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            if (folder := plan.given["checkpoint"]) is not None:
+                folder.parent.mkdir(parents=True, exist_ok=True)
         return plans
 
     def _together(self, plans: dict[int, Planned], histories: list[History | None]) -> None:
         """Train, and take out of the plans, nets on a CUDA device that write no checkpoints."""
         from . import together  # and with it the engines of devices
 
-        self.alone = {k: "it writes checkpoints" for k, plan in plans.items() if plan.checkpoint is not None}
-        runs = {k: plans.pop(k).run() for k in [*plans] if k not in self.alone}
+        self.alone = {k: "it writes checkpoints" for k, plan in plans.items() if plan.given["checkpoint"] is not None}
+        runs = {k: plan.run() for k, plan in plans.items() if k not in self.alone and isinstance(plan.run, partial)}
         self.alone |= together.train(runs)
         for k, run in runs.items():
             histories[k] = run.history
+            del plans[k]
 
     def _workers(self, wanted: int | None) -> int:
         if wanted is not None:

@@ -18,11 +18,11 @@ from .. import inputs, threads
 from ..derivatives.equation import Equation
 from ..distributed import World
 from ..losses import Loss, get_loss, terms
-from ..numbers import flag, is_number, whole
-from . import compiled
+from ..numbers import as_seed, flag, is_number, whole
 from .batches import Batches, Rows, is_iterable_of_batches
 from .buffers import Buffers
 from .checkpoints import Folder
+from .compiled import Calls
 from .early import EarlyStopping
 from .history import Epoch, History
 from .loop import Loop, Options, Steps
@@ -184,12 +184,23 @@ class Run:
         self.settings = loop.optimiser.settings()
         self.flat = loop.optimiser.bind(loop.net.parameters)
         self.buffers = Buffers(loop.net, self.flat)
+        self._calls = Calls(loop)
         if stopping is not None:
             stopping.begin()
 
     def _begin_epoch(self) -> None:
         self.total, self.weight = 0.0, 0.0
         self.terms: dict[str, tuple[Any, Any]] = {}
+
+    def restart(self, optimiser: Optimiser, schedule: Any, seed: Any) -> None:
+        """Begin anew, with a history of its own, and the settings of a new optimiser of the same class."""
+        self.loop.restart(optimiser, schedule)
+        if isinstance(self.loop.batches, Rows):
+            self.loop.batches.seed = as_seed(seed)
+        self.history = History(seed=getattr(self.loop.batches, "seed", None))
+        self._begin_epoch()
+        if self.stopping is not None:
+            self.stopping.begin()
 
     def carry_out(
         self, checkpoint: str | os.PathLike[str] | None, every: int, resume: bool, shown: bool | None
@@ -204,7 +215,7 @@ class Run:
 
     def go(self, saver: Saver | None, shown: bool | None) -> History:
         """Make the steps that remain."""
-        steps = compiled.steps(self.loop, None if saver is None else saver.every)
+        steps = self._calls.steps(None if saver is None else saver.every)
         try:
             for _ in self.epochs(steps, saver, shown):
                 pass

@@ -123,6 +123,12 @@ class Loop:
         self._waits = self.optimiser.evaluates or not net.backend.on_gpu
         self._lookout = Lookout(net.backend) if options.stop_on_nan and not self._waits else None
 
+    def restart(self, optimiser: Optimiser, schedule: str | Callable[[int], float] | None) -> None:
+        """Go back to before the first step, and take over these settings."""
+        self.optimiser.restart(optimiser)
+        self.schedule = get_schedule(schedule, self.steps)
+        self.number = self.epoch = self.position = 0
+
     def made(self, losses: Sequence[Any], weights: Sequence[Any] | None = None) -> Steps:
         """Go on to behind steps that were made elsewhere, in this epoch, on batches of rows.
 

@@ -190,6 +190,14 @@ class Optimiser:
             state = {name: array[self.sharding.part].copy() for name, array in state.items()}
         self.count, self.state, self._rule = count, dict(state), None
 
+    def restart(self, other: Optimiser) -> None:
+        """Be as before the first step, with the options of another one of the same class."""
+        for name in self.options:
+            setattr(self, name, getattr(other, name))
+        self.count = 0
+        for name, array in self.state.items():
+            array.fill(self.initial(name))
+
     def move(self, parameters: Sequence[Tensor], arrays: Mapping[str, Array]) -> None:
         """Have the parameters, named "w", and the state in these arrays, of as many elements, from now on."""
         self.bind(parameters).move(arrays["w"])

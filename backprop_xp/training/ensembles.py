@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .. import later
 from .. import threads as pool
 from ..backend import on_host
 from ..distributed import World
@@ -30,6 +31,11 @@ from .fit import Run, fit, planned, warn_of_defaults
 from .history import History
 from .nan import DivergedError
 from .options import known
+
+if TYPE_CHECKING:
+    from . import together
+else:
+    together = later.Module("backprop_xp.training.together")
 
 #: Arguments of :func:`fit`, and what they are if they aren't given.
 DEFAULTS = {name: argument.default for name, argument in inspect.signature(fit).parameters.items()}
@@ -125,7 +131,7 @@ class Ensemble:
         in a few launches; those for which that can't be, one after another: :attr:`alone` says which and why.
 
         Args:
-            x, y, options: those of :func:`fit`. Optimisers and early stopping are copied for every net. Callbacks are
+            x, y, options: as for :func:`fit`. Optimisers and early stopping are copied for every net. Callbacks are
                 called on several threads. ``checkpoint`` is a folder in which every net has one of its own.
             each: for every net the options that are its own, as in ``[{"seed": 1}, {"seed": 2}]``.
             threads: how many nets are trained at a time; None takes the number that a net would use.
@@ -216,8 +222,6 @@ class Ensemble:
 
     def _together(self, plans: dict[int, Planned], histories: list[History | None]) -> None:
         """Train, and take out of the plans, nets on a CUDA device that write no checkpoints."""
-        from . import together  # and with it the engines of devices
-
         self.alone = {k: "it writes checkpoints" for k, plan in plans.items() if plan.given["checkpoint"] is not None}
         runs = {k: plan.run() for k, plan in plans.items() if k not in self.alone and isinstance(plan.run, partial)}
         self.alone |= together.train(runs)
@@ -250,7 +254,9 @@ class Ensemble:
             at = 0
             for one in json.loads(line):
                 k, net = one["net"], self.nets[one["net"]]
-                histories[k] = _history(one["history"])
+                state, epochs = one["history"], one["history"]["epochs"]
+                last = epochs[-1]["step"] if epochs else 0
+                histories[k] = History.from_json(state, len(epochs), last, state["seed"])
                 if one["draws"] is not None:
                     net.draws = one["draws"]
                 with net.backend.activate():
@@ -259,11 +265,6 @@ class Ensemble:
                         found = np.frombuffer(rest, dtype, math.prod(shape), at).reshape(shape)
                         tensor.data[...] = net.backend.xp.asarray(found)
                         at += found.nbytes
-
-
-def _history(state: dict[str, Any]) -> History:
-    epochs = state["epochs"]
-    return History.from_json(state, len(epochs), epochs[-1]["step"] if epochs else 0, state["seed"])
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def entry(
     """CUDA source of one kernel, without the headers: variable k is an array read at i / widths[k]; 0: it has none.
 
     In place, each output overwrites the variable of its name, and no other arrays are written; the second argument is a
-    pointer to a number, or null, and nothing happens if it isn't 0; or to one for ``each`` so many elements.
+    pointer to a number, or null, and nothing happens if it isn't 0; or to one for every ``each`` elements.
     """
     number = C_NAMES[dtype]
     targets = [f"in{formula.variables.index(o)}" if in_place else f"out{k}" for k, o in enumerate(outputs)]

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..net import Net
 from ..numbers import as_seed
 from ..ready.chain import why_not_functions
 from ..ready.gradients import a_signal, drop_signals
@@ -21,6 +20,8 @@ from .schedules import get_schedule
 
 #: Arguments of :func:`fit` in which nets of one kind may differ.
 DIFFERING = ("net", "x", "y", "optimiser", "schedule", "seed")
+#: The module of the only class of nets that has kinds; it imports this one.
+NET = f"{__name__.split('.')[0]}.net"
 #: Methods of a net that it might have been given of its own.
 OVERRIDDEN = {"loss_and_grad", "forward"}
 
@@ -32,7 +33,7 @@ def kind(given: Mapping[str, Any]) -> str | None:
         given: the arguments of :func:`fit` by name.
     """
     net, optimiser, stopping = given["net"], get_optimiser(given["optimiser"]), given["early_stopping"]
-    if type(net) is not Net or net.buffers or OVERRIDDEN & vars(net).keys() or why_not_functions(net._now()[2]):
+    if type(net).__module__ != NET or net.buffers or OVERRIDDEN & vars(net).keys() or why_not_functions(net._now()[2]):
         return None
     if given["callbacks"] or given["checkpoint"] is not None or type(stopping) not in (type(None), int, EarlyStopping):
         return None
@@ -46,7 +47,7 @@ def kind(given: Mapping[str, Any]) -> str | None:
     return repr((settings, functions, type(optimiser), stopping, rest))
 
 
-def _plain(net: Net) -> bool:
+def _plain(net: Any) -> bool:
     """Whether every parameter has memory of its own, of the net's dtype and the shape of its layer."""
     layers = [*zip(net.sizes, net.sizes[1:], net.bias)]
     shapes = [(b, a) for a, b, _ in layers] + [(b,) for _, b, has in layers if has]

@@ -7,7 +7,7 @@ samples, which a second pass adds in a fixed tree (chunk_sums.py). Everything ha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..backend import Array
@@ -15,7 +15,7 @@ from ..plan import cost
 from ..plan.call import Call, Result, Values
 from ..plan.devices import device
 from ..programs import arguments, fused_cuda
-from ..programs.pieces import BatchLaunch, Pieces, whole
+from ..programs.pieces import Added, BatchLaunch, Pieces, whole
 from ..sums import rounds
 from ..toolchain import cuda
 from . import cooperative, layered
@@ -112,13 +112,23 @@ class Pass:
     """The kernel for a call, of one launch; see :class:`backprop_xp.programs.pieces.Kernel`."""
 
     pack = None
+    changed: Mapping[str, Mapping[str, slice]] = {}
 
     def __init__(self, call: Call) -> None:
         self._net, self.places = _net(call), [[at] for at in arguments.places(call)]
         self.numbers, self.wave = call.numbers, max(1, call.samples)
+        self.stages: Sequence[Added] = [Added(0, self.numbers)]
 
     def launch(
-        self, call: Call, chunk: int, grads: Mapping[str, Array], sums: Array | None, losses: Array | None
+        self,
+        stage: int,
+        call: Call,
+        chunk: int,
+        grads: Mapping[str, Array],
+        totals: Array | None = None,
+        sums: Array | None = None,
+        losses: Array | None = None,
+        output: Array | None = None,
     ) -> BatchLaunch:
         """The launch for the chunks of these samples."""
         program = _program(call, _dense(call.x) and _dense(call.y))

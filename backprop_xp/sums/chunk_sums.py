@@ -105,14 +105,18 @@ class ChunkSums:
         """Where the next chunks' sums (chunks, parameters) and their losses (chunks,), in double, are to be written."""
         return self._place(0, chunks)
 
-    def total(self, scale: float = 1.0) -> tuple[Array, Array]:
-        """The sum of all rows (parameters,), and ``scale`` times that of all losses, 0-d and of the rows' dtype."""
+    def total(self, scale: float = 1.0, to: Array | None = None) -> tuple[Array, Array]:
+        """The sum of all rows (parameters,), and ``scale`` times that of all losses, 0-d and of the rows' dtype.
+
+        The former is written to the array ``to`` if there is one.
+        """
         level = 0
         while level + 1 < len(self._levels) or self._levels[level][2] > ROWS:
             self._move_up(level, self._levels[level][2])
             level += 1
         sums, losses, count = self._levels[level]
-        to, loss = self._xp.empty(self._parameters, self._dtype), self._xp.empty((), self._dtype)
+        to = self._xp.empty(self._parameters, self._dtype) if to is None else to
+        loss = self._xp.empty((), self._dtype)
         self._launch(sums, losses, count, to, self._xp.empty(1), loss, scale)
         return to, loss
 

@@ -1,7 +1,8 @@
 """Steps of a run in calls of C, many in each, where they give the bits of those that the loop in Python makes.
 
 :func:`why_not` says where they wouldn't. What a step computes is the same compiled code either way: the pass of
-``programs/matrices.py`` and the optimiser's :class:`Update`; kernels/training_cpu.h only strings it together.
+``programs/matrices.py`` or, for many samples of a small net, ``programs/narrow.py``, and the optimiser's
+:class:`Update`; kernels/training_cpu.h only strings it together.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .. import threads
 from ..losses import SoftmaxCrossEntropy, averaged
 from ..programs import arguments, fused, matrices, norm, structs
 from ..programs.matrices import Pass
+from ..programs.narrow import Narrow
 from ..ready import batch, calls
 from ..ready.gradients import Gradients, a_signal, drop_signals, hand_out
 from ..toolchain.compiler import CompileError
@@ -82,12 +84,8 @@ def why_not(loop: Loop) -> str:
         return "the graph is no chain"
     if reason := prepared.refuses_batches or _refuses_rows(net, prepared.chain.sizes, rows):
         return reason
-    if flat.tensors != [tensor for tensor, _ in prepared.chain.tensors]:
-        return "the parameters stand in another order"
-    if min(rows.batch_size, rows.samples) < fused.MORE_SAMPLES or fused.any_widths.get():
-        return ""
-    narrow = not fused.why_not_narrow(flat.data.size, len(prepared.chain.bias))
-    return "a batch is large enough for a pass of the net's own" if narrow else ""
+    same = flat.tensors == [tensor for tensor, _ in prepared.chain.tensors]
+    return "" if same else "the parameters stand in another order"
 
 
 def _refuses_rows(net: Any, sizes: tuple[int, ...], rows: Rows) -> str:
@@ -223,7 +221,10 @@ class _Ready:
         self._tensors = [tensor for tensor, _ in self._chain.tensors]
         self._signal = a_signal(net)
         self._held: list[Any] = []
+        self._batch = min(rows.batch_size, rows.samples)
         self._pass = self._new_pass()
+        self._narrow_from = self._samples_for_narrow()
+        self._narrow = self._new_narrow() if self._batch >= self._narrow_from else None
         self._gradients, self._filled = Gradients(self._pass.parameters, net.dtype), np.empty(0, net.dtype)
         self._changed = optimiser.bind(net.parameters).grad
         self._totals: list[float] | None = None
@@ -241,7 +242,7 @@ class _Ready:
             return False
         if any(array.changed for array in self._watched) or calls.of(net, self._rows.x) is not self._prepared:
             return False
-        return loop.optimiser._update is self._update
+        return loop.optimiser._update is self._update and self._narrow_from == self._samples_for_narrow()
 
     def run(self, order: np.ndarray, scalars: np.ndarray) -> None:
         """Make steps from where the loop is, or some of them.
@@ -296,31 +297,53 @@ class _Ready:
 
     def _new_pass(self) -> Pass:
         """The pass with its rows and room to work, gradients in the order of the net's parameters."""
-        net, rows = self._loop.net, self._rows
-        key = batch.kernel(net.loss, batch.target(net, rows.y))
+        made = Pass(self._layers(), self._loop.net.loss, self._loss_key())
+        made.put_weights_first()
+        self._aim(made, {self._batch, self._rows.last_samples})
+        return made
+
+    def _new_narrow(self) -> Narrow:
+        """The pass of the net's own, with the same rows, and gradients in the same order."""
+        chain, net = self._chain, self._loop.net
+        texts = tuple(f.text for f in chain.activations)
+        shape = fused.Shape(chain.sizes, chain.bias, net.dtype.name, texts, self._loss_key())
+        parameters = [array for weight, bias, _ in self._layers() for array in (weight, bias) if array is not None]
+        made = Narrow(shape, chain.activations, parameters, net.loss)
+        made.give_as(self._pass)
+        self._aim(made, {self._batch})
+        return made
+
+    def _layers(self) -> list[tuple[np.ndarray, np.ndarray | None, Any]]:
         arrays, depth = [array for _, array in self._chain.tensors], len(self._chain.bias)
         rest = iter(arrays[depth:])
         biases = [next(rest) if has else None for has in self._chain.bias]
-        made = Pass(list(zip(arrays[:depth], biases, self._chain.activations)), net.loss, key)
-        made.put_weights_first()
-        args = made.args
+        return list(zip(arrays[:depth], biases, self._chain.activations))
+
+    def _loss_key(self) -> Any:
+        return batch.kernel(self._loop.net.loss, batch.target(self._loop.net, self._rows.y))
+
+    def _samples_for_narrow(self) -> int:
+        return fused.narrow_from(self._pass.parameters, len(self._chain.bias))
+
+    def _aim(self, made: Pass | Narrow, samples: set[int]) -> None:
+        """Let a pass read the rows, and give it room for steps of so many."""
+        net, rows, args = self._loop.net, self._rows, made.args
         args.x, args.x_row, args.x_column = self._address(rows.x), *_strides(rows.x)
         if rows.y is not None:
             args.y, args.y_row, args.y_column = self._address(rows.y), *_strides(rows.y)
         args.threads, numbers = threads.count(net.threads), 0
-        for args.n in {min(rows.batch_size, rows.samples), rows.last_samples}:
+        for args.n in samples:
             numbers = max(numbers, made.numbers())
         memory = np.empty(numbers, net.dtype)
         self._held.append(memory)
         made.use(memory)
-        return made
 
     def _new_arguments(self) -> structs.Training:
         loop, net, rows, options = self._loop, self._loop.net, self._rows, self._loop.options
         args = structs.Training(
             call=self._pass.pointer,
             samples=rows.samples,
-            batch=min(rows.batch_size, rows.samples),
+            batch=self._batch,
             classes=self._chain.sizes[-1] if batch.target(net, rows.y) == "classes" else 0,
             scale=self._scale(rows.batch_size),
             last_scale=self._scale(rows.last_samples),
@@ -330,6 +353,9 @@ class _Ready:
             threads=self._pass.args.threads,
             time=matrices.SECONDS,
         )
+        if self._narrow is not None:
+            args.narrow, args.run_narrow = self._narrow.pointer, self._narrow.entry
+            args.narrow_from = self._narrow_from
         penalised = bool(options.l1 or options.l2)
         if penalised:
             args.penalty = loop.optimiser._penalty.sweep(self._held)

@@ -316,9 +316,12 @@ class Run:
         self.history.stopped = self.ranks.end_epoch(self)
 
 
-def evaluate(net: Any, x: Any, y: Any = None) -> float:
-    """The average loss over these samples, computed in batches; the arguments are those of :func:`fit`."""
-    return _average_loss(net, _held_out(net, (x, y)))
+def evaluate(net: Any, x: Any, y: Any = None, *, world: World | None = None) -> float:
+    """The average loss over these samples, computed in batches; the arguments are those of :func:`fit`.
+
+    Each rank of a ``world`` is given some of the rows, and gets the loss over all.
+    """
+    return _average_loss(net, _held_out(net, (x, y), world))
 
 
 def _average(total: float, weight: float) -> float:

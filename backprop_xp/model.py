@@ -18,7 +18,7 @@ from .backend import Array, Backend, get_backend
 from .dtypes import as_dtype
 from .engines import Choice, layered
 from .later import Later
-from .literals import Dtype, EngineName, Reduction
+from .literals import Dtype, EngineName, LossName, PrecisionName, Reduction
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .numbers import flag
 from .passes import steps
@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # what a first pass doesn't need is imported when it is asked
         accumulate: bool
         keep_signals: bool | None
         training: bool
-        loss: str | Loss | Equation | None
+        loss: LossName | Loss | Equation | None
         world: World | Share | None
         shards: bool
 
@@ -64,13 +64,13 @@ class Model(State):
 
     def __init__(
         self,
-        loss: str | Loss,
+        loss: LossName | Loss,
         dtype: Dtype,
         backend: str | Backend | None,
         reduction: Reduction,
         engine: EngineName,
         threads: int | None,
-        precision: str,
+        precision: PrecisionName,
     ) -> None:
         self.loss = get_loss(loss)
         self.dtype = as_dtype(dtype)
@@ -125,7 +125,7 @@ class Model(State):
         accumulate: bool = False,
         keep_signals: bool | None = None,
         training: bool = True,
-        loss: str | Loss | Equation | None = None,
+        loss: LossName | Loss | Equation | None = None,
         world: World | Share | None = None,
         shards: bool = False,
     ) -> Any:
@@ -273,7 +273,7 @@ class Model(State):
         return equation.values(self._differentiable(training=False), self._side_by_side(x), y)
 
     def per_sample_grads(
-        self, x: Any, y: Any = None, *, training: bool = True, loss: str | Loss | None = None
+        self, x: Any, y: Any = None, *, training: bool = True, loss: LossName | Loss | None = None
     ) -> Array:
         """The gradients that :meth:`loss_and_grad` gives of every sample alone, (n, numbers of all parameters).
 
@@ -293,7 +293,7 @@ class Model(State):
         return self._of_samples("gradients", x, y, training, loss)
 
     def per_sample_norms(
-        self, x: Any, y: Any = None, *, training: bool = True, loss: str | Loss | None = None
+        self, x: Any, y: Any = None, *, training: bool = True, loss: LossName | Loss | None = None
     ) -> Array:
         """The Euclidean norms (n,) of :meth:`per_sample_grads`, without storing these."""
         return self._of_samples("norms", x, y, training, loss)
@@ -307,7 +307,7 @@ class Model(State):
 
         return Repeated(self, x, y, sample_weight)
 
-    def plan(self, x: Any, loss: str | Loss | Equation | None = None) -> Choice:
+    def plan(self, x: Any, loss: LossName | Loss | Equation | None = None) -> Choice:
         """Which engine ``loss_and_grad(x)``, with this loss, would run on, why, and its estimated flop and bytes."""
         if _is_equation(loss):
             from . import equations

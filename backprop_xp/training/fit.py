@@ -15,6 +15,7 @@ import numpy as np
 from .. import inputs, threads
 from ..derivatives.equation import Equation
 from ..distributed import World
+from ..literals import OptimiserName, ScheduleName
 from ..losses import Loss, get_loss, terms
 from ..numbers import flag, is_number, whole
 from . import compiled
@@ -44,8 +45,8 @@ def fit(
     *,
     epochs: int = 1,
     batch_size: int | Mapping[str, int | None] | None = 128,
-    optimiser: str | Optimiser = "adam",
-    schedule: str | Callable[[int], float] | None = None,
+    optimiser: OptimiserName | Optimiser = "adam",
+    schedule: ScheduleName | Callable[[int], float] | None = None,
     validation: Any = None,
     sample_weight: Any = None,
     clip_norm: float | None = None,

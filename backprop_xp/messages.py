@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from . import later
+
+difflib = later.Module("difflib")
+
 
 def sentence(error: BaseException) -> str:
     """What an error says, without the system's number and with the file first."""
@@ -17,8 +21,6 @@ def sentence(error: BaseException) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant, in either case; None if there is none."""
-    import difflib  # which takes milliseconds
-
     written = {each.lower(): each for each in known}
     close = difflib.get_close_matches(name.lower(), written, 1)
     return written[close[0]] if close else None

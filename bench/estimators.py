@@ -20,21 +20,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 from backprop_xp.bench import allocator, contenders, measure, standing
-from backprop_xp.bench.quiet import Machine, Spell
+from backprop_xp.bench.quiet import Machine
 from backprop_xp.bench.report import BUSY, replace_file
 from backprop_xp.bench.standing import OURS, Point
 from backprop_xp.bench.tables import SCIKIT_LEARN, STATSMODELS, Table, packaged
 
+from backprop_xp import later
+from backprop_xp import threads as processors
 from backprop_xp.files import check_outputs
 
+estimators = later.Module("backprop_xp.sklearn")
+
 SPLITS = range(100, 120)
-MOST_SECONDS, FEWEST_SPLITS = 600.0, 2  # of all tables together; of a table, however little time there is
+MOST_SECONDS = 600.0  # of all tables together
 MOST_ROWS = 2000  # of a table, drawn once: else two tables take as long as all others together
 HELD_OUT = 0.25
 PREDICTIONS = 5  # timed ones
-#: Of every contender; those of MLPClassifier, but that a run may be longer.
+#: Of every contender, as MLPClassifier has them, but that a run may be longer.
 HIDDEN, LR, BATCH, EPOCHS, TOL, PATIENCE, ALPHA = 100, 1e-3, 200, 200, 1e-4, 10, 1e-4
 
 PYTORCH = "PyTorch loop"
@@ -137,10 +140,10 @@ def claims(rows: Sequence[Row]) -> list[str]:
 
 
 def ours(x: np.ndarray, y: np.ndarray, classes: bool, seed: int, threads: int) -> Predict:
-    from backprop_xp.sklearn import BackpropClassifier, BackpropRegressor
-
     return (
-        (BackpropClassifier if classes else BackpropRegressor)(**_same(seed), backend="numpy", threads=threads)
+        (estimators.BackpropClassifier if classes else estimators.BackpropRegressor)(
+            **_same(seed), backend="numpy", threads=threads
+        )
         .fit(x, y)
         .predict
     )
@@ -207,42 +210,20 @@ def _same(seed: int) -> dict[str, Any]:
 
 
 def _table(table: Table, threads: int, splits: Sequence[int], machine: Machine, seconds: float) -> list[Row]:
-    begin = time.monotonic()
     x, y = table.load()
     if len(x) > MOST_ROWS:
         drawn = np.random.default_rng(0).choice(len(x), MOST_ROWS, replace=False)
         x, y = x[drawn], y[drawn]
     names = [name for name in EVERYBODY if name != PYTORCH or contenders.available("torch")]
     rows = {name: Row(table.name, name, len(x)) for name in names}
-    if PYTORCH in names:
-        import torch
-
-        torch.set_num_threads(threads)
-    disturbed: list[Spell] = []
-    with threadpoolctl.threadpool_limits(threads, "blas"), warnings.catch_warnings():
+    with measure.on_threads(threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of runs that end before they converge
-        _turns(table, x, y, names, splits[0], threads)  # the warm-up
-        repeats, before = measure.MOST_SET_ASIDE, measure.rested_look(machine)
-        for done, seed in enumerate(splits):
-            if done >= FEWEST_SPLITS and time.monotonic() - begin > seconds:
-                break
-            while True:
-                turns = _turns(table, x, y, names, seed, threads)
-                after = measure.rested_look(machine)
-                spell, before = machine.between(before, after), after
-                if not spell.busy or not repeats:
-                    break
-                repeats -= 1
-            disturbed += [spell] if spell.busy else []
-            for name, (fit, predict, score) in turns.items():
-                rows[name].fits.append(fit)
-                rows[name].predictions.append(predict)
-                rows[name].scores.append(score)
-    if disturbed:
-        done = len(rows[OURS].scores)
-        reason = f"with {len(disturbed)} of {done} splits the machine did other work ({disturbed[-1].busy})"
-        for row in rows.values():
-            row.busy = [reason]
+        turns, _, busy = measure.by_seed(
+            lambda seed: _turns(table, x, y, names, seed, threads), splits, machine, "splits", seconds
+        )
+    for name, row in rows.items():
+        row.fits, row.predictions, row.scores = (list(column) for column in zip(*(turn[name] for turn in turns)))
+        row.busy = busy
     return list(rows.values())
 
 
@@ -268,12 +249,8 @@ def _turns(
         started = time.perf_counter()
         predict = EVERYBODY[name](x_train, y_train, table.classes, seed, threads)
         fitted = time.perf_counter() - started
-        said, seconds = predict(x_held), []
-        for _ in range(PREDICTIONS):
-            started = time.perf_counter()
-            predict(x_held)
-            seconds.append(time.perf_counter() - started)
-        results[name] = (fitted, float(np.median(seconds)), float(score(y_held, said)))
+        said, seconds = predict(x_held), measure.median_seconds(lambda: predict(x_held), PREDICTIONS)  # noqa: B023
+        results[name] = fitted, seconds, float(score(y_held, said))
     return results
 
 
@@ -306,8 +283,6 @@ def _scores_in_words(rows: Sequence[Row]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from backprop_xp import threads
-
     parser = argparse.ArgumentParser(prog="python -m backprop_xp.bench.estimators", description=__doc__.split("\n")[0])
     known = {table.name: table for table in packaged()}
     parser.add_argument("--tables", metavar="A,B", help=f"of {', '.join(known)} (default: all)")
@@ -331,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     rows = run(
         [known[name] for name in names],
-        threads.count(given.threads),
+        processors.count(given.threads),
         range(SPLITS.start, SPLITS.start + given.splits),
         seconds=given.within,
         after=after,

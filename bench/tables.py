@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,11 +31,16 @@ class Table:
 
 
 def packaged() -> list[Table]:
-    """Those of the packages that are installed: thirteen with statsmodels, five without."""
+    """The tables of the packages that are installed: thirteen with statsmodels, five without."""
     from sklearn import datasets
 
     found = [
-        Table(name.replace("_", "-"), SCIKIT_LEARN, name != "diabetes", _of_sklearn(getattr(datasets, f"load_{name}")))
+        Table(
+            name.replace("_", "-"),
+            SCIKIT_LEARN,
+            name != "diabetes",
+            partial(getattr(datasets, f"load_{name}"), return_X_y=True),
+        )
         for name in ("iris", "digits", "wine", "breast_cancer", "diabetes")
     ]
     if contenders.available(STATSMODELS):
@@ -53,16 +60,10 @@ def packaged() -> list[Table]:
     return found
 
 
-def _of_sklearn(load: Callable[..., Any]) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
-    return lambda: load(return_X_y=True)
-
-
 def _of_statsmodels(name: str, target: Callable[[Any], Any]) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
     """The columns of numbers of a table of statsmodels', without rows in which one is missing."""
 
     def load() -> tuple[np.ndarray, np.ndarray]:
-        import importlib
-
         frame = importlib.import_module(f"statsmodels.datasets.{name}").load_pandas().data
         frame = frame.select_dtypes("number").dropna().copy()
         y = np.asarray(target(frame), np.float64)

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from backprop_xp.bench import estimators, report
+from backprop_xp.bench import estimators, measure, report
 from backprop_xp.bench.tables import Table, packaged
 from machines import QUIET
 from tables import blobs, line
@@ -59,7 +59,7 @@ def test_rows_and_report():
 def test_little_time_means_fewer_splits_and_rows_are_there_after_every_table():
     seen = []
     rows = estimators.run(tables(), 1, range(9), machine=QUIET, seconds=0, after=lambda rows: seen.append([*rows]))
-    assert [len(row.scores) for row in rows] == [estimators.FEWEST_SPLITS] * 6
+    assert [len(row.scores) for row in rows] == [measure.FEWEST_SEEDS] * 6
     assert [len(each) for each in seen] == [3, 6] and seen[-1] == rows
     for row in rows[:3]:
         row.scores += [0.5] * 3

@@ -18,6 +18,7 @@ from backprop_xp.bench import (
     estimators,
     grid,
     limits,
+    measure,
     memory,
     plot,
     report,
@@ -104,7 +105,7 @@ def test_estimators_are_a_part_of_a_run_whose_rows_are_on_disk_after_every_table
     assert unfinished == [["one"], ["one", "two"]]
     content = json.loads(path.read_text(encoding="utf-8"))
     rows = content["environment"]["estimators"]
-    assert [len(row["scores"]) for row in rows] == [estimators.FEWEST_SPLITS] * 6
+    assert [len(row["scores"]) for row in rows] == [measure.FEWEST_SEEDS] * 6
     assert "2 splits of every table" in capsys.readouterr().out
     assert any("tables, by the time of fit" in claim for claim in content["claims"])
     assert any("that of scikit-learn within a standard error on" in claim for claim in content["claims"])

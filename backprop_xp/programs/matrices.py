@@ -34,7 +34,7 @@ SECONDS = 0.1
 WORTH_A_THREAD = 1.5e6
 
 
-class Pass:
+class Pass(structs.Holder):
     """The pass for one net: its arrays, activations and loss.
 
     Args:
@@ -52,21 +52,20 @@ class Pass:
     """
 
     def __init__(self, layers: Sequence[tuple[np.ndarray, np.ndarray | None, Any]], loss: Any, loss_key: Any) -> None:
-        dtype = layers[0][0].dtype
-        self.core, self.dtype, self.parameters = core(dtype.name), dtype, 0
+        super().__init__(dtype := layers[0][0].dtype)
+        self.core, self.parameters = core(dtype.name), 0
         self.slices: list[tuple[slice, tuple[int, ...]]] = []
-        self._held: list[Any] = []
         self._layers = (MatrixLayer * len(layers))()
         for at, (weight, bias, f) in zip(self._layers, layers):
             at.outputs, at.inputs = weight.shape
-            at.weight, at.grad = self._address(weight), self._room(weight.shape)
+            at.weight, at.grad = self.address(weight), self._room(weight.shape)
             if bias is not None:
-                at.bias, at.bias_grad = self._address(bias), self._room(bias.shape)
-            at.f = Function(*activation(f, dtype.name), self._scalars(f))
+                at.bias, at.bias_grad = self.address(bias), self._room(bias.shape)
+            at.f = Function(*activation(f, dtype.name), self.scalars(f.parameters))
         self.args = Matrices(depth=len(layers), layers=ctypes.addressof(self._layers), scale=1.0, time=SECONDS)
         self.args.worth_a_thread = WORTH_A_THREAD
         if loss is not None:
-            self.args.loss, self.args.loss_p = loss_function(loss_key, dtype.name), self._scalars(loss)
+            self.args.loss, self.args.loss_p = loss_function(loss_key, dtype.name), self.scalars(parameters(loss))
         self.pointer = ctypes.addressof(self.args)
 
     def put_weights_first(self) -> None:
@@ -85,7 +84,7 @@ class Pass:
 
     def use(self, memory: np.ndarray) -> None:
         """Work in this array, of the pass's dtype."""
-        self.args.memory = -(-memory.__array_interface__["data"][0] // 64) * 64
+        self.args.memory = structs.aligned(memory)
 
     def run(self) -> None:
         """Do what ``args`` says. When a signal's handler raises an exception, no thread is at work any more."""
@@ -93,18 +92,16 @@ class Pass:
         while not self.core.bpx_matrices_run(self.pointer):
             pass
 
-    def _address(self, array: np.ndarray) -> int:
-        self._held.append(array)
-        return array.__array_interface__["data"][0]
-
-    def _scalars(self, f: Any) -> int:
-        return self._address(np.array([*getattr(f, "parameters", ()), 0.0], self.dtype))
-
     def _room(self, shape: tuple[int, ...]) -> int:
         """Where a gradient of this shape goes: behind the others."""
         start, self.parameters = self.parameters, self.parameters + math.prod(shape)
         self.slices.append((slice(start, self.parameters), shape))
         return start
+
+
+def parameters(loss: Any) -> Sequence[float]:
+    """The numbers of a loss; one without a formula has none."""
+    return getattr(loss, "parameters", ())
 
 
 def core(dtype: str) -> Any:

@@ -90,7 +90,7 @@ WRONG = {
     'net.fit(np.ones((3, 3)), schedule="cosin")': 'Argument "schedule"',
     'backprop_xp.training.steps(net, np.ones((3, 3)), optimiser="adm")': 'Argument "optimiser" to "steps"',
     'net.loss_and_grad(np.ones((3, 3)), loss="mes")': 'No overload variant of "loss_and_grad"',
-    'net.per_sample_norms(np.ones((3, 3)), loss="mes")': 'Argument "loss" to "per_sample_norms"',
+    'net.per_sample_norms(np.ones((3, 3)), loss="mes")': 'Argument "loss"',
     'GraphNet({}, loss="mes")': 'Argument "loss" to "GraphNet"',
     'Graph().net(Graph().input(3), init="glorot")': 'Argument "init" to "net"',
     'Graph().apply("ad")': 'Argument 1 to "apply"',

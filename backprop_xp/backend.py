@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from . import environment, frames
+from .messages import unknown
 
 Array = Any
 
@@ -160,7 +161,7 @@ def get_backend(name: str | Backend | None = None) -> Backend:
 def _device(name: str) -> int:
     kind, _, number = str(name).partition(":")
     if kind != "cupy" or (number and not number.isdecimal()):
-        raise ValueError(f"unknown backend {name!r}; expected 'auto', 'numpy', 'cupy' or 'cupy:N'")
+        raise ValueError(unknown("backend", str(name), ("auto", "numpy", "cupy", "cupy:N")))
     return int(number or 0)
 
 

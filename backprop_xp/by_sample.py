@@ -8,13 +8,14 @@ from typing import Any
 
 from .backend import Array
 from .derivatives.equation import Equation
+from .literals import LossName
 from .losses import Loss, get_loss
 from .passes import per_sample
 from .tensor import Tensor
 
 
 def per_sample_grads(
-    self: Any, x: Any, y: Any = None, *, training: bool = True, loss: str | Loss | None = None
+    self: Any, x: Any, y: Any = None, *, training: bool = True, loss: LossName | Loss | None = None
 ) -> Array:
     """The gradients that :meth:`loss_and_grad` gives of every sample alone, (n, numbers of all parameters).
 
@@ -35,7 +36,7 @@ def per_sample_grads(
 
 
 def per_sample_norms(
-    self: Any, x: Any, y: Any = None, *, training: bool = True, loss: str | Loss | None = None
+    self: Any, x: Any, y: Any = None, *, training: bool = True, loss: LossName | Loss | None = None
 ) -> Array:
     """The Euclidean norms (n,) of :meth:`per_sample_grads`, without storing these."""
     return _of_samples(self, per_sample.norms, x, y, training, loss)

@@ -1,4 +1,4 @@
-"""The command line: train, predict, explain, demo, bench, check, compile, info, cache."""
+"""The command line: train, predict, explain, demo, picture, bench, check, compile, info, cache."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from .dtypes import DTYPES
 from .engines import ENGINES
 from .explain.command import add_to as add_explain_commands
 from .messages import sentence, unknown
+from .pictures.command import add_to as add_picture_command
 from .toolchain import cache
 from .toolchain.compiler import CompileError
 
@@ -132,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--only",
         metavar="A,B",
-        help="parts of the run: cases, derivatives, training, ablation, sweeps, grid, first-calls",
+        help="parts of the run: cases, derivatives, training, estimators, ablation, sweeps, grid, first-calls",
     )
     bench.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of timing a case (default: 10)")
     bench.add_argument(
@@ -169,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_data_commands(commands)
     add_explain_commands(commands)
+    add_picture_command(commands)
     info = commands.add_parser("info", help="versions, backend, compiler, cache and threads")
     info.set_defaults(run=_info)
     cache = commands.add_parser("cache", help="compiled kernels: show or clear them")

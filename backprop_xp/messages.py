@@ -19,11 +19,17 @@ def sentence(error: BaseException) -> str:
     return f"{os.fsdecode(error.filename) or repr('')}: {error.strerror}"
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """A sentence that says ``name`` is unknown and names the nearest known one, in either case, or all of them."""
-    known = list(known)
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, in either case; None if there is none."""
     written = {each.lower(): each for each in known}
-    if close := difflib.get_close_matches(name.lower(), written, 1):
-        return f"unknown {kind} {name!r}; did you mean {written[close[0]]!r}?"
+    close = difflib.get_close_matches(name.lower(), written, 1)
+    return written[close[0]] if close else None
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """A sentence that says ``name`` is unknown and names the nearest known one, or all of them."""
+    known = list(known)
+    if (meant := nearest(name, known)) is not None:
+        return f"unknown {kind} {name!r}; did you mean {meant!r}?"
     names = (each if any(map(str.isalnum, each)) else repr(each) for each in known)  # a bare '.' would read as a mark
     return f"unknown {kind} {name!r}; known are {', '.join(names)}"

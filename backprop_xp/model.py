@@ -14,7 +14,7 @@ from . import engines, inputs, later, scope, workspace
 from .backend import Array, Backend, get_backend
 from .dtypes import as_dtype
 from .engines import Choice, layered
-from .literals import Dtype, EngineName, Reduction
+from .literals import Dtype, EngineName, LossName, PrecisionName, Reduction
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
 from .numbers import flag
 from .passes import steps
@@ -44,7 +44,7 @@ if TYPE_CHECKING:  # what a first pass doesn't need is imported when it is asked
         accumulate: bool
         keep_signals: bool | None
         training: bool
-        loss: str | Loss | Equation | None
+        loss: LossName | Loss | Equation | None
         world: World | Share | None
         shards: bool
 else:
@@ -59,7 +59,7 @@ REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 class _AsLoss:
     """The attribute ``loss``, which may be set by a name and is an object; reading it costs what any attribute does."""
 
-    def __set__(self, net: Model, loss: str | Loss) -> None:
+    def __set__(self, net: Model, loss: LossName | Loss) -> None:
         net.__dict__["loss"] = get_loss(loss)
 
 
@@ -72,13 +72,13 @@ class Model(State):
 
     def __init__(
         self,
-        loss: str | Loss,
+        loss: LossName | Loss,
         dtype: Dtype,
         backend: str | Backend | None,
         reduction: Reduction,
         engine: EngineName,
         threads: int | None,
-        precision: str,
+        precision: PrecisionName,
     ) -> None:
         self.loss = loss
         self.dtype = as_dtype(dtype)
@@ -145,7 +145,7 @@ class Model(State):
         accumulate: bool = False,
         keep_signals: bool | None = None,
         training: bool = True,
-        loss: str | Loss | Equation | None = None,
+        loss: LossName | Loss | Equation | None = None,
         world: World | Share | None = None,
         shards: bool = False,
     ) -> Any:
@@ -246,7 +246,7 @@ class Model(State):
         self._keep(call, result.values)
         return self._answer(call, result.inputs) if input_grad else None
 
-    def plan(self, x: Any, loss: str | Loss | Equation | None = None) -> Choice:
+    def plan(self, x: Any, loss: LossName | Loss | Equation | None = None) -> Choice:
         """Which engine ``loss_and_grad(x)``, with this loss, would run on, why, and its estimated flop and bytes."""
         if _is_equation(loss):
             return derived.plan(self, x, loss)

@@ -17,7 +17,7 @@ from . import inputs
 from .activations import Activation
 from .backend import Array, Backend
 from .initialisers import Draw, as_random, get_initialiser
-from .literals import Dtype, EngineName, Reduction
+from .literals import ActivationName, Dtype, EngineName, InitName, LayerName, LossName, PrecisionName, Reduction
 from .losses import Loss
 from .model import Model
 from .operations import Activate, Operation
@@ -27,7 +27,7 @@ from .plan.plan import Plan, of_layers
 from .tensor import Tensor
 
 #: What a layer does to W z + b, or a part of it.
-Function = str | Activation | Operation | None
+Function = ActivationName | LayerName | Activation | Operation | None
 
 
 class Net(Model):
@@ -74,16 +74,16 @@ class Net(Model):
         self,
         sizes: Sequence[int] | None = None,
         activations: Sequence[Function | Sequence[Function]] | None = None,
-        loss: str | Loss = "half_sum_sq",
+        loss: LossName | Loss = "half_sum_sq",
         bias: bool | Sequence[bool] = False,
         dtype: Dtype = "float64",
         rng: Any = None,
         backend: str | Backend | None = None,
-        init: str | Draw | None = None,
+        init: InitName | Draw | None = None,
         reduction: Reduction = "sum",
         engine: EngineName = "auto",
         threads: int | None = None,
-        precision: str = "auto",
+        precision: PrecisionName = "auto",
     ) -> None:
         article = sizes is None
         if article:

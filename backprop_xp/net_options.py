@@ -11,7 +11,7 @@ from . import exchange
 from .net import Net
 
 #: Options that :func:`made` takes; a command has some of them.
-NAMES = ("activations", "loss", "dtype", "bias", "reduction", "backend")
+NAMES = ("activations", "loss", "dtype", "bias", "reduction", "backend", "init")
 
 
 def add_to(command: argparse._ActionsContainer) -> None:
@@ -49,24 +49,39 @@ def functions(activations: str, depth: int) -> list[str]:
     return [*names * (depth - 1), "identity"] if len(names) == 1 < depth else names
 
 
+def refuse_beside_file(arguments: argparse.Namespace, *names: str) -> None:
+    """Raise a ValueError where one of these options is given beside MODEL, the file of a net."""
+    for name in ("net", "activations", "loss", "bias", *names):
+        value = getattr(arguments, name)
+        if value is not None and value is not False:
+            raise ValueError(f"{arguments.model} holds a net, which says --{name} itself")
+
+
+def of_widths(text: str, arguments: argparse.Namespace, seed: int) -> Any:
+    """The net of --net, ``text``, and the options beside it, on NumPy, with weights drawn by a seed."""
+    if widths(text) is None:
+        raise ValueError(f"--net takes widths such as 2-3-1, got {text!r}")
+    return made(text, **chosen(arguments), backend="numpy", rng=seed)
+
+
 def made(
     text: str, activations: str | None = None, loss: str | None = None, dtype: str | None = None, bias: bool = False,
-    reduction: str | None = None, backend: str | None = None, rng: Any = 0,
+    reduction: str | None = None, backend: str | None = None, init: str | None = None, rng: Any = 0,
 ) -> Any:  # fmt: skip
     """The net that a command line names: widths such as 784-128-10, or a file that ``net.save`` wrote.
 
     Args:
         activations: see :func:`functions`. A layer's own may be several, "layer_norm+relu+dropout".
-        loss, dtype, bias, reduction, rng: as for :class:`backprop_xp.Net`; a file says them itself.
+        loss, dtype, bias, reduction, init, rng: as for :class:`backprop_xp.Net`; a file says them itself.
     """
     sizes = widths(text)
     if sizes is not None:
-        names = [name.split("+") for name in functions(activations, len(sizes) - 1)] if activations else None
-        given = {"loss": loss, "dtype": dtype, "reduction": reduction}
+        names: Any = [name.split("+") for name in functions(activations, len(sizes) - 1)] if activations else None
+        given = {"loss": loss, "dtype": dtype, "reduction": reduction, "init": init}
         options: dict[str, Any] = {name: value for name, value in given.items() if value}
         return Net(sizes, names, bias=bias, rng=rng, backend=backend, **options)
     if not text or not Path(text).exists():
         raise ValueError(f"NET must be widths such as 784-128-10 or the file of a net, got {text!r}")
-    if activations or loss or dtype or bias or reduction:
-        raise ValueError(f"{text} is a file, which says activations, loss, dtype, bias and reduction itself")
+    if activations or loss or dtype or bias or reduction or init:
+        raise ValueError(f"{text} is a file, which says activations, loss, dtype, bias, reduction and weights itself")
     return exchange.load(text, backend=backend)

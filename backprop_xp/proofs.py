@@ -17,6 +17,7 @@ from .backend import get_backend
 from .check import Report, check_against_torch, check_gradients
 from .exchange.pytorch import MODULES
 from .graph import BatchNorm, Dropout, Graph, LayerNorm, Linear, Residual
+from .literals import ActivationName, LossName
 from .losses import LOSSES, get_loss
 from .model import Model
 from .net import Net
@@ -99,7 +100,7 @@ def _prove(proof: Proof) -> list[tuple[str, Report | str]]:
     widths = net._plan().inputs
     arrays = {name: random.normal(size=(SAMPLES, width)) for name, width in widths.items()}
     x = arrays if len(arrays) > 1 else next(iter(arrays.values()))
-    y = _target(net.loss, net._plan().output.width, random)
+    y = target(net.loss, (SAMPLES, net._plan().output.width), random)
     try:
         net.plan(x)
     except ValueError as error:
@@ -112,27 +113,29 @@ def _prove(proof: Proof) -> list[tuple[str, Report | str]]:
     return reports
 
 
-def _target(loss: Any, outputs: int, random: np.random.Generator) -> np.ndarray | None:
-    """A target that the loss takes."""
-    if not loss.needs_target:
+def target(loss: Any, shape: tuple[int, int], random: np.random.Generator) -> np.ndarray | None:
+    """A drawn target that the loss takes for outputs of this shape: classes, or numbers from 0 to 1."""
+    if not getattr(loss, "needs_target", False):
         return None
     if getattr(loss, "takes_indices", False):
-        return random.integers(0, outputs, SAMPLES)
-    return random.uniform(0, 1, (SAMPLES, outputs))
+        return random.integers(0, shape[1], shape[0])
+    return random.uniform(0, 1, shape)
 
 
-def _layers(activation: str, loss: str, before: Sequence[Any] = (), after: Sequence[Any] = (), **options: Any) -> Model:
+def _layers(
+    activation: ActivationName, loss: LossName, before: Sequence[Any] = (), after: Sequence[Any] = (), **options: Any
+) -> Model:
     """A net whose hidden layer does more than its activation."""
     return Net((3, 4, 2), [[*before, activation, *after], None], loss, bias=True, **options)
 
 
-def _residual(activation: str, loss: str, **options: Any) -> Model:
+def _residual(activation: ActivationName, loss: LossName, **options: Any) -> Model:
     g = Graph()
     h = g.apply(Residual(Linear(4), activation), g.linear(g.input(3), 4))
     return g.net(g.linear(h, 2), loss=loss, **options)
 
 
-def _dense(activation: str, loss: str, **options: Any) -> Model:
+def _dense(activation: ActivationName, loss: LossName, **options: Any) -> Model:
     """Every layer takes the outputs of all before it."""
     g = Graph()
     x = g.input(3)
@@ -141,7 +144,7 @@ def _dense(activation: str, loss: str, **options: Any) -> Model:
     return g.net(g.linear(g.concatenate(x, h, k), 2), loss=loss, **options)
 
 
-def _several_inputs(activation: str, loss: str, **options: Any) -> Model:
+def _several_inputs(activation: ActivationName, loss: LossName, **options: Any) -> Model:
     """The product and the sum of what a layer makes of either."""
     g = Graph()
     h = g.linear(g.input(3), 4)

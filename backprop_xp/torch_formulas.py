@@ -82,7 +82,15 @@ def _normal_pdf(x: torch.Tensor) -> torch.Tensor:
     return torch.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
 
 
+def _expm1(x: torch.Tensor) -> torch.Tensor:
+    if torch.onnx.is_in_onnx_export():  # which has no expm1
+        return torch.tanh(0.5 * x) * (torch.exp(x) + 1)
+    return torch.expm1(x)
+
+
 def _normal_cdf(x: torch.Tensor) -> torch.Tensor:
+    if torch.onnx.is_in_onnx_export():  # nor erfc
+        return 0.5 * (1 + torch.erf(x * math.sqrt(0.5)))
     return 0.5 * torch.erfc(x * -math.sqrt(0.5))  # torch.special.ndtr cancels within transforms
 
 
@@ -91,7 +99,7 @@ FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "add": torch.add, "subtract": torch.sub, "multiply": torch.mul, "divide": torch.div, "negative": torch.neg,
     "less": torch.lt, "less_equal": torch.le, "greater": torch.gt, "greater_equal": torch.ge, "equal": torch.eq,
     "not_equal": torch.ne, "where": torch.where, "minimum": torch.minimum, "maximum": torch.maximum,
-    "abs": torch.abs, "sign": _sign, "sqrt": torch.sqrt, "exp": torch.exp, "expm1": torch.expm1, "log": torch.log,
+    "abs": torch.abs, "sign": _sign, "sqrt": torch.sqrt, "exp": torch.exp, "expm1": _expm1, "log": torch.log,
     "log1p": torch.log1p, "sin": torch.sin, "cos": torch.cos, "tanh": torch.tanh, "erf": torch.erf,
     "normal_cdf": _normal_cdf, "normal_pdf": _normal_pdf,
 }  # fmt: skip

@@ -15,6 +15,7 @@ from backprop_xp.bench import (
     busy,
     contenders,
     environment,
+    estimators,
     first_call,
     grid,
     heat_map,
@@ -29,6 +30,7 @@ from backprop_xp.bench.cases import ARTICLE, DEFAULT, DERIVATIVES, GPU, Case, ow
 from backprop_xp.bench.output import Found, Run, named
 from backprop_xp.bench.run import SWEEPS, run_case, sweep
 from backprop_xp.bench.settings import Settings
+from backprop_xp.bench.tables import packaged
 from backprop_xp.bench.worker import Worker
 
 from backprop_xp import engines, get_backend
@@ -39,7 +41,7 @@ from backprop_xp.inputs import one_of
 
 PLOTTED_BATCHES = tuple(1 << k for k in range(0, 21, 2))
 #: What a run consists of, in this order; and what of it is done without --full.
-PARTS = ("cases", "derivatives", "training", "ablation", "sweeps", "grid", "first-calls")
+PARTS = ("cases", "derivatives", "training", "estimators", "ablation", "sweeps", "grid", "first-calls")
 QUICK_PARTS = ("cases", "training", "grid")
 
 
@@ -79,6 +81,17 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
             chosen = (training.CASES, training.MANY_SEEDS) if arguments.full else (training.QUICK, training.SEEDS)
             found.trained = training.run(chosen[0], threads, chosen[1], progress.show)
             progress.write("\n" + training.table(found.trained))
+        if "estimators" in parts:
+
+            def after(rows: list[estimators.Row]) -> None:
+                found.estimated = rows
+                Run(watch, about, found).write_unfinished(arguments)
+
+            left = (
+                estimators.MOST_SECONDS if arguments.within is None else arguments.within - (time.monotonic() - begin)
+            )
+            estimators.run(packaged(), threads, progress=progress.show, seconds=left, after=after)
+            progress.write("\n" + estimators.report(found.estimated))
         if "ablation" in parts:
             for case in ablation.CASES:
                 progress.show(f"what each step brings: {case.name}", 0.0)
@@ -180,6 +193,7 @@ def _parts(arguments: argparse.Namespace, backend: Backend) -> list[str]:
     on_cpu = {
         "derivatives": whole,
         "training": whole and training.available(),
+        "estimators": whole and contenders.available("sklearn"),
         "ablation": True,
         "grid": whole and contenders.available("torch"),
         "first-calls": whole and contenders.available("torch"),

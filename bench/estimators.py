@@ -1,60 +1,48 @@
-"""Estimators on tables: `python -m backprop_xp.bench.estimators`, some eight minutes on a quiet machine.
+"""Estimators on tables: `python -m backprop_xp.bench.estimators`, ten minutes at most on a quiet machine.
 
 On the tables that scikit-learn and statsmodels bring with them, three contenders get the same splits, arrays (scaled,
 float32), widths, learning rate and batches, and stop by the same rule: our estimators, scikit-learn's MLPClassifier or
 MLPRegressor, and the loop that a wrapper of PyTorch's modules runs (as skorch does, but with rows taken by index, which
 is faster than its loader; like every estimator it checks its input). Split by split they take turns, after one untimed
-fit each; a split during which others took processor time is repeated. Memory is kept for everybody alike
-(`allocator.py`).
+fit each; a split during which others took processor time is repeated. Every table has its share of the time, and ends
+with fewer splits where that is used up. Memory is kept for everybody alike (`allocator.py`).
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from backprop_xp.bench import allocator, contenders, measure, standing
 from backprop_xp.bench.quiet import Machine
-from backprop_xp.bench.report import BUSY
+from backprop_xp.bench.report import BUSY, replace_file
 from backprop_xp.bench.standing import OURS, Point
+from backprop_xp.bench.tables import SCIKIT_LEARN, STATSMODELS, Table, packaged
 
+from backprop_xp import later
 from backprop_xp import threads as processors
-from backprop_xp.sklearn import BackpropClassifier, BackpropRegressor
+from backprop_xp.files import check_outputs
+
+estimators = later.Module("backprop_xp.sklearn")
 
 SPLITS = range(100, 120)
+MOST_SECONDS = 600.0  # of all tables together
 MOST_ROWS = 2000  # of a table, drawn once: else two tables take as long as all others together
 HELD_OUT = 0.25
 PREDICTIONS = 5  # timed ones
 #: Of every contender, as MLPClassifier has them, but that a run may be longer.
 HIDDEN, LR, BATCH, EPOCHS, TOL, PATIENCE, ALPHA = 100, 1e-3, 200, 200, 1e-4, 10, 1e-4
 
-SCIKIT_LEARN, PYTORCH = "scikit-learn", "PyTorch loop"
+PYTORCH = "PyTorch loop"
 Predict = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table and what is to be told from it.
-
-    Attributes:
-        package: that has it.
-        classes: whether the target is a class, or else an amount.
-        load: gives features (n, features) and targets (n,).
-    """
-
-    name: str
-    package: str
-    classes: bool
-    load: Callable[[], tuple[np.ndarray, np.ndarray]]
+Progress = Callable[[str, float], None]
 
 
 @dataclass
@@ -74,49 +62,30 @@ class Row:
     busy: list[str] = field(default_factory=list)
 
 
-def tables() -> list[Table]:
-    """The tables of the packages that are installed: thirteen with statsmodels, five without."""
-    from sklearn import datasets
-
-    found = [
-        Table(
-            name.replace("_", "-"),
-            SCIKIT_LEARN,
-            name != "diabetes",
-            partial(getattr(datasets, f"load_{name}"), return_X_y=True),
-        )
-        for name in ("iris", "digits", "wine", "breast_cancer", "diabetes")
-    ]
-    if contenders.available("statsmodels"):
-        found += [
-            Table(name, "statsmodels", classes, _of_statsmodels(name, target))
-            for name, classes, target in (
-                ("anes96", True, lambda frame: frame.pop("vote")),
-                ("fair", True, lambda frame: frame.pop("affairs") > 0),
-                ("modechoice", True, lambda frame: frame.pop("choice")),
-                ("randhie", False, lambda frame: frame.pop("mdvis")),
-                ("star98", False, _share_above),
-                ("engel", False, lambda frame: frame.pop("foodexp")),
-                ("grunfeld", False, lambda frame: frame.pop("invest")),
-                ("cancer", False, lambda frame: frame.pop("cancer")),
-            )
-        ]
-    return found
-
-
 def run(
     chosen: Sequence[Table],
     threads: int = 1,
     splits: Sequence[int] = SPLITS,
-    progress: Callable[[str], None] = lambda what: None,
+    progress: Progress = lambda what, share: None,
     machine: Machine | None = None,
+    seconds: float = MOST_SECONDS,
+    after: Callable[[list[Row]], None] = lambda rows: None,
 ) -> list[Row]:
-    """Every contender on every table; ``machine`` tells whether others computed meanwhile, by default the real one."""
+    """Every contender on every table.
+
+    Args:
+        machine: tells whether others computed meanwhile; by default the real one.
+        seconds: for all tables together, of which each gets an equal part of what is left.
+        after: called after every table with all rows so far.
+    """
     allocator.keep()
-    rows = []
-    for table in chosen:
-        progress(table.name)
-        rows += _table(table, threads, splits, machine or Machine(threads))
+    rows: list[Row] = []
+    begin = time.monotonic()
+    for done, table in enumerate(chosen):
+        progress(f"estimators on {table.name}", done / len(chosen))
+        left = seconds - (time.monotonic() - begin)
+        rows += _table(table, threads, splits, machine or Machine(threads), left / (len(chosen) - done))
+        after(rows)
     return rows
 
 
@@ -129,7 +98,7 @@ def points(rows: Sequence[Row]) -> list[Point]:
 
 
 def report(rows: Sequence[Row]) -> str:
-    """Text of at most 100 columns, and what may be said of it."""
+    """Text of at most 100 columns."""
     lines = [
         f"{'table':16}{'rows':>6}  {'contender':14}{'fit':>10}{'predict':>11}{'score':>18}{'less than ours by':>20}"
     ]
@@ -147,21 +116,34 @@ def report(rows: Sequence[Row]) -> str:
             )
         lines += [f"  {BUSY}: {reason}" for reason in mine.busy]
     lines.append("Times are medians over the splits, scores means +- a standard error: right answers, or R^2.")
-    lines.append(standing.sentence(points(rows), "tables, by the time of fit"))
+    splits = {table: len(mine.scores) for table, mine, _ in _by_table(rows)}
+    most = max(splits.values(), default=0)
+    fewer = ", ".join(f"{table} {number}" for table, number in splits.items() if number < most)
+    lines.append(f"{most} splits of every table" + (f", but for lack of time of {fewer}" if fewer else ""))
+    return "\n".join(lines)
+
+
+def claims(rows: Sequence[Row]) -> list[str]:
+    """What may be said of these rows: of times to fit and to predict, and of scores."""
     predicted = [
         Point(table, mine.predictions, {row.contender: row.predictions for row in theirs}, bool(mine.busy))
         for table, mine, theirs in _by_table(rows)
     ]
-    lines.append(standing.sentence(predicted, "tables, by the time of predict"))
-    lines += _scores_in_words(rows)
-    if not contenders.available("statsmodels"):
+    lines = [
+        standing.sentence(points(rows), "tables, by the time of fit"),
+        standing.sentence(predicted, "tables, by the time of predict"),
+        *_scores_in_words(rows),
+    ]
+    if not contenders.available(STATSMODELS):
         lines.append("statsmodels is not installed: its eight tables are missing here (pip install statsmodels)")
-    return "\n".join(lines)
+    return lines
 
 
 def ours(x: np.ndarray, y: np.ndarray, classes: bool, seed: int, threads: int) -> Predict:
     return (
-        (BackpropClassifier if classes else BackpropRegressor)(**_same(seed), backend="numpy", threads=threads)
+        (estimators.BackpropClassifier if classes else estimators.BackpropRegressor)(
+            **_same(seed), backend="numpy", threads=threads
+        )
         .fit(x, y)
         .predict
     )
@@ -227,7 +209,7 @@ def _same(seed: int) -> dict[str, Any]:
     }
 
 
-def _table(table: Table, threads: int, splits: Sequence[int], machine: Machine) -> list[Row]:
+def _table(table: Table, threads: int, splits: Sequence[int], machine: Machine, seconds: float) -> list[Row]:
     x, y = table.load()
     if len(x) > MOST_ROWS:
         drawn = np.random.default_rng(0).choice(len(x), MOST_ROWS, replace=False)
@@ -237,7 +219,7 @@ def _table(table: Table, threads: int, splits: Sequence[int], machine: Machine) 
     with measure.on_threads(threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of runs that end before they converge
         turns, _, busy = measure.by_seed(
-            lambda seed: _turns(table, x, y, names, seed, threads), splits, machine, "splits"
+            lambda seed: _turns(table, x, y, names, seed, threads), splits, machine, "splits", seconds
         )
     for name, row in rows.items():
         row.fits, row.predictions, row.scores = (list(column) for column in zip(*(turn[name] for turn in turns)))
@@ -300,41 +282,36 @@ def _scores_in_words(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _of_statsmodels(name: str, target: Callable[[Any], Any]) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
-    """The columns of numbers of a table of statsmodels', without rows in which one is missing."""
-
-    def load() -> tuple[np.ndarray, np.ndarray]:
-        frame = importlib.import_module(f"statsmodels.datasets.{name}").load_pandas().data
-        frame = frame.select_dtypes("number").dropna().copy()
-        y = np.asarray(target(frame), np.float64)
-        return frame.to_numpy(np.float64), y
-
-    return load
-
-
-def _share_above(frame: Any) -> Any:
-    above, below = frame.pop("NABOVE"), frame.pop("NBELOW")
-    return above / (above + below)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m backprop_xp.bench.estimators", description=__doc__.split("\n")[0])
-    known = {table.name: table for table in tables()}
+    known = {table.name: table for table in packaged()}
     parser.add_argument("--tables", metavar="A,B", help=f"of {', '.join(known)} (default: all)")
     parser.add_argument("--splits", type=int, default=len(SPLITS), metavar="N", help="how many (default: 20)")
     parser.add_argument("--threads", type=int, metavar="N", help="of every contender (default: all processors)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
+    parser.add_argument("--within", type=float, default=MOST_SECONDS, metavar="S", help="seconds (default: 600)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers, after every table")
     given = parser.parse_args(arguments)
     names = given.tables.split(",") if given.tables else list(known)
     if unknown := [name for name in names if name not in known]:
         parser.error(f"unknown tables {', '.join(unknown)}; known are {', '.join(known)}")
     if given.splits < 1:
         parser.error("--splits must be at least 1")
-    splits = range(SPLITS.start, SPLITS.start + given.splits)
-    rows = run([known[n] for n in names], processors.count(given.threads), splits, lambda name: print(name, flush=True))
-    print(report(rows))
     if given.json:
-        given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+        check_outputs({"--json": given.json})
+
+    def after(rows: list[Row]) -> None:
+        print(rows[-1].table, flush=True)
+        if given.json:
+            replace_file(given.json, json.dumps([asdict(row) for row in rows], indent=1).encode() + b"\n")
+
+    rows = run(
+        [known[name] for name in names],
+        processors.count(given.threads),
+        range(SPLITS.start, SPLITS.start + given.splits),
+        seconds=given.within,
+        after=after,
+    )
+    print("\n".join([report(rows), *claims(rows)]))
     return 0
 
 

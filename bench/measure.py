@@ -38,6 +38,7 @@ SHORTEST = 0.1  # seconds; shorter steps are timed several at a time
 #: On a GPU nothing of the kind spins, and a rest would let its clocks fall.
 REST, REST_ON_GPU = 0.25, 0.0
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 40
+FEWEST_SEEDS = 2  # however little time there is
 MOST_SET_ASIDE = 5  # rounds that others disturbed, after which a busy machine is called one
 #: A form that takes so many times what the fastest form of the same contender does, in the last one of so many rounds,
 #: isn't timed any further. The first round may still be one of memory that is taken from the system.
@@ -266,16 +267,22 @@ def on_threads(threads: int) -> Iterator[None]:
 
 
 def by_seed(
-    turn: Callable[[int], Found], seeds: Sequence[int], machine: Machine, what: str
+    turn: Callable[[int], Found], seeds: Sequence[int], machine: Machine, what: str, within: float = np.inf
 ) -> tuple[list[Found], list[Spell], list[str]]:
     """What ``turn`` gives for every seed, after a warm-up; a seed during which others computed is taken again.
+
+    Args:
+        within: seconds, after which no other seed is begun; the first FEWEST_SEEDS are even so.
 
     Returns:
         With each result what the machine did besides, and why nothing may be quoted, if so; ``what`` are seeds there.
     """
+    begin = time.monotonic()
     turn(seeds[0])
     results, spells, repeats, before = [], list[Spell](), MOST_SET_ASIDE, rested_look(machine)
     for seed in seeds:
+        if len(results) >= FEWEST_SEEDS and time.monotonic() - begin > within:
+            break
         while True:
             found = turn(seed)
             after = rested_look(machine)
@@ -287,7 +294,7 @@ def by_seed(
         spells.append(spell)
     if not (disturbed := [spell.busy for spell in spells if spell.busy]):
         return results, spells, []
-    reason = f"with {len(disturbed)} of {len(seeds)} {what} the machine did other work ({disturbed[-1]})"
+    reason = f"with {len(disturbed)} of {len(results)} {what} the machine did other work ({disturbed[-1]})"
     return results, spells, [reason]
 
 

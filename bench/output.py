@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from backprop_xp.bench import grid, heat_map, plot, report, standing, training
+from backprop_xp.bench import estimators, grid, heat_map, plot, report, standing, training
 from backprop_xp.bench.ablation import Step
 from backprop_xp.bench.busy import Watch
 from backprop_xp.bench.cases import Case
@@ -30,6 +30,7 @@ class Found:
     families: dict[str, list[Result]] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     trained: Sequence[training.Row] = ()
+    estimated: Sequence[estimators.Row] = ()
     left_out: list[Case] = field(default_factory=list)
     first_calls: Sequence[FirstCall] = ()
 
@@ -53,8 +54,10 @@ class Run:
         families = {family: judged(swept) for family, swept in found.families.items()}
         spoiled = [one.name for one in (*results, *(one for swept in families.values() for one in swept)) if one.busy]
         spoiled += dict.fromkeys(f"training on {row.case}" for row in found.trained if row.busy)
+        spoiled += dict.fromkeys(f"estimators on {row.table}" for row in found.estimated if row.busy)
         self.busy = [*everywhere, *([f"the machine was busy during {'; '.join(spoiled)}"] if spoiled else [])]
         trained = [replace(row, busy=[*row.busy, *everywhere]) for row in found.trained]
+        estimated = [replace(row, busy=[*row.busy, *everywhere]) for row in found.estimated]
         for one in (*results, *(one for swept in families.values() for one in swept)):
             one.busy += everywhere
         self._watch, self._families, self._first_calls = watch, families, found.first_calls
@@ -63,12 +66,14 @@ class Run:
         points = {"cases": report.points(results), "sets, by the time of fit": training.points(trained)}
         points |= {f"points over {family}": report.points(swept) for family, swept in families.items()}
         self.claims = [standing.sentence(some, where) for where, some in points.items() if some]
+        self.claims += estimators.claims(estimated) if estimated else []
         self._environment = environment | {
             "load before": watch.load_before,
             "load after": watch.load_after,
             "multiply-add peaks": watch.peaks,
             "ablation": [asdict(step) for step in found.steps],
             "training": [asdict(row) for row in trained],
+            "estimators": [asdict(row) for row in estimated],
             "first calls": [asdict(call) for call in found.first_calls],
         }
 

@@ -167,20 +167,24 @@ def _start(command: Command, output: IO[bytes]) -> subprocess.Popen[bytes]:
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Interrupt these and all that they have started, and end by force what doesn't listen."""
-    _signal(processes, signal.SIGINT)
+    _signal(processes, "SIGINT")
     deadline = time.monotonic() + GRACE
     for process in processes:
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()))
-    _signal(processes, signal.SIGKILL)
+    _signal(processes, "SIGKILL")
     for process in processes:
         process.wait()
 
 
-def _signal(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
+def _signal(processes: Sequence[subprocess.Popen[bytes]], name: str) -> None:
+    """Send this signal to the groups of these; where there are neither, on Windows, end the processes themselves."""
     for process in processes:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, getattr(signal, name))
+            else:
+                process.kill()
 
 
 def _last_line(path: Path) -> str:

@@ -164,6 +164,14 @@ def test_unknown_names(name):
     assert get_backend(get_backend("numpy")) is get_backend("numpy")
 
 
+@pytest.mark.parametrize(
+    "name, meant", [("numpi", "numpy"), ("NumPy", "numpy"), ("cpy", "cupy"), ("cupy:first", "cupy:N"), ("atuo", "auto")]
+)
+def test_a_name_that_is_nearly_right(name, meant):
+    with pytest.raises(ValueError, match=f"unknown backend '{name}'; did you mean '{meant}'\\?"):
+        get_backend(name)
+
+
 @pytest.mark.parametrize("module", ["cupy", "torch", "scipy", "sklearn", "jax", "mpmath"])
 def test_importing_the_package_imports_no_heavy_one(module):
     program = f"import backprop_xp, sys; sys.exit({module!r} in sys.modules)"

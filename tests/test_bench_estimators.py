@@ -6,7 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from backprop_xp.bench import estimators, report
+from backprop_xp.bench import estimators, measure, report
+from backprop_xp.bench.tables import Table, packaged
 from machines import QUIET
 from tables import blobs, line
 
@@ -21,11 +22,11 @@ def no_rest(monkeypatch):
 
 
 def tables():
-    return [estimators.Table("blobs", "here", True, blobs), estimators.Table("line", "here", False, line)]
+    return [Table("blobs", "here", True, blobs), Table("line", "here", False, line)]
 
 
 def test_thirteen_tables_of_two_packages():
-    found = estimators.tables()
+    found = packaged()
     names = [table.name for table in found if table.package == "scikit-learn"]
     assert names == ["iris", "digits", "wine", "breast-cancer", "diabetes"]
     pytest.importorskip("statsmodels")
@@ -38,9 +39,9 @@ def test_thirteen_tables_of_two_packages():
 
 def test_without_statsmodels_it_says_so(monkeypatch):
     monkeypatch.setattr(estimators.contenders, "available", lambda name: name != "statsmodels")
-    assert len(estimators.tables()) == 5
+    assert len(packaged()) == 5
     rows = estimators.run(tables(), 1, (0, 1), machine=QUIET)
-    assert "statsmodels is not installed" in estimators.report(rows)
+    assert "statsmodels is not installed" in estimators.claims(rows)[-1]
 
 
 def test_rows_and_report():
@@ -50,8 +51,19 @@ def test_rows_and_report():
     ]
     assert all(len(row.fits) == len(row.scores) == 3 and min(row.fits + row.predictions) > 0 for row in rows)
     text = estimators.report(rows)
-    assert all(len(line) <= 100 for line in text.splitlines()[:-4])
-    assert report.BUSY not in text and text.count("of 2 tables") == 4
+    assert all(len(line) <= 100 for line in text.splitlines())
+    assert report.BUSY not in text and text.endswith("3 splits of every table")
+    assert "\n".join(estimators.claims(rows)).count("of 2 tables") == 4
+
+
+def test_little_time_means_fewer_splits_and_rows_are_there_after_every_table():
+    seen = []
+    rows = estimators.run(tables(), 1, range(9), machine=QUIET, seconds=0, after=lambda rows: seen.append([*rows]))
+    assert [len(row.scores) for row in rows] == [measure.FEWEST_SEEDS] * 6
+    assert [len(each) for each in seen] == [3, 6] and seen[-1] == rows
+    for row in rows[:3]:
+        row.scores += [0.5] * 3
+    assert estimators.report(rows).endswith("5 splits of every table, but for lack of time of line 2")
 
 
 @pytest.mark.parametrize("classes", [True, False])
@@ -70,13 +82,13 @@ def test_a_lower_score_is_named():
         estimators.Row("t", name, 10, [1.0, 1.0], [1.0, 1.0], scores)
         for name, scores in (("backprop_xp", [0.5, 0.5]), ("scikit-learn", [0.9, 0.8]), ("PyTorch loop", [0.5, 0.5]))
     ]
-    text = estimators.report(rows)
+    text = "\n".join(estimators.claims(rows))
     assert "that of scikit-learn within a standard error on 0 of 1 tables; it is lower on t" in text
     assert "that of PyTorch loop within a standard error on 1 of 1 tables" in text
 
 
 def test_from_the_command_line(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(estimators, "tables", tables)
+    monkeypatch.setattr(estimators, "packaged", tables)
     monkeypatch.setattr(estimators, "Machine", lambda threads: QUIET)
     assert estimators.main(["--tables", "line", "--splits", "1", "--json", str(tmp_path / "rows.json")]) == 0
     assert "line" in capsys.readouterr().out

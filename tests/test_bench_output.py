@@ -10,11 +10,26 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from backprop_xp.bench import busy, cases, command, environment, grid, limits, memory, plot, report, settings
+from backprop_xp.bench import (
+    busy,
+    cases,
+    command,
+    environment,
+    estimators,
+    grid,
+    limits,
+    measure,
+    memory,
+    plot,
+    report,
+    settings,
+)
 from backprop_xp.bench.busy import Watch
 from backprop_xp.bench.output import Found, Run
 from backprop_xp.bench.report import Result, Row
-from machines import OTHERS
+from backprop_xp.bench.tables import Table
+from machines import OTHERS, QUIET
+from tables import line
 
 from backprop_xp import __version__, cli
 
@@ -68,6 +83,40 @@ def test_claims_are_those_of_the_run(ended):
     assert (content["quotable"], content["busy"], content["claims"]) == (True, [], claims)
     for claim in claims:
         assert claim in run.markdown()
+
+
+def test_estimators_are_a_part_of_a_run_whose_rows_are_on_disk_after_every_table(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch")
+    for name, value in (("EPOCHS", 3), ("PREDICTIONS", 1), ("Machine", lambda threads: QUIET)):
+        monkeypatch.setattr(estimators, name, value)
+    monkeypatch.setattr(estimators.measure, "REST", 0.0)
+    monkeypatch.setattr(command, "packaged", lambda: [Table(name, "here", False, line) for name in ("one", "two")])
+    unfinished, path = [], tmp_path / "results.json"
+    write = Run.write_unfinished
+
+    def noted(run, arguments):
+        write(run, arguments)
+        content = json.loads((tmp_path / "results.unfinished.json").read_text(encoding="utf-8"))
+        unfinished.append([row["table"] for row in content["environment"]["estimators"][::3]])
+
+    monkeypatch.setattr(Run, "write_unfinished", noted)
+    options = ("--only", "estimators", "--threads", "1", "--backend", "numpy", "--within", "0.001")
+    assert cli.main(["bench", *options, "--json", str(path)]) == 0
+    assert unfinished == [["one"], ["one", "two"]]
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rows = content["environment"]["estimators"]
+    assert [len(row["scores"]) for row in rows] == [measure.FEWEST_SEEDS] * 6
+    assert "2 splits of every table" in capsys.readouterr().out
+    assert any("tables, by the time of fit" in claim for claim in content["claims"])
+    assert any("that of scikit-learn within a standard error on" in claim for claim in content["claims"])
+
+
+def test_a_table_that_others_disturbed_is_named(ended):
+    run = ended([])
+    rows = [estimators.Row("t", name, 9, [1.0], [1.0], [0.5], [OTHERS]) for name in ("backprop_xp", "scikit-learn")]
+    run = Run(run._watch, {}, Found(estimated=rows))
+    assert run.busy == ["the machine was busy during estimators on t"]
+    assert run.claims[0].startswith("backprop_xp: no claim about tables, by the time of fit")
 
 
 def test_one_disturbed_case_is_named_and_supports_no_claim(ended):
@@ -217,7 +266,7 @@ def test_a_real_run_writes_every_round(tmp_path, capsys, monkeypatch):
     about = content["environment"]
     assert set(about) == {
         "date", "commit", "compiler", "system", "processor", "threads", "memory", "device", "machine", "versions", "settings",
-        "load before", "load after", "multiply-add peaks", "ablation", "training", "first calls",
+        "load before", "load after", "multiply-add peaks", "ablation", "training", "estimators", "first calls",
     }  # fmt: skip
     assert (about["load before"], about["load after"]) == (40.0, 40.0)
     assert len(about["multiply-add peaks"]) in (0, 2)  # before and after; none without a compiler

@@ -155,7 +155,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(arguments, capsys):
     assert streams.err.count("\n") == 1
 
 
-COMMANDS = ("train", "predict", "explain", "demo", "bench", "check", "compile", "info", "cache")
+COMMANDS = ("train", "predict", "explain", "demo", "picture", "bench", "check", "compile", "info", "cache")
 OPTIONS = [(command, option, action) for command in COMMANDS for option, action in options_of(command).items()]
 CHOICES = [(command, option, choice) for command, option, action in OPTIONS for choice in action.choices or ()]
 

@@ -86,7 +86,11 @@ TRAIN = ("train", "--data", "houses.csv")
 MISTAKES = [
     (("train",), "--data"),
     (TRAIN, "--target must name the column to predict: 'size', 'colour', 'price'"),
-    ((*TRAIN, "--target", "prize"), "no column 'prize'; it has 'size', 'colour', 'price'"),
+    ((*TRAIN, "--target", "cost"), "no column 'cost'; it has 'size', 'colour', 'price'"),
+    ((*TRAIN, "--target", "pric"), "no column 'pric' (did you mean 'price'?); it has 'size', 'colour', 'price'"),
+    ((*TRAIN, "--target", "price,Colour"), "no column 'Colour' (did you mean 'colour'?)"),
+    ((*TRAIN, "--target", "price", "--ignore", "siez"), "no column 'siez' (did you mean 'size'?)"),
+    ((*TRAIN, "--target", "price", "--backend", "numpi"), "unknown backend 'numpi'; did you mean 'numpy'?"),
     ((*TRAIN, "--target", "price", "--task", "magic"), "unknown task 'magic'"),
     ((*TRAIN, "--target", "price", "--hidden", "8-x"), "--hidden takes widths such as 64-32, got '8-x'"),
     ((*TRAIN, "--target", "price", "--activation", "rely"), "unknown activation 'rely'; did you mean 'relu'?"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backprop_xp.messages import unknown
+from backprop_xp.messages import nearest, unknown
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,5 @@ from backprop_xp.messages import unknown
 )
 def test_unknown_names_the_nearest_or_all(name, known, hint):
     assert unknown("name", name, iter(known)) == f"unknown name {name!r}; {hint}"
+    assert (nearest(name, iter(known)) or "") in hint
+    assert (nearest(name, known) is None) == hint.startswith("known are")

@@ -374,7 +374,7 @@ MISTAKES = [
     (lambda: Net((3, 2), dtype="nonsense"), ValueError, "dtype must be 'float32' or 'float64', got 'nonsense'"),
     (lambda: Net((3, 2), reduction="none"), ValueError, "unknown reduction 'none'; known are sum, mean"),
     (lambda: Net((3, 2), engine="warp"), ValueError, "unknown engine 'warp'"),
-    (lambda: Net((3, 2), backend="jax"), ValueError, "unknown backend 'jax'; expected 'auto', 'numpy', 'cupy' or 'cupy:N'"),
+    (lambda: Net((3, 2), backend="jax"), ValueError, "unknown backend 'jax'; known are auto, numpy, cupy, cupy:N"),
     (lambda: Net((3, 2), threads=0), ValueError, "threads must be an integer from 1 to 1024, got 0"),
     (lambda: make()(np.ones((2, 4))), ValueError, r"x must have 3 features, got 4 \(shape \(2, 4\)\)"),
     (lambda: make()(np.ones((2, 2, 3))), ValueError, r"x must be \(n, 3\) or \(3,\), got 3 dimensions"),

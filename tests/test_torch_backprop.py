@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from backprop_xp import Graph, GraphNet, Net
+from backprop_xp import ACTIVATIONS, Graph, GraphNet, Net
 from backprop_xp.ready.batch import Backward
 from backprop_xp.toolchain import compiler
 
@@ -163,6 +163,23 @@ def test_export(make):
         more = torch.cat([x, 2 * x])
         torch.testing.assert_close(program.module()(more), layer(more))
         torch.testing.assert_close(torch.jit.trace(layer, (x,))(x), layer(x))
+
+
+@pytest.mark.parametrize("functions", [[name, None] for name in ACTIVATIONS] + [[["layer_norm", "relu"], "softmax"]])
+@pytest.mark.filterwarnings("ignore")  # this exporter is the old one
+def test_onnx_export(functions, tmp_path, capfd):
+    """Of a model in which a net is a layer, by PyTorch's exporter, for any number of samples."""
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    net = Net((3, 8, 2), functions, bias=True, dtype="float32", init="glorot_normal", rng=0, backend="numpy")
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), as_torch(net)).eval()
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(
+        model, (torch.zeros(5, 4),), path, dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "n"}}
+    )  # fmt: skip
+    x = 5 * torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
+    (found,) = runtime.InferenceSession(path).run(None, {"x": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), model(x).detach(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")

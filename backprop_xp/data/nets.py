@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 from ..graph import Chain, Dropout, GraphNet, Input, LayerNorm, Linear, Residual
+from ..literals import NormalisationName
 from ..net import Net
 
-NORMALISATIONS = ("none", "layer")
+NORMALISATIONS: tuple[NormalisationName, ...] = get_args(NormalisationName)
 
 
 def net_of(
@@ -20,7 +21,7 @@ def net_of(
     *,
     residual: bool = False,
     dropout: float = 0.0,
-    normalisation: str = "none",
+    normalisation: NormalisationName = "none",
     bias: bool = True,
     **options: Any,
 ) -> Net | GraphNet:

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from .. import inputs
+from ..literals import ActivationName, NormalisationName, OptimiserName, ScheduleName
 from ..numbers import as_seed, flag, real, whole
-from ..training import OPTIMISERS, AdamW, Optimiser
+from ..training import OPTIMISERS, Optimiser
+from ..training.schedules import NAMES as SCHEDULES
 from . import nets
 
 HIDDEN = (128,)
 WIDTH = "every width in hidden"
-ADAMW = AdamW.name
+ADAMW: OptimiserName = "adamw"
 ADAMW_LR = 0.01
 ADAMW_DECAY = 1.0  # for few rows: it keeps weights within 1 or so
-SCHEDULES = ("cosine", "constant")
 CLASS_WEIGHTS = ("none", "balanced")
 PATIENCE = 10  # epochs
 SPLIT, STOPPING, CHOICE, IMPORTANCE = 1, 2, 3, 4  # what is drawn for; with 0, or without, weights and orders of rows
@@ -59,16 +60,16 @@ class Recipe:
     """
 
     hidden: Sequence[int] | None = None
-    activation: str = "gelu_tanh"
+    activation: ActivationName = "gelu_tanh"
     residual: bool = False
     dropout: float = 0.0
-    normalisation: str = "none"
+    normalisation: NormalisationName = "none"
     epochs: int = 50
     batch_size: int = 64
-    optimiser: str = ADAMW
+    optimiser: OptimiserName = ADAMW
     lr: float | None = None
     weight_decay: float | None = None
-    schedule: str = "cosine"
+    schedule: ScheduleName = "cosine"
     early_stopping: int | None = None
     class_weight: str = "none"
     validation: float = 0.2

@@ -96,16 +96,12 @@ def _drawn(arguments: argparse.Namespace) -> Any:
         net = _article(seed)
         net.reduction = arguments.reduction or net.reduction
         return net
-    if arguments.net is not None and net_options.widths(arguments.net) is None:
-        raise ValueError(f"--net takes widths such as 2-3-1, got {arguments.net!r}")
-    return net_options.made(arguments.net or "5-10-4-12", **net_options.chosen(arguments), backend="numpy", rng=seed)
+    return net_options.of_widths("5-10-4-12" if arguments.net is None else arguments.net, arguments, seed)
 
 
 def _of_file(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The net in a file, a sample and its target: a row of a table, or the numbers of --input."""
-    for name in ("net", "activations", "loss", "reduction", "seed"):
-        if getattr(arguments, name) is not None or (name == "loss" and arguments.bias):
-            raise ValueError(f"{arguments.model} holds a net, which says --{name} itself")
+    net_options.refuse_beside_file(arguments, "reduction", "seed")
     if arguments.data is None:
         if arguments.row is not None or arguments.input is None:
             raise ValueError("a model takes a row of a table, MODEL DATA --row N, or numbers, MODEL --input 1,0")

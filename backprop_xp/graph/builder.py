@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Unpack
 
+from ..activations import Activation
+from ..literals import ActivationName, JoinName, LayerName
 from ..operations import BatchNorm, Chain, Dropout, Input, LayerNorm, Linear, Operation, as_operation
 from .net import GraphNet, Options
+
+#: What a node computes.
+Function = ActivationName | LayerName | JoinName | Activation | Operation
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,11 @@ class Graph:
         """Each feature brought to mean 0 and variance 1 over the batch, in training, else by running ones."""
         return self.apply(BatchNorm(eps, momentum), x, name=name)
 
-    def chain(self, x: Handle, *steps: Any, name: str | None = None) -> Handle:
+    def chain(self, x: Handle, *steps: Function, name: str | None = None) -> Handle:
         """Operations one after another; a :class:`Residual` may be one."""
         return self.apply(Chain(*steps), x, name=name)
 
-    def apply(self, operation: Any, *inputs: Handle, name: str | None = None) -> Handle:
+    def apply(self, operation: Function, *inputs: Handle, name: str | None = None) -> Handle:
         """Any operation: an object, or a name such as "tanh"."""
         operation = as_operation(operation)
         name = self._new_name(operation) if name is None else name

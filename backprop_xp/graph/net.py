@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 from ..backend import Backend
 from ..initialisers import Draw, as_random, get_initialiser
-from ..literals import Dtype, EngineName, Reduction
+from ..literals import Dtype, EngineName, InitName, LossName, PrecisionName, Reduction
 from ..losses import Loss
 from ..model import Model
 from ..plan.plan import Plan
@@ -18,15 +18,15 @@ from .description import as_nodes
 class Options(TypedDict, total=False):
     """What :class:`GraphNet` takes by name besides its nodes, for type checkers."""
 
-    loss: str | Loss
+    loss: LossName | Loss
     dtype: Dtype
     rng: Any
     backend: str | Backend | None
-    init: str | Draw | None
+    init: InitName | Draw | None
     reduction: Reduction
     engine: EngineName
     threads: int | None
-    precision: str
+    precision: PrecisionName
 
 
 class GraphNet(Model):
@@ -57,15 +57,15 @@ class GraphNet(Model):
         self,
         description: Mapping[str, Any],
         output: str | None = None,
-        loss: str | Loss = "half_sum_sq",
+        loss: LossName | Loss = "half_sum_sq",
         dtype: Dtype = "float64",
         rng: Any = None,
         backend: str | Backend | None = None,
-        init: str | Draw | None = None,
+        init: InitName | Draw | None = None,
         reduction: Reduction = "sum",
         engine: EngineName = "auto",
         threads: int | None = None,
-        precision: str = "auto",
+        precision: PrecisionName = "auto",
     ) -> None:
         super().__init__(loss, dtype, backend, reduction, engine, threads, precision)
         self.nodes = as_nodes(description, output)

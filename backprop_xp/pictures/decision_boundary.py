@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ def decision_boundary(
     classes: bool | None = None,
     output: int = 0,
     level: float | None = None,
+    features: Sequence[str] = ("x[0]", "x[1]"),
+    labels: Sequence[str] | None = None,
     axes: Any = None,
 ) -> Any:
     """Draw what a net with two features answers, on a grid over them, with a line where its decision changes.
@@ -44,6 +47,8 @@ def decision_boundary(
         classes: whether the largest output is the answer; by default under softmax cross-entropy.
         output: which one is drawn where outputs are amounts or logits.
         level: of an amount the value at which the decision changes, such as 0 for targets of -1 and 1.
+        features: what the two are called.
+        labels: what the classes are called, by their indices; by default "class 0" and so on.
         axes: what to draw on; by default those of a new figure.
 
     Returns:
@@ -55,15 +60,17 @@ def decision_boundary(
     inputs = net._plan().inputs
     if sum(inputs.values()) != 2:
         raise ValueError(f"a decision boundary is drawn of a net with 2 features, got {net!r}")
+    if len(features) != 2:
+        raise ValueError(f"features must be the names of two, got {features!r}")
     x, y = _points(x, y)
     limits = _limits(x, limits)
-    features = np.stack(np.meshgrid(*(np.linspace(low, high, SIDE) for low, high in limits)), -1).reshape(-1, 2)
-    given = features if len(inputs) == 1 else dict(zip(inputs, np.hsplit(features, 2)))
+    grid = np.stack(np.meshgrid(*(np.linspace(low, high, SIDE) for low, high in limits)), -1).reshape(-1, 2)
+    given = grid if len(inputs) == 1 else dict(zip(inputs, np.hsplit(grid, 2)))
     z = NUMPY.take(net.forward(given)).astype(np.float64).reshape(SIDE, SIDE, -1)
     loss = net.loss
     axes = drawing.new("a decision boundary") if axes is None else axes
     if getattr(loss, "takes_indices", False) if classes is None else classes:
-        _classes(axes, z, limits, x, _labels(y, z.shape[-1]))
+        _classes(axes, z, limits, x, _labels(y, z.shape[-1]), labels)
     else:
         z = z[..., whole("output", output, 0, z.shape[-1] - 1)]
         y = None if y is None else y.reshape(len(y), -1)[:, output if y.ndim > 1 and y.shape[1] > 1 else 0]
@@ -73,7 +80,9 @@ def decision_boundary(
             _surface(axes, z, limits, x, y, 0.5 if level is None else level, (0.0, 1.0), "probability")
         else:
             _surface(axes, z, limits, x, y, level, None, "output" if output == 0 else f"output {output}")
-    axes.set(xlim=limits[0], ylim=limits[1], xlabel="x[0]", ylabel="x[1]")
+    axes.set(
+        xlim=limits[0], ylim=limits[1], xlabel=drawing.short(features[0], 40), ylabel=drawing.short(features[1], 40)
+    )
     return axes
 
 
@@ -120,10 +129,14 @@ def _labels(y: Any, count: int) -> Any:
     return y.reshape(-1).astype(np.int64)
 
 
-def _classes(axes: Any, z: np.ndarray, limits: list[tuple[float, float]], x: Any, labels: Any) -> None:
+def _classes(
+    axes: Any, z: np.ndarray, limits: list[tuple[float, float]], x: Any, labels: Any, called: Sequence[str] | None
+) -> None:
     from matplotlib import colormaps
 
     count = z.shape[-1]
+    if called is not None and len(called) != count:
+        raise ValueError(f"labels must name each of {count} classes, got {len(called)}")
     colours = colormaps["tab10"](range(count)) if count <= 10 else colormaps["turbo"](np.linspace(0, 1, count))
     known = np.isfinite(z).all(axis=-1)
     z = np.where(known[..., None], z, 0.0)
@@ -142,7 +155,8 @@ def _classes(axes: Any, z: np.ndarray, limits: list[tuple[float, float]], x: Any
         return
     for k in np.unique(labels):
         points, colour = x[labels == k], colours[k] if 0 <= k < count else "black"
-        axes.scatter(*points.T, s=22, color=[colour], edgecolors="white", linewidths=0.6, label=f"class {k}")
+        name = drawing.short(called[k]) if called is not None and 0 <= k < count else f"class {k}"
+        axes.scatter(*points.T, s=22, color=[colour], edgecolors="white", linewidths=0.6, label=name)
     if len(np.unique(labels)) <= MOST_LISTED:
         axes.legend(framealpha=0.9)
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.base import ClassifierMixin
 
 from ..activations import LogSigmoid, Sigmoid
-from ..backend import NUMPY, Array, module_of
+from ..backend import NUMPY, Array, Backend, module_of
+from ..initialisers import Draw
+from ..literals import Dtype, InitName, NormalisationName, OptimiserName, ScheduleName
 from ..losses import BCEWithLogits, SoftmaxCrossEntropy, get_loss
 from ..operations.softmax import softmax
+from ..training.optimiser import Optimiser
 from ..training.options import arguments
 from . import arrays, labels, weights
-from .estimator import BackpropEstimator
+from .estimator import BackpropEstimator, Function
 from .labels import Labels
+
+#: What a classifier learns by.
+ClassLoss = Literal["log_loss", "softmax_cross_entropy", "bce_with_logits"] | SoftmaxCrossEntropy | BCEWithLogits
 
 
 class BackpropClassifier(ClassifierMixin, BackpropEstimator):
@@ -30,12 +37,12 @@ class BackpropClassifier(ClassifierMixin, BackpropEstimator):
         activation: of the hidden layers: a name or an object, or one for each; "logistic" is "sigmoid".
         loss: "log_loss", or softmax_cross_entropy or bce_with_logits by name or as an object with settings such as
             ``SoftmaxCrossEntropy(label_smoothing=0.1)``.
-        optimiser: a name ("sgd", "adam", "adamw", "rmsprop", "adagrad"), or an object, of which every ``fit`` uses a
-            copy.
+        optimiser: a name ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lbfgs"), or an object, of which every ``fit``
+            uses a copy.
         schedule: of the learning rate: None, "cosine" over ``max_iter`` epochs, or a function from the step (from 0) to
             a factor.
         alpha: an L2 penalty alpha / 2 sum w^2 of the weights, which is divided by the weight of a batch's samples.
-        batch_size: samples in a batch; "auto" is 200, or all if there are fewer.
+        batch_size: samples in a batch; "auto" is 200, or all if there are fewer, and for L-BFGS.
         learning_rate_init: the learning rate; None takes the optimiser's own, 0.001 for Adam.
         max_iter: epochs at most.
         shuffle: whether each epoch takes the samples in another order.
@@ -74,13 +81,13 @@ class BackpropClassifier(ClassifierMixin, BackpropEstimator):
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
+        activation: Function | Sequence[Function] = "relu",
         *,
-        loss: Any = "log_loss",
-        optimiser: Any = "adam",
-        schedule: Any = None,
+        loss: ClassLoss = "log_loss",
+        optimiser: OptimiserName | Optimiser = "adam",
+        schedule: ScheduleName | Callable[[int], float] | None = None,
         alpha: float = 0.0001,
-        batch_size: int | str = "auto",
+        batch_size: int | Literal["auto"] = "auto",
         learning_rate_init: float | None = None,
         max_iter: int = 200,
         shuffle: bool = True,
@@ -93,12 +100,12 @@ class BackpropClassifier(ClassifierMixin, BackpropEstimator):
         n_iter_no_change: float = 10,
         bias: bool = True,
         dropout: float = 0.0,
-        normalisation: str = "none",
-        init: Any = "glorot_uniform",
-        dtype: Any = None,
-        backend: Any = None,
+        normalisation: NormalisationName = "none",
+        init: InitName | Draw = "glorot_uniform",
+        dtype: Dtype | None = None,
+        backend: str | Backend | None = None,
         threads: int | None = None,
-        class_weight: Any = None,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
     ) -> None:
         self.__dict__.update(arguments(locals()))
 

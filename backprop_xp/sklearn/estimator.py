@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -15,16 +15,31 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ..backend import NUMPY, Array, get_backend, module_of, owner_of
+from ..activations import Activation
+from ..backend import NUMPY, Array, Backend, get_backend, module_of, owner_of
 from ..graph import GraphNet
+from ..initialisers import Draw
+from ..literals import (
+    ActivationName,
+    Dtype,
+    InitName,
+    LossName,
+    NormalisationName,
+    OptimiserName,
+    ScheduleName,
+)  # fmt: skip
+from ..losses import Loss
 from ..net import Net
 from ..programs import fused
 from ..training.nan import DivergedError
+from ..training.optimiser import Optimiser
 from ..training.options import arguments
 from . import arrays, nets, weights
 from .settings import Settings, new_optimiser, set_rate, shifted
 from .stopping import Convergence
 
+#: What hidden layers apply.
+Function = ActivationName | Activation
 SEEDS = 2**31 - 1
 TOO_LARGE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed"
@@ -44,13 +59,13 @@ class BackpropEstimator(BaseEstimator):
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
+        activation: Function | Sequence[Function] = "relu",
         *,
-        loss: Any = "squared_error",
-        optimiser: Any = "adam",
-        schedule: Any = None,
+        loss: Literal["squared_error", "poisson", "log_loss"] | LossName | Loss = "squared_error",
+        optimiser: OptimiserName | Optimiser = "adam",
+        schedule: ScheduleName | Callable[[int], float] | None = None,
         alpha: float = 0.0001,
-        batch_size: int | str = "auto",
+        batch_size: int | Literal["auto"] = "auto",
         learning_rate_init: float | None = None,
         max_iter: int = 200,
         shuffle: bool = True,
@@ -63,10 +78,10 @@ class BackpropEstimator(BaseEstimator):
         n_iter_no_change: float = 10,
         bias: bool = True,
         dropout: float = 0.0,
-        normalisation: str = "none",
-        init: Any = "glorot_uniform",
-        dtype: Any = None,
-        backend: Any = None,
+        normalisation: NormalisationName = "none",
+        init: InitName | Draw = "glorot_uniform",
+        dtype: Dtype | None = None,
+        backend: str | Backend | None = None,
         threads: int | None = None,
     ) -> None:
         self.__dict__.update(arguments(locals()))
@@ -131,16 +146,17 @@ class BackpropEstimator(BaseEstimator):
         patience = settings.patience if epochs is None else np.inf
         convergence = Convergence(settings.tol, patience, score, settings.verbose)
         samples = x.shape[0]
+        batch = settings.batch(samples, self._optimiser)
         self._run(
             convergence,
             x=x,
             y=y,
             sample_weight=weight,
             epochs=epochs or settings.max_iter,
-            batch_size=settings.batch(samples),
+            batch_size=batch,
             optimiser=self._optimiser,
             schedule=schedule,
-            l2=settings.penalty(samples, samples if weight is None else float(weight.sum())),
+            l2=settings.penalty(samples, samples if weight is None else float(weight.sum()), batch),
             shuffle=settings.shuffle,
             seed=int(self._random.randint(SEEDS)),
         )

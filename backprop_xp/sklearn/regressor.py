@@ -29,12 +29,12 @@ class BackpropRegressor(RegressorMixin, BackpropEstimator):
         loss: "squared_error", which is half of it; "poisson", half the deviance for y from 0 on, whose predictions are
             exp of the outputs; or any loss of outputs and targets, by name or as an object, such as
             ``Huber(delta=2.0)``.
-        optimiser: a name ("sgd", "adam", "adamw", "rmsprop", "adagrad"), or an object, of which every ``fit`` uses a
-            copy.
+        optimiser: a name ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lbfgs"), or an object, of which every ``fit``
+            uses a copy.
         schedule: of the learning rate: None, "cosine" over ``max_iter`` epochs, or a function from the step (from 0) to
             a factor.
         alpha: an L2 penalty alpha / 2 sum w^2 of the weights, which is divided by the weight of a batch's samples.
-        batch_size: samples in a batch; "auto" is 200, or all if there are fewer.
+        batch_size: samples in a batch; "auto" is 200, or all if there are fewer, and for L-BFGS.
         learning_rate_init: the learning rate; None takes the optimiser's own, 0.001 for Adam.
         max_iter: epochs at most.
         shuffle: whether each epoch takes the samples in another order.

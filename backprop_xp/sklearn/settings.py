@@ -11,6 +11,7 @@ from typing import Any
 from ..activations import Activation, get_activation
 from ..data.nets import NORMALISATIONS, check
 from ..inputs import one_of
+from ..literals import NormalisationName
 from ..numbers import flag, real, whole
 from ..training.optimiser import Optimiser
 from ..training.optimisers import get_optimiser
@@ -43,7 +44,7 @@ class Settings:
     warm_start: bool
     bias: bool
     dropout: float
-    normalisation: str
+    normalisation: NormalisationName
     verbose: bool
 
     @classmethod
@@ -71,18 +72,20 @@ class Settings:
         check(hidden, False, found.dropout, found.normalisation)
         return found
 
-    def batch(self, samples: int) -> int:
-        """Samples in a batch, of ``samples`` that are trained on."""
-        return min(samples, MLP_BATCH if self.batch_size is None else self.batch_size)
+    def batch(self, samples: int, optimiser: Optimiser) -> int:
+        """Samples in a batch, of ``samples`` that are trained on; "auto" is all of them for L-BFGS."""
+        usual = samples if optimiser.evaluates else MLP_BATCH
+        return min(samples, usual if self.batch_size is None else self.batch_size)
 
-    def penalty(self, samples: int, weight: float) -> float:
+    def penalty(self, samples: int, weight: float, batch: int) -> float:
         """``l2`` of ``Net.fit``: ``alpha`` over the weight of a batch, as in MLPClassifier.
 
         Args:
             samples: that are trained on.
             weight: of all of them together.
+            batch: samples in a batch.
         """
-        return self.alpha * samples / (weight * self.batch(samples))
+        return self.alpha * samples / (weight * batch)
 
 
 def widths(hidden_layer_sizes: Any) -> tuple[int, ...]:

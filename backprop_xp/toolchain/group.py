@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 WATCHER = Path(__file__).with_name("watcher.py")
+GROUPS = hasattr(os, "killpg")  # whether the system has groups of processes: Windows has none
 
 
 class Group:
@@ -52,15 +53,14 @@ class Group:
 
     def _watch(self) -> int | None:
         """Start the watcher; returns its group."""
-        if os.name != "posix" or not sys.executable:
+        if not GROUPS or not sys.executable:
             return None
         arguments = (sys.executable, "-I", "-S", str(WATCHER), str(os.getpid()), str(self._folder))
         return self._add(arguments, None, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid
 
     def _add(self, command: tuple[str, ...], group: int | None, **options: Any) -> subprocess.Popen[bytes]:
-        posix = os.name == "posix"
-        if posix:
+        if GROUPS:
             options["process_group"] = group or 0
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)
-        self._processes.append((process, posix and group is None))
+        self._processes.append((process, GROUPS and group is None))
         return process

@@ -17,6 +17,7 @@ import numpy as np
 from .. import inputs, threads
 from ..derivatives.equation import Equation
 from ..distributed import World
+from ..literals import OptimiserName, ScheduleName
 from ..losses import Loss, get_loss, terms
 from ..numbers import as_seed, flag, is_number, whole
 from .batches import Batches, Rows, is_iterable_of_batches
@@ -46,8 +47,8 @@ def fit(
     *,
     epochs: int = 1,
     batch_size: int | Mapping[str, int | None] | None = 128,
-    optimiser: str | Optimiser = "adam",
-    schedule: str | Callable[[int], float] | None = None,
+    optimiser: OptimiserName | Optimiser = "adam",
+    schedule: ScheduleName | Callable[[int], float] | None = None,
     validation: Any = None,
     sample_weight: Any = None,
     clip_norm: float | None = None,

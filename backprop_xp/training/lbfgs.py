@@ -86,8 +86,7 @@ class LBFGS(Optimiser):
 
             def evaluate(t: float, origin: Array = origin, direction: Array = direction) -> Point:
                 flat.data[...] = origin + origin.dtype.type(t) * direction
-                value = sign * float(again())
-                flat.gather()
+                value = sign * again()
                 grad = sign * flat.grad
                 return Point(t, value if math.isfinite(value) else math.inf, _dot(grad, direction), grad)
 

@@ -12,7 +12,11 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+try:
     import msvcrt
+except ImportError:  # everything else
+    msvcrt = None  # type: ignore[assignment]
 
 NAME = "lock"
 FAR = 1 << 30  # the byte that is locked on Windows, where nobody may read a locked one
@@ -80,12 +84,14 @@ class Lock:
 def _lock(file: int) -> bool:
     """Lock an open file; false where that can't be done at all."""
     try:
-        if os.name == "nt":
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        elif msvcrt is not None:
             os.lseek(file, FAR, os.SEEK_SET)
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
             os.lseek(file, 0, os.SEEK_SET)
         else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
     except OSError as error:
         if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK):
             return False

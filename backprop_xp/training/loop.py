@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..distributed import World
+from ..literals import OptimiserName, ScheduleName
 from ..numbers import flag, whole
 from .batches import AnyBatch, Batches, Rows
 from .buffers import undo
@@ -74,7 +75,7 @@ class Options:
 
     epochs: int
     optimiser: Any
-    schedule: str | Callable[[int], float] | None
+    schedule: ScheduleName | Callable[[int], float] | None
     clip_norm: float | None
     l1: float
     l2: float
@@ -219,8 +220,8 @@ def steps(
     *,
     epochs: int = 1,
     batch_size: int | Mapping[str, int | None] | None = 128,
-    optimiser: str | Optimiser = "adam",
-    schedule: str | Callable[[int], float] | None = None,
+    optimiser: OptimiserName | Optimiser = "adam",
+    schedule: ScheduleName | Callable[[int], float] | None = None,
     sample_weight: Any = None,
     clip_norm: float | None = None,
     l1: float = 0.0,

@@ -83,7 +83,13 @@ class Optimiser:
         raise NotImplementedError(f"{type(self).__name__} must define numbers")
 
     def descend(self, flat: Flat, lr: float, loss: float, again: Callable[[], float]) -> None:
-        """Change ``flat.data`` so that the loss falls: see :meth:`step`, whose gradients are in ``flat.grad``."""
+        """Change ``flat.data`` so that the loss falls; its gradients are in ``flat.grad``.
+
+        Args:
+            lr: the learning rate of this step.
+            loss: with the penalty, if there is one.
+            again: computes it anew for ``flat.data`` as it is then, and its gradients.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define descend")
 
     def step(
@@ -120,21 +126,25 @@ class Optimiser:
                 raise ValueError(
                     f"{name} evaluates the loss itself: train by fit, or step(parameters, loss=..., again=...)"
                 )
-            if clip_norm is not None or l1 or l2:
-                raise ValueError(f"{name} takes no clip_norm, l1 or l2: its line search needs the loss's own gradient")
+            if clip_norm is not None or l1:
+                raise ValueError(
+                    f"{name} takes no clip_norm or l1: its line search needs the gradient of a smooth loss"
+                )
         flat, lr = self.bind(parameters), self.rate(factor)
+        l1, l2 = self.penalties(l1, l2)
         with flat.device:
-            flat.gather()
-            if l1 or l2:
-                self._penalty(self.penalties(l1, l2))
-            if clip_norm is not None:
-                if self.sharding is not None:
-                    self.sharding.collect(flat.grad)
-                clip(flat.grad, as_clip_norm(clip_norm))
-            self.count += 1
             if self.evaluates and loss is not None and again is not None:
-                self.descend(flat, lr, float(loss), again)
+                self.count += 1
+                self.descend(flat, lr, _with_penalty(flat, loss, l2), lambda: _with_penalty(flat, again(), l2))
             else:
+                flat.gather()
+                if l1 or l2:
+                    self._penalty((l1, l2))
+                if clip_norm is not None:
+                    if self.sharding is not None:
+                        self.sharding.collect(flat.grad)
+                    clip(flat.grad, as_clip_norm(clip_norm))
+                self.count += 1
                 self._update(self.numbers(lr, self.count), unless)
             if self.sharding is not None:
                 self.sharding.collect(flat.data)
@@ -243,6 +253,16 @@ class Optimiser:
 
 def _of_others(optimiser: Optimiser) -> ValueError:
     return ValueError(f"this {type(optimiser).__name__} has trained other parameters: make a new optimiser")
+
+
+def _with_penalty(flat: Flat, loss: float, l2: float) -> float:
+    """The loss, just computed, and l2 / 2 sum w^2 of the matrices, with the gradients of both in ``flat.grad``."""
+    flat.gather()
+    if not l2:
+        return float(loss)
+    w = flat.data[: flat.matrices]
+    flat.grad[: flat.matrices] += w.dtype.type(l2) * w
+    return float(loss) + l2 / 2 * float((w.astype(np.float64) ** 2).sum())
 
 
 def clip(grad: Array, most: float) -> None:

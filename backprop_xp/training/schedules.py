@@ -9,9 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
+from ..literals import ScheduleName
 from ..messages import unknown
 from ..numbers import real, whole
+
+#: What stands for a schedule in the arguments of a run.
+NAMES: tuple[ScheduleName, ...] = get_args(ScheduleName)
 
 
 class Schedule:
@@ -127,7 +132,7 @@ def get_schedule(schedule: str | Callable[[int], float] | None, steps: int | Non
             raise ValueError("how many steps an iterable of batches takes is unknown: give schedule=Cosine(steps)")
         return Cosine(max(1, steps))
     if isinstance(schedule, str):
-        raise ValueError(unknown("schedule", schedule, ("constant", "cosine")))
+        raise ValueError(unknown("schedule", schedule, NAMES))
     if isinstance(schedule, type) or not callable(schedule):
         raise TypeError(f"a schedule is a name or a function of the step, got {schedule!r}")
     return schedule

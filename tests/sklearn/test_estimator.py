@@ -15,6 +15,7 @@ import sklearn
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tables import blobs, line
@@ -392,3 +393,21 @@ def test_scikit_learn_that_is_too_old_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "backprop_xp.sklearn")
     with pytest.raises(ImportError, match=r"needs scikit-learn 1\.6 or newer .*pip install 'backprop-xp\[sklearn\]'"):
         importlib.import_module("backprop_xp.sklearn")
+
+
+@pytest.mark.parametrize("alpha", [0.0001, 1.0])
+def test_lbfgs_comes_where_theirs_does(alpha):
+    """Of a linear model, whose minimum is one, with the penalty that is part of it."""
+    x, y = data(BackpropRegressor, n=300)
+    y = y + np.random.default_rng(0).normal(size=len(y))
+    options = {"hidden_layer_sizes": (), "alpha": alpha, "random_state": 0}
+    ours = BackpropRegressor(optimiser="lbfgs", tol=1e-12, **options).fit(x, y)
+    theirs = MLPRegressor(solver="lbfgs", tol=1e-9, **options).fit(x, y)
+    np.testing.assert_allclose(ours.coefs_[0], theirs.coefs_[0], rtol=1e-4)
+    np.testing.assert_allclose(ours.intercepts_[0], theirs.intercepts_[0], rtol=1e-3, atol=1e-5)
+
+
+def test_lbfgs_takes_all_samples_at_once():
+    x, y = data(BackpropClassifier, n=700)
+    model = BackpropClassifier((8,), optimiser="lbfgs", max_iter=3, tol=0, random_state=0).fit(x, y)
+    assert model._optimiser.count == 3 and model.score(x, y) > 0.95

@@ -15,11 +15,12 @@ sklearn = pytest.importorskip("sklearn")
 theirs = pytest.importorskip("sklearn.neural_network.tests.test_mlp")
 
 from backprop_xp.sklearn import BackpropClassifier, BackpropRegressor  # noqa: E402
-from backprop_xp.training import SGD, Adam  # noqa: E402
+from backprop_xp.training import LBFGS, SGD  # noqa: E402
 
 RUN = (
     "test_alpha",
     "test_lbfgs_classification",
+    "test_lbfgs_regression",
     "test_multilabel_classification",
     "test_multioutput_regression",
     "test_partial_fit_classes_error",
@@ -52,9 +53,8 @@ PRIVATE = "it reads or sets what is private to MLPClassifier"
 NOT_RUN = {
     "test_fit": f"{PRIVATE}; its worked example is in test_classifier.py",
     "test_gradient": f"{PRIVATE}; gradients are tested in tests/test_check.py",
-    "test_lbfgs_classification_maxfun": "there is no L-BFGS here",
-    "test_lbfgs_regression_maxfun": "there is no L-BFGS here",
-    "test_lbfgs_regression": "it wants the scores that L-BFGS comes to in 200 iterations",
+    "test_lbfgs_classification_maxfun": "max_fun is of a whole run; max_eval of LBFGS is of each step",
+    "test_lbfgs_regression_maxfun": "max_fun is of a whole run; max_eval of LBFGS is of each step",
     "test_mlp_regressor_dtypes_casting": "it wants four digits of predictions near 0 in float32, which depends on the "
     "weights that are drawn; test_estimator.py compares the dtypes",
     "test_mlp_vs_poisson_glm_equivalent": "it wants the four digits of L-BFGS; three are tested in test_regressor.py",
@@ -75,17 +75,12 @@ KNOWN = (1, 9)
 
 
 def translated(cls, solver="adam", momentum=0.9, nesterovs_momentum=True, **parameters):
-    """Our estimator for parameters of theirs.
-
-    L-BFGS becomes Adam with more and longer steps, in tests that want good scores and not L-BFGS; its ``tol`` is of the
-    gradient, and not of the loss.
-    """
+    """Our estimator for parameters of theirs; the ``tol`` of their L-BFGS is of the gradient, and not of the loss."""
     if solver == "sgd":
         parameters["optimiser"] = SGD(momentum=momentum, nesterov=nesterovs_momentum and momentum > 0)
         parameters.setdefault("learning_rate_init", 0.001)
     if solver == "lbfgs":
-        parameters |= {"optimiser": Adam(), "learning_rate_init": 0.02, "max_iter": 1000, "tol": 1e-6}
-        parameters.setdefault("batch_size", 1000)
+        parameters |= {"optimiser": LBFGS(), "learning_rate_init": None, "tol": 1e-9}
     return cls(**parameters)
 
 

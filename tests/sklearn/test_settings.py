@@ -9,7 +9,7 @@ from tables import blobs
 from backprop_xp import Tanh
 from backprop_xp.sklearn import BackpropClassifier
 from backprop_xp.sklearn.settings import Settings, activations, new_optimiser, shifted, widths
-from backprop_xp.training import SGD, Adam
+from backprop_xp.training import LBFGS, SGD, Adam
 from backprop_xp.training.schedules import Cosine
 
 
@@ -88,7 +88,12 @@ def test_a_schedule_goes_on():
 
 def test_the_penalty_is_divided_by_the_weight_of_a_batch():
     settings = Settings.of(BackpropClassifier(alpha=0.5, batch_size=10))
-    assert settings.penalty(100, 100.0) == pytest.approx(0.05)
-    assert settings.penalty(100, 200.0) == pytest.approx(0.025)
-    assert settings.penalty(5, 5.0) == pytest.approx(0.1)  # all samples are fewer than a batch
-    assert Settings.of(BackpropClassifier()).batch(1000) == 200 and Settings.of(BackpropClassifier()).batch(7) == 7
+    assert settings.penalty(100, 100.0, 10) == pytest.approx(0.05)
+    assert settings.penalty(100, 200.0, 10) == pytest.approx(0.025)
+    assert settings.penalty(5, 5.0, 5) == pytest.approx(0.1)
+
+
+def test_samples_of_a_batch():
+    usual, own = Settings.of(BackpropClassifier()), Settings.of(BackpropClassifier(batch_size=10))
+    assert [usual.batch(1000, Adam()), usual.batch(7, Adam()), usual.batch(1000, LBFGS())] == [200, 7, 1000]
+    assert [own.batch(1000, Adam()), own.batch(7, Adam()), own.batch(1000, LBFGS())] == [10, 7, 10]

@@ -53,13 +53,14 @@ template <class S> BPX_FN void pack_rows(int rows, int columns, const S* from, i
 
 // ---- sums over the samples of a tile ------------------------------------------------------------------------------------
 
-template <class R, class S>
+/// Over the first SAMPLES of a tile, whole vectors.
+template <class R, class S, int SAMPLES = R::rows>
 BPX_FN void graph_column_sums(int features, const S* a, const S* b, S* sums, int, bool add) {
   // the last threads: the first have more to do in the products beside it
   for (int i = R::threads - 1 - int(threadIdx.x); i < features; i += R::threads) {
     S parts[vector<S>] = {}, total = S(0);
     BPX_UNROLL
-    for (int s = 0; s < R::rows; s += vector<S>) {
+    for (int s = 0; s < SAMPLES; s += vector<S>) {
       S row[vector<S>], factor[vector<S>];
       load_row(a + i * stride<R> + s, row);
       if (b) load_row(b + i * stride<R> + s, factor);

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ... import precision
 from ...backend import Array
 from ...plan import cost
@@ -100,7 +102,7 @@ def chunk_samples(call: Call) -> int:
 
 def intermediate_bytes(call: Call) -> int:
     """The packed parameters, the sums of one wave of chunks and of the tree's levels, and what launches keep."""
-    rows = min(wave_chunks(call), -(-call.samples // chunk_samples(call))) + ROWS
+    rows = min(wave_chunks(call.numbers, call.dtype), -(-call.samples // chunk_samples(call))) + ROWS
     kept = 0 if call.plan.chain else call.samples * graph.kept(call)
     return ((2 + rows) * call.numbers + kept) * call.dtype.itemsize
 
@@ -134,7 +136,7 @@ class Pass:
 
     def __init__(self, call: Call) -> None:
         xp = call.backend.xp
-        self.wave, self._first = wave_chunks(call), call.first
+        self.wave, self._first = wave_chunks(call.numbers, call.dtype), call.first
         compiled = _compiled(call) if call.plan.chain else graph.compiled(call, products(call)[0])
         self._programs, self.stages, self.numbers = compiled.programs, compiled.stages, compiled.numbers
         self.places, self.changed, self.names = compiled.places, compiled.changed, compiled.names
@@ -180,6 +182,6 @@ def _compiled(call: Call) -> block_graph.Compiled:
     return block_graph.Compiled([program], stages, arguments.parameters(call), [], call.numbers, places, {}, 0)
 
 
-def wave_chunks(call: Call) -> int:
-    """How many chunks' sums are held at a time."""
-    return ROWS * max(1, WAVE_BYTES // (ROWS * max(1, call.numbers) * call.dtype.itemsize))
+def wave_chunks(numbers: int, dtype: np.dtype) -> int:
+    """How many chunks' sums, so many ``numbers`` each, are held at a time."""
+    return ROWS * max(1, WAVE_BYTES // (ROWS * max(1, numbers) * dtype.itemsize))

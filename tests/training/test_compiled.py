@@ -290,7 +290,7 @@ class TestNarrow:
             options = Options(4, "adam", None, None, 0.0, 0.0, True)
             loop = Loop(net, as_batches(net, *self.draw(), None, self.n, True, 0), options)
             token = None
-            for step in compiled.steps(loop, every=1):
+            for step in compiled.Calls(loop).steps(every=1):
                 if step.number == 2:
                     token = fused.any_widths.set(True)
             fused.any_widths.reset(token)

@@ -22,6 +22,12 @@ def contenders(case: Case, settings: Settings, notes: list[str]) -> list[Contend
     everybody = [make.ours(case, engine, settings.threads, settings.backend) for engine in settings.engines]
     if backend.on_gpu and everybody[0].form in repeated.CAPTURED:
         everybody.append(make.ours(case, "auto", settings.threads, settings.backend, repeated=True))
+    rounded = settings.precision if case.dtype == "float32" else ""
+    if rounded:
+        try:
+            everybody.append(make.ours(case, "auto", settings.threads, settings.backend, precision=rounded))
+        except RuntimeError as error:
+            notes.append(f"ours isn't measured in {rounded}: {error}")
     if make.available("torch"):
         import torch
 
@@ -31,6 +37,8 @@ def contenders(case: Case, settings: Settings, notes: list[str]) -> list[Contend
         rivals: list[tuple[str, Callable[[], Contender]]] = []
         if device != "cpu":
             rivals += [(make.GRAPH, partial(make.torch_graph, case, form, device)) for form in FORMS]
+        if rounded in make.HALVES:
+            rivals += [(make.AUTOCAST, partial(make.torch_autocast, case, form, device, rounded)) for form in FORMS]
         if settings.compile and not only_proves(settings):
             forms = make.compiled_forms(case, backend.on_gpu)
             rivals += [(make.COMPILED, partial(make.torch_compiled, case, form, device)) for form in forms]

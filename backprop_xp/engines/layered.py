@@ -51,7 +51,7 @@ def seconds(call: Call) -> float:
 def products(call: Call) -> tuple[str, str]:
     """The precision that cuBLAS may use, where it finds that faster, and of float32 why it is no other."""
     if not call.backend.on_gpu:
-        return "float32", "tensor cores are a CUDA device's"
+        return "float32", "on a CPU this engine rounds nothing"
     from ..plan.devices import device
     from ..programs.cublas import COMPUTE
 

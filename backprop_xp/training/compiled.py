@@ -170,7 +170,7 @@ class _Ready:
         assert isinstance(rows, Rows)
         self._loop, self._rows, self._prepared, self._chain = loop, rows, net._prepared, net._prepared.chain
         self._watched = [Watched(array) for array in (rows.x, rows.y, rows.weight) if array is not None]
-        self._update, self._threads = optimiser._update, net.threads
+        self._update, self._settings = optimiser._update, (net.threads, net.precision)
         self._tensors = [tensor for tensor, _ in self._chain.tensors]
         self._signal = a_signal(net)
         self._last = rows.samples - (rows.steps - 1) * rows.batch_size  # samples of the epoch's last step
@@ -185,7 +185,9 @@ class _Ready:
     def current(self) -> bool:
         """Whether all that :func:`why_not` looks at, and that was handed to C, is what it was."""
         loop, net = self._loop, self._loop.net
-        if "loss_and_grad" in vars(net) or OVERRIDDEN & vars(loop.optimiser).keys() or net.threads != self._threads:
+        if "loss_and_grad" in vars(net) or OVERRIDDEN & vars(loop.optimiser).keys():
+            return False
+        if (net.threads, net.precision) != self._settings:
             return False
         try:
             loop.optimiser.bind(net.parameters).adopt()
@@ -262,7 +264,8 @@ class _Ready:
         arrays, depth = [array for _, array in self._chain.tensors], len(self._chain.bias)
         rest = iter(arrays[depth:])
         biases = [next(rest) if has else None for has in self._chain.bias]
-        made = Pass(list(zip(arrays[:depth], biases, self._chain.activations)), net.loss, key)
+        layers = list(zip(arrays[:depth], biases, self._chain.activations))
+        made = Pass(layers, net.loss, key, net.precision)
         made.put_weights_first()
         args = made.args
         args.x, args.x_row, args.x_column = self._address(rows.x), *_strides(rows.x)

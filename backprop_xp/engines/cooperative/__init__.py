@@ -73,7 +73,8 @@ def products(call: Call) -> tuple[str, str]:
         return "float32", "graphs that are no chains don't go through tensor cores"
     architecture = device(call.backend.device).architecture
     wanted = cost.precision(call.sizes, architecture) if call.precision == "auto" else call.precision
-    reason = precision.why_not(call.sizes, call.dtype, architecture) or (wanted == "float32" and "float32 is wanted")
+    lacking = precision.why_not_on(architecture)
+    reason = precision.why_not(call.sizes, call.dtype, lacking) or (wanted == "float32" and "float32 is wanted")
     if not reason:
         found = replace(arguments.shape(call), precision=wanted)
         if block.tilings(found, block.shared_limit(call.backend.device)):

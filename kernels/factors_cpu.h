@@ -1,5 +1,8 @@
 #pragma once
 #include "transpose_cpu.h"
+#if BPX_VECTOR_BYTES == 64 && defined(__AVX512BF16__)
+#include <immintrin.h>  // compilers call the instructions by names of their own
+#endif
 // What the products of matrix_products.h multiply: numbers as they are (Exact), or numbers rounded to bfloat16, of which one
 // instruction multiplies two with two others and adds both products to a sum (Bfloat16). Nothing else names its instructions.
 //
@@ -55,7 +58,7 @@ template <class Number> struct Exact {
   BPX_FN static T add(T x, T sum) { return sum + x; }
   /// What stands in one place, in all places.
   BPX_FN static T everywhere(const S* place) { return c<T>(*place); }
-  /// Where the features of row r of a panel begin, whose rows are `row` apart.
+  /// Where the features of row r of a panel begin, whose rows are `row` apart: V, but with few samples.
   BPX_FN static i64 features(int r, i64 row) { return r * row; }
 
   /// A panel of signals, as they were computed, to what products multiply.
@@ -77,24 +80,18 @@ struct Bfloat16 {
 
 #if BPX_VECTOR_BYTES == 64 && defined(__AVX512BF16__)
   BPX_FN static T multiply_add(T x, T y, T sum) {
-    asm("vdpbf16ps %1, %2, %0" : "+v"(sum.v) : "v"(x.v), "v"(y.v));
-    return sum;
+    return {(Register<S>::V)_mm512_dpbf16_ps((__m512)sum.v, (__m512bh)x.v, (__m512bh)y.v)};
   }
   /// The pairs of neighbours of a, then those of b.
   BPX_FN static T neighbours(T a, T b) {
-    T pairs;
-    asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(pairs.v) : "v"(a.v), "v"(b.v));
-    return pairs;
+    return {(Register<S>::V)_mm512_cvtne2ps_pbh((__m512)b.v, (__m512)a.v)};
   }
   /// Each number of a with that of b.
   BPX_FN static T abreast(T a, T b) {
-    typedef short Halves __attribute__((vector_size(BPX_VECTOR_BYTES)));
-    Halves from;
+    short from[2 * V];
     BPX_UNROLL
     for (int k = 0; k < 2 * V; ++k) from[k] = k / 2 + k % 2 * V;
-    T pairs;
-    asm("vpermw %1, %2, %0" : "=v"(pairs.v) : "v"(neighbours(a, b).v), "v"(from));
-    return pairs;
+    return {(Register<S>::V)_mm512_permutexvar_epi16(_mm512_loadu_si512(from), (__m512i)neighbours(a, b).v)};
   }
 #else
   using Bits = Register<S>::Bits;
@@ -120,7 +117,7 @@ struct Bfloat16 {
     __builtin_memcpy(&pair, place, sizeof pair);
     return {(Register<S>::V)(Register<S>::Bits{} + pair)};
   }
-  BPX_FN static i64 features(int r, i64 row) { return (r & ~1) * row + V + (r & 1) * (V / 2); }
+  BPX_FN static i64 features(int r, i64) { return (r & ~1) * V + V + (r & 1) * (V / 2); }
 
   /// `rows` of a panel, of which `features` are real: what fills it becomes zeros, as does the row after an odd last one.
   static void convert(S* signals, i64 rows, int features) {

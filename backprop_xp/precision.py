@@ -1,18 +1,18 @@
-"""How many bits of their factors a net's products keep: what tensor cores, or a processor's own like, are allowed to do.
+"""How many bits of their factors a net's products keep: what the hardware is allowed to do.
 
-Sums, losses, activations, parameters and gradients stay float32 in every precision; the factors of each product, signals,
-weights and the gradients that go backward, are rounded to the nearest, ties to even. A precision is what is allowed, not
-what must be: products that no hardware computes so (on devices before sm_80, on processors without AVX-512 BF16, of nets
-no layer of which has 16 inputs and outputs, and whatever an engine without it runs) are float32. ``net.plan(x)`` says
-which it is. A CPU knows "bfloat16" alone, for batches of chains in the pass for nets of any widths, from 25 samples on
-(:mod:`backprop_xp.programs.matrices`).
+Sums, losses, activations, parameters and gradients stay float32 in every precision; the factors of each product,
+signals, weights and the gradients that go backward, are rounded to the nearest, ties to even. A precision is what is
+allowed, not what must be: products that no hardware computes so (on devices before sm_80, on processors without AVX-512
+BF16, of nets no layer of which has 16 inputs and outputs, and whatever an engine without it runs) are float32.
+``net.plan(x)`` says which it is. A CPU knows "bfloat16" alone, for 25 samples of a chain and more, in the pass for nets
+of any widths (:mod:`backprop_xp.programs.matrices`).
 
 The errors below are about those of losses, outputs and gradients of nets of two layers, 33-48-17 and 300-40-17, against
 float64 and relative to the largest element of each array, as tests/engines/test_tensor_cores.py finds them where the
 instructions are executed on a CPU; it allows twice as much. Deeper nets add up the errors of their layers. Factors are
 rounded there as on a device, but a device may round the sum of one instruction's products in other ways, which it
-doesn't say: by calculation up to some 1e-6 more. None of this was measured on a device. "bfloat16" on a CPU has the same
-error, as tests/engines/fused/test_bfloat16.py finds it.
+doesn't say: by calculation up to some 1e-6 more. None of this was measured on a device. For "bfloat16" of a CPU
+tests/engines/fused/test_bfloat16.py finds the same error.
 
 ============ ========= ==================================== =====================================================
 precision    error     bits of a factor                     range

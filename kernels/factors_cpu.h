@@ -57,7 +57,7 @@ template <class Number> struct Exact {
   BPX_FN static T multiply_add(T x, T y, T sum) { return fma(x, y, sum); }
   BPX_FN static T add(T x, T sum) { return sum + x; }
   /// What stands in one place, in all places.
-  BPX_FN static T everywhere(const S* place) { return c<T>(*place); }
+  BPX_FN static T everywhere(const S& place) { return c<T>(place); }
   /// Where the features of row r of a panel begin, whose rows are `row` apart: V, but with few samples.
   BPX_FN static i64 features(int r, i64 row) { return r * row; }
 
@@ -112,9 +112,9 @@ struct Bfloat16 {
   }
 #endif
   BPX_FN static T add(T x, T sum) { return multiply_add(x, {(Register<S>::V)(Register<S>::Bits{} + 0x3f803f80u)}, sum); }
-  BPX_FN static T everywhere(const S* place) {  // as bits: as a number a pair might be a NaN that signals
+  BPX_FN static T everywhere(const S& place) {  // as bits: as a number a pair might be a NaN that signals
     unsigned pair;
-    __builtin_memcpy(&pair, place, sizeof pair);
+    __builtin_memcpy(&pair, &place, sizeof pair);
     return {(Register<S>::V)(Register<S>::Bits{} + pair)};
   }
   BPX_FN static i64 features(int r, i64) { return (r & ~1) * V + V + (r & 1) * (V / 2); }

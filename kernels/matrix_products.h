@@ -77,7 +77,7 @@ BPX_BLOCK void product_block(i64 depth, View<const S> a, View<const S> b, View<c
       for (int n = 0; n < NB; ++n) x[n] = load<T>(columns + n * b.panel + k * b.row);
       BPX_UNROLL
       for (int r = 0; r < MR; ++r) {
-        const T y = Factors::everywhere(rows + Factors::features(r, a.row) + k);
+        const T y = Factors::everywhere(rows[Factors::features(r, a.row) + k]);
         BPX_UNROLL
         for (int n = 0; n < NB; ++n) sums[r][n] = Factors::multiply_add(y, x[n], sums[r][n]);
       }
@@ -124,7 +124,7 @@ BPX_BLOCK void weight_block(i64 samples, const S* g, i64 g_row, View<const S> z,
     for (int n = 0; n < NB; ++n) x[n] = load<T>(z.at(s, n));
     BPX_UNROLL
     for (int r = 0; r < MR; ++r) {
-      const T y = Factors::everywhere(g + s * g_row + r);
+      const T y = Factors::everywhere(g[s * g_row + r]);
       BPX_UNROLL
       for (int n = 0; n < NB; ++n) sums[r][n] = Factors::multiply_add(y, x[n], sums[r][n]);
     }

@@ -4,6 +4,7 @@ import importlib as _importlib
 import typing as _typing
 
 from . import _clone  # noqa: F401  first: what the others import may stand beside this folder
+from . import later as _later
 from . import model as _model
 from .activations import (
     ACTIVATIONS,
@@ -33,7 +34,6 @@ from .activations import (
     get_activation,
 )
 from .backend import BackendError, get_backend
-from .later import Later as _Later
 from .losses import (
     LOSSES,
     MAE,
@@ -62,17 +62,13 @@ if _typing.TYPE_CHECKING:
     from .derivatives.array_equation import ArrayEquation
     from .derivatives.equation import Equation
     from .graph import Graph, GraphNet
+    from .marking import check_gradients
 else:
     # files, calls made ahead and explanations know all kinds of nets, and nets none of them
-    _model.Model.save, _model.Model.load = _Later("exchange", "save"), _Later("exchange", "load", static=True)
-    _model.Model.compile, _model.Model.explain = _Later("ahead", "compile"), _Later("explain", "explain")
-
-
-def check_gradients(what, x=None, y=None, *, parameters=None, sample_weight=None):  # type: ignore[no-untyped-def]
-    """Compare derivatives with central differences, see :func:`backprop_xp.marking.check_gradients`."""
-    from .marking import check_gradients
-
-    return check_gradients(what, x, y, parameters=parameters, sample_weight=sample_weight)
+    _model.Model.save = _later.Method("backprop_xp.exchange", "save")
+    _model.Model.load = _later.Method("backprop_xp.exchange", "load", static=True)
+    _model.Model.compile = _later.Method("backprop_xp.ahead", "compile")
+    _model.Model.explain = _later.Method("backprop_xp.explain", "explain")
 
 
 __version__ = "0.1.0"
@@ -86,6 +82,7 @@ _ELSEWHERE = {
     "Equation": "derivatives.equation",
     "Graph": "graph",
     "GraphNet": "graph",
+    "check_gradients": "marking",
 }
 
 

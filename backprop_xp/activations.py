@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import ranges
-from .arrays import column_sums, elementwise, in_launches
-from .formulas import Formula, is_formula
+from .arrays import elementwise
+from .formulas import Formula
 from .formulas.of_activation import of_activation
 from .messages import unknown
 
@@ -390,41 +390,3 @@ def get_activation(activation: str | Activation) -> Activation:
         shown = activation.__name__ if isinstance(activation, type) else type(activation).__name__
         raise TypeError(f"an activation is a name or an object with __call__ and grad, got {shown}")
     return activation
-
-
-def activate(activation: Any, t: Array, bias: Array | None = None) -> Array:
-    """f(t), of the shape and dtype of ``t`` even where a user's code is careless about dtypes.
-
-    A bias is first added to ``t``, in place; on CuPy that is one launch with a formula.
-    """
-    if in_launches(t) and is_formula(activation):
-        from .programs import device_layers
-
-        return device_layers.forward(activation, t, bias)
-    if bias is not None:
-        t += bias
-    return _checked(activation, "returned", activation(t), t)
-
-
-def backpropagate(activation: Any, t: Array, grad_z: Array) -> Array:
-    """grad_t = grad_z * f'(t), by the activation's own :meth:`Activation.backprop` where it has one."""
-    if isinstance(activation, Activation):
-        return _checked(activation, "has a gradient of", activation.backprop(t, grad_z), t)
-    return _checked(activation, "has a gradient of", grad_z * activation.grad(t), t)
-
-
-def layer_gradients(activation: Any, t: Array, grad_z: Array, bias: Array | None) -> tuple[Array, Array | None]:
-    """grad_t, and the bias's gradient: the sum of grad_t over the samples, None without a bias."""
-    if in_launches(t) and is_formula(activation):
-        from .programs import device_layers
-
-        return device_layers.backward(activation, t, grad_z, bias is not None)
-    grad_t = backpropagate(activation, t, grad_z)
-    return grad_t, None if bias is None else column_sums(grad_t)
-
-
-def _checked(activation: Any, does: str, result: Array, t: Array) -> Array:
-    if getattr(result, "shape", None) != t.shape:
-        shape = getattr(result, "shape", type(result).__name__)
-        raise ValueError(f"{type(activation).__name__} {does} shape {shape} for input of shape {t.shape}")
-    return result if result.dtype == t.dtype else result.astype(t.dtype)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from .derivatives.equation import Equation
-from .losses import get_loss
 from .programs import fused
 from .toolchain import compiler
 from .toolchain.built import Built, heard
@@ -115,7 +114,7 @@ def _points(net: Any, equation: Equation) -> tuple[Any, np.ndarray | None]:
 
 def _targets(net: Any, batch: tuple[int, ...]) -> list[Any]:
     """A target of each kind that the loss takes."""
-    loss = get_loss(net.loss)
+    loss = net.loss
     if not getattr(loss, "needs_target", False):
         return [None]
     outputs = net._plan().output.width

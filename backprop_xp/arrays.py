@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import products, threads, workspace
+from . import later, products, threads, workspace
 from .backend import Array, addressable, module_of, owner_of
 from .dtypes import DTYPES, SUMS, floating, name_of
 from .formulas import Formula, blocked
 from .programs import elementwise as compiled
+
+if TYPE_CHECKING:
+    from .formulas import device
+    from .programs import cublas
+else:
+    device = later.Module("backprop_xp.formulas.device")
+    cublas = later.Module("backprop_xp.programs.cublas")
 
 
 def elementwise(
@@ -31,8 +38,6 @@ def elementwise(
     """
     first = next(iter(arrays.values()))
     if owner_of(first) == "cupy":
-        from .formulas import device
-
         return device.run(module_of(first), formula, outputs, _addressable(arrays), parameters)
     nodes = [formula.nodes[formula.outputs[name]] for name in outputs]
     if all(node.op == "variable" and isinstance(arrays[node.name], np.ndarray) for node in nodes):
@@ -77,8 +82,6 @@ def sum_elementwise(
     """
     first = next(iter(arrays.values()))
     if owner_of(first) == "cupy":
-        from .formulas import device
-
         return device.run(module_of(first), formula, (output,), _addressable(arrays), parameters)[0].sum()
     dtype = floating(*arrays.values())
     ready = {name: np.atleast_1d(np.asarray(a, dtype)) for name, a in arrays.items()}
@@ -99,8 +102,6 @@ def matmul(a: Array, b: Array) -> Array:
     """The matrix product a @ b, in recycled memory where that is allowed. Work that was stopped ends here."""
     threads.check()
     if owner_of(a) == "cupy" and a.ndim == 2:
-        from .programs import cublas
-
         return cublas.product(a, b)
     if owner_of(a) == "cupy" or a.ndim == 1:
         return a @ b
@@ -112,8 +113,6 @@ def outer(grad_t: Array, z: Array) -> Array:
     if z.ndim == 1:
         return module_of(z).outer(grad_t, z)
     if owner_of(z) == "cupy":
-        from .programs import cublas
-
         return cublas.product(grad_t.T, z)
     return products.matmul(grad_t.T, z, np.empty((grad_t.shape[1], z.shape[1]), np.result_type(grad_t, z)))
 

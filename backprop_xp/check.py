@@ -16,7 +16,8 @@ import numpy as np
 from . import frames
 from .activations import ACTIVATIONS, BuiltIn
 from .backend import NUMPY, on_host
-from .losses import LOSSES, get_loss, terms
+from .exchange.pytorch import MODULES, as_module, to_module
+from .losses import LOSSES, terms
 from .model import Model
 from .rounding import EPS, Computed, computed, forward_error
 from .tensor import Tensor
@@ -141,7 +142,6 @@ def check_against_torch(net: Model, x: Any, y: Any = None, sample_weight: Any = 
         import torch
     except ImportError:
         raise ImportError("this check needs PyTorch: pip install 'backprop-xp[bench]'") from None
-    from .exchange.pytorch import as_module
 
     model, parameters = as_module(net, torch_activation)
     kind = getattr(torch, net.dtype.name)
@@ -166,8 +166,6 @@ def check_against_torch(net: Model, x: Any, y: Any = None, sample_weight: Any = 
 
 def torch_activation(activation: Any) -> Any:
     """PyTorch's module for a built-in activation with these parameters; a subclass must mean what its base does."""
-    from .exchange.pytorch import MODULES, to_module
-
     if not isinstance(activation, BuiltIn) or activation.name not in MODULES:
         raise TypeError(f"PyTorch has no counterpart of the activation {type(activation).__name__}")
     if activation.name == "hard_sigmoid":
@@ -233,7 +231,7 @@ def differences(array: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
 
 def _unit(net: Model, x: Any, y: Any, sample_weight: Any) -> float:
     """What one sample of the batch counts for in the loss, at most: 1 for a plain sum, 1 / n for a mean."""
-    call = net._call(x, None, False, get_loss(net.loss))
+    call = net._call(x, None, False, net.loss)
     net._aim(call, y, sample_weight)
     return call.scale * (1.0 if call.weight is None else float(np.abs(_host(call.weight)).max(initial=0)))
 

@@ -11,14 +11,22 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import __version__, net_options, threads
+from . import __version__, info, later, net_options, proofs, threads
 from .backend import BackendError
+from .data.command import add_to as add_data_commands
 from .dtypes import DTYPES
 from .engines import ENGINES
+from .explain.command import add_to as add_explain_commands
 from .messages import sentence, unknown
+from .toolchain import cache
 from .toolchain.compiler import CompileError
+
+if TYPE_CHECKING:
+    from .bench import command as bench
+else:
+    bench = later.Module("backprop_xp.bench.command")
 
 #: What can only be meant as an option, unlike -1,0 or -,NA, which are values.
 OPTION = re.compile(r"--?[^\W\d_][\w-]*")
@@ -104,9 +112,6 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from .data.command import add_to as add_data_commands
-    from .explain.command import add_to as add_explain_commands
-
     parser = _Parser(prog="backprop-xp", description="Explicit backpropagation, at the speed of the machine.")
     parser.add_argument("--version", action="version", version=f"backprop-xp {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
@@ -179,14 +184,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    from .bench import command
-
-    return command.run(arguments, threads.count(arguments.threads))
+    return bench.run(arguments, threads.count(arguments.threads))
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from . import proofs
-
     torch = importlib.util.find_spec("torch") is not None
     chosen = ([name for name in text.split(",") if name] for text in (arguments.activation, arguments.loss))
     settings = proofs.Settings(arguments.engine, arguments.dtype, arguments.backend, torch, *chosen)
@@ -224,15 +225,11 @@ def _compile(arguments: argparse.Namespace) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from . import info
-
     print(info.text())
     return 0
 
 
 def _cache(arguments: argparse.Namespace) -> int:
-    from .toolchain import cache
-
     if arguments.action == "clear":
         print(f"{cache.clear()} compiled kernels deleted from {cache.folder()}")
     else:

@@ -57,7 +57,8 @@ def _choose(engine: str, net: Differentiable, equation: Equation, samples: int) 
         return "layered", "equations run fused or layered"
     if not samples:
         return "layered", "it is empty"
-    reason = _why_not_fused(net, equation)
+    in_python = type(equation) is not Equation
+    reason = f"{type(equation).__name__} is written in Python" if in_python else fused.why_not(net, equation)
     if reason and engine == "fused":
         raise ValueError(f"the fused engine can't run this equation: {reason}")
     if not reason:
@@ -65,12 +66,6 @@ def _choose(engine: str, net: Differentiable, equation: Equation, samples: int) 
     if reason:
         return "layered", f"not fused: {reason}"
     return "fused", "it is the fastest" if engine == "auto" else "it was asked for"
-
-
-def _why_not_fused(net: Differentiable, equation: Equation) -> str:
-    if type(equation) is not Equation:
-        return f"{type(equation).__name__} is written in Python"
-    return fused.why_not(net, equation)
 
 
 def _key(net: Differentiable, equation: Equation) -> Any:

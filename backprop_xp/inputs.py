@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from . import later
 from .activations import Identity, get_activation
 from .backend import Array, Backend, owner_of
 from .messages import unknown
 from .numbers import flag, whole
-from .operations import BUILT_IN, Activate, Chain, Linear, Operation, Residual
-from .operations.chain import called
+from .operations import BUILT_IN, Chain, Operation
 from .passes.article import Layer
 from .plan.net import Layered
+from .plan.plan import Plan
+
+if TYPE_CHECKING:
+    from .passes import streamed
+else:
+    streamed = later.Module("backprop_xp.passes.streamed")
 
 #: One of some names.
 Name = TypeVar("Name", bound=str)
@@ -48,24 +55,8 @@ def as_function(function: Any) -> Any:
         function = BUILT_IN[function]()
     if isinstance(function, (list, tuple)):
         made = [as_function(part) for part in function]
-        return made[0] if len(made) == 1 else _flat(Chain(*made))
-    if isinstance(function, Activate):
-        return function.activation
-    if not isinstance(function, Operation):
-        return get_activation(function)
-    if function.arity != 1 or isinstance(function, (Linear, Residual)):
-        raise ValueError(f"{called(function)} can't stand in a layer of a Net: write the net as a GraphNet")
-    return _flat(function)
-
-
-def _flat(operation: Operation) -> Operation:
-    """The operation, or a chain with no chain in it."""
-    if not isinstance(operation, Chain):
-        return operation
-    steps = [as_function(step) for step in operation.steps]
-    if not any(isinstance(step, Chain) for step in steps):
-        return operation
-    return Chain(*[part for step in steps for part in (step.steps if isinstance(step, Chain) else (step,))])
+        return made[0] if len(made) == 1 else Chain(*made).in_layer()
+    return function.in_layer() if isinstance(function, Operation) else get_activation(function)
 
 
 def as_activations(activations: Any, depth: int) -> list[Any]:
@@ -122,8 +113,6 @@ def _most_on_host(backend: Backend, whole: bool) -> int | None:
     """The bytes of an array on the host from which on it stays there, None where none does."""
     if whole or not backend.on_gpu:
         return None
-    from .passes import streamed
-
     return streamed.HOST_BYTES
 
 
@@ -137,6 +126,32 @@ def as_batch(x: Any, features: int, backend: Backend, dtype: np.dtype, what: str
     if array.shape[-1] != features:
         raise ValueError(f"{what} must have {features} features, got {array.shape[-1]} (shape {array.shape})")
     return array
+
+
+def as_inputs(
+    x: Any, plan: Plan, backend: Backend, dtype: np.dtype, whole: bool = True
+) -> tuple[dict[str, Array], bool]:
+    """Every input of a net by its name, and whether it is one sample; not ``whole``, large ones may stay on the host.
+
+    One sample of a list of layers is (features,), as in the article; operations take it as a batch of one.
+    """
+    widths = plan.inputs
+    if not isinstance(x, Mapping):
+        if len(widths) != 1:
+            raise TypeError(f"the inputs are {', '.join(map(repr, widths))}: x must map their names to arrays")
+        x = dict.fromkeys(widths, x)
+    if x.keys() != widths.keys():
+        expected, got = (", ".join(map(repr, names)) for names in (widths, x))
+        raise ValueError(f"x must hold the inputs {expected}, got {got}")
+    called = {name: "x" if plan.layered else f"input {name!r}" for name in widths}
+    arrays = {name: as_batch(x[name], width, backend, dtype, called[name], whole) for name, width in widths.items()}
+    if len(shapes := {array.shape[:-1] for array in arrays.values()}) != 1:
+        found = ", ".join(f"{name!r} {array.shape}" for name, array in arrays.items())
+        raise ValueError(f"the inputs must hold equally many samples, got {found}")
+    single = shapes == {()}
+    if single and not (plan.layered and plan.chain):
+        arrays = {name: array[None] for name, array in arrays.items()}
+    return arrays, single
 
 
 def as_target(

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from . import later
+
+difflib = later.Module("difflib")
+
 
 def sentence(error: BaseException) -> str:
     """What an error says, without the system's number and with the file first."""
@@ -17,8 +21,6 @@ def sentence(error: BaseException) -> str:
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """A sentence that says ``name`` is unknown and names the nearest known one, in either case, or all of them."""
-    import difflib  # which takes milliseconds
-
     known = list(known)
     written = {each.lower(): each for each in known}
     if close := difflib.get_close_matches(name.lower(), written, 1):

@@ -21,7 +21,7 @@ from .literals import Dtype, EngineName, Reduction
 from .losses import Loss
 from .model import Model
 from .operations import Activate, Operation
-from .operations.chain import called
+from .operations.base import called
 from .plan.call import Parameters
 from .plan.plan import Plan, of_layers
 from .tensor import Tensor

@@ -13,22 +13,22 @@ from .backend import NUMPY
 ROWS, COLUMNS = 8, 8  # of an array that are shown
 
 
-def of_tensor(tensor: Any) -> str:
+def of_tensor(self: Any) -> str:
     """A tensor's array and its gradient, side by side; of a large one the first rows and columns."""
-    tables = [_of_array(name, getattr(tensor, name)) for name in ("data", "grad")]
-    return f"<div>{escape(repr(tensor))}<div style='display:flex;gap:2em;flex-wrap:wrap'>{''.join(tables)}</div></div>"
+    tables = [_of_array(name, getattr(self, name)) for name in ("data", "grad")]
+    return f"<div>{escape(repr(self))}<div style='display:flex;gap:2em;flex-wrap:wrap'>{''.join(tables)}</div></div>"
 
 
-def of_parameters(net: Any, tensors: Iterable[tuple[str, Any]]) -> str:
-    """A line for each parameter: its shape, how its numbers are spread, and the norm of its gradient."""
+def of_net(self: Any) -> str:
+    """A line for each parameter of a net: its shape, how its numbers are spread, and the norm of its gradient."""
     head = ("parameter", "shape", "mean", "deviation", "smallest", "largest", "norm of gradient")
     rows = []
-    for name, tensor in tensors:
+    for name, tensor in self._by_place().items():
         data, grad = NUMPY.take(tensor.data), NUMPY.take(tensor.grad)
         numbers = [f"{f(data):.4g}" for f in (np.mean, np.std, np.min, np.max)] if data.size else [""] * 4
         norm = "" if grad is None else f"{np.linalg.norm(grad):.4g}"
         rows.append((name, " x ".join(map(str, data.shape)), *numbers, norm))
-    return f"<div>{escape(repr(net))}{_table(rows, head)}</div>"
+    return f"<div>{escape(repr(self))}{_table(rows, head)}</div>"
 
 
 def _of_array(name: str, array: Any) -> str:

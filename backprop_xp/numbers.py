@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from contextlib import suppress
 from typing import Any
 
@@ -83,9 +84,7 @@ def as_seed(seed: Any) -> int:
     """The seed as an int; a new one for None."""
     if seed is not None:
         return whole("seed", seed)
-    import secrets  # which imports hashlib
-
-    return secrets.randbelow(MOST_DRAWN)
+    return int.from_bytes(os.urandom(8)) % MOST_DRAWN
 
 
 def flag(what: str, value: Any) -> bool:

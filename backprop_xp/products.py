@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from . import forks, threads
+from . import forks, later, threads
 from .sums.tree import ChunkTree
+
+threadpoolctl = later.Module("threadpoolctl")
 
 #: Multiply-adds of a part, at least; its rows, columns or terms, at least; and how many times longer than rows and
 #: columns sums must be to be cut. Chosen: calling a thread takes some ten microseconds, a part a few times that.
@@ -126,6 +128,4 @@ def _each(cuts: list[slice], work: Any) -> None:
 
 @cache
 def _libraries() -> list[Any]:
-    import threadpoolctl
-
     return threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers

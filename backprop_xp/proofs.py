@@ -15,6 +15,7 @@ from . import threads
 from .activations import ACTIVATIONS, ALIASES, get_activation
 from .backend import get_backend
 from .check import Report, check_against_torch, check_gradients
+from .exchange.pytorch import MODULES
 from .graph import BatchNorm, Dropout, Graph, LayerNorm, Linear, Residual
 from .losses import LOSSES, get_loss
 from .model import Model
@@ -57,8 +58,6 @@ class Settings:
 
     def proofs(self) -> list[list[Proof]]:
         """All of them; those of one list need the same compiled code."""
-        from .exchange.pytorch import MODULES
-
         for get, names in ((get_activation, self.activations), (get_loss, self.losses)):
             for name in names:
                 get(name)  # which says what it doesn't know

@@ -19,6 +19,14 @@ from .tensor import Tensor
 CAPTURED = ("fused", "cooperative")
 
 
+def repeated(self: Any, x: Any, y: Any = None, *, sample_weight: Any = None) -> Repeated:
+    """A function that computes :meth:`loss_and_grad` of these very arrays, which may be overwritten between calls.
+
+    On a CUDA device a call is one launch where it can be, see :class:`Repeated`.
+    """
+    return Repeated(self, x, y, sample_weight)
+
+
 class Repeated:
     """``net.loss_and_grad(x, y)`` for arrays that stay where they are and are written anew between calls.
 

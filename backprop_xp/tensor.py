@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import later
+
 
 class Tensor:
     """What the article calls a tensor: an array, room for its gradient, and a name.
@@ -74,10 +76,7 @@ class Tensor:
         shape = getattr(self.data, "shape", ())
         return f"Tensor({name}{dtype}{list(shape)}, grad={'None' if self.grad is None else 'set'})"
 
-    def _repr_html_(self) -> str:
-        from . import notebook  # which imports what knows all names of characters
-
-        return notebook.of_tensor(self)
+    _repr_html_ = later.Method("backprop_xp.notebook", "of_tensor")
 
 
 def tensors_of(net: Any) -> list[Tensor]:

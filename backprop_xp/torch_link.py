@@ -39,7 +39,7 @@ class Link:
             self._take(parameters)
 
     def make(self) -> list[torch.nn.Parameter]:
-        """The Parameter for each of the net's places: the same for the same Tensor."""
+        """The Parameter for each of the net's places; a Tensor in several places has one Parameter."""
         tensors = self._net._places()
         made = dict(zip(tensors, map(torch.nn.Parameter, self._arrays())))
         self._places = [_place(tensor.data) for tensor in tensors]

@@ -104,7 +104,7 @@ class Loan:
 
 
 class Room:
-    """So many bytes that a prepared call keeps for as long as it lives, within the limit.
+    """The ``size`` bytes that a prepared call keeps for as long as it lives, within the limit.
 
     Raises:
         MemoryError: other prepared calls have taken the room.

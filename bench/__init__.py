@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from backprop_xp import later
+
+if TYPE_CHECKING:
+    from backprop_xp.bench import own
+else:
+    own = later.Module("backprop_xp.bench.own")
 
 
 def compare(net: Any, x: Any, y: Any = None, **options: Any) -> Any:
     """:func:`backprop_xp.bench.own.compare`, imported when it is called."""
-    from backprop_xp.bench.own import compare as compare_own
-
-    return compare_own(net, x, y, **options)
+    return own.compare(net, x, y, **options)

@@ -60,7 +60,7 @@ def load() -> float | None:
 
 
 def by_load(value: float | None, own: int, processors: int, when: str) -> list[str]:
-    """A reason if so many more than our own threads were running or waiting."""
+    """A reason if more than our own threads were running or waiting."""
     if value is None or value - own <= max(1.0, processors / 2):
         return []
     return [f"the load average was {value:.1f} {when}, on {processors} processors"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from backprop_xp.bench import equations, graphs
 
-from backprop_xp import net_options
+from backprop_xp import Net, net_options
 from backprop_xp.exchange.torch_modules import MODULES
 from backprop_xp.losses import LOSSES
 from backprop_xp.messages import unknown
@@ -81,8 +81,6 @@ class Case:
 
     def net(self, **options: Any) -> Any:
         """Our net for this case, always with the same weights."""
-        from backprop_xp import Net
-
         options |= {"loss": self.loss, "dtype": self.dtype, "rng": 0, "init": "glorot_normal"}
         if self.form == "chain":
             return Net(self.sizes, self.activations, bias=self.bias, **options)

@@ -43,7 +43,7 @@ class Contender:
         form: which of them this is.
         step: compute loss and gradients once, and wait for them.
         results: after a step, the loss and the gradients (weights, then biases) as float64 NumPy arrays.
-        timer: seconds of so many steps by the device's own clock; None on the host, where the wall clock is used.
+        timer: seconds of a number of steps by the device's own clock; None on the host, where the wall clock is used.
         precision: what its products are rounded to, "" if they are the case's dtype's.
     """
 

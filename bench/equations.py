@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backprop_xp import Equation
+
 INPUTS = "xyz"
 
 
@@ -46,9 +48,7 @@ RESIDUALS = {
 
 
 def ours(name: str, inputs: int) -> Any:
-    """Our equation for a net of so many inputs."""
-    from backprop_xp import Equation
-
+    """Our equation for a net of ``inputs`` inputs."""
     return Equation(RESIDUALS[name].text(INPUTS[:inputs]), inputs=" ".join(INPUTS[:inputs]))
 
 

@@ -11,26 +11,30 @@ fit each; a split during which others took processor time is repeated. Memory is
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 from backprop_xp.bench import allocator, contenders, measure, standing
-from backprop_xp.bench.quiet import Machine, Spell
+from backprop_xp.bench.quiet import Machine
 from backprop_xp.bench.report import BUSY
 from backprop_xp.bench.standing import OURS, Point
+
+from backprop_xp import threads as processors
+from backprop_xp.sklearn import BackpropClassifier, BackpropRegressor
 
 SPLITS = range(100, 120)
 MOST_ROWS = 2000  # of a table, drawn once: else two tables take as long as all others together
 HELD_OUT = 0.25
 PREDICTIONS = 5  # timed ones
-#: Of every contender; those of MLPClassifier, but that a run may be longer.
+#: Of every contender, as MLPClassifier has them, but that a run may be longer.
 HIDDEN, LR, BATCH, EPOCHS, TOL, PATIENCE, ALPHA = 100, 1e-3, 200, 200, 1e-4, 10, 1e-4
 
 SCIKIT_LEARN, PYTORCH = "scikit-learn", "PyTorch loop"
@@ -71,11 +75,16 @@ class Row:
 
 
 def tables() -> list[Table]:
-    """Those of the packages that are installed: thirteen with statsmodels, five without."""
+    """The tables of the packages that are installed: thirteen with statsmodels, five without."""
     from sklearn import datasets
 
     found = [
-        Table(name.replace("_", "-"), SCIKIT_LEARN, name != "diabetes", _of_sklearn(getattr(datasets, f"load_{name}")))
+        Table(
+            name.replace("_", "-"),
+            SCIKIT_LEARN,
+            name != "diabetes",
+            partial(getattr(datasets, f"load_{name}"), return_X_y=True),
+        )
         for name in ("iris", "digits", "wine", "breast_cancer", "diabetes")
     ]
     if contenders.available("statsmodels"):
@@ -151,8 +160,6 @@ def report(rows: Sequence[Row]) -> str:
 
 
 def ours(x: np.ndarray, y: np.ndarray, classes: bool, seed: int, threads: int) -> Predict:
-    from backprop_xp.sklearn import BackpropClassifier, BackpropRegressor
-
     return (
         (BackpropClassifier if classes else BackpropRegressor)(**_same(seed), backend="numpy", threads=threads)
         .fit(x, y)
@@ -227,32 +234,14 @@ def _table(table: Table, threads: int, splits: Sequence[int], machine: Machine) 
         x, y = x[drawn], y[drawn]
     names = [name for name in EVERYBODY if name != PYTORCH or contenders.available("torch")]
     rows = {name: Row(table.name, name, len(x)) for name in names}
-    if PYTORCH in names:
-        import torch
-
-        torch.set_num_threads(threads)
-    disturbed: list[Spell] = []
-    with threadpoolctl.threadpool_limits(threads, "blas"), warnings.catch_warnings():
+    with measure.on_threads(threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of runs that end before they converge
-        _turns(table, x, y, names, splits[0], threads)  # the warm-up
-        repeats, before = measure.MOST_SET_ASIDE, measure.rested_look(machine)
-        for seed in splits:
-            while True:
-                turns = _turns(table, x, y, names, seed, threads)
-                after = measure.rested_look(machine)
-                spell, before = machine.between(before, after), after
-                if not spell.busy or not repeats:
-                    break
-                repeats -= 1
-            disturbed += [spell] if spell.busy else []
-            for name, (fit, predict, score) in turns.items():
-                rows[name].fits.append(fit)
-                rows[name].predictions.append(predict)
-                rows[name].scores.append(score)
-    if disturbed:
-        reason = f"with {len(disturbed)} of {len(splits)} splits the machine did other work ({disturbed[-1].busy})"
-        for row in rows.values():
-            row.busy = [reason]
+        turns, _, busy = measure.by_seed(
+            lambda seed: _turns(table, x, y, names, seed, threads), splits, machine, "splits"
+        )
+    for name, row in rows.items():
+        row.fits, row.predictions, row.scores = (list(column) for column in zip(*(turn[name] for turn in turns)))
+        row.busy = busy
     return list(rows.values())
 
 
@@ -278,12 +267,8 @@ def _turns(
         started = time.perf_counter()
         predict = EVERYBODY[name](x_train, y_train, table.classes, seed, threads)
         fitted = time.perf_counter() - started
-        said, seconds = predict(x_held), []
-        for _ in range(PREDICTIONS):
-            started = time.perf_counter()
-            predict(x_held)
-            seconds.append(time.perf_counter() - started)
-        results[name] = (fitted, float(np.median(seconds)), float(score(y_held, said)))
+        said, seconds = predict(x_held), measure.median_seconds(lambda: predict(x_held), PREDICTIONS)  # noqa: B023
+        results[name] = fitted, seconds, float(score(y_held, said))
     return results
 
 
@@ -315,16 +300,10 @@ def _scores_in_words(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _of_sklearn(load: Callable[..., Any]) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
-    return lambda: load(return_X_y=True)
-
-
 def _of_statsmodels(name: str, target: Callable[[Any], Any]) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
     """The columns of numbers of a table of statsmodels', without rows in which one is missing."""
 
     def load() -> tuple[np.ndarray, np.ndarray]:
-        import importlib
-
         frame = importlib.import_module(f"statsmodels.datasets.{name}").load_pandas().data
         frame = frame.select_dtypes("number").dropna().copy()
         y = np.asarray(target(frame), np.float64)
@@ -339,8 +318,6 @@ def _share_above(frame: Any) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from backprop_xp import threads
-
     parser = argparse.ArgumentParser(prog="python -m backprop_xp.bench.estimators", description=__doc__.split("\n")[0])
     known = {table.name: table for table in tables()}
     parser.add_argument("--tables", metavar="A,B", help=f"of {', '.join(known)} (default: all)")
@@ -354,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.splits < 1:
         parser.error("--splits must be at least 1")
     splits = range(SPLITS.start, SPLITS.start + given.splits)
-    rows = run([known[n] for n in names], threads.count(given.threads), splits, lambda name: print(name, flush=True))
+    rows = run([known[n] for n in names], processors.count(given.threads), splits, lambda name: print(name, flush=True))
     print(report(rows))
     if given.json:
         given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")

@@ -33,7 +33,7 @@ class Captured(Exception):
 
 
 def captured(example: Any, epochs: int | None) -> tuple[Net, dict[str, PointSet], dict[str, Any]]:
-    """The training of an example's module, for so many epochs or its own number."""
+    """The training of an example's module, for ``epochs`` epochs or its own number."""
 
     def fit(net: Net, sets: Any, **options: Any) -> None:
         raise Captured(net, as_sets(sets), options)

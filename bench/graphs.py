@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from backprop_xp import Graph
+
 if TYPE_CHECKING:
     from backprop_xp.bench.cases import Case
 
@@ -28,8 +30,6 @@ def connect(form: str, layers: Sequence[Callable[[Any], Any]], z: Any, concatena
 
 def net(case: Case, **options: Any) -> Any:
     """Ours for a case that is no chain; layer 0 has the parameters "0.weight" and "0.bias"."""
-    from backprop_xp import Graph
-
     g = Graph()
 
     def layer(i: int, z: Any) -> Any:

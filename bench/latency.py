@@ -79,7 +79,7 @@ def residual(engine: str = "auto") -> GraphNet:
 
 
 def called(name: str, net: Net | GraphNet, samples: int | None) -> Contender:
-    """loss_and_grad of so many samples; None: of one that is no batch."""
+    """loss_and_grad of ``samples`` samples; None: of one that is no batch."""
     x, loss = np.random.default_rng(0).normal(size=WIDTH if samples is None else (samples, WIDTH)), [0.0]
 
     def step() -> None:

@@ -37,7 +37,7 @@ class Limits:
         return replace(self, fma={dtype: max(rate, (self.fma or {}).get(dtype, 0.0)) for dtype, rate in peak.items()})
 
 
-#: Runs the multiply-add loop on so many threads: flop/s by dtype, or None where there is no compiler for it.
+#: Runs the multiply-add loop on a number of threads: flop/s by dtype, or None where there is no compiler for it.
 Peak = Callable[[int], dict[str, float] | None]
 
 

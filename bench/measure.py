@@ -6,19 +6,24 @@ The clock is read around whole turns. What else the machine did is looked at bet
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
+import threadpoolctl
 from backprop_xp.bench import allocator
-from backprop_xp.bench.contenders import Contender
+from backprop_xp.bench.contenders import Contender, available
 from backprop_xp.bench.quiet import Look, Machine, Spell
 
 try:
     import resource
 except ImportError:  # on Windows
     resource = None  # type: ignore[assignment]
+
+Found = TypeVar("Found")
 
 #: How far a gradient may be from PyTorch's, as the norm of the difference over the norm: float32 sums a million terms
 #: in another order. No unit of relu is so near its kink that rounding decides its slope (cases.py).
@@ -159,7 +164,7 @@ def here(contender: Contender, memory: str = allocator.DEFAULT) -> Entrant:
 
 
 def take_turn(contender: Contender, count: int, clock: Callable[[], float] = time.perf_counter) -> Turn:
-    """One step that wakes threads and brings data back to the caches, then so many that are timed."""
+    """One step that wakes threads and brings data back to the caches, then ``count`` that are timed."""
     contender.step()
     faults, used, start = _faults(), time.process_time(), clock()
     if contender.timer is None:
@@ -250,3 +255,50 @@ def _judged(timings: list[Timing], spells: list[Spell]) -> Rounds:
 
 def _faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt if resource else 0
+
+
+@contextmanager
+def on_threads(threads: int) -> Iterator[None]:
+    """BLAS and PyTorch, where it is installed, on ``threads`` threads."""
+    if available("torch"):
+        import torch
+
+        torch.set_num_threads(threads)
+    with threadpoolctl.threadpool_limits(threads, "blas"):
+        yield
+
+
+def by_seed(
+    turn: Callable[[int], Found], seeds: Sequence[int], machine: Machine, what: str
+) -> tuple[list[Found], list[Spell], list[str]]:
+    """What ``turn`` gives for every seed, after a warm-up; a seed during which others computed is taken again.
+
+    Returns:
+        With each result what the machine did besides, and why nothing may be quoted, if so; ``what`` are seeds there.
+    """
+    turn(seeds[0])
+    results, spells, repeats, before = [], list[Spell](), MOST_SET_ASIDE, rested_look(machine)
+    for seed in seeds:
+        while True:
+            found = turn(seed)
+            after = rested_look(machine)
+            spell, before = machine.between(before, after), after
+            if not spell.busy or not repeats:
+                break
+            repeats -= 1
+        results.append(found)
+        spells.append(spell)
+    if not (disturbed := [spell.busy for spell in spells if spell.busy]):
+        return results, spells, []
+    reason = f"with {len(disturbed)} of {len(seeds)} {what} the machine did other work ({disturbed[-1]})"
+    return results, spells, [reason]
+
+
+def median_seconds(call: Callable[[], object], times: int) -> float:
+    """The median of a call's seconds, which is made ``times`` times."""
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds))

@@ -136,7 +136,9 @@ def launch(ranks: int, sizes: tuple[int, ...], batch: int, kind: str) -> dict[st
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     work = ["-m", "backprop_xp.bench.ranks", "--work", kind, json.dumps([sizes, batch, port])]
-    environment = passed_on({"BACKPROP_XP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"} | _library())
+    library = _installed("libmpi.so.12")
+    variables = {} if library is None else {"MPI4PY_LIBMPI": library}
+    environment = passed_on({"BACKPROP_XP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"} | variables)
     command = [_mpiexec(), "-n", str(ranks), sys.executable, *work]
     run = subprocess.run(
         command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, timeout=300
@@ -160,11 +162,6 @@ def _mpiexec() -> str:
     if found is None:
         raise SystemExit("there is no mpiexec: pip install 'backprop-xp[ranks]'")
     return found
-
-
-def _library() -> dict[str, str]:
-    library = _installed("libmpi.so.12")
-    return {} if library is None else {"MPI4PY_LIBMPI": library}
 
 
 def measure(most: int) -> list[dict[str, Any]]:

@@ -101,7 +101,7 @@ def simulated(machine: Machine, net: Sequence[int], batch: int, ranks: int, most
 
 
 def _gathered(machine: Machine, at: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """When each rank has what all have, from when each is ready with so many bytes."""
+    """When each rank has what all have, from when each is ready with its bytes, whose numbers ``sizes`` are."""
     ranks = len(at)
     if ranks == 1:
         return at

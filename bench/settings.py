@@ -1,4 +1,4 @@
-"""What to measure and how: the same for every process of a run."""
+"""What to measure and how, in every process of a run alike."""
 
 from __future__ import annotations
 

@@ -16,11 +16,10 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 from backprop_xp.bench import allocator, contenders, measure, standing
 from backprop_xp.bench.quiet import Machine, Spell
 from backprop_xp.bench.report import BUSY
@@ -30,6 +29,7 @@ from backprop_xp import environment
 from backprop_xp.data import Classes, Recipe, read, recipe
 from backprop_xp.data.recipe import Prepared
 from backprop_xp.data.sets import SET_TARGET, SETS
+from backprop_xp.exchange import to_torch
 
 CASES = tuple(SETS)
 QUICK = CASES[:1]  # of `make bench`
@@ -171,8 +171,6 @@ def pytorch(data: Prepared, settings: Recipe) -> Fit:
     """The same loop, written as PyTorch's users write it, with its fused AdamW."""
     import torch
 
-    from backprop_xp.exchange import to_torch
-
     model = to_torch(recipe.new_net(data, settings))
     x, y = torch.from_numpy(data.x[data.first]), torch.from_numpy(data.y[data.first])
     classes = isinstance(data.target, Classes)
@@ -239,34 +237,14 @@ def _case(
 ) -> list[Row]:
     frame = read(case)
     names = [name for name in EVERYBODY if name != "PyTorch loop" or contenders.available("torch")]
-    measured: dict[str, list[tuple[float, float, float, float, int]]] = {name: [] for name in names}
-    spells: list[Spell] = []
-    if "PyTorch loop" in names:
-        import torch
 
-        torch.set_num_threads(threads)
-    with threadpoolctl.threadpool_limits(threads, "blas"):
-        _turns(frame, names, Recipe(**{**vars(settings), "seed": seeds[0]}))  # the warm-up
-        repeats = measure.MOST_SET_ASIDE
-        for done, seed in enumerate(seeds):
-            progress(f"training on {case}", done / len(seeds))
-            mine = Recipe(**{**vars(settings), "seed": seed})
-            while True:
-                before = measure.rested_look(machine)
-                turns = _turns(frame, names, mine)
-                spell = machine.between(before, measure.rested_look(machine))
-                if not spell.busy or not repeats:
-                    break
-                repeats -= 1
-            spells.append(spell)
-            for name, turn in turns.items():
-                measured[name].append(turn)
-    disturbed = [spell.busy for spell in spells if spell.busy]
-    busy = (
-        [f"with {len(disturbed)} of {len(spells)} seeds the machine did other work ({disturbed[-1]})"]
-        if disturbed
-        else []
-    )
+    def turn(seed: int) -> dict[str, tuple[float, float, float, float, int]]:
+        progress(f"training on {case}", seeds.index(seed) / len(seeds))
+        return _turns(frame, names, replace(settings, seed=seed))
+
+    with measure.on_threads(threads):
+        turns, spells, busy = measure.by_seed(turn, seeds, machine, "seeds")
+    measured = {name: [each[name] for each in turns] for name in names}
     rows = []
     for name in names:
         fit, to_loss, predict, _, steps = (float(np.median(column)) for column in zip(*measured[name]))
@@ -296,14 +274,10 @@ def _measure(data: Prepared, fit: Fit, reached: float) -> tuple[float, float, fl
     to_loss = next(t for t, loss in zip(fit.times, fit.losses) if loss <= reached)
     fit.outputs(data.x)
     time.sleep(measure.REST)
-    seconds = []
-    for _ in range(PREDICTIONS):
-        started = time.perf_counter()
-        fit.outputs(data.x)
-        seconds.append(time.perf_counter() - started)
+    predict = measure.median_seconds(lambda: fit.outputs(data.x), PREDICTIONS)
     truth = data.frame[data.target.column].iloc[data.held]
     score = data.target.score(fit.outputs(data.x[data.held]), truth)
-    return fit.times[-1], to_loss, float(np.median(seconds)), score, fit.steps
+    return fit.times[-1], to_loss, predict, score, fit.steps
 
 
 def main(request: str) -> None:

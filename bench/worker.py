@@ -54,7 +54,7 @@ class Worker(Protocol):
         """Make the contenders of a case, and prove their gradients equal."""
 
     def turn(self, number: int, count: int) -> Turn:
-        """So many steps of the contender of this number."""
+        """``count`` steps of the contender of this number."""
 
 
 class Here:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from arrays import batch_of, host
 
-from backprop_xp import Activation, GraphNet, Input, Linear, Net, Tensor
+from backprop_xp import LOSSES, Activation, GraphNet, Input, Linear, Net, Tensor
 from backprop_xp.ready import calls
 from backprop_xp.toolchain import compiler
 
@@ -212,3 +212,18 @@ def test_a_drawing_counts_a_shared_tensor_once():
     net = graph()
     net.tensors["b.weight"] = net.tensors["a.weight"]
     assert str(net.draw()).split()[-1] == str(16 + 2 * 4)
+
+
+@pytest.mark.parametrize("samples", [None, 7])
+def test_a_loss_that_is_set_by_its_name_is_the_object_and_keeps_calls_ready(samples):
+    net = Net((3, 4, 2), loss="half_squared_error", rng=0, backend="numpy")
+    net.loss = "mse"
+    assert type(net.loss) is LOSSES["mse"] and calls.why_not(net) == ""
+    x, y = batch_of(net, () if samples is None else (samples,))
+    loss = net.loss_and_grad(x, y)
+    assert loss == Net((3, 4, 2), loss="mse", rng=0, backend="numpy").loss_and_grad(x, y)
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert type(other.loss) is LOSSES["mse"]
+    with pytest.raises(ValueError, match=r"^unknown loss 'msee'; did you mean 'mse'"):
+        net.loss = "msee"
+    assert type(net.loss) is LOSSES["mse"]

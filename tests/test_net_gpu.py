@@ -11,8 +11,8 @@ import pytest
 from arrays import host, target
 
 from backprop_xp import ACTIVATIONS, LOSSES, Activation, Net, get_backend
-from backprop_xp.activations import activate, layer_gradients
 from backprop_xp.backend import Backend
+from backprop_xp.operations.activate import activate, layer_gradients
 from backprop_xp.programs import device_layers
 
 pytestmark = pytest.mark.gpu

@@ -81,8 +81,51 @@ def test_only_the_shim_imports_cupy():
     assert importing == {"backprop_xp/backend.py"}
 
 
+#: Packages that may be missing, which those who need them import where they do.
+OPTIONAL = {
+    *("cupy", "jax", "matplotlib", "mpi4py", "nvidia", "onnx", "pandas", "pyarrow", "safetensors", "sklearn", "torch"),
+    *("tqdm",),
+}
+
+
+def test_functions_import_nothing_but_packages_that_may_be_missing():
+    """Whatever else is not to be imported with its module is said at the module's top, see later.py."""
+    found = {
+        f"{path.relative_to(ROOT)}: {ast.unparse(node)}"
+        for path in [*SOURCES, *(ROOT / "bench").rglob("*.py")]
+        for function in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if not _packages(node) <= OPTIONAL
+    }
+    assert not found
+
+
+def test_only_these_import_modules_by_name():
+    calls = {
+        str(path.relative_to(ROOT))
+        for path in [*SOURCES, *(ROOT / "bench").rglob("*.py")]
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__")
+    }
+    # the package for names asked of it; tables of packages, and examples, which stand in no package
+    assert calls == {
+        "backprop_xp/__init__.py",
+        "backprop_xp/later.py",
+        "backprop_xp/data/sets.py",
+        "bench/estimators.py",
+        "bench/examples.py",
+    }
+
+
+def _packages(node):
+    if isinstance(node, ast.Import):
+        return {alias.name.split(".")[0] for alias in node.names}
+    return {"." * node.level or node.module.split(".")[0]} if isinstance(node, ast.ImportFrom) else set()
+
+
 def test_no_module_imports_itself_by_a_detour():
-    """At its top, within functions and for types: what a room needs lies below it."""
+    """At its top, later and for types: what a room needs lies below it."""
     modules = {_module(path): path for path in SOURCES}
     below = {name: set(_with_folders(_imported(name, path, modules), name)) - {name} for name, path in modules.items()}
     while free := [name for name, needed in below.items() if not needed & below.keys()]:
@@ -108,6 +151,8 @@ def _imported(name, path, modules):
             origin = ".".join([*base, node.module or ""]).rstrip(".")
             for alias in node.names:
                 yield next((m for m in (f"{origin}.{alias.name}", origin) if m in modules), name)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).startswith("later."):
+            yield from {node.args[0].value} & modules.keys()
 
 
 def _with_folders(imported, name):
@@ -177,11 +222,13 @@ HEAVY = (
     ),
     *(
         "graphlib",
+        "difflib",
         "hashlib",
         "html",
         "importlib.abc",
         "locale",
         "secrets",
+        "shlex",
         "shutil",
         "socket",
         "statistics",
@@ -191,8 +238,16 @@ HEAVY = (
     *(
         f"backprop_xp.{name}"
         for name in (
-            *("ahead", "derivatives.equation", "derivatives.graph", "derivatives.loops", "derivatives.of_outputs"),
             *(
+                "ahead",
+                "by_sample",
+                "derivatives.equation",
+                "derivatives.graph",
+                "derivatives.loops",
+                "derivatives.of_outputs",
+            ),
+            *(
+                "derived",
                 "distributed",
                 "drawn",
                 "engines.cooperative",

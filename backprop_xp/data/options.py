@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 from ..dtypes import DTYPES
@@ -20,28 +21,7 @@ from .wording import parts
 Command = Callable[[argparse.Namespace], int]
 DATA = f"{', '.join(SETS)}, or a file or folder: {', '.join(SUFFIXES)}"
 FORCE = "write over files that are there already"
-#: Arguments that are the recipe's attributes of the same name.
-SAME = (
-    "activation",
-    "residual",
-    "dropout",
-    "normalisation",
-    "epochs",
-    "batch_size",
-    "optimiser",
-    "lr",
-    "weight_decay",
-    "schedule",
-    "early_stopping",
-    "class_weight",
-    "folds",
-    "seed",
-    "task",
-    "backend",
-    "dtype",
-    "decimal",
-    "dates",
-)
+#: Arguments that are lists of names, as the recipe's attributes.
 LISTS = ("categories", "ignore", "keep", "missing")
 
 
@@ -149,11 +129,12 @@ def recipe(arguments: argparse.Namespace) -> Recipe:
     hidden = None if arguments.hidden is None else arguments.hidden.split("-") if arguments.hidden else []
     if not all(part.isdecimal() and int(part) for part in hidden or ()):
         raise ValueError(f"--hidden takes widths such as 64-32, got {arguments.hidden!r}")
-    options: dict[str, Any] = {name: getattr(arguments, name) for name in SAME}
-    options |= {name: parts(f"--{name}", getattr(arguments, name)) for name in LISTS}
-    if arguments.validation is not None:
-        options["validation"] = arguments.validation
-    return Recipe(hidden=None if hidden is None else tuple(map(int, hidden)), **options)
+    options = {each.name: getattr(arguments, each.name) for each in fields(Recipe)}
+    options |= {name: parts(f"--{name}", options[name]) for name in LISTS}
+    options["hidden"] = None if hidden is None else tuple(map(int, hidden))
+    if arguments.validation is None:
+        del options["validation"]  # for argparse to know that --folds or --test may be given
+    return Recipe(**options)
 
 
 def _add(group: Any, name: str, default: Any, metavar: str, text: str, kind: Any = str) -> None:

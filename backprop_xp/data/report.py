@@ -19,7 +19,7 @@ RISE = 1.05  # of the loss on rows that weren't trained on, from its lowest to i
 
 
 def lines(trained: Trained, seconds: float) -> Iterator[str]:
-    """What a person is told, line by line, after a training that took so many seconds."""
+    """What a person is told, line by line, after a training that took ``seconds``."""
     yield rows(trained)
     yield inputs(trained.model.table)
     last = trained.history.epochs[-1]
@@ -91,7 +91,7 @@ def classes(target: Classes, confusion: np.ndarray, named: bool) -> Iterator[str
 
 
 def uneven(counts: np.ndarray) -> bool:
-    """Whether classes of so many rows differ so much that accuracy says little of the rare ones."""
+    """Whether the numbers of rows of the classes differ so much that accuracy says little of the rare ones."""
     return len(counts) > 1 and bool(counts.max() > UNEVEN * counts.min())
 
 

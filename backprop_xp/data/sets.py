@@ -6,6 +6,7 @@ where it begins, usually 2 for the first row of data; elsewhere 1, 2, 3 and so o
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -116,21 +117,16 @@ def _npz(pandas: Any, path: Path) -> Frame:
     except DataError:
         raise
     except (*UNREADABLE, OSError) as error:
-        raise DataError(f"{path} can't be read as .npz: {_first_line(error)}") from None
+        first, *_ = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(f"{path} can't be read as .npz: {first}") from None
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
         raise DataError(f"{path}: its arrays must have one length, got {sorted(lengths)}")
     return pandas.DataFrame(columns)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def need(module: str, package: str | None = None) -> Any:
     """The module, or an error that says what to install."""
-    import importlib
-
     try:
         return importlib.import_module(module)
     except ImportError:

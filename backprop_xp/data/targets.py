@@ -11,6 +11,7 @@ import numpy as np
 
 from ..exchange.container import ModelFileError, number, short_text
 from ..losses import MSE, SoftmaxCrossEntropy
+from ..operations.softmax import softmax
 from . import columns
 from .cells import MOMENT, NOT_KNOWN, NUMBER, TEXT, Cells, Series, cells
 from .errors import DataError
@@ -23,18 +24,32 @@ MOST_WHOLE_NUMBERS = 20  # that are taken as names of classes
 TASKS = ("auto", "classification", "regression")
 
 
+class _OfColumn:
+    """What is to be told from one column alone."""
+
+    column: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def of(self, frame: Frame) -> Series:
+        """The part of a table that it is about."""
+        return frame[self.column]
+
+    def parts(self: Any, outputs: np.ndarray, frame: Frame) -> list[Part]:
+        """Itself, with these outputs for the rows of this table and their truth."""
+        return [(self, outputs, frame[self.column])]
+
+
 @dataclass(frozen=True)
-class Classes:
+class Classes(_OfColumn):
     """One of these labels, each as the table has it."""
 
     column: str
     labels: tuple[str, ...]
 
     scored: ClassVar[str] = "accuracy"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.column,)
 
     @property
     def outputs(self) -> int:
@@ -46,14 +61,6 @@ class Classes:
             return SoftmaxCrossEntropy()
         counts = np.bincount(truth, minlength=len(self.labels))
         return SoftmaxCrossEntropy(weight=len(truth) / ((counts > 0).sum() * np.maximum(counts, 1)))
-
-    def of(self, frame: Frame) -> Series:
-        """The part of a table that it is about."""
-        return frame[self.column]
-
-    def parts(self, outputs: np.ndarray, frame: Frame) -> list[Part]:
-        """Itself, with these outputs for the rows of this table and their truth."""
-        return [(self, outputs, frame[self.column])]
 
     @property
     def kind(self) -> Kind:
@@ -84,8 +91,7 @@ class Classes:
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
         """(n, labels), NaN where an output is NaN or infinite."""
         with np.errstate(invalid="ignore"):  # of infinite outputs
-            shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-            return shifted / shifted.sum(axis=1, keepdims=True)
+            return softmax(outputs)
 
     def said(self, outputs: np.ndarray) -> np.ndarray:
         """(n,) indices of the labels that these outputs say; one past the last where they say none, as NaN does."""
@@ -133,7 +139,7 @@ class Classes:
 
 
 @dataclass(frozen=True)
-class Amount:
+class Amount(_OfColumn):
     """A number; nets learn (y - mean) / scale."""
 
     column: str
@@ -145,10 +151,6 @@ class Amount:
     scored: ClassVar[str] = "R^2"
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.column,)
-
-    @property
     def kind(self) -> Kind:
         return Kind(NUMBER, self.notation)
 
@@ -157,14 +159,6 @@ class Amount:
         if balanced:
             raise ValueError(f"class_weight is of classes, and the target {quoted(self.column)} is an amount")
         return MSE()
-
-    def of(self, frame: Frame) -> Series:
-        """The part of a table that it is about."""
-        return frame[self.column]
-
-    def parts(self, outputs: np.ndarray, frame: Frame) -> list[Part]:
-        """Itself, with these outputs for the rows of this table and their truth."""
-        return [(self, outputs, frame[self.column])]
 
     def encode(self, series: Series) -> np.ndarray:
         """(n, 1)."""

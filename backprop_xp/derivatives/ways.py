@@ -1,7 +1,7 @@
 """From points to the derivatives that an equation reads, and from its gradients in these back to the parameters.
 
 Every derivative can be pushed forward as a tangent, one for each input (loops.py). Of an output u whose first
-derivatives alone are read, in several inputs, there is a way that costs the same for any number of them, by
+derivatives alone are read, in several inputs, there is a way whose cost doesn't grow with their number, by
 backpropagation twice: a plain backward pass gives g = grad u; and as the loss L(u, g) changes by
 
     dL = dL/du . du + v . dg        v = dL/dg

@@ -14,7 +14,7 @@ import numpy as np
 from ..sums.tree import ChunkTree
 from .world import ADD_UP, World
 
-#: From so many numbers on, each of three ranks and more adds up a share of them. Chosen, not measured.
+#: Numbers from which on each of three ranks and more adds up a share of them. Chosen, not measured.
 MANY = 1 << 13
 
 

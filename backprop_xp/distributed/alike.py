@@ -17,7 +17,7 @@ from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 
 ROOT = Path(__file__).parents[1]
-#: Bytes of an array that are looked at whole; of a larger one so many rows, evenly spread.
+#: Bytes of an array that are looked at whole; of a larger one this number of rows, evenly spread.
 WHOLE, ROWS = 1 << 26, 1024
 
 

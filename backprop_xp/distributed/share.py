@@ -12,12 +12,13 @@ from .world import ADD_UP, World
 #: Samples of a part, at least, unless it is the only one, and what they are at least times the net's parameters: a part
 #: takes a fifth of a millisecond more than its arithmetic.
 LEAST, WORTH = 16, 1 << 20
-#: Up to so many parts, parts are that small; more have so many samples: products of fewer take longer for each.
+#: Parts up to which they are that small, and samples that each of more parts has at least: products of fewer samples
+#: take longer for each.
 FEW, MANY = 8, 256
 
 
 def least_of(numbers: int) -> int:
-    """Samples of a part, at least, of a net with so many parameters: a power of two."""
+    """Samples of a part, at least, of a net with ``numbers`` parameters: a power of two."""
     least = LEAST
     while least * numbers < WORTH and least < WORTH:
         least *= 2

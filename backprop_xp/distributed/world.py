@@ -248,7 +248,7 @@ def _compare_tasks(tasks: np.ndarray) -> None:
 
 
 def _places(counts: np.ndarray) -> tuple[np.ndarray, Places]:
-    """Room for so many bytes of each rank."""
+    """Room for each rank's bytes, whose number is given."""
     ends = np.cumsum(counts)
     return np.empty(int(ends[-1]), np.uint8), (counts.tolist(), (ends - counts).tolist())
 
@@ -297,7 +297,7 @@ def world(
 
     Args:
         comm: a communicator of mpi4py, ``MPI.COMM_WORLD`` by default.
-        parts: a batch is cut into so many parts, a power of two and not fewer than ranks; of small batches into fewer.
+        parts: how many a batch is cut into, a power of two and not fewer than ranks; a small batch is cut into fewer.
         exact: the same bits for any number of ranks. False has MPI add up gradients, whose last bits then depend on how
             many ranks there are: of large nets less travels.
         shard_state: in :meth:`backprop_xp.Net.fit` each rank gets the gradients of an equal part of all parameters,

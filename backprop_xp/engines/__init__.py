@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .. import later
 from ..backend import Array, owner_of
 from ..literals import EngineName
 from ..messages import unknown
@@ -23,6 +24,13 @@ from ..plan.engine import Engine, Rounding
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from . import fused, layered, tiled
+
+if TYPE_CHECKING:
+    from ..passes import streamed
+    from . import on_gpu
+else:
+    streamed = later.Module("backprop_xp.passes.streamed")
+    on_gpu = later.Module("backprop_xp.engines.on_gpu")
 
 __all__ = [
     "ENGINES",
@@ -149,8 +157,6 @@ def _text(operation: Any) -> Any:
 
 def _run_with(engine: Engine, call: Call, what: str) -> Any:
     if call.backend.on_gpu:
-        from ..passes import streamed
-
         return streamed.run(engine, call, what)
     return engine.forward(call) if what == "forward" else engine.loss_and_grad(call)
 
@@ -166,8 +172,8 @@ def _choose(name: str, call: Call) -> tuple[str, str]:
     for engine in _on(call) if name == "auto" else (name,):
         found = _engine(engine, call)
         reason = found.why_not(call)
-        if name == "auto" and not reason and call.backend.on_gpu:
-            reason = _yields(engine, call)
+        if name == "auto" and not reason and call.backend.on_gpu and engine in on_gpu.YIELDING:
+            reason = on_gpu.YIELDING[engine].yields(call)
         if not reason:
             return engine, "; ".join(reasons) or ("it is the fastest" if name == "auto" else "it was asked for")
         reasons.append(f"not {engine}: {reason}")
@@ -181,23 +187,10 @@ def warn_uncompiled(reason: str) -> None:
 
 
 def _on(call: Call) -> dict[str, Engine]:
-    return _on_gpu() if call.backend.on_gpu else ON_CPU
-
-
-def _on_gpu() -> dict[str, Engine]:
-    from .on_gpu import ON_GPU
-
-    return ON_GPU
-
-
-def _yields(engine: str, call: Call) -> str:
-    """Why an engine of a device leaves a call that it could run to the next one, "" if it doesn't."""
-    from .on_gpu import YIELDING
-
-    return YIELDING[engine].yields(call) if engine in YIELDING else ""
+    return on_gpu.ON_GPU if call.backend.on_gpu else ON_CPU
 
 
 def _engine(name: str, call: Call) -> Engine:
     """The engine of this name: the one for the call's backend, or another's, which says that it is."""
     found = _on(call)
-    return found[name] if name in found else (ON_CPU | _on_gpu())[name]
+    return found[name] if name in found else (ON_CPU | on_gpu.ON_GPU)[name]

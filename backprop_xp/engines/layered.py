@@ -7,10 +7,11 @@ all threads (products.py), with the same bits for any number of them, where no c
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import precision, threads
+from .. import later, precision, threads
 from ..arrays import apart, matmul, outer
 from ..backend import NOTHING, Array
 from ..formulas import is_formula
@@ -20,6 +21,15 @@ from ..passes import article, steps
 from ..plan.call import Call, Result, Values
 from ..products import shared_out
 from ..workspace import recycled
+
+if TYPE_CHECKING:
+    from ..plan import cost, devices
+    from ..programs import cublas, device_layers
+else:
+    cost = later.Module("backprop_xp.plan.cost")
+    devices = later.Module("backprop_xp.plan.devices")
+    cublas = later.Module("backprop_xp.programs.cublas")
+    device_layers = later.Module("backprop_xp.programs.device_layers")
 
 #: Multiply-adds from which on OpenBLAS computes a matrix times a vector on several threads, as its source says.
 SMALL = 9216
@@ -42,22 +52,16 @@ def sample_bytes(call: Call) -> int:
 
 def seconds(call: Call) -> float:
     """What a call is estimated to take on a CUDA device."""
-    from ..plan import cost
-    from ..plan.devices import device
-
-    return cost.layered(call, device(call.backend.device), products(call)[0] != "float32")
+    return cost.layered(call, devices.device(call.backend.device), products(call)[0] != "float32")
 
 
 def products(call: Call) -> tuple[str, str]:
     """The precision that cuBLAS may use, where it finds that faster, and of float32 why it is no other."""
     if not call.backend.on_gpu:
         return "float32", "on a CPU this engine rounds nothing"
-    from ..plan.devices import device
-    from ..programs.cublas import COMPUTE
-
-    if call.precision not in COMPUTE:
+    if call.precision not in cublas.COMPUTE:
         return "float32", "cuBLAS has nothing of that kind"
-    if reason := precision.why_not_on(device(call.backend.device).architecture):
+    if reason := precision.why_not_on(devices.device(call.backend.device).architecture):
         return "float32", reason
     return ("bfloat16" if call.precision == "bfloat16" else "tf32"), ""
 
@@ -109,9 +113,7 @@ def _backward(call: Call, values: Values, grad_output: Array) -> Result:
     # sums that wait can't be added up, as gradients in shared parameters are
     together: AbstractContextManager[None] = NOTHING
     if call.backend.on_gpu and call.plan.chain:
-        from ..programs.device_layers import summed_together
-
-        together = summed_together()
+        together = device_layers.summed_together()
     with np.errstate(all="ignore"), together:
         parameters = steps.backward_pass(call, values, grad_output)
     inputs = {name: values.grads[name] for name in call.inputs} if call.input_grad else {}
@@ -123,14 +125,14 @@ def _few_launches(call: Call) -> Result:
 
     The loops do the other layers, with one launch of programs/device_layers.py between two products.
     """
-    from ..programs.device_layers import fused_loss, summed_together
-
     *below, (weight, bias, activation) = call.layers
-    with summed_together():
+    with device_layers.summed_together():
         signals = article.forward_pass(below, call.x)
         z = signals.nonlinear[-1] if below else call.x
         product = matmul(z, weight.T)
-        top = fused_loss(activation, call.loss, product, bias, call.y, call.weight, call.scale, call.keep_signals)
+        top = device_layers.fused_loss(
+            activation, call.loss, product, bias, call.y, call.weight, call.scale, call.keep_signals
+        )
         grad_weight = outer(top.grad_t, z)
         grad_z = matmul(top.grad_t, weight) if below or call.input_grad else None
         gradients = article.backward_pass(below, call.x, signals, grad_z, input_grad=call.input_grad)
@@ -168,9 +170,7 @@ def _has_code(call: Call) -> bool:
 def sharing_products(call: Call) -> AbstractContextManager[None]:
     """Matrix products on all threads, where BLAS might take several; on a GPU as precise as the call wants them."""
     if call.backend.on_gpu:
-        from ..programs.cublas import allowing
-
-        return allowing(call.precision)
+        return cublas.allowing(call.precision)
     if call.samples * call.numbers < SMALL or _has_code(call):
         return NOTHING
     return shared_out(threads.count(call.threads))

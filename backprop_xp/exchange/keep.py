@@ -87,7 +87,7 @@ def _describe(net: Model, kind: Kind) -> tuple[dict[str, Any], Arrays]:
     shared = same_tensors(places)
     description = {
         **kind.describe(net),
-        "loss": describe_object(get_loss(net.loss), LOSSES),
+        "loss": describe_object(net.loss, LOSSES),
         "reduction": net.reduction,
         "dtype": net.dtype.name,
         **({"seed": net.seed, "draws": net.draws} if plan.drawing else {}),

@@ -6,8 +6,9 @@ A chain is a torch.nn.Sequential, a graph a torch.fx.GraphModule.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .. import later
 from ..backend import NUMPY
 from ..graph import GraphNet
 from ..model import Model
@@ -15,6 +16,12 @@ from ..net import Net
 from ..tensor import Tensor
 from .layers import as_net, is_layers
 from .torch_modules import MODULES, from_module, need_torch, to_module
+
+if TYPE_CHECKING:
+    from . import from_fx, to_fx
+else:  # which import PyTorch
+    from_fx = later.Module("backprop_xp.exchange.from_fx")
+    to_fx = later.Module("backprop_xp.exchange.to_fx")
 
 __all__ = ["MODULES", "as_module", "from_module", "from_torch", "to_module", "to_torch"]
 
@@ -51,8 +58,6 @@ def as_module(net: Model, module_of: Callable[[Any], Any]) -> tuple[Any, dict[Te
             made[tensor] = torch.nn.Parameter(torch.from_numpy(NUMPY.take(array)))
         return made[tensor]
 
-    from . import to_fx  # it imports PyTorch
-
     if isinstance(net, GraphNet):
         return to_fx.graph_module(net, module_of, parameter), made
     return torch.nn.Sequential(*to_fx.node_modules(net, module_of, parameter).values()), made
@@ -67,7 +72,7 @@ def from_torch(model: Any, *, features: Mapping[str, int] | None = None, **optio
             normalisations or by nothing; or anything that torch.fx can trace, or that torch.export has exported, and
             that is built of Linear, LayerNorm, BatchNorm1d, Dropout, Softmax, activations, sin and cos, sums, products
             and concatenations along the features. Modules and functions will do, as will parts within parts.
-        features: how many the inputs have, by name: needed for those of which no Linear and no LayerNorm says it.
+        features: how many the inputs have, by name: needed for inputs of which no Linear and no LayerNorm says it.
         options: of :class:`~backprop_xp.Net` or :class:`~backprop_xp.GraphNet`: loss, reduction, backend, engine,
             threads, rng, the seed of dropout, and dtype, the parameters' one if there are any.
 
@@ -81,7 +86,5 @@ def from_torch(model: Any, *, features: Mapping[str, int] | None = None, **optio
         or multiplied aren't of one width. ImportError: PyTorch is not installed.
     """
     torch = need_torch()
-    from .from_fx import from_graph  # it imports PyTorch
-
-    graph = from_graph(model, features or {}, options)
+    graph = from_fx.from_graph(model, features or {}, options)
     return as_net(graph) if type(model) in (torch.nn.Sequential, torch.nn.Linear) and is_layers(graph) else graph

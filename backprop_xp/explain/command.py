@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from .. import net_options
+from ..data import frames, read
+from ..data.model import Model
 from ..exchange import load_with_extra
 from ..files import check_outputs, replacing
-from ..losses import get_loss
 from ..net import Net
 from .explanation import Explanation, explain
 
@@ -112,9 +113,6 @@ def _of_file(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
         return net, _numbers("--input", arguments.input), _target(net, arguments.target)
     if arguments.row is None or arguments.input is not None or arguments.target is not None:
         raise ValueError("of DATA one row is explained: MODEL DATA --row N, without --input and --target")
-    from ..data import frames, read
-    from ..data.model import Model
-
     model = Model.load(arguments.model, backend="numpy")
     frame = frames.alike(read(arguments.data), model.missing)
     if arguments.row not in frame.index:
@@ -128,7 +126,7 @@ def _of_file(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
 def _target(net: Any, text: str | None) -> Any:
     """The target, of whole numbers where the loss takes classes and each sample has one number."""
     target = _numbers("--target", text)
-    if target is None or not getattr(get_loss(net.loss), "takes_indices", False):
+    if target is None or not getattr(net.loss, "takes_indices", False):
         return target
     last = target[..., 0]
     return last.astype(np.int64) if target.shape[-1] == 1 and (last == np.rint(last)).all() else target

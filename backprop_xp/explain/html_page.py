@@ -16,11 +16,11 @@ import numpy as np
 
 from ..formulas import Formula, special
 from ..formulas.notation import Written
-from ..operations import Activate, BatchNorm, Dropout, Input, LayerNorm, is_built_in
 from ..plan.layout import Layout
 from ..plan.plan import Node
 from . import functions, losses
 from .case import Case
+from .operations import Writing
 from .steps import Step
 from .walk import Walk
 
@@ -94,50 +94,32 @@ def model(walk: Walk) -> dict[str, Any]:
 def _node(
     case: Case, node: Node, place_of: dict[tuple[str, str], int], found: list[functions.Function]
 ) -> dict[str, Any]:
-    operation: Any = node.operation
-    order = list(case.nodes)
+    order, written = list(case.nodes), Writing.at(case, node)
     made: dict[str, Any] = {
         "name": node.name,
         "symbol": case.symbol(node.name).text,
-        "op": _kind(operation),
-        "called": operation.name or type(operation).__name__,
+        "op": written.op,
+        "called": node.operation.name or type(node.operation).__name__,
         "inputs": [order.index(name) for name in node.inputs],
         "width": node.width,
         "owner": order.index(node.owner),
         "parameters": {name: place_of[node.owner, name] for name in case.own(node)},
     }
-    given = case.values.given.get(node.name, {})
-    if made["op"] == "input":
-        made["data"] = _numbers(case.rows(node.name))
-    elif isinstance(operation, Activate):
-        if (function := functions.of_activation(operation.activation)) is None:
-            made["op"] = "own"
-        else:
-            made["fn"] = len(found)
-            found.append(function)
-    elif isinstance(operation, (LayerNorm, BatchNorm)):
-        made["eps"] = operation.eps
-        if isinstance(operation, BatchNorm) and given["batch"] is None:
-            made |= {"mean": _numbers(given["mean"]), "scale": _numbers(given["scale"])}
-    elif isinstance(operation, Dropout) and "kept" in given:
-        made["kept"] = _numbers(given["kept"])
+    if written.function is not None:
+        made["fn"] = len(found)
+        found.append(written.function)
+    for name, given in written.given().items():
+        made[name] = _numbers(given) if isinstance(given, np.ndarray) else given
     return made
 
 
-def _kind(operation: Any) -> str:
-    """What passes.js calls it; "own" for Python code of the user's."""
-    if not is_built_in(operation):
-        return "own"
-    return {Input: "input", Activate: "activation"}.get(type(operation), operation.name)
-
-
 def _loss(case: Case, found: list[functions.Function]) -> dict[str, Any]:
-    name = getattr(case.net.loss, "name", "") or type(case.net.loss).__name__
-    if (function := functions.of_loss(case.call.loss)) is not None:
-        found.append(function)
-        return {"kind": "formula", "name": name, "fn": len(found) - 1}
-    kind = "softmax" if isinstance(losses.writing(case), losses.SoftmaxWriting) else "own"
-    return {"kind": kind, "name": name}
+    written = losses.writing(case)
+    made = {"kind": written.kind, "name": getattr(case.net.loss, "name", "") or type(case.net.loss).__name__}
+    if written.function is not None:
+        made["fn"] = len(found)
+        found.append(written.function)
+    return made
 
 
 def _function(function: functions.Function) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ..formulas.notation import SUM, number
 from ..losses import SoftmaxCrossEntropy
 from . import functions
 from .case import Case
-from .math import Math, element, grad, in_product, math, total, total_of, words
+from .math import Math, element, in_product, math, total, total_of, words
 from .operations import Line
 
 Y = Math("y", "y")
@@ -19,7 +19,15 @@ L = Math("l", "l")
 
 
 class LossWriting:
-    """A loss that is Python code of the user's."""
+    """A loss that is Python code of the user's.
+
+    Attributes:
+        kind: how page/passes.js computes it, "own" where it can't.
+        function: of one output and its target, None where there is none.
+    """
+
+    kind = "own"
+    function: functions.Function | None = None
 
     def __init__(self, case: Case) -> None:
         self.case, self.loss = case, case.call.loss
@@ -67,6 +75,9 @@ class LossWriting:
 
 class ElementwiseWriting(LossWriting):
     """The sum over the outputs of a formula."""
+
+    kind = "formula"
+    function: functions.Function
 
     def __init__(self, case: Case, function: functions.Function) -> None:
         super().__init__(case)
@@ -131,6 +142,8 @@ class ElementwiseWriting(LossWriting):
 class SoftmaxWriting(LossWriting):
     """Softmax cross-entropy, of class indices or probabilities."""
 
+    kind = "softmax"
+
     def value(self) -> Line:
         z, y = self._z, self._target
         _, log_total = functions.terms_of_softmax(z)
@@ -138,7 +151,9 @@ class SoftmaxWriting(LossWriting):
         formula = self._scaled(math(where.text, where.latex, z=self.output))
         if self.case.samples > 1:
             formula = math("sum over samples of $f", r"\sum_{\text{samples}} $f", f=formula)
-        terms = [_of_class(y[k], f"{number(log_total, SUM)} - {number(z[k])}") for k in np.nonzero(y)[0]] or ["0"]
+        true = np.nonzero(y)[0]
+        terms = [f"{number(log_total, SUM)} - {number(z[k])}" for k in true]
+        terms = [term if y[k] == 1 else f"{number(y[k])} * ({term})" for k, term in zip(true, terms)] or ["0"]
         worked = self._times_factor(total(terms))
         why = "Minus the logarithm of the probability softmax(z)[k] = exp(z[k]) / sum exp z of what is true."
         if self.case.samples > 1:
@@ -177,15 +192,6 @@ def writing(case: Case) -> LossWriting:
     if type(loss) is SoftmaxCrossEntropy and not loss.settings:
         return SoftmaxWriting(case)
     return LossWriting(case)
-
-
-def gradient_symbol(case: Case) -> Math:
-    """What the gradient in the outputs is called."""
-    return grad(case.symbol(case.call.plan.output.name))
-
-
-def _of_class(y: float, term: str) -> str:
-    return term if y == 1 else f"{number(y)} * ({term})"
 
 
 def _fraction(scale: float) -> tuple[str, str]:

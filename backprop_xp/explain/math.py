@@ -51,7 +51,7 @@ def total(terms: Sequence[str]) -> str:
 
 
 def total_of(count: int, term: Callable[[int], str]) -> str:
-    """A sum of so many terms, of which no more are asked for than are shown."""
+    """A sum of ``count`` terms, of which no more are asked for than are shown."""
     shown = [term(i) for i in range(count if count <= MOST_TERMS else FIRST_TERMS)]
     if count == 1 and re.fullmatch(r"\([^()* ]*\)", shown[0]):
         return shown[0][1:-1]  # a number alone needs no parentheses

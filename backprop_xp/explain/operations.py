@@ -1,18 +1,17 @@
-"""How each operation is written: its value, the gradient that it passes to an input, and those of its parameters.
+"""How each operation is written: its value, the gradient that it passes to an input, and those in its parameters.
 
 Each of these is a :class:`Line`: the formula, why it holds, and the arithmetic of one number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from .. import operations
 from ..formulas.notation import SUM, Written, number
-from ..operations import Activate, Add, BatchNorm, Concatenate, Dropout, LayerNorm, Linear, Multiply, is_built_in
 from ..plan.plan import Node
 from . import functions
 from .case import Case
@@ -32,7 +31,28 @@ class Line:
 
 
 class Writing:
-    """An operation of the user's: Python code, of which only the results are known."""
+    """An operation of the user's: Python code, of which only the results are known.
+
+    Each subclass says ``of`` which built-in operation it is.
+
+    Attributes:
+        op: what page/passes.js calls the operation; "own" where it can't compute it.
+        function: the function that it applies to each number, None where there is none to be shown.
+    """
+
+    op = "own"
+    function: functions.Function | None = None
+    _known: ClassVar[dict[type[operations.Operation], type[Writing]]] = {}
+
+    def __init_subclass__(cls, of: type[operations.Operation] | None = None) -> None:
+        if of is not None:
+            cls._known[of], cls.op = cls, vars(cls).get("op", of.name)
+
+    @classmethod
+    def at(cls, case: Case, node: Node) -> Writing:
+        """How this node is written."""
+        known = operations.is_built_in(node.operation)
+        return (cls._known.get(type(node.operation), cls) if known else cls)(case, node)
 
     def __init__(self, case: Case, node: Node) -> None:
         self.case, self.node = case, node
@@ -64,6 +84,10 @@ class Writing:
         """The gradient in a parameter of the node."""
         return self.passed(0, 0)
 
+    def given(self) -> dict[str, Any]:
+        """What page/passes.js is given beside inputs and parameters: numbers and arrays by their names there."""
+        return {}
+
     def _of_input(self, position: int = 0) -> np.ndarray:
         return self.case.value(self.node.inputs[position])
 
@@ -83,11 +107,13 @@ class Writing:
             return formula
         return math("sum over samples of $f", r"\sum_{\text{samples}} $f", f=formula)
 
-    def _over_samples(self, terms: np.ndarray, worked: Callable[[int], str]) -> str:
-        return total([worked(s) for s in range(len(terms))])
+
+class InputWriting(Writing, of=operations.Input):
+    def given(self) -> dict[str, Any]:
+        return {"data": self.case.rows(self.node.name)}
 
 
-class LinearWriting(Writing):
+class LinearWriting(Writing, of=operations.Linear):
     def value(self) -> Line:
         own = self.case.own(self.node)
         terms = [product(w, x) for w, x in zip(own["weight"][0], self._of_input())]
@@ -123,10 +149,11 @@ class LinearWriting(Writing):
         return Line(self._summed(formula), why, worked, (0, 0))
 
 
-class ActivateWriting(Writing):
-    @property
-    def function(self) -> functions.Function | None:
-        return functions.of_activation(self.node.operation.activation)  # type: ignore[attr-defined]
+class ActivateWriting(Writing, of=operations.Activate):
+    def __init__(self, case: Case, node: Node) -> None:
+        super().__init__(case, node)
+        self.function = functions.of_activation(node.form.functions[0])
+        self.op = "own" if self.function is None else "activation"
 
     def value(self) -> Line:
         formula = self._math("$f($t)", r"$f\left($t\right)")
@@ -174,7 +201,7 @@ def _note(formula: Math) -> str:
     return " Phi is the standard normal distribution function, phi its density." if normal else ""
 
 
-class AddWriting(Writing):
+class AddWriting(Writing, of=operations.Add):
     def value(self) -> Line:
         formula = Math(*(" + ".join(each) for each in zip(*self.inputs)))
         worked = total([number(self._of_input(i)[0]) for i in range(len(self.inputs))])
@@ -185,7 +212,7 @@ class AddWriting(Writing):
         return Line(self.grad_symbol, why, number(self._grad[k], SUM), (k,))
 
 
-class MultiplyWriting(Writing):
+class MultiplyWriting(Writing, of=operations.Multiply):
     def value(self) -> Line:
         formula = Math(" * ".join(s.text for s in self.inputs), r" \odot ".join(s.latex for s in self.inputs))
         return Line(formula, "Number by number.", product(*(self._of_input(i)[0] for i in range(len(self.inputs)))))
@@ -198,7 +225,7 @@ class MultiplyWriting(Writing):
         return Line(formula, "The derivative of a product in a factor is the product of the others.", worked, (k,))
 
 
-class ConcatenateWriting(Writing):
+class ConcatenateWriting(Writing, of=operations.Concatenate):
     def value(self) -> Line:
         formula = Math(*(f"({', '.join(each)})" for each in zip(*self.inputs)))
         return Line(formula, "The inputs side by side.", number(self._of_input()[0], SUM))
@@ -211,7 +238,26 @@ class ConcatenateWriting(Writing):
         return Line(formula, "Every input gets its part of the gradient.", number(self._grad[start + k], SUM), (k,))
 
 
-class DropoutWriting(Writing):
+class SoftmaxWriting(Writing, of=operations.Softmax):
+    op = "own"
+
+    def value(self) -> Line:
+        formula = self._math("exp($z) / sum exp($z)", r"\frac{e^{$z}}{\sum e^{$z}}")
+        _, log_total = functions.terms_of_softmax(self._of_input())
+        worked = f"exp({number(self._of_input()[0], SUM)} - {number(log_total)})"
+        return Line(formula, "Each number's share of the sum of all powers: probabilities.", worked)
+
+    def passed(self, position: int, k: int) -> Line:
+        p, g = self.case.value(self.node.name), self._grad
+        formula = self._math("$p * ($g - sum($p * $g))", r"$p \odot \left($g - \sum $p \odot $g\right)", p=self.symbol)
+        why = "A larger number takes its share from all others."
+        return Line(formula, why, f"{number(p[k])} * ({number(g[k], SUM)} - {number((p * g).sum())})", (k,))
+
+
+class DropoutWriting(Writing, of=operations.Dropout):
+    def given(self) -> dict[str, Any]:
+        return {} if (kept := self._kept()) is None else {"kept": kept}
+
     def _kept(self) -> np.ndarray | None:
         return self.case.values.given[self.node.name].get("kept")
 
@@ -247,6 +293,13 @@ class NormWriting(Writing):
     def _shared(self, k: int, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
         """The numbers g and n over which mean and variance are taken for number k, and which of them it is."""
         raise NotImplementedError
+
+    def given(self) -> dict[str, Any]:
+        return {"eps": self._eps}
+
+    @property
+    def _eps(self) -> float:
+        return self.node.operation.eps  # type: ignore[attr-defined]
 
     def value(self) -> Line:
         formula = self._math(
@@ -296,7 +349,7 @@ class NormWriting(Writing):
         return Line(self._summed(formula), "The gain is a factor of n.", worked, (0,), where)
 
 
-class LayerNormWriting(NormWriting):
+class LayerNormWriting(NormWriting, of=operations.LayerNorm):
     over = "its numbers"
 
     def _scaling(self) -> tuple[np.ndarray, np.ndarray]:
@@ -313,12 +366,12 @@ class LayerNormWriting(NormWriting):
         mean, scale = self._scaling()
         return self._grad * gain, (self._of_input() - mean) * scale, k
 
-    @property
-    def _eps(self) -> float:
-        return self.node.operation.eps  # type: ignore[attr-defined]
 
+class BatchNormWriting(NormWriting, of=operations.BatchNorm):
+    def given(self) -> dict[str, Any]:
+        running = {} if self.over else {"mean": self._given("mean"), "scale": self._given("scale")}
+        return super().given() | running
 
-class BatchNormWriting(NormWriting):
     @property
     def over(self) -> str:  # type: ignore[override]
         return "the batch" if self._given("batch") is not None else ""
@@ -332,16 +385,3 @@ class BatchNormWriting(NormWriting):
 
     def _shared(self, k: int, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
         return self.case.grad_rows(self.node.name)[:, k] * gain[k], self._rows()[:, k], self.case.sample
-
-
-#: A table, since methods of operations would bring the words of explanations into their files.
-WRITINGS: dict[type, type[Writing]] = {
-    Linear: LinearWriting, Activate: ActivateWriting, Add: AddWriting, Multiply: MultiplyWriting,
-    Concatenate: ConcatenateWriting, Dropout: DropoutWriting, LayerNorm: LayerNormWriting, BatchNorm: BatchNormWriting,
-}  # fmt: skip
-
-
-def writing(case: Case, node: Node) -> Writing:
-    """How this node is written."""
-    kind = WRITINGS.get(type(node.operation), Writing) if is_built_in(node.operation) else Writing
-    return kind(case, node)

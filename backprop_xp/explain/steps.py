@@ -8,10 +8,10 @@ import numpy as np
 
 from ..formulas.notation import SUM, number
 from ..plan.plan import Node
-from . import losses, operations
+from . import losses
 from .case import Case
 from .math import Math, element, grad
-from .operations import Line
+from .operations import Line, Writing
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def steps(case: Case) -> list[Step]:
 
 
 def _forward(case: Case, node: Node) -> Step:
-    line, array = operations.writing(case, node).value(), case.rows(node.name)
+    line, array = Writing.at(case, node).value(), case.rows(node.name)
     parts = [np.shape(a) for a in case.own(node).values()] + [(case.nodes[i].width,) for i in node.inputs]
     return _step("forward", node.name, "", case.symbol(node.name), line, array, (node.width,), parts, case)
 
@@ -94,7 +94,7 @@ def _backward(case: Case, node: Node) -> Step:
     for user in case.call.plan.nodes:
         for position, name in enumerate(user.inputs):
             if name == node.name:
-                lines.append(operations.writing(case, user).passed(position, 0))
+                lines.append(Writing.at(case, user).passed(position, 0))
                 parts.append((user.width,))
     whole = lines[0] if len(lines) == 1 else _sum(lines, case.symbol(node.name).text)
     return _step("backward", node.name, "", grad(case.symbol(node.name)), whole, array, (node.width,), parts, case)
@@ -113,7 +113,7 @@ def _sum(lines: list[Line], name: str) -> Line:
 def _parameter(case: Case, node: Node, name: str) -> Step:
     """The gradient in a parameter, from all nodes that take it."""
     users = [each for each in case.call.plan.nodes if each.owner == node.owner]
-    lines = [operations.writing(case, user).parameter(name) for user in users]
+    lines = [Writing.at(case, user).parameter(name) for user in users]
     whole = lines[0] if len(lines) == 1 else _sum(lines, case.parameter(node, name).text)
     array = case.gradients[node.owner, name]
     parts: list[tuple[int, ...]] = [(user.width,) for user in users]

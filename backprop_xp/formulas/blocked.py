@@ -107,7 +107,8 @@ class Tape:
         registers = [np.empty(shape, BITS[dtype] if mask else dtype) for mask in self.masks]
         comparison = np.empty(shape, bool)
         # an out that overwrites an input must wait until the block is read
-        waiting = [np.empty(shape, dtype) if self._overwrites(out, arrays) else None for out in outs]
+        overwrites = (any(np.may_share_memory(out, array) for array in arrays.values()) for out in outs)
+        waiting = [np.empty(shape, dtype) if each else None for each in overwrites]
         with np.errstate(all="ignore"):
             scalars = self._scalars(dtype, parameters)
             for start in range(0, length, rows):
@@ -154,10 +155,6 @@ class Tape:
             else:
                 values[i] = UFUNCS[node.op](*(values[a] for a in node.args))
         return values
-
-    @staticmethod
-    def _overwrites(out: np.ndarray, arrays: Mapping[str, np.ndarray]) -> bool:
-        return any(np.may_share_memory(out, array) for array in arrays.values())
 
 
 def _select(mask: np.ndarray, a: Any, b: Any, out: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..messages import unknown
 from ..operations import Operation, as_operation
-from ..operations.chain import called, expanded
+from ..operations.base import called
 from ..plan.plan import Node
 
 
@@ -26,7 +26,8 @@ def as_nodes(description: Mapping[str, Any], output: str | None = None) -> tuple
     """
     parsed: dict[str, tuple[Operation, tuple[str, ...]]] = {}
     for name, entry in description.items():
-        for added, operation, inputs in expanded(name, *_parsed(name, entry)):
+        parsed_operation, given = _parsed(name, entry)
+        for added, operation, inputs in parsed_operation.expanded(name, given):
             if added in parsed or (added != name and added in description):
                 raise ValueError(f"two nodes are called {added!r}")
             parsed[added] = operation, inputs

@@ -21,7 +21,7 @@ class Resolved(NamedTuple):
         loss: without such settings.
         y: its target.
         factor: (n,), or () for one sample, what the samples' losses are multiplied by; None: 1.
-        counts: the same for what each sample counts for in a mean.
+        counts: (n,), or () for one sample, what each sample counts for in a mean; None: 1.
     """
 
     loss: Any
@@ -118,7 +118,7 @@ def product(a: Array | None, b: Array | None) -> Array | None:
 
 
 def check_outputs(loss: Any, width: int) -> None:
-    """That vectors of a loss have a number for each of so many outputs; a ValueError otherwise."""
+    """That vectors of a loss have a number for each of ``width`` outputs; a ValueError otherwise."""
     wanted = getattr(loss, "outputs", None)
     if wanted not in (None, width):
         raise ValueError(f"the vectors of {loss!r} hold {wanted} numbers, and the net has {width} outputs")

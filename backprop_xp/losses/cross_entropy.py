@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import ranges
+from .. import later, ranges
 from ..arrays import in_launches
 from ..backend import module_of
 from .base import METHODS, Array, Loss, Resolved, check_outputs, is_vector, product
+
+if TYPE_CHECKING:
+    from ..programs import device_layers
+else:
+    device_layers = later.Module("backprop_xp.programs.device_layers")
 
 NO_SMOOTHING = ("label_smoothing", 0.0)
 
@@ -74,8 +79,6 @@ class SoftmaxCrossEntropy(Loss):
             plain = self._plain(y, z.shape, z.dtype)
             return plain.loss.weighted(z, plain.y, product(weight, plain.factor), scale)
         if in_launches(z):
-            from ..programs import device_layers
-
             return device_layers.loss_alone(self, z, y, weight, scale)
         xp = module_of(z)
         if z.ndim == 1:

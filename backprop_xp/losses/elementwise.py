@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import ranges
+from .. import later, ranges
 from ..arrays import elementwise, in_launches, sum_elementwise
 from ..backend import module_of
 from ..formulas import Formula, differentiate
 from ..messages import unknown
 from .base import MEAN_OVER, METHODS, Array, Loss, check_outputs, is_vector
+
+if TYPE_CHECKING:
+    from ..programs import device_layers
+else:
+    device_layers = later.Module("backprop_xp.programs.device_layers")
 
 
 class Text(NamedTuple):
@@ -139,8 +144,6 @@ class ElementwiseLoss(Loss):
         if not self.is_formula:
             return super().weighted(z, y, weight, scale)
         if self.outputs is None and in_launches(z):
-            from ..programs import device_layers
-
             return device_layers.loss_alone(self, z, y, weight, scale)
         arrays = self._arrays(z, y)
         outputs = ("value", "grad" if isinstance(scale, float) and scale == 1.0 else "grad_scaled")
@@ -185,7 +188,7 @@ class KernelLoss(NamedTuple):
         return _reads_target(self.text)
 
     def parameters(self, outputs: int) -> int:
-        """How many numbers :attr:`ElementwiseLoss.parameters` are for so many outputs."""
+        """How many numbers :attr:`ElementwiseLoss.parameters` are for ``outputs`` outputs."""
         return len(self.text.params) * (outputs if self.per_output else 1)
 
 

@@ -16,6 +16,8 @@ from ..backend import Array
 from ..derivatives.chain_rule import Rules
 
 Draw = Callable[[tuple[int, int]], Any]
+#: A node as it is written down: its name, operation and inputs.
+Described = tuple[str, "Operation", tuple[str, ...]]
 
 #: Methods that are an operation's arithmetic, and all that a subclass or an object may override.
 ARITHMETIC = frozenset({"forward", "backward", "from_context", "new_buffers"})
@@ -73,14 +75,16 @@ class Operation:
             it some of the samples at a time; without it, or with "batch", it always gets all of them, and with
             "batch in training" in calls that train. One that changes its buffers gets all of them there as well.
         needs_key: whether it draws from its context's key in training.
+        in_layers: whether one of one input may stand in a layer of a :class:`backprop_xp.Net`, behind W z + b.
     """
 
     name: str = ""
     arity: int | None = 1
     needs_key: ClassVar[bool] = False
+    in_layers: ClassVar[bool] = True
 
     def width(self, *widths: int) -> int:
-        """Features of the result, from those of the inputs; a ValueError where they don't fit each other."""
+        """Features of the result, from the inputs' features; a ValueError where they don't fit each other."""
         return widths[0]
 
     def initial(self, widths: tuple[int, ...], draw: Draw) -> Mapping[str, Any]:
@@ -118,7 +122,7 @@ class Operation:
         raise NotImplementedError(f"{type(self).__name__} must define backward_of_parts(self, grads, inputs, batch)")
 
     def push(self, rules: Rules, *inputs: Array, **given: Any) -> Array:
-        """The value with its derivatives, a stack (signals, n, width) ordered by ``rules``, from those of the inputs.
+        """The value with its derivatives, a stack (signals, n, width) ordered by ``rules``, from the inputs' stacks.
 
         It and :meth:`pull` are to the stacks what :meth:`forward` and :meth:`backward` are to the signals alone, and
         take by name what these take. An operation without them has no derivatives in x.
@@ -140,6 +144,20 @@ class Operation:
         """The buffers that a forward pass in training changes, by name: new arrays."""
         return {}
 
+    def expanded(self, name: str, inputs: tuple[str, ...]) -> list[Described]:
+        """The nodes that a node of this operation stands for, the last of them with its name."""
+        return [(name, self, inputs)]
+
+    def in_layer(self) -> Any:
+        """What a layer of a Net has after W z + b where it was given this: an activation, or an operation.
+
+        Raises:
+            ValueError: it can't stand there.
+        """
+        if self.arity != 1 or not self.in_layers:
+            raise ValueError(f"{called(self)} can't stand in a layer of a Net: write the net as a GraphNet")
+        return self
+
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__name__}({shown})"
@@ -157,3 +175,8 @@ class Operation:
         defined = [vars(self), *(vars(cls) for cls in type(self).__mro__ if cls is not Operation)]
         nearest = next((own for own in defined if own.keys() & ARITHMETIC), {})
         return nearest.keys() >= set(methods)
+
+
+def called(operation: Any) -> str:
+    """What to call an operation, or an activation, in messages."""
+    return getattr(operation, "name", "") or type(operation).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .add import Add
-from .base import Operation
+from .base import Described, Operation
 from .registry import as_operation
 
 
@@ -24,6 +24,25 @@ class Chain(Operation):
         """The operations, which stay the same ones: nodes are made of them once."""
         return self._steps
 
+    def in_layer(self) -> Any:
+        super().in_layer()
+        steps = [step.in_layer() for step in self.steps]
+        if not any(hasattr(step, "steps") for step in steps):
+            return self
+        return Chain(*[part for step in steps for part in getattr(step, "steps", (step,))])
+
+    def expanded(self, name: str, inputs: tuple[str, ...]) -> list[Described]:
+        return self._nodes(name, [*(f"{name}.{i}" for i in range(len(self.steps) - 1)), name], inputs)
+
+    def _nodes(self, name: str, names: list[str], inputs: tuple[str, ...]) -> list[Described]:
+        """The steps as nodes of these names; ``name`` is that of all of them."""
+        if len(inputs) != 1:
+            raise ValueError(f"node {name!r} ({self.name}) takes 1 input, got {len(inputs)}")
+        made: list[Described] = []
+        for step_name, step, before in zip(names, self.steps, [*inputs, *names]):
+            made += step.expanded(step_name, (before,))
+        return made
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.steps))})"
 
@@ -32,24 +51,8 @@ class Residual(Chain):
     """The input, plus a chain of operations on it (He et al., 2016)."""
 
     name = "residual"
+    in_layers = False
 
-
-def called(operation: Any) -> str:
-    """What to call an operation, or an activation, in messages."""
-    return getattr(operation, "name", "") or type(operation).__name__
-
-
-def expanded(name: str, operation: Operation, inputs: tuple[str, ...]) -> list[tuple[str, Operation, tuple[str, ...]]]:
-    """A chain as nodes: name, operation and inputs of each; anything else as it is."""
-    if not isinstance(operation, Chain):
-        return [(name, operation, inputs)]
-    if len(inputs) != 1:
-        raise ValueError(f"node {name!r} ({operation.name}) takes 1 input, got {len(inputs)}")
-    residual, (before,) = isinstance(operation, Residual), inputs
-    made: list[tuple[str, Operation, tuple[str, ...]]] = []
-    for i, step in enumerate(operation.steps):
-        last = i == len(operation.steps) - 1 and not residual
-        step_name = name if last else f"{name}.{i}"
-        made += expanded(step_name, step, (before,))
-        before = step_name
-    return [*made, (name, Add(), (*inputs, before))] if residual else made
+    def expanded(self, name: str, inputs: tuple[str, ...]) -> list[Described]:
+        names = [f"{name}.{i}" for i in range(len(self.steps))]
+        return [*self._nodes(name, names, inputs), (name, Add(), (*inputs, names[-1]))]

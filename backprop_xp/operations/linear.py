@@ -30,6 +30,7 @@ class Linear(BuiltInOperation):
     is_linear = True
     reads_pieces = True
     has_parameters = True
+    in_layers = False
 
     def __init__(self, features: int, bias: bool = True, share: str | None = None) -> None:
         self.features, self.bias, self.share = whole("a linear node's features", features, 1), bool(bias), share

@@ -20,10 +20,7 @@ class Softmax(BuiltInOperation):
     scope = "sample"
 
     def forward(self, *inputs: Array, **given: Any) -> Array:
-        z = inputs[0]
-        powers = module_of(z).exp(z - z.max(axis=1, keepdims=True))
-        powers /= powers.sum(axis=1, keepdims=True)
-        return powers
+        return softmax(inputs[0])
 
     def backward(self, grad: Array, *inputs: Array, **given: Any) -> Any:
         p = self.forward(*inputs)
@@ -37,3 +34,10 @@ class Softmax(BuiltInOperation):
 
     def in_torch(self, maker: Any, inputs: Sequence[Any], own: Any) -> Any:
         return maker.torch.softmax(inputs[0], -1)
+
+
+def softmax(z: Array) -> Array:
+    """exp(z_k) / sum_j exp(z_j) of every row of z (n, features)."""
+    powers = module_of(z).exp(z - z.max(axis=1, keepdims=True))
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers

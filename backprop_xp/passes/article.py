@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..activations import activate, layer_gradients
 from ..arrays import matmul, outer
 from ..backend import Array
+from ..operations.activate import activate, layer_gradients
 
 
 class Layer(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import axes as drawing
 from ..backend import NUMPY
-from ..losses import BCEWithLogits, get_loss
+from ..losses import BCEWithLogits
 from ..numbers import whole
 
 SIDE = 201  # points of the grid on each axis
@@ -60,7 +60,7 @@ def decision_boundary(
     features = np.stack(np.meshgrid(*(np.linspace(low, high, SIDE) for low, high in limits)), -1).reshape(-1, 2)
     given = features if len(inputs) == 1 else dict(zip(inputs, np.hsplit(features, 2)))
     z = NUMPY.take(net.forward(given)).astype(np.float64).reshape(SIDE, SIDE, -1)
-    loss = get_loss(net.loss)
+    loss = net.loss
     axes = drawing.new("a decision boundary") if axes is None else axes
     if getattr(loss, "takes_indices", False) if classes is None else classes:
         _classes(axes, z, limits, x, _labels(y, z.shape[-1]))

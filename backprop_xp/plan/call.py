@@ -122,6 +122,14 @@ class Call:
         (x,) = self.inputs.values()
         return x
 
+    def as_sample(self, array: Any) -> Any:
+        """An array of one sample as the user knows it, (features,); a batch as it is."""
+        return array[0] if array is not None and self.single and len(self.output_shape) == 2 else array
+
+    def as_batch(self, array: Array) -> Array:
+        """An array of one sample as the call has it, which may be (1, features); a batch as it is."""
+        return array[None] if self.single and len(self.output_shape) == 2 else array
+
     def rows(self, rows: slice) -> Call:
         """The call for some of the samples: inputs, targets and weights cut, all else shared."""
         y, weight = (None if a is None else a[rows] for a in (self.y, self.weight))

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..activations import Identity
 from ..operations import Activate, Input, Linear, Operation
+from ..operations.base import called
 from ..operations.built_in import PLAIN, BuiltInOperation
-from ..operations.chain import called, expanded
 
 IDENTITY = Identity()
 
@@ -155,7 +155,7 @@ def of_layers(sizes: Sequence[int], bias: Sequence[bool], functions: Sequence[An
     for i, (width, has, function) in enumerate(zip(sizes[1:], bias, functions)):
         nodes.append(Node(f"t{i}", Linear(width, has), (nodes[-1].name,), width, f"t{i}"))
         operation = function if isinstance(function, Operation) else Activate(function)
-        for name, part, before in expanded(f"z{i}", operation, (f"t{i}",)):
+        for name, part, before in operation.expanded(f"z{i}", (f"t{i}",)):
             if (made := part.width(width)) != width:
                 raise ValueError(f"layer {i} has {width} features, and its {called(part)} makes {made} of them")
             nodes.append(Node(name, part, before, width, name))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,12 @@ from ..dtypes import name_of
 from ..formulas import is_formula
 from ..losses import compiles, kernel_of
 from ..operations import is_built_in
+from ..passes.article import Layer
 from ..plan.call import Call, Result
-from . import fused, structs
+from . import fused, graph_source, structs
+
+if TYPE_CHECKING:
+    from ..derivatives.equation import Points
 
 #: Of the 4 KiB that all arguments of a CUDA kernel may take, half for float64.
 MOST_SCALARS = 256
@@ -22,16 +26,21 @@ MOST_SCALARS = 256
 
 def shape(call: Call) -> fused.Shape:
     """What a chain and this kind of call are compiled for."""
-    loss = None if call.loss is None else loss_key(call)
-    return fused.Shape(
-        call.sizes,
-        tuple(layer.bias is not None for layer in call.layers),
-        name_of(call.dtype),
-        tuple(layer.activation.text for layer in call.layers),
-        loss,
-        loss is not None and (call.weight is not None or call.scale != 1.0),
-        loss is not None and call.input_grad,
-    )
+    bias = tuple(layer.bias is not None for layer in call.layers)
+    texts = tuple(layer.activation.text for layer in call.layers)
+    return fused.Shape(call.sizes, bias, name_of(call.dtype), texts, *_of_loss(call))
+
+
+def graph_shape(call: Call) -> graph_source.Shape:
+    """What a graph and this kind of call are compiled for."""
+    return graph_source.shape_of(call.plan.nodes, name_of(call.dtype), *_of_loss(call), bool(call.keys))
+
+
+def _of_loss(call: Call) -> tuple[Any, bool, bool]:
+    """The loss's key, whether gradients are multiplied by factors, and whether that in x is wanted."""
+    if call.loss is None:
+        return None, False, False
+    return loss_key(call), call.weight is not None or call.scale != 1.0, call.input_grad
 
 
 def loss_key(call: Call) -> Any:
@@ -86,7 +95,7 @@ def scalars(call: Call) -> list[float]:
     return [*numbers, *getattr(call.loss, "parameters", ())]
 
 
-def add_x(args: Any, call: Call, held: list[Any]) -> None:
+def add_x(args: Any, call: Call | Points, held: list[Any]) -> None:
     """Fill in x of a struct.
 
     ``held`` collects the arrays whose addresses go into ``args``: keep it until the call of C returns, or their memory
@@ -101,13 +110,19 @@ def flops(call: Call) -> int:
     return 2 * call.multiply_adds + fused.ACTIVATION_FLOPS * sum(call.plan.widths.values())
 
 
+def contiguous(layers: Iterable[Layer]) -> list[Layer]:
+    """Layers on the CPU with contiguous parameters."""
+    own = np.ascontiguousarray
+    return [Layer(own(weight), None if bias is None else own(bias), activation) for weight, bias, activation in layers]
+
+
 def parameters(call: Call) -> list[Array]:
     """Every parameter in the call's order, contiguous."""
     contiguous = call.backend.xp.ascontiguousarray
     return [contiguous(array) for own in call.parameters.values() for array in own.values()]
 
 
-def add_targets(args: Any, call: Call, held: list[Any]) -> None:
+def add_targets(args: Any, call: Call | Points, held: list[Any]) -> None:
     """Fill in the targets, the sample weights and the scale of a struct; ``held`` as for :func:`add_x`."""
     if call.y is not None:
         y = readable(call.y)
@@ -139,7 +154,7 @@ def places(call: Call) -> list[slice]:
 def address(array: np.ndarray, held: list[Any]) -> int:
     """The address of the array's numbers; the array is appended to ``held``, which keeps it alive."""
     held.append(array)
-    return array.__array_interface__["data"][0]  # array.ctypes.data is the same, four times slower
+    return structs.address(array)
 
 
 def readable(array: np.ndarray) -> np.ndarray:

@@ -39,7 +39,7 @@ FEW_SAMPLES = 24
 ROUNDED, FEATURE = "bfloat16", "avx512_bf16"
 
 
-class Pass:
+class Pass(structs.Holder):
     """The pass for one net: its arrays, activations and loss.
 
     Args:
@@ -64,21 +64,20 @@ class Pass:
         loss_key: Any,
         precision: str = "float32",
     ) -> None:
-        dtype = layers[0][0].dtype
-        self.core, self.dtype, self.parameters = core(dtype.name), dtype, 0
+        super().__init__(dtype := layers[0][0].dtype)
+        self.core, self.parameters = core(dtype.name), 0
         self.slices: list[tuple[slice, tuple[int, ...]]] = []
-        self._held: list[Any] = []
         self._layers = (MatrixLayer * len(layers))()
         for at, (weight, bias, f) in zip(self._layers, layers):
             at.outputs, at.inputs = weight.shape
-            at.weight, at.grad = self._address(weight), self._room(weight.shape)
+            at.weight, at.grad = self.address(weight), self._room(weight.shape)
             if bias is not None:
-                at.bias, at.bias_grad = self._address(bias), self._room(bias.shape)
-            at.f = Function(*activation(f, dtype.name), self._scalars(f))
+                at.bias, at.bias_grad = self.address(bias), self._room(bias.shape)
+            at.f = Function(*activation(f, dtype.name), self.scalars(f.parameters))
         self.args = Matrices(depth=len(layers), layers=ctypes.addressof(self._layers), scale=1.0, time=SECONDS)
         self.args.worth_a_thread = WORTH_A_THREAD
         if loss is not None:
-            self.args.loss, self.args.loss_p = loss_function(loss_key, dtype.name), self._scalars(loss)
+            self.args.loss, self.args.loss_p = loss_function(loss_key, dtype.name), self.scalars(parameters(loss))
         self.pointer = ctypes.addressof(self.args)
         sizes = (layers[0][0].shape[1], *(len(weight) for weight, _, _ in layers))
         self._rounds = not why_not_rounded(ROUNDED, sizes, dtype)
@@ -104,7 +103,7 @@ class Pass:
 
     def use(self, memory: np.ndarray) -> None:
         """Work in this array, of the pass's dtype."""
-        self.args.memory = -(-memory.__array_interface__["data"][0] // 64) * 64
+        self.args.memory = structs.aligned(memory)
 
     def run(self) -> None:
         """Do what ``args`` says. When a signal's handler raises an exception, no thread is at work any more."""
@@ -112,18 +111,16 @@ class Pass:
         while not self.core.bpx_matrices_run(self.pointer):
             pass
 
-    def _address(self, array: np.ndarray) -> int:
-        self._held.append(array)
-        return array.__array_interface__["data"][0]
-
-    def _scalars(self, f: Any) -> int:
-        return self._address(np.array([*getattr(f, "parameters", ()), 0.0], self.dtype))
-
     def _room(self, shape: tuple[int, ...]) -> int:
         """Where a gradient of this shape goes: behind the others."""
         start, self.parameters = self.parameters, self.parameters + math.prod(shape)
         self.slices.append((slice(start, self.parameters), shape))
         return start
+
+
+def parameters(loss: Any) -> Sequence[float]:
+    """The numbers of a loss; one without a formula has none."""
+    return getattr(loss, "parameters", ())
 
 
 def why_not_rounded(precision: str, sizes: tuple[int, ...], dtype: np.dtype) -> str:

@@ -29,7 +29,7 @@ WAVE_FLOPS, WAVE_BYTES = 5e9, 8 << 20
 NO_TARGET, VALUES, CLASSES = 0, 1, 2
 
 
-class Narrow:
+class Narrow(structs.Holder):
     """The pass for one net.
 
     The batch is cut into chunks, which threads take one after another; their sums are added in a fixed tree.
@@ -51,19 +51,18 @@ class Narrow:
     def __init__(
         self, shape: fused.Shape, activations: Sequence[Any], parameters: Sequence[np.ndarray], loss: Any
     ) -> None:
-        self._shape, self._dtype = shape, parameters[0].dtype
-        dtype = shape.dtype
+        super().__init__(parameters[0].dtype)
+        self._shape, dtype = shape, shape.dtype
         self._parts, products = parts(dtype), program(shape)
-        self._held: list[Any] = []
         self._layers = (structs.NarrowLayer * len(shape.bias))()
         arrays = iter(parameters)
         for at, has_bias, f, sizes in zip(self._layers, shape.bias, activations, zip(shape.sizes, shape.sizes[1:])):
             at.inputs, at.outputs = sizes
-            at.weight = self._address(next(arrays))
-            at.bias = self._address(next(arrays)) if has_bias else None
+            at.weight = self.address(next(arrays))
+            at.bias = self.address(next(arrays)) if has_bias else None
             product = products[*sizes, has_bias]
             at.linear, at.backward, at.outer = product.linear, product.backward, product.outer
-            at.f = structs.Function(*matrices.activation(f, dtype), self._scalars(f))
+            at.f = structs.Function(*matrices.activation(f, dtype), self.scalars(f.parameters))
         self.args = structs.Narrow(
             depth=len(self._layers),
             layers=ctypes.addressof(self._layers),
@@ -73,31 +72,27 @@ class Narrow:
             time=matrices.SECONDS,
         )
         if loss is not None:
-            self.args.loss, self.args.loss_p = matrices.tile_loss(shape.loss, dtype), self._scalars(loss)
+            self.args.loss, self.args.loss_p = (
+                matrices.tile_loss(shape.loss, dtype),
+                self.scalars(matrices.parameters(loss)),
+            )
             self.args.target = _target(shape.loss)
         self._pointer = ctypes.addressof(self.args)
 
     def numbers(self) -> int:
         """Of the memory that this call wants, with room to begin at a multiple of 64 bytes."""
         self.args.wave = wave_chunks(self._shape, self.args.n)
-        return self._parts.bpx_narrow_memory(self._pointer) + 64 // self._dtype.itemsize
+        return self._parts.bpx_narrow_memory(self._pointer) + 64 // self.dtype.itemsize
 
     def use(self, memory: np.ndarray) -> None:
         """Work in this array, of the pass's dtype."""
-        self.args.memory = -(-memory.__array_interface__["data"][0] // 64) * 64
+        self.args.memory = structs.aligned(memory)
 
     def run(self) -> None:
         """Do what ``args`` says. When a signal's handler raises an exception, no thread is at work any more."""
         self.args.next = 0
         while not self._parts.bpx_narrow_run(self._pointer):
             pass
-
-    def _address(self, array: np.ndarray) -> int:
-        self._held.append(array)
-        return array.__array_interface__["data"][0]
-
-    def _scalars(self, f: Any) -> int:
-        return self._address(np.array([*getattr(f, "parameters", ()), 0.0], self._dtype))
 
 
 def wave_chunks(shape: fused.Shape, samples: int) -> int:

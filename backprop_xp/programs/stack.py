@@ -35,7 +35,7 @@ from .structs import INT, POINTER
 WAVE_FLOPS, WAVE_BYTES = 5e9, 8 << 20
 
 
-class StackPass:
+class StackPass(structs.Holder):
     """The pass for one net and equation: one call of it.
 
     Args:
@@ -45,27 +45,26 @@ class StackPass:
 
     Attributes:
         args: what is handed over; a caller sets the fields of its batch.
-        parameters: how many numbers the gradients have, layer by layer those of the weight and of the bias.
+        parameters: how many numbers the gradients have: of each layer's weight, then of its bias.
 
     Raises:
         CompileError: something can't be compiled here.
     """
 
     def __init__(self, layers: Sequence[Layer], skips: Sequence[Skip | None], equation: Equation) -> None:
-        dtype = layers[0][0].dtype
+        super().__init__(dtype := layers[0][0].dtype)
         way, cxx = equation.reads.way, compiler.find()
-        self._core, self._dtype = _core(dtype.name, cxx), dtype
-        self._held: list[np.ndarray] = []
+        self._core = _core(dtype.name, cxx)
         self._layers = (structs.StackLayer * len(layers))()
         for at, (weight, bias, f), skip in zip(self._layers, layers, skips):
             at.skip, at.before = (-2, False) if skip is None else skip
             at.outputs, at.inputs = weight.shape
-            at.weight, at.bias = self._address(weight), None if bias is None else self._address(bias)
+            at.weight, at.bias = self.address(weight), None if bias is None else self.address(bias)
             if f.text != Identity.text and isinstance(way, Twice):
                 at.slopes = _slopes(f.text, f.formula, f.name, dtype.name, cxx)
             elif f.text != Identity.text:
                 at.forward, at.backward = _activation(f.text, f.formula, f.name, way.carried, dtype.name, cxx)
-            at.p = self._scalars(f.parameters)
+            at.p = self.scalars(f.parameters)
         stack = way.carried.stack
         axes = [along[0] if isinstance(along, tuple) and len(along) == 1 else -1 for along in stack]
         self.args = structs.Stack(
@@ -73,12 +72,12 @@ class StackPass:
             signals=len(axes),
             output=way.output if isinstance(way, Twice) else -1,
             layers=ctypes.addressof(self._layers),
-            axes=self._address(np.array(axes, np.int64)),
+            axes=self.address(np.array(axes, np.int64)),
             targets=len(equation.targets),
             scale=1.0,
             equation=_function_of(equation.text, dtype.name, cxx),
-            equation_p=self._scalars(equation.parameters),
-            packed=self._address(np.empty(2 * sum(weight.size for weight, _, _ in layers), dtype)),
+            equation_p=self.scalars(equation.parameters),
+            packed=self.address(np.empty(2 * sum(weight.size for weight, _, _ in layers), dtype)),
         )
         self._core.bpx_stack_prepare(ctypes.addressof(self.args))
         self.parameters = self.args.parameters
@@ -88,20 +87,20 @@ class StackPass:
         args, wave = self.args, self._wave(workers)
         workers = min(workers, wave)
         with workspace.recycled():
-            memory = workspace.empty((workers * args.numbers + 16,), self._dtype)
-            sums, losses = workspace.empty((wave, self.parameters), self._dtype), np.empty(wave)
+            memory = workspace.empty((workers * args.numbers + 16,), self.dtype)
+            sums, losses = workspace.empty((wave, self.parameters), self.dtype), np.empty(wave)
             used = self._chunks().bit_length()  # of the tree's levels
-            levels, level_losses = workspace.empty((used, self.parameters), self._dtype), np.empty(used)
-            args.memory = -(-_address(memory) // 64) * 64
-            args.sums, args.losses = _address(sums), _address(losses)
-            tree = structs.Tree(self.parameters, 0, _address(levels), _address(level_losses))
+            levels, level_losses = workspace.empty((used, self.parameters), self.dtype), np.empty(used)
+            args.memory = structs.aligned(memory)
+            args.sums, args.losses = structs.address(sums), structs.address(losses)
+            tree = structs.Tree(self.parameters, 0, structs.address(levels), structs.address(level_losses))
             for chunks in self._waves(workers, wave):
                 self._core.bpx_tree_add(ctypes.addressof(tree), args.sums, args.losses, chunks)
-            return self._core.bpx_tree_total(ctypes.addressof(tree), _address(total))
+            return self._core.bpx_tree_total(ctypes.addressof(tree), structs.address(total))
 
     def _waves(self, workers: int, wave: int) -> Iterator[int]:
         """How many chunks each wave had, when it is done."""
-        args, address, shared = self.args, structs.address_of(self._core.bpx_stack), matrices.core(self._dtype.name)
+        args, address, shared = self.args, structs.address_of(self._core.bpx_stack), matrices.core(self.dtype.name)
         for first in range(0, chunks := self._chunks(), wave):
             args.first = args.next = first
             args.last, args.threads = min(first + wave, chunks), 0
@@ -114,15 +113,8 @@ class StackPass:
     def _wave(self, workers: int) -> int:
         """Chunks that are computed before their sums are added."""
         flops = 6 * self.parameters * self.args.signals * self._core.bpx_stack_chunk()
-        by_memory = WAVE_BYTES // (self.parameters * self._dtype.itemsize)
+        by_memory = WAVE_BYTES // (self.parameters * self.dtype.itemsize)
         return max(1, min(max(workers, min(int(WAVE_FLOPS / flops), by_memory)), self._chunks()))
-
-    def _address(self, array: np.ndarray) -> int:
-        self._held.append(array)
-        return _address(array)
-
-    def _scalars(self, numbers: Sequence[float]) -> int:
-        return self._address(np.array([*numbers, 0.0], self._dtype))
 
 
 # What is kept is kept by compiler: one of other flags may give code for other registers, and libraries work together.
@@ -220,7 +212,3 @@ def _functions(code: str, what: str, dtype: str, cxx: compiler.Compiler) -> Any:
     library = kernel_cache.library(kernel_source("stack_functions.h") + code, what)
     same_registers(library, _core(dtype, cxx), what)
     return library
-
-
-def _address(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]

@@ -7,16 +7,22 @@ Parameters that may change without becoming another object make every call one w
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import later
 from ..plan.net import AnyNet
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from ..watched import Watched
 from . import batch, graph, sample
 from .chain import Chain, why_not_functions, why_not_loss
+
+if TYPE_CHECKING:
+    from . import device
+else:  # and with it the engines of devices
+    device = later.Module("backprop_xp.ready.device")
 
 Batch = batch.Batch | graph.GraphBatch
 Outputs = batch.Outputs | graph.GraphOutputs | sample.SingleOutputs
@@ -136,8 +142,6 @@ class Prepared:
 def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None, training: bool = True) -> Any:
     """The prepared call for these arguments, None where they need more checks or an engine of another kind."""
     if net.backend.on_gpu:
-        from . import device  # and with it the engines of devices
-
         return device.find(net, x, y, keep_signals, training)
     prepared = of(net, x)
     if prepared is None:

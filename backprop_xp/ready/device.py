@@ -14,7 +14,6 @@ from typing import Any
 from .. import engines, forks
 from ..backend import Array
 from ..engines import cooperative, fused_gpu
-from ..losses import get_loss
 from ..plan.call import Call
 from ..plan.net import AnyNet
 from ..sums.chunk_sums import ReadySums
@@ -168,7 +167,7 @@ def _needs_more(net: AnyNet) -> bool:
 def _batch(net: AnyNet, x: Any, y: Array | None, training: bool) -> Batch | None:
     """The call for this kind of batch, None where the plain one must run: it also says what is wrong."""
     try:
-        call = net._call(x, None, training, get_loss(net.loss))
+        call = net._call(x, None, training, net.loss)
         net._aim(call, y, None)
         given = x.values() if type(x) is dict else (x,)
         if any(a is not b for a, b in zip(call.inputs.values(), given, strict=True)):

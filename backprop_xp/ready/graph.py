@@ -19,7 +19,7 @@ from ..engines.fused import graph as engine
 from ..plan.net import AnyNet
 from ..programs import graph as programs
 from ..programs import graph_source
-from ..programs.structs import ChunkArgs
+from ..programs.structs import ChunkArgs, address
 from ..sums.chunks import chunk_samples
 from ..tensor import Tensor
 from ..workspace import recycled
@@ -61,8 +61,8 @@ class _Ready:
         self._keys = np.zeros(1 + sum(node.operation.needs_key for node in plan.nodes), np.uint64)
         self._scalars, self._none = np.array([*scalars, 0.0], self._dtype), np.zeros(len(self._inputs), np.int64)
         graph = self._args.graph
-        graph.x, graph.strides, graph.keys = map(_address, (self._x, self._strides, self._keys))
-        graph.x_grad, graph.wide.scalars = _address(self._none), _address(self._scalars)
+        graph.x, graph.strides, graph.keys = map(address, (self._x, self._strides, self._keys))
+        graph.x_grad, graph.wide.scalars = address(self._none), address(self._scalars)
         graph.wide.scale, graph.wide.stop = 1.0, ctypes.addressof(self._stop)
         self._pointer = ctypes.addressof(self._args)
         self._memory, self._room = np.empty(0, self._dtype), workspace.Room(0)
@@ -74,7 +74,7 @@ class _Ready:
         tensors, packing = net._tensors(), self._program.packing
         numbered = {node: {name: self._number(t.data) for name, t in own.items()} for node, own in tensors.items()}
         copies = [
-            (_address(tensor.data), int(numbered[node][name].flat[0]), tensor.data.size)
+            (address(tensor.data), int(numbered[node][name].flat[0]), tensor.data.size)
             for node, own in tensors.items()
             for name, tensor in own.items()
         ]
@@ -90,8 +90,8 @@ class _Ready:
         self._packed = np.empty(len(self._origins), self._dtype)
         args = self._args
         args.parameters, args.packed = len(copies), len(self._packed)
-        args.copies, args.flat, args.origins = map(_address, (self._copies, self._flat, self._origins))
-        args.graph.wide.params = _address(self._packed)
+        args.copies, args.flat, args.origins = map(address, (self._copies, self._flat, self._origins))
+        args.graph.wide.params = address(self._packed)
 
     def _number(self, array: np.ndarray) -> np.ndarray:
         """The next numbers for all that an array holds."""
@@ -130,12 +130,12 @@ class _Ready:
             for node, name, place in self._buffers:
                 place[:] = buffers[node][name]
         for k, array in enumerate(self._given(x)):
-            self._x[k] = _address(array)
+            self._x[k] = address(array)
         if self._memory.size:
-            return self._program.run_chunk(self._pointer, samples, _address(self._memory), grads)
+            return self._program.run_chunk(self._pointer, samples, address(self._memory), grads)
         with recycled():
             memory = workspace.empty((self._program.memory,), self._dtype)
-            return self._program.run_chunk(self._pointer, samples, _address(memory), grads)
+            return self._program.run_chunk(self._pointer, samples, address(memory), grads)
 
 
 class GraphBatch(_Ready):
@@ -174,8 +174,8 @@ class GraphBatch(_Ready):
         self._gradients = Gradients(at, self._dtype)
         args = self._args
         args.grads, args.sums = at, len(self._additions)
-        args.packed_grads, args.to = _address(self._packed_grads), _address(self._to)
-        args.additions = _address(self._additions)
+        args.packed_grads, args.to = address(self._packed_grads), address(self._to)
+        args.additions = address(self._additions)
 
     def takes(self, x: Any, y: Any) -> bool:
         """Whether this is a call that needs no more checks."""
@@ -193,11 +193,11 @@ class GraphBatch(_Ready):
                 if self._target == "classes" and ((low := y.min()) < 0 or y.max() >= self._outputs):
                     wrong = low if low < 0 else y.max()
                     raise ValueError(f"class indices must be from 0 to {self._outputs - 1}, got {wrong}")
-                wide.y = _address(y)
+                wide.y = address(y)
             if self._drops:
                 self._keys[:-1] = [*net._keys().values()]
             gradients = self._gradients.unused()
-            total = self._run(net, x, n, _address(gradients))
+            total = self._run(net, x, n, address(gradients))
         for tensor, place, shape in self._slices:
             tensor._later = (gradients, None, place, shape)
         drop_signals(net, self._signal)
@@ -219,11 +219,7 @@ class GraphOutputs(_Ready):
         n = len(self._given(x)[0])
         output = np.empty((n, self._outputs), self._dtype)
         with self._lock:
-            self._args.graph.wide.output = _address(output)
+            self._args.graph.wide.output = address(output)
             self._run(net, x, n, None)
         drop_signals(net, self._signal)
         return output
-
-
-def _address(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]

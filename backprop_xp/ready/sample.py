@@ -16,7 +16,7 @@ from ..plan.net import AnyNet
 from ..plan.plan import Plan
 from ..programs import fused, graph_source, sample
 from ..programs import graph as programs
-from ..programs.structs import SampleArgs
+from ..programs.structs import SampleArgs, address
 from ..tensor import Tensor
 from .batch import kernel, parts
 
@@ -72,11 +72,11 @@ class _Ready:
         scalars = [*(number for f in functions for number in f.parameters), *loss, 0.0]
         self._held = np.array(scalars, net.dtype), np.array(copies, np.int64), np.array(additions, np.int64)
         self._args = args = SampleArgs(parameters=len(copies), sums=len(additions))
-        args.copies, args.additions = map(_address, self._held[1:])
-        args.memory = _address(self._out)
-        args.grads, args.loss = _address(self._out[program.memory :]), _address(self._out[-1:])
-        args.graph.keys, args.graph.wide.params = _address(self._keys), _address(self._params)
-        args.graph.wide.scalars = _address(self._held[0])
+        args.copies, args.additions = map(address, self._held[1:])
+        args.memory = address(self._out)
+        args.grads, args.loss = address(self._out[program.memory :]), address(self._out[-1:])
+        args.graph.keys, args.graph.wide.params = address(self._keys), address(self._params)
+        args.graph.wide.scalars = address(self._held[0])
         args.graph.wide.scale = 1.0 / count if count else 1.0
         self._pointer = ctypes.addressof(args)
         x: Any = self._x if len(self._x) > 1 else self._only_x
@@ -94,7 +94,7 @@ class _Ready:
                     continue
                 tensor = tensors[node.owner][name]
                 data = tensor.data
-                copies.append((_address(data), at, data.size))
+                copies.append((address(data), at, data.size))
                 if tensor in first:
                     additions.append((first[tensor], grad, data.size))
                 elif backward:
@@ -155,7 +155,7 @@ class Single(_Ready):
         self._outputs, self._classes = self._plan.output.width, target == "classes"
         self._y = np.zeros(1, np.int64) if self._classes else np.zeros(self._outputs, net.dtype)
         wide = self._args.graph.wide
-        wide.y, wide.y_column = _address(self._y), 1
+        wide.y, wide.y_column = address(self._y), 1
 
     def takes(self, x: Any, y: Any, keep_signals: bool | None) -> bool:
         """Whether this is a call that needs no more checks."""
@@ -207,7 +207,3 @@ def target(net: AnyNet, y: Any) -> str:
     if type(y) is np.ndarray:
         return "classes" if y.ndim == 0 and type(net.loss) is SoftmaxCrossEntropy else "values"
     return "classes" if type(y) in (int, np.int64) and type(net.loss) is SoftmaxCrossEntropy else ""
-
-
-def _address(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]

@@ -11,6 +11,8 @@ from sklearn.base import ClassifierMixin
 from ..activations import LogSigmoid, Sigmoid
 from ..backend import NUMPY, Array, module_of
 from ..losses import BCEWithLogits, SoftmaxCrossEntropy, get_loss
+from ..operations.softmax import softmax
+from ..training.options import arguments
 from . import arrays, labels, weights
 from .estimator import BackpropEstimator
 from .labels import Labels
@@ -98,33 +100,7 @@ class BackpropClassifier(ClassifierMixin, BackpropEstimator):
         threads: int | None = None,
         class_weight: Any = None,
     ) -> None:
-        super().__init__(
-            hidden_layer_sizes,
-            activation,
-            loss=loss,
-            optimiser=optimiser,
-            schedule=schedule,
-            alpha=alpha,
-            batch_size=batch_size,
-            learning_rate_init=learning_rate_init,
-            max_iter=max_iter,
-            shuffle=shuffle,
-            random_state=random_state,
-            tol=tol,
-            verbose=verbose,
-            warm_start=warm_start,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            bias=bias,
-            dropout=dropout,
-            normalisation=normalisation,
-            init=init,
-            dtype=dtype,
-            backend=backend,
-            threads=threads,
-        )
-        self.class_weight = class_weight
+        self.__dict__.update(arguments(locals()))
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> BackpropClassifier:
         """Train for one epoch on these samples, with the net and the optimiser of the calls before.
@@ -155,10 +131,10 @@ class BackpropClassifier(ClassifierMixin, BackpropEstimator):
         return self.classes_[NUMPY.take(codes)]
 
     def predict_proba(self, X: Any) -> Any:
-        """Probabilities, (n, classes); those of several labels a sample don't add up to 1. X is as in :meth:`fit`."""
+        """Probabilities, (n, classes); with several labels a sample they don't add up to 1. X is as in :meth:`fit`."""
         z = self._outputs(X, "predict_proba")
         if self.out_activation_ == "softmax":
-            return arrays.like(_softmax(z), X)
+            return arrays.like(softmax(z), X)
         return arrays.like(self._of_both(z, Sigmoid()), X)
 
     def predict_log_proba(self, X: Any) -> Any:
@@ -226,11 +202,9 @@ class BackpropClassifier(ClassifierMixin, BackpropEstimator):
             )
         fits = not known.several if isinstance(loss, SoftmaxCrossEntropy) else known.binary or known.several
         if not fits:
-            raise ValueError(f"the loss {loss.name} is not for {self._kind()}: take 'log_loss'")
+            kind = "several labels a sample" if known.several else f"one of {len(known.classes)} classes"
+            raise ValueError(f"the loss {loss.name} is not for {kind}: take 'log_loss'")
         return loss
-
-    def _kind(self) -> str:
-        return "several labels a sample" if self._labels.several else f"one of {len(self.classes_)} classes"
 
     def _strata(self, y: np.ndarray, held: int) -> np.ndarray | None:
         if self._labels.several:
@@ -265,12 +239,6 @@ class BackpropClassifier(ClassifierMixin, BackpropEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
-
-
-def _softmax(z: Array) -> Array:
-    xp = module_of(z)
-    e = xp.exp(z - z.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
 
 
 def _log_softmax(z: Array) -> Array:

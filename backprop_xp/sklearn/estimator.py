@@ -20,6 +20,7 @@ from ..graph import GraphNet
 from ..net import Net
 from ..programs import fused
 from ..training.nan import DivergedError
+from ..training.options import arguments
 from . import arrays, nets, weights
 from .settings import Settings, new_optimiser, set_rate, shifted
 from .stopping import Convergence
@@ -68,30 +69,7 @@ class BackpropEstimator(BaseEstimator):
         backend: Any = None,
         threads: int | None = None,
     ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.loss = loss
-        self.optimiser = optimiser
-        self.schedule = schedule
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate_init = learning_rate_init
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.bias = bias
-        self.dropout = dropout
-        self.normalisation = normalisation
-        self.init = init
-        self.dtype = dtype
-        self.backend = backend
-        self.threads = threads
+        self.__dict__.update(arguments(locals()))
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """Train on these samples, anew unless ``warm_start`` is set.
@@ -220,7 +198,7 @@ class BackpropEstimator(BaseEstimator):
             x.shape[1],
             outputs,
             loss=self._net_loss(),
-            dtype=self._net_dtype(x),
+            dtype=self.dtype or ("float32" if x.dtype == np.float32 else "float64"),
             rng=self._random,
             backend=backend,
             init=self.init,
@@ -235,9 +213,6 @@ class BackpropEstimator(BaseEstimator):
         self.n_layers_, self.n_outputs_, self.t_ = len(settings.hidden) + 2, outputs, 0
         self.loss_curve_ = []
         self.validation_scores_ = None
-
-    def _net_dtype(self, x: Any) -> Any:
-        return ("float32" if x.dtype == np.float32 else "float64") if self.dtype is None else self.dtype
 
     def _refuse_another_net(self, settings: Settings) -> None:
         net = self.net_

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -131,12 +132,7 @@ class BackpropRegressor(RegressorMixin, BackpropEstimator):
 
 
 POISSON = "poisson"
-
-
-def _poisson() -> ElementwiseLoss:
-    """Half the deviance of counts from exp(z)."""
-    return ElementwiseLoss(POISSON, "exp(z) - y * z + where(y > 0, y * log(maximum(y, 1e-30)) - y, 0)", "exp(z) - y")
-
-
+#: Half the deviance of counts from exp(z), and its derivative.
+DEVIANCE = "exp(z) - y * z + where(y > 0, y * log(maximum(y, 1e-30)) - y, 0)", "exp(z) - y"
 #: Losses by the names that MLPRegressor has for them; their gradients in each sample are its too.
-LOSSES = {"squared_error": HalfSquaredError, POISSON: _poisson}
+LOSSES: dict[str, Any] = {"squared_error": HalfSquaredError, POISSON: partial(ElementwiseLoss, POISSON, *DEVIANCE)}

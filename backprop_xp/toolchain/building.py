@@ -7,10 +7,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from .. import later
+
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
 except ImportError:  # Windows
     flock = None  # type: ignore[assignment]
+
+shutil = later.Module("shutil")
+tempfile = later.Module("tempfile")
 
 PREFIX = "building-"
 
@@ -18,8 +23,6 @@ PREFIX = "building-"
 @contextlib.contextmanager
 def folder(parent: Path) -> Iterator[Path]:
     """A new folder in ``parent``, deleted afterwards; leftovers of dead processes are deleted first. Raises OSError."""
-    import shutil
-
     sweep(parent)
     made, lock = _made(parent)
     try:
@@ -34,8 +37,6 @@ def sweep(parent: Path) -> None:
     """Delete the folders of processes that are no more."""
     if flock is None:
         return
-    import shutil
-
     for left in parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # somebody's lock, or no folder, or it is gone
             lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -48,8 +49,6 @@ def sweep(parent: Path) -> None:
 
 def _made(parent: Path) -> tuple[Path, int | None]:
     """A new folder, and its lock where there are locks."""
-    import tempfile
-
     while True:
         made = Path(tempfile.mkdtemp(dir=parent, prefix=PREFIX))
         if flock is None:

@@ -6,6 +6,7 @@ key's is never loaded. Files appear by renaming, so any number of processes may 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import os
@@ -15,12 +16,16 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
-from .. import environment
+from .. import environment, later
 from ..files import replacing
 from ..show_source import show
 from . import building, compiler
 from .built import telling
 from .compiler import CompileError
+
+hashlib = later.Module("hashlib")  # which loads OpenSSL
+shutil = later.Module("shutil")
+tempfile = later.Module("tempfile")
 
 FORMAT = b"backprop_xp 2"
 SUFFIX, NOTE_SUFFIX = ".kernel", ".variant"  # a note says which variant of a GPU kernel fits, see toolchain/cuda.py
@@ -48,9 +53,7 @@ def folder() -> Path:
 
 def sha256(content: bytes) -> bytes:
     """The digest of this content."""
-    from hashlib import sha256  # which loads OpenSSL
-
-    return sha256(content).digest()
+    return hashlib.sha256(content).digest()
 
 
 def library(source: str, what: str) -> ctypes.CDLL:
@@ -101,8 +104,6 @@ def clear() -> int:
 
     What stopped compilations left goes too, and what the compiler of a wheel keeps there; nothing else does.
     """
-    import shutil
-
     building.sweep(folder())
     shutil.rmtree(folder() / compiler.WHEEL_FOLDER, ignore_errors=True)
     count = 0
@@ -191,10 +192,6 @@ def home() -> Path:
 
 @cache
 def _private(wanted: str, reason: str) -> Path:
-    import atexit
-    import shutil
-    import tempfile
-
     try:
         private = tempfile.mkdtemp(prefix="backprop_xp-")
     except OSError as error:

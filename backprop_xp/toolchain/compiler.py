@@ -11,8 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .. import environment
+from .. import environment, later
+
+if TYPE_CHECKING:
+    from . import group
+else:
+    group = later.Module("backprop_xp.toolchain.group")
+metadata = later.Module("importlib.metadata")  # which brings what reads e-mail
+shlex = later.Module("shlex")
+shutil = later.Module("shutil")
+subprocess = later.Module("subprocess")
 
 #: No -ffast-math and nothing that implies -ffinite-math-only: NaN and infinity must propagate.
 FLAGS: tuple[str, ...] = (
@@ -70,7 +80,8 @@ class Compiler:
         return tuple(flag for flag in tried if self._call(None, folder, flag, *rest)[0] != 0)
 
     def _call(self, what: str | None, folder: Path, *arguments: str) -> tuple[int, str]:
-        announce = None if what is None else partial(_announce, what)
+        said = f"backprop_xp: compiling {what} (once, then it is cached)"
+        announce = None if what is None else partial(print, said, file=sys.stderr, flush=True)
         return _run((*self.command, *arguments), environment.COMPILE_TIMEOUT.read(), folder, announce)
 
 
@@ -101,13 +112,9 @@ def _find(cxx: str, path: str) -> Compiler | CompileError:
 
 
 def _search(cxx: str, path: str) -> Compiler:
-    import shutil
-
     if platform.system() == "Windows":  # which has no process groups, owners of folders, or -fPIC
         raise CompileError("kernels are compiled on Linux and macOS, not on Windows")
     if cxx.strip():
-        import shlex
-
         try:
             wanted = [tuple(shlex.split(cxx))]
         except ValueError as error:
@@ -121,9 +128,7 @@ def _search(cxx: str, path: str) -> Compiler:
     if cxx.strip():
         raise CompileError(f"no C++ compiler was found ($CXX is {cxx!r})")
     if (program := _in_wheel()) is not None:
-        import importlib.metadata  # which brings what reads e-mail
-
-        version = f"{WHEEL} {importlib.metadata.version(WHEEL)}"  # itself, it would make a folder before it says so
+        version = f"{WHEEL} {metadata.version(WHEEL)}"  # itself, it would make a folder before it says so
         return Compiler((program, "c++"), version, (*_flags(), *WHEEL_FLAGS), WHEEL)
     raise CompileError(
         f"no C++ compiler was found (none of {', '.join(CANDIDATES)} is on the PATH; "
@@ -182,17 +187,13 @@ def _run(
     Raises:
         CompileError: it can't be started, or took too long.
     """
-    import subprocess
-
-    from .group import Group
-
     variables = environment.passed_on({"LC_ALL": "C"})
     if folder is not None:
         own, shared = str(folder), str(folder.parent / WHEEL_FOLDER)
         variables |= {"TMPDIR": own, "ZIG_LOCAL_CACHE_DIR": own, "ZIG_GLOBAL_CACHE_DIR": shared}
-    group = Group(folder)
+    started = group.Group(folder)
     try:
-        process = group.start(command, variables)
+        process = started.start(command, variables)
         try:
             first = min(ANNOUNCE_AFTER, timeout) if announce else timeout
             output = process.communicate(timeout=first)[0]
@@ -206,7 +207,7 @@ def _run(
     except (OSError, RuntimeError) as error:  # RuntimeError: the interpreter is about to end
         raise CompileError(f"{command[0]} can't be started: {getattr(error, 'strerror', None) or error}") from None
     finally:
-        group.end()
+        started.end()
     return process.returncode, output.decode("utf-8", "replace")
 
 
@@ -222,7 +223,3 @@ def _first_error(output: str) -> str:
 def _say_refused(program: str, flags: tuple[str, ...]) -> None:
     message = f"{program} takes no {' and no '.join(flags)}: kernels are compiled without, and slower"
     warnings.warn(message, RuntimeWarning, stacklevel=2)
-
-
-def _announce(what: str) -> None:
-    print(f"backprop_xp: compiling {what} (once, then it is cached)", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ It leads a group of processes, which ends with it.
 """
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -14,8 +15,6 @@ EVERY = 0.1  # seconds
 def main(parent: int, folder: str) -> None:
     while os.getppid() == parent:
         time.sleep(EVERY)
-    import shutil
-
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.killpg(0, signal.SIGTERM)  # a compiler deletes its temporary files
     time.sleep(EVERY)

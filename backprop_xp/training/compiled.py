@@ -88,7 +88,9 @@ def _refuses_rows(net: Any, sizes: tuple[int, ...], rows: Rows) -> str:
     """Why these arrays can't be handed to C as they are: they need a check in every step, which may fail."""
     loss, x, y, weight = net.loss, rows.x, rows.y, rows.weight
     for array in (x, y, weight):
-        if array is not None and not _in_memory(array):
+        if array is None:
+            continue
+        if type(array) is not np.ndarray or mapping(array) is not None or arguments.readable(array) is not array:
             return "x, y or sample_weight are not arrays in memory"
     if x.shape != (rows.samples, sizes[0]) or x.dtype != net.dtype:
         return "x has another shape or dtype than the net takes"
@@ -99,10 +101,6 @@ def _refuses_rows(net: Any, sizes: tuple[int, ...], rows: Rows) -> str:
     if weight is not None and (weight.shape != (rows.samples,) or weight.dtype != net.dtype):
         return "sample_weight is not one number a sample"
     return ""
-
-
-def _in_memory(array: Any) -> bool:
-    return type(array) is np.ndarray and mapping(array) is None and arguments.readable(array) is array
 
 
 def _is_target(loss: Any, y: np.ndarray, shape: tuple[int, int], dtype: np.dtype) -> bool:

@@ -96,7 +96,7 @@ class Ensemble:
         exception ends the training of all. On CuPy one net is trained after another.
 
         Args:
-            x, y, options: those of :func:`fit`. Optimisers and early stopping are copied for every net. Callbacks are
+            x, y, options: as for :func:`fit`. Optimisers and early stopping are copied for every net. Callbacks are
                 called on several threads. ``checkpoint`` is a folder in which every net has one of its own.
             each: for every net the options that are its own, as in ``[{"seed": 1}, {"seed": 2}]``.
             threads: how many nets are trained at a time; None takes the number that a net would use.
@@ -172,7 +172,9 @@ class Ensemble:
             at = 0
             for one in json.loads(line):
                 k, net = one["net"], self.nets[one["net"]]
-                histories[k] = _history(one["history"])
+                state, epochs = one["history"], one["history"]["epochs"]
+                last = epochs[-1]["step"] if epochs else 0
+                histories[k] = History.from_json(state, len(epochs), last, state["seed"])
                 if one["draws"] is not None:
                     net.draws = one["draws"]
                 with net.backend.activate():
@@ -181,11 +183,6 @@ class Ensemble:
                         found = np.frombuffer(rest, dtype, math.prod(shape), at).reshape(shape)
                         tensor.data[...] = net.backend.xp.asarray(found)
                         at += found.nbytes
-
-
-def _history(state: dict[str, Any]) -> History:
-    epochs = state["epochs"]
-    return History.from_json(state, len(epochs), epochs[-1]["step"] if epochs else 0, state["seed"])
 
 
 def _each(numbers: Iterable[int], work: Callable[[int], None], workers: int) -> None:

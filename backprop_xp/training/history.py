@@ -111,7 +111,7 @@ class History:
 
     @classmethod
     def from_json(cls, state: dict[str, Any], epochs: int, step: int, seed: int | None) -> History:
-        """What :meth:`as_json` made, of a run of so many epochs and steps with this seed.
+        """What :meth:`as_json` made, of a run of ``epochs`` epochs and ``step`` steps with this seed.
 
         Raises:
             KeyError, TypeError, ValueError: it says anything else.

@@ -179,11 +179,11 @@ class Optimiser:
         self._rule = rule
 
     def state_shapes(self, saved: Mapping[str, Any], numbers: int) -> dict[str, tuple[int, ...]]:
-        """The shapes of all state arrays of so many parameters; ``saved`` holds those of a checkpoint, by name."""
+        """The shapes of all state arrays for ``numbers`` parameters; ``saved`` holds those of a checkpoint, by name."""
         return dict.fromkeys(self.rule().state, (numbers,))
 
     def restore(self, options: Mapping[str, Any], count: int, state: Mapping[str, Array]) -> None:
-        """Go on where another one with these options ended, after so many steps and with these state arrays."""
+        """Go on where another one with these options ended, after ``count`` steps and with these state arrays."""
         for name, value in options.items():
             setattr(self, name, value)
         if self.sharding is not None:

@@ -44,7 +44,7 @@ NET_STATE = ("seed", "draws")
 
 
 class Saver:
-    """Writes a run's state every so many steps, and puts it back at the start of a resumed run.
+    """Writes a run's state after every ``every`` steps, and puts it back at the start of a resumed run.
 
     ``run`` is a :class:`backprop_xp.training.fit.Run`. The folder must be locked; ranks but the first have none, and
     read what the first one reads.
@@ -109,7 +109,7 @@ class Saver:
         self._written = loop.number
 
     def _schedule(self, number: int) -> dict[str, Any]:
-        """What the schedule came to within so many steps, which must be the same in a run that is resumed."""
+        """What the schedule came to within ``number`` steps, which must be the same in a run that is resumed."""
         schedule = self.run.loop.schedule
         return {"schedule": [float(schedule(step)) for step in (0, number // 2, number - 1) if step >= 0]}
 
@@ -183,7 +183,7 @@ def _fitting(path: Path) -> Iterator[None]:
 
 
 def _place(state: dict[str, Any], step: int, steps: int | None) -> tuple[int, int]:
-    """The epoch and the position in it of the next step, after so many steps; ``steps`` make an epoch."""
+    """The epoch and the position in it of the next step, after ``step`` steps; ``steps`` make an epoch."""
     epoch, position = whole("epoch", state["epoch"]), whole("position", state["position"])
     if steps is None:
         possible = position == step if epoch == 0 else epoch + position <= step
@@ -196,7 +196,7 @@ def _place(state: dict[str, Any], step: int, steps: int | None) -> tuple[int, in
 
 def _options(optimiser: Optimiser, saved: dict[str, Any]) -> dict[str, Any]:
     """The optimiser's options as a checkpoint has them, each of the kind that it is now."""
-    options = {name: _tuple(saved[name]) for name in optimiser.options}
+    options = {name: tuple(saved[name]) if isinstance(saved[name], list) else saved[name] for name in optimiser.options}
     for name, value in options.items():
         present = getattr(optimiser, name)
         if not (isinstance(value, type(present)) or (is_number(value) and is_number(present))):
@@ -246,10 +246,6 @@ def _like(array: Array, content: np.ndarray) -> Array:
     if content.shape != array.shape or content.dtype != array.dtype:
         raise ValueError("an array of another net")
     return module_of(array).asarray(content)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _plain(data: Any) -> Any:

@@ -25,7 +25,7 @@ class Schedule:
         return Product(self, other)
 
     def then(self, step: int, other: Schedule) -> Schedule:
-        """This schedule for so many steps, then the other one from its start."""
+        """This schedule for ``steps`` steps, then the other one from its start."""
         return Then(self, step, other)
 
 
@@ -59,7 +59,7 @@ class StepDecay(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """Half a cosine from 1 to ``final`` within so many steps, then ``final`` (Loshchilov and Hutter, 2017)."""
+    """Half a cosine from 1 to ``final`` within ``steps`` steps, then ``final`` (Loshchilov and Hutter, 2017)."""
 
     steps: int
     final: float = 0.0
@@ -75,7 +75,7 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class WarmUp(Schedule):
-    """A straight line from ``start`` to 1 within so many steps, and 1 afterwards; LinearLR of PyTorch."""
+    """A straight line from ``start`` to 1 within ``steps`` steps, and 1 afterwards; LinearLR of PyTorch."""
 
     steps: int
     start: float = 1 / 3

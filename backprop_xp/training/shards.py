@@ -1,4 +1,4 @@
-"""Rows of which every rank has some: the batches are those of one rank that has all, rank 0's rows first."""
+"""Rows of which every rank has some: the batches are what one rank with all of them would take, rank 0's rows first."""
 
 from __future__ import annotations
 
@@ -18,27 +18,18 @@ from .batches import Batch, Rows
 class Shards(Rows):
     """Batches of the rows of all ranks. Before each step, rows travel to the rank that computes them, or to all.
 
+    Args:
+        rows, options: this rank's, as :class:`Rows` takes them.
+
     Attributes:
         whole: whether every rank gets the whole batch.
         starts: (ranks + 1,) the number of each rank's first row among all.
     """
 
-    def __init__(
-        self,
-        world: World,
-        net: Any,
-        x: Any,
-        y: Any,
-        weight: Any,
-        batch_size: int | None,
-        shuffle: bool = True,
-        seed: int | None = 0,
-        loss: Any = None,
-        whole: bool = False,
-    ) -> None:
+    def __init__(self, world: World, net: Any, *rows: Any, whole: bool = False, **options: Any) -> None:
         self.world, self.whole = world, whole
         self._least = least_of(sum(tensor.data.size for tensor in net._places()))
-        super().__init__(net, x, y, weight, batch_size, shuffle, seed, loss)
+        super().__init__(net, *rows, **options)
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
         order, size = self.order(number), self.world.size

@@ -5,16 +5,21 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import threads
+from .. import later, threads
 from ..backend import module_of, owner_of
 from ..formulas import Formula, blocked
 from ..programs import elementwise, structs
 from ..toolchain import cache
 from ..toolchain.compiler import CompileError
+
+if TYPE_CHECKING:
+    from ..formulas import device
+else:
+    device = later.Module("backprop_xp.formulas.device")
 
 #: Elements from which the interpreter is let go and threads share the work, each a multiple of SPAN.
 LARGE, SPAN = 1 << 16, 1 << 12
@@ -44,9 +49,7 @@ class Update:
         if not self.size:
             return
         if self.on_gpu:
-            from ..formulas.device import update
-
-            update(module_of(self.arrays["w"]), self.formula, self.arrays, parameters, unless)
+            device.update(module_of(self.arrays["w"]), self.formula, self.arrays, parameters, unless)
         elif self._functions is None:
             outs = [self.arrays[name] for name in self.outputs]
             blocked.tape(self.formula, self.outputs).run(self.arrays, parameters, outs)

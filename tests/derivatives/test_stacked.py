@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from backprop_xp import Equation, Graph
 from backprop_xp.derivatives.stacked import Skip, stacked
+from backprop_xp.derived import differentiable
 from backprop_xp.operations import Multiply
 from backprop_xp.toolchain import compiler
 
@@ -85,7 +86,7 @@ def test_the_same_bits_for_any_number_of_threads(text, dtype):
 
 def test_where_what_is_added_goes():
     net = net_of([(5, "tanh", None, None), (5, "tanh", 0, None), (5, None, 1, "gelu"), (5, None, 0, None)])
-    rows = stacked(net._differentiable(training=True))
+    rows = stacked(differentiable(net, training=True))
     assert rows.skips == [None, Skip(0, False), Skip(0, True), Skip(2, True), None]
     assert [layer.activation.name for layer in rows.layers] == ["tanh", "tanh", "gelu", "identity", "identity"]
 

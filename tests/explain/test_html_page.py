@@ -11,7 +11,9 @@ from arrays import target
 
 from backprop_xp import ACTIVATIONS, LOSSES, Activation, Elementwise, ElementwiseLoss, Net, SoftmaxCrossEntropy
 from backprop_xp.explain import html_page
+from backprop_xp.explain.operations import Writing
 from backprop_xp.graph import Graph, GraphNet, Input, Linear
+from backprop_xp.operations import kinds
 
 #: All that the page computed, as lists of numbers.
 NUMBERS = """() => {
@@ -65,6 +67,17 @@ def test_the_articles_net(opened):
 def test_a_graph_with_everything(opened, random, training):
     explanation = residual(random, training)
     assert_equal(opened(explanation), explanation)
+
+
+def test_softmax_as_a_node(opened, random):
+    net = Net((3, 4, 3), ("tanh", ["softmax"]), "mse", True, rng=0)
+    explanation = net.explain(random.normal(size=(4, 3)), random.dirichlet(np.ones(3), 4))
+    assert_equal(opened(explanation), explanation)
+    assert "exp(t_1) / sum exp(t_1)" in str(explanation)
+
+
+def test_every_built_in_operation_is_written():
+    assert {*Writing._known} == {*kinds().values()}
 
 
 def test_every_activation(opened, random):

@@ -132,7 +132,7 @@ class Pass:
             self._program = block.program(shape(call), [layer.activation for layer in call.layers])
             arrays, self.numbers = arguments.parameters(call), call.numbers
         else:
-            self._program, packing = block_graph.program(graph.shape(call), call.plan.nodes)
+            self._program, packing = block_graph.program(arguments.graph_shape(call), call.plan.nodes)
             own = packing.arrays(call.plan.nodes, call.parameters, call.buffers)
             arrays, self.numbers = [*map(xp.ascontiguousarray, own)], packing.grads
             self.places = graph.places(call, packing)

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from ...backend import Array
-from ...dtypes import name_of
 from ...plan import cost
 from ...plan.call import Call
 from ...plan.devices import device
-from ...programs import arguments, block, block_graph, graph_source, structs
+from ...programs import arguments, block, block_graph, structs
 
 
 def why_not(call: Call) -> str:
@@ -26,14 +25,14 @@ def why_not(call: Call) -> str:
     if reason:
         return reason
     limit = block.shared_limit(call.backend.device)
-    if not block_graph.tilings(shape(call), call.plan.nodes, limit):
+    if not block_graph.tilings(arguments.graph_shape(call), call.plan.nodes, limit):
         return f"the values of a few samples don't fit the {limit >> 10} KiB of shared memory that a block may have"
     return ""
 
 
 def seconds(call: Call, chunk: int) -> float:
     """What a call that it doesn't refuse is estimated to take."""
-    ways = block_graph.tilings(shape(call), call.plan.nodes, block.shared_limit(call.backend.device))
+    ways = block_graph.tilings(arguments.graph_shape(call), call.plan.nodes, block.shared_limit(call.backend.device))
     return cost.cooperative(call, device(call.backend.device), ways[0].rows, chunk)
 
 
@@ -58,12 +57,3 @@ def places(call: Call, packing: block_graph.BlockPacking) -> list[list[slice]]:
     for key, at in packing.gradients(call.plan.nodes):
         found.setdefault(key, []).append(at)
     return [found[node, name] for node, own in call.parameters.items() for name in own]
-
-
-def shape(call: Call) -> graph_source.Shape:
-    """What the kernel is compiled for."""
-    loss = None if call.loss is None else arguments.loss_key(call)
-    factors = loss is not None and (call.weight is not None or call.scale != 1.0)
-    input_grad = loss is not None and call.input_grad
-    dtype, dropping = name_of(call.dtype), bool(call.keys)
-    return graph_source.shape_of(call.plan.nodes, dtype, loss, factors, input_grad, dropping)

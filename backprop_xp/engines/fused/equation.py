@@ -12,7 +12,6 @@ from ...derivatives.differentiable import Differentiable
 from ...derivatives.equation import Equation, Points
 from ...derivatives.stacked import NotStacked, stacked
 from ...formulas import is_formula
-from ...passes.article import Layer
 from ...programs import arguments
 from ...programs.stack import StackPass
 from ...toolchain import compiler
@@ -49,23 +48,13 @@ def loss_and_grad(
 ) -> tuple[Any, list[Array], Array | None]:
     """What :meth:`backprop_xp.Equation.loss_and_grad` gives, on ``workers`` threads. Raises CompileError."""
     rows = stacked(net)
-    layers = [
-        Layer(np.ascontiguousarray(weight), None if bias is None else np.ascontiguousarray(bias), activation)
-        for weight, bias, activation in rows.layers
-    ]
+    layers = arguments.contiguous(rows.layers)
     ready = StackPass(layers, rows.skips, equation)
     args, held = ready.args, list[Any]()
-    x = arguments.readable(points.x)
-    args.n, args.x = len(x), arguments.address(x, held)
-    args.x_row, args.x_column = arguments.stride(x, 0), arguments.stride(x, 1)
-    if points.y is not None:
-        y = arguments.readable(points.y)
-        args.y, args.y_row, args.y_column = arguments.address(y, held), arguments.stride(y, 0), arguments.stride(y, 1)
-    if points.weight is not None:
-        weight = arguments.readable(points.weight)
-        args.weight, args.weight_row = arguments.address(weight, held), arguments.stride(weight, 0)
-    args.scale = points.scale
-    grad_x = np.empty(x.shape, net.dtype) if input_grad else None
+    args.n = len(points.x)
+    arguments.add_x(args, points, held)
+    arguments.add_targets(args, points, held)
+    grad_x = np.empty(points.x.shape, net.dtype) if input_grad else None
     if grad_x is not None:
         args.x_grad = arguments.address(grad_x, held)
     total = np.empty(ready.parameters, net.dtype)

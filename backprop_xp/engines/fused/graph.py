@@ -12,11 +12,9 @@ import numpy as np
 
 from ... import threads
 from ...backend import Array
-from ...dtypes import name_of
 from ...plan.call import Call, Result
-from ...programs import arguments, graph_source
+from ...programs import arguments, graph_source, structs
 from ...programs import graph as programs
-from ...programs.structs import GraphArgs
 from ...sums.chunks import each_chunk
 from ...sums.tree import ChunkTree
 
@@ -38,7 +36,7 @@ def intermediate_bytes(call: Call) -> int:
 
 def forward(call: Call) -> Array:
     """The output (n, out)."""
-    program = _program(call, None)
+    program = programs.program(arguments.graph_shape(call), call.plan.nodes)
     output = np.empty(call.output_shape, call.dtype)
     held: list[Any] = []
     args = _arguments(call, program, held)
@@ -53,7 +51,7 @@ def forward(call: Call) -> Array:
 
 def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
-    program = _program(call, arguments.loss_key(call))
+    program = programs.program(arguments.graph_shape(call), call.plan.nodes)
     held: list[Any] = []
     args = _arguments(call, program, held)
     arguments.add_targets(args.wide, call, held)
@@ -64,7 +62,7 @@ def loss_and_grad(call: Call) -> Result:
 
     def chunk(index: int, first: int, count: int, memory: int) -> None:
         grads = np.empty(program.packing.grads, call.dtype)
-        loss = program.run(ctypes.addressof(args), first, count, memory, grads.__array_interface__["data"][0])
+        loss = program.run(ctypes.addressof(args), first, count, memory, structs.address(grads))
         sums.add(index, grads)
         losses.add(index, np.array([loss]))
 
@@ -75,16 +73,8 @@ def loss_and_grad(call: Call) -> Result:
     return Result(own, grad_inputs, call.dtype.type(loss[0] * call.scale))
 
 
-def _program(call: Call, loss: Any) -> programs.Program:
-    factors = loss is not None and (call.weight is not None or call.scale != 1.0)
-    input_grad = loss is not None and call.input_grad
-    nodes = call.plan.nodes
-    shape = graph_source.shape_of(nodes, name_of(call.dtype), loss, factors, input_grad, bool(call.keys))
-    return programs.program(shape, nodes)
-
-
 def _arguments(call: Call, program: programs.Program, held: list[Any]) -> Any:
-    args = GraphArgs()
+    args = structs.GraphArgs()
     args.held = held  # the work holds args
     nodes = call.plan.nodes
     buffers = {node: {**call.parameters[node], **arrays} for node, arrays in call.buffers.items()}

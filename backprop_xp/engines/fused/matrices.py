@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from ... import threads, workspace
 from ...backend import Array
 from ...plan.call import Call, Result
@@ -16,12 +12,12 @@ from . import batch
 
 def forward(call: Call) -> Array:
     """The net's outputs (n, out)."""
-    return batch.forward(call, Pass(_layers(call), None, None, call.precision))
+    return batch.forward(call, Pass(arguments.contiguous(call.layers), None, None, call.precision))
 
 
 def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
-    ready = Pass(_layers(call), call.loss, arguments.loss_key(call), call.precision)
+    ready = Pass(arguments.contiguous(call.layers), call.loss, arguments.loss_key(call), call.precision)
     return batch.loss_and_grad(call, ready, workspace.aligned(ready.parameters, call.dtype))
 
 
@@ -39,10 +35,3 @@ def intermediate_bytes(call: Call) -> int:
     signals = min(call.samples, 4096) * (call.sizes[0] + 2 * sum(call.sizes[1:])) * call.dtype.itemsize
     parameters = call.numbers * call.dtype.itemsize
     return signals + threads.count(call.threads) * (1 << 18) + (32 * parameters if parameters <= 1 << 18 else 0)
-
-
-def _layers(call: Call) -> list[tuple[Array, Array | None, Any]]:
-    return [
-        (np.ascontiguousarray(weight), None if bias is None else np.ascontiguousarray(bias), activation)
-        for weight, bias, activation in call.layers
-    ]

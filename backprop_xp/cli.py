@@ -127,6 +127,12 @@ def _parser() -> argparse.ArgumentParser:
     net_options.add_backend(bench)
     ours = ", ".join(("auto", *ENGINES))
     bench.add_argument("--engines", default="auto", metavar="A,B", help=f"engines of ours: {ours}")
+    bench.add_argument(
+        "--precision",
+        default="",
+        metavar="NAME",
+        help="ours once more with products in this one, PyTorch in a half format",
+    )
     bench.add_argument("--compile", action="store_true", help="torch.compile as well")
     bench.add_argument("--jax", action="store_true", help="JAX as well")
     bench.add_argument("--full", action="store_true", help="everybody, and sweeps over batch, width and depth")

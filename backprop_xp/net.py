@@ -55,7 +55,7 @@ class Net(Model):
         threads: how many the tiled and fused engines use; None asks the environment (BACKPROP_XP_NUM_THREADS),
             else every processor this process may run on. The results don't depend on it.
         precision: "auto", or one of :data:`backprop_xp.precision.PRECISIONS`: what the factors of products may be
-            rounded to on a CUDA device, for float32. See :mod:`backprop_xp.precision` for the errors of each.
+            rounded to by the hardware, for float32. See :mod:`backprop_xp.precision` for the errors of each.
 
     Attributes:
         weights: a Tensor of shape (out, in) for each layer. Layers of one shape may share one:

@@ -128,5 +128,5 @@ class Calls:
         }
         return Call(
             backend, arrays[0].dtype, plan, own, dict(zip(plan.inputs, arrays)), threads=net.threads,
-            training=self._training, buffers=net._buffers(), keys=self._keys,
+            precision=net.precision, training=self._training, buffers=net._buffers(), keys=self._keys,
         )  # fmt: skip

@@ -38,6 +38,7 @@ from backprop_xp.backend import Backend
 from backprop_xp.engines.on_gpu import ON_GPU
 from backprop_xp.files import check_outputs
 from backprop_xp.inputs import one_of
+from backprop_xp.precision import PRECISIONS
 
 PLOTTED_BATCHES = tuple(1 << k for k in range(0, 21, 2))
 #: What a run consists of, in this order; and what of it is done without --full.
@@ -174,12 +175,16 @@ def _settings(arguments: argparse.Namespace, threads: int) -> Settings:
         chosen = ("auto", *(engine for engine in others if engine != "fused"))
     for engine in chosen:
         one_of("engine of --engines", engine, ("auto", *engines.ENGINES))
+    if arguments.precision:
+        one_of("precision of --precision", arguments.precision, PRECISIONS)
     for name, value in (("--seconds", arguments.seconds), ("--within", arguments.within)):
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be positive, got {value}")
     with_jax = arguments.jax or (arguments.full and contenders.available("jax"))
     compiled = arguments.compile or arguments.full
-    return Settings(threads, chosen, compiled, with_jax, backend.name, arguments.seconds, memory=not backend.on_gpu)
+    return Settings(
+        threads, chosen, compiled, with_jax, backend.name, arguments.seconds, not backend.on_gpu, arguments.precision
+    )
 
 
 def _parts(arguments: argparse.Namespace, backend: Backend) -> list[str]:

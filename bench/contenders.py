@@ -22,6 +22,8 @@ from backprop_xp.exchange.torch_modules import to_module
 from backprop_xp.messages import unknown
 
 EAGER, COMPILED, GRAPH = "PyTorch eager", "torch.compile", "PyTorch CUDA graph"
+#: PyTorch eager in a half format, and the formats that it has.
+AUTOCAST, HALVES = "PyTorch autocast", ("bfloat16", "float16")
 #: Forms of PyTorch for equations, beside gradients of gradients: by torch.func, and pushed forward.
 FUNCTIONAL, BY_HAND = "torch.func", "forward by hand"
 #: Forms of torch.compile, and what it calls them.
@@ -42,6 +44,7 @@ class Contender:
         step: compute loss and gradients once, and wait for them.
         results: after a step, the loss and the gradients (weights, then biases) as float64 NumPy arrays.
         timer: seconds of a number of steps by the device's own clock; None on the host, where the wall clock is used.
+        precision: what its products are rounded to, "" if they are the case's dtype's.
     """
 
     name: str
@@ -49,13 +52,23 @@ class Contender:
     step: Callable[[], Any]
     results: Callable[[], list[np.ndarray]]
     timer: Callable[[int], float] | None = None
+    precision: str = ""
 
 
 def ours(
-    case: Case, engine: str = "auto", threads: int | None = None, backend: str | None = None, repeated: bool = False
+    case: Case,
+    engine: str = "auto",
+    threads: int | None = None,
+    backend: str | None = None,
+    repeated: bool = False,
+    precision: str = "",
 ) -> Contender:
-    """backprop_xp, by this engine; as a user calls it, or as ``net.repeated`` with everything in its place."""
-    net = case.net(engine=engine, threads=threads, backend=backend)
+    """backprop_xp, by this engine; as a user calls it, or as ``net.repeated`` with everything in its place.
+
+    Raises:
+        RuntimeError: it was to be of a precision that it doesn't have here.
+    """
+    net = case.net(engine=engine, threads=threads, backend=backend, precision=precision or "auto")
     x, y = case.arrays()
     if net.backend.on_gpu:  # PyTorch's batch is on the device too
         x, y = net.backend.asarray(x, None, "x"), None if y is None else net.backend.asarray(y, None, "y")
@@ -71,15 +84,34 @@ def ours(
         weights, biases = case.parameters(net)
         return [_host(a) for a in (last[0], *(p.grad for p in (*weights, *biases)))]
 
-    chosen = net.plan(x, loss).engine
-    name = "backprop_xp repeated" if repeated else "backprop_xp" if engine == "auto" else f"backprop_xp {engine}"
-    return Contender(name, chosen, step, results, _cupy_timer(net, step) if net.backend.on_gpu else None)
+    chosen = net.plan(x, loss)
+    if precision and not chosen.reason.endswith(f"products in {precision}"):
+        raise RuntimeError(chosen.reason)
+    name = " ".join(["backprop_xp", *(word for word in (engine, precision) if word not in ("auto", ""))])
+    name = "backprop_xp repeated" if repeated else name
+    timer = _cupy_timer(net, step) if net.backend.on_gpu else None
+    return Contender(name, chosen.engine, step, results, timer, precision)
 
 
 def torch_eager(case: Case, form: str, device: str = "cpu") -> Contender:
     """PyTorch with nn.Linear modules (form "nn") or plain matrix products (form "matmul")."""
     loss_of, x, parameters = _torch_model(case, form, device)
     return _torch_contender(EAGER, form, loss_of, x, parameters, device)
+
+
+def torch_autocast(case: Case, form: str, device: str, precision: str) -> Contender:
+    """PyTorch eager with autocast to one of HALVES."""
+    import torch
+
+    loss_of, x, parameters = _torch_model(case, form, device)
+
+    def rounded(x: Any) -> Any:
+        with torch.autocast(torch.device(device).type, getattr(torch, precision)):
+            return loss_of(x)
+
+    contender = _torch_contender(AUTOCAST, form, rounded, x, parameters, device)
+    contender.precision = precision
+    return contender
 
 
 def torch_compiled(case: Case, form: str, device: str = "cpu") -> Contender:
@@ -179,7 +211,7 @@ def _torch_model(case: Case, form: str, device: str) -> tuple[Callable[[Any], An
             loss = equations.torch_functional if form == FUNCTIONAL else equations.torch_nested
             return loss(case.equation, lambda x: graphs.connect(case.form, layers, x, None), x)
         z = graphs.connect(case.form, layers, x, lambda seen: torch.cat(seen, 1))
-        return plain(z, y)
+        return plain(z.to(x.dtype), y)
 
     return loss_of, x, parameters
 

@@ -20,6 +20,12 @@ def contenders(case: Case, settings: Settings, notes: list[str]) -> list[Contend
     everybody = [make.ours(case, engine, settings.threads, settings.backend) for engine in settings.engines]
     if backend.on_gpu and everybody[0].form in repeated.CAPTURED:
         everybody.append(make.ours(case, "auto", settings.threads, settings.backend, repeated=True))
+    rounded = settings.precision if case.dtype == "float32" else ""
+    if rounded:
+        try:
+            everybody.append(make.ours(case, "auto", settings.threads, settings.backend, precision=rounded))
+        except RuntimeError as error:
+            notes.append(f"ours isn't measured in {rounded}: {error}")
     if make.available("torch"):
         import torch
 
@@ -29,6 +35,9 @@ def contenders(case: Case, settings: Settings, notes: list[str]) -> list[Contend
         rivals: list[tuple[str, Callable[[], Contender]]] = []
         if device != "cpu":
             rivals += [(make.GRAPH, partial(make.torch_graph, case, form, device)) for form in make.eager_forms(case)]
+        if rounded in make.HALVES:
+            forms = make.eager_forms(case)
+            rivals += [(make.AUTOCAST, partial(make.torch_autocast, case, form, device, rounded)) for form in forms]
         if settings.compile and not only_proves(settings):
             forms = make.compiled_forms(case, backend.on_gpu)
             rivals += [(make.COMPILED, partial(make.torch_compiled, case, form, device)) for form in forms]

@@ -17,6 +17,7 @@ class Settings:
         backend: of ours; PyTorch goes to the same device.
         budget: seconds of timing a case.
         memory: whether to measure it, in processes of their own.
+        precision: of products, in which ours takes part once more, and PyTorch in a half format; "" for none.
     """
 
     threads: int
@@ -26,6 +27,7 @@ class Settings:
     backend: str | None = "numpy"
     budget: float = 10.0
     memory: bool = True
+    precision: str = ""
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Settings:

@@ -75,8 +75,12 @@ class Here:
             eager = [contender for contender in everybody if contender.name == EAGER]
             try:
                 if eager:
+                    prove = partial(measure.prove_equal, eager[0], dtype=case.dtype, samples=case.samples)
                     others = [contender for contender in everybody if contender is not eager[0]]
-                    ready.difference = measure.prove_equal(eager[0], others, case.dtype, case.samples)
+                    ready.difference = prove([contender for contender in others if not contender.precision])
+                    for contender in [contender for contender in others if contender.precision]:
+                        error = f"gradients within {prove([contender]):.1e} of PyTorch's"
+                        ready.notes.append(f"{contender.name} ({contender.form}): {error}")
                 else:
                     for contender in everybody:
                         contender.step()

@@ -12,6 +12,10 @@
 // Signals stand in panels (View), but with few samples row by row. What a product reads of W is packed by the thread that
 // needs it, a block at a time; with few samples W is read as it lies. Many samples of a net that fits a core's cache go
 // through it in parts instead, matrix_parts.h.
+//
+// The factors of products may be rounded to bfloat16 (factors_cpu.h), but with few samples, for which memory is read and
+// little computed. Signals are converted where they were computed; sums, activations, the loss and gradients are numbers
+// of S.
 
 namespace bpx {
 
@@ -50,6 +54,7 @@ struct Matrices {
   void* x_grad;                    // (n, in), or null
   void* memory;                    // bpx_matrices_memory() numbers, 64-byte aligned
   i64 half;                        // of a call with a loss: both halves, up or down
+  i64 bfloat16;                    // whether factors of products may be such, for S = float
   i64 threads;                     // at most
   double worth_a_thread;           // multiply-adds of the forward pass for each thread, at least
   double time;                     // seconds after which it returns to the caller, who calls again
@@ -85,10 +90,10 @@ BPX_FN double at_least(double a, double b) { return a < b ? b : a; }
 BPX_FN i64 filled(i64 n) { return (n + 15) / 16 * 16; }
 
 /// The samples from number `origin` on, m.n of them.
-template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
-  static constexpr int V = panel<S>;
-  using Steps<MatrixCall<S>>::workers;
-  using Steps<MatrixCall<S>>::next_task;
+template <class S, class Factors = Exact<S>> struct MatrixCall : Steps<MatrixCall<S, Factors>> {
+  static constexpr int V = panel<S>, together = Factors::together;
+  using Steps<MatrixCall<S, Factors>>::workers;
+  using Steps<MatrixCall<S, Factors>>::next_task;
   Matrices& m;
   i64 origin;
   i64 chunk;         // samples computed at once
@@ -187,7 +192,7 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
   Cut forward_cut(const MatrixLayer& l) const {
     const double work = double(count) * l.inputs * l.outputs;
     if (few) return Cut((l.outputs + 15) / 16, few_group(l.outputs), count, count, 1, work, workers);
-    return Cut(panels<S>(l.outputs), product_panels, count, 48, product_rows, work, workers);
+    return Cut(panels<S>(l.outputs), product_panels, count, 48, block_rows<Factors>, work, workers);
   }
   /// Few samples: the sixteens of outputs in a block, some for each thread.
   i64 few_group(i64 out) const {
@@ -197,12 +202,17 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
   Cut backward_cut(const MatrixLayer& l) const {
     const double work = double(count) * l.inputs * l.outputs;
     if (few) return Cut(panels<S>(l.inputs), few_panels, count, count, 1, work, workers);
-    return Cut(panels<S>(l.inputs), product_panels, count, 48, product_rows, work, workers);
+    return Cut(panels<S>(l.inputs), product_panels, count, 48, block_rows<Factors>, work, workers);
   }
   Cut weight_cut(const MatrixLayer& l) const {
     Cut cut(panels<S>(l.inputs), few ? few_panels : weight_panels, l.outputs, 16, weight_rows, double(count) * l.inputs * l.outputs, workers);
     if (!few) cut.limit_rows(l.outputs, gradient_bytes / (count * i64(sizeof(S))) / 16 * 16);
     return cut;
+  }
+
+  /// Rows of panel p of signals with so many features, for products.
+  static void convert(View<S> signals, i64 s, i64 rows, i64 p, i64 features) {
+    Factors::convert(signals.at(s, p), rows, features - p * V < V ? int(features - p * V) : V);
   }
 
   // ---- the blocks -------------------------------------------------------------------------------------------------
@@ -226,6 +236,7 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
         }
       }
     }
+    for (i64 p = 0; p < panels<S>(in); ++p) convert(to, at, rows, p, in);
   }
   /// x of a sample of this chunk.
   const S* x_of(i64 s) const { return (const S*)m.x + (m.rows ? m.rows[first + s] : first + s) * m.x_row; }
@@ -242,17 +253,21 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
 
   void activate(i64 l, i64 s, i64 rows, i64 p0, i64 count_of_panels) {
     const Function& f = m.layers[l].f;
-    if (!f.value) return;
+    const i64 out = m.layers[l].outputs;
     const View<S> to = z(l), df = slope(l);
     auto apply = [&](i64 n, S* t, S* d) {
+      if (!f.value) return;
       if (m.loss) f.both(n, t, t, d, f.p);
       else f.value(n, t, t, f.p);
     };
     if (few) {
-      const i64 from = p0 * V, end = (p0 + count_of_panels) * V, out = m.layers[l].outputs;
+      const i64 from = p0 * V, end = (p0 + count_of_panels) * V;
       for (i64 r = 0; r < rows; ++r) apply((end < out ? end : out) - from, to.at(s + r, p0), df.at(s + r, p0));
     } else {
-      for (i64 p = p0; p < p0 + count_of_panels; ++p) apply(rows * V, to.at(s, p), df.at(s, p));
+      for (i64 p = p0; p < p0 + count_of_panels; ++p) {
+        apply(rows * V, to.at(s, p), df.at(s, p));
+        if (l + 1 < m.depth) convert(to, s, rows, p, out);
+      }
     }
   }
 
@@ -278,13 +293,14 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
       const i64 depth = layer.inputs - k0 < slice ? layer.inputs - k0 : slice;
       for (i64 n = 0; n < NB; ++n) {
         const i64 o = (p0 + n) * V, have = layer.outputs - o < V ? layer.outputs - o : V;
-        for (i64 k = 0; k < depth; k += V)
-          transpose_square(w + o * layer.inputs + k0 + k, layer.inputs, int(have), int(depth - k < V ? depth - k : V),
-                           packed + n * slice * V + k * V, V);
+        for (i64 k = 0; k < depth; k += V * together)
+          Factors::pack_columns(w + o * layer.inputs + k0 + k, layer.inputs, int(have),
+                                int(depth - k < V * together ? depth - k : V * together),
+                                packed + n * slice * V + k / together * V);
       }
       const View<const S> before = k0 ? View<const S>{to.at(s, p0), to.panel, to.row} : View<const S>{start, V, 0};
-      product<S>(rows, depth, int(NB), constant(from.from(s, k0 / V)), {packed, slice * V, V}, before, to.from(s, p0),
-                 nullptr);
+      product<Factors, S>(rows, depth, int(NB), constant(from.from(s, k0 / V)), {packed, slice * V, V}, before,
+                       to.from(s, p0), nullptr);
     }
     activate(l, s, rows, p0, NB);
   }
@@ -298,9 +314,11 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
     m.loss(&block, scratch(worker));
     keep(Signal::grad_z, last, outputs, 0, panels<S>(out));
     const View<S> df = slope(last);
-    for (i64 p = 0; m.layers[last].f.value && p < panels<S>(out); ++p)
-      for (i64 s = at; s < at + rows; ++s)
+    for (i64 p = 0; p < panels<S>(out); ++p) {
+      for (i64 s = at; m.layers[last].f.value && s < at + rows; ++s)
         store<Pack<S, 1>>(outputs.at(s, p), load<Pack<S, 1>>(outputs.at(s, p)) * load<Pack<S, 1>>(df.at(s, p)));
+      convert(outputs, at, rows, p, out);
+    }
     keep(Signal::grad_t, last, outputs, 0, panels<S>(out));
   }
 
@@ -335,8 +353,9 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
           const View<S> all = sums.from(0, p - p0);
           const bool last = o + depth >= layer.outputs, direct = last && l > 0;
           const View<S> to = direct ? slope(l - 1).from(s, p) : all;
-          product<S>(rows, last ? layer.outputs - o : depth, int(panels_here), constant(grad(l).from(s, o / V)), w,
-                     o ? constant(all) : View<const S>{nullptr, 0, 0}, to, direct && times ? to.data : nullptr);
+          product<Factors, S>(rows, last ? layer.outputs - o : depth, int(panels_here), constant(grad(l).from(s, o / V)), w,
+                           o ? constant(all) : View<const S>{nullptr, 0, 0}, to, direct && times ? to.data : nullptr);
+          for (i64 n = 0; direct && n < panels_here; ++n) convert(slope(l - 1), s, rows, p + n, layer.inputs);
         }
     }
     if (l == 0)
@@ -354,10 +373,11 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
     const S* const w = (const S*)layer.weight + o * layer.inputs + p * V;
     const i64 columns = layer.inputs - p * V;
     if (few && columns >= count_of_panels * V) return {w, V, layer.inputs};
-    for (i64 k = 0; k < end - o; ++k)  // a row's pieces at once, for rows are far from one another
+    for (i64 k = 0; k < end - o; k += together)  // a row's pieces at once, for rows are far from one another
       for (i64 n = 0; n < count_of_panels; ++n)
-        store<Pack<S, 1>>(packed + (n * slice + k) * V,
-                          load_part<S>(w + k * layer.inputs + n * V, columns - n * V < V ? int(columns - n * V) : V));
+        store<Pack<S, 1>>(packed + (n * slice + k / together) * V,
+                          Factors::pack_rows(w + k * layer.inputs + n * V, layer.inputs, int(end - o - k),
+                                             columns - n * V < V ? int(columns - n * V) : V));
     return {packed, slice * V, V};
   }
 
@@ -375,9 +395,9 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
     for (i64 r = 0; r < rows; r += rows_at_once)
       for (i64 p = p0; p < end; p += weight_panels) {
         const i64 panels_here = end - p < weight_panels ? end - p : weight_panels, i = (p + panels_here - 1) * V;
-        weight_product<S>(count, o + r, rows - r < rows_at_once ? rows - r : rows_at_once, int(panels_here), constant(g),
-                          constant(z_in.from(0, p)), all + (o + r) * layer.inputs + p * V, layer.inputs,
-                          layer.inputs - i < V ? int(layer.inputs - i) : V, first > origin, past_caches);
+        weight_product<Factors, S>(count, o + r, rows - r < rows_at_once ? rows - r : rows_at_once, int(panels_here),
+                                constant(g), constant(z_in.from(0, p)), all + (o + r) * layer.inputs + p * V, layer.inputs,
+                                layer.inputs - i < V ? int(layer.inputs - i) : V, first > origin, past_caches);
       }
     if (past_caches) stores_are_seen();
     if (p0 == 0 && layer.bias) {
@@ -395,9 +415,9 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
   template <int NB> void add_biases(View<S> g, i64 at, i64 begin, i64 end, S* to) const {
     using T = Pack<S, 1>;
     T sums[NB] = {};
-    for (i64 s = 0; s < count; ++s) {
+    for (i64 s = 0; s < count; s += together) {
       BPX_UNROLL
-      for (int n = 0; n < NB; ++n) sums[n] = sums[n] + load<T>(g.at(s, n));
+      for (int n = 0; n < NB; ++n) sums[n] = Factors::add(load<T>(g.at(s, n)), sums[n]);
     }
     S parts[NB * V];
     for (int n = 0; n < NB; ++n) store<T>(parts + n * V, sums[n]);
@@ -469,5 +489,17 @@ template <class S> struct MatrixCall : Steps<MatrixCall<S>> {
   /// Whether it is done.
   bool run() { return this->share_out(m.threads, wanted(m)); }
 };
+
+/// op(call) of the samples from number `origin` on, m.n of them, with the factors that m asks for.
+template <class S, class Op> auto with_factors(Matrices& m, i64 origin, Op op) {
+  if constexpr (sizeof(S) == sizeof(float)) {
+    if (m.bfloat16 && m.n > few_samples) {
+      MatrixCall<S, Bfloat16> call(m, origin);
+      return op(call);
+    }
+  }
+  MatrixCall<S> call(m, origin);
+  return op(call);
+}
 
 }  // namespace bpx

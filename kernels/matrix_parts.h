@@ -88,7 +88,7 @@ template <class S> struct MatrixParts : Steps<MatrixParts<S>> {
     one.threads = 1, one.next = 0, one.total = 0, one.time = 1e9;
     one.memory = (S*)m.memory + (m.half == both_halves ? worker : first + k) * of_a_part();
     one.grads = gradients(k);
-    MatrixCall<S>(one, from).alone();
+    with_factors<S>(one, from, [](auto& call) { call.alone(); });
     if (has_gradients()) losses()[k] = one.total;
   }
   /// The block's numbers of every part of the wave: number k is added to number k ^ 1, their sums alike, and so on.
@@ -109,7 +109,8 @@ template <class S> struct MatrixParts : Steps<MatrixParts<S>> {
 
 /// One call, in the way that suits it: whether it is done.
 template <class S> bool run_matrices(Matrices& m) {
-  return MatrixParts<S>::takes(m) ? MatrixParts<S>(m).run() : MatrixCall<S>(m).run();
+  if (MatrixParts<S>::takes(m)) return MatrixParts<S>(m).run();
+  return with_factors<S>(m, 0, [](auto& call) { return call.run(); });
 }
 
 inline i64 wrong_class(const i64* y, i64 n, i64 classes) {

@@ -1,12 +1,8 @@
 #pragma once
-#include "transpose_cpu.h"
+#include "factors_cpu.h"
 // Matrix products over blocks of registers, for matrices whose sizes are known when the program runs.
 
 namespace bpx {
-
-/// Numbers in a vector register; features stand in panels of so many.
-template <class S> constexpr int panel = BPX_VECTOR_BYTES / int(sizeof(S));
-template <class S> constexpr int panels(i64 features) { return int((features + panel<S> - 1) / panel<S>); }
 
 /// How many sums a product keeps in registers: rows by panels.
 #if BPX_VECTOR_BYTES == 64
@@ -27,28 +23,6 @@ template <class S> struct View {
   BPX_FN S* at(i64 s, i64 p) const { return data + p * panel + s * row; }
   BPX_FN View from(i64 s, i64 p) const { return {at(s, p), panel, row}; }
 };
-
-/// The first `count` numbers of a register from memory, zeros after them; and to memory. Nothing else is touched.
-template <class S> BPX_FN Pack<S, 1> load_part(const S* from, int count) {
-  if (count >= panel<S>) return load<Pack<S, 1>>(from);
-#if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
-  return {load_first(from, count)};
-#else
-  S buffer[panel<S>] = {};
-  for (int k = 0; k < count; ++k) buffer[k] = from[k];
-  return load<Pack<S, 1>>(buffer);
-#endif
-}
-template <class S> BPX_FN void store_part(S* to, Pack<S, 1> a, int count) {
-  if (count >= panel<S>) return store<Pack<S, 1>>(to, a);
-#if BPX_VECTOR_BYTES == 64 && defined(__AVX512F__)
-  store_first(to, a.v, count);
-#else
-  S buffer[panel<S>];
-  store<Pack<S, 1>>(buffer, a);
-  for (int k = 0; k < count; ++k) to[k] = buffer[k];
-#endif
-}
 
 /// To memory at a multiple of the register's size, past the caches: what stands there needn't be read before. Other threads
 /// see it after stores_are_seen().
@@ -81,20 +55,21 @@ template <int MOST, class Op> BPX_FN void with_count(int n, Op op) {
   op(Index<MOST>());
 }
 
-/// to = (start + a b) (* times) for MR rows and NB panels: a (rows, depth), b (depth, features).
+/// to = (start + a b) (* times) for MR rows and NB panels: a (rows, depth), b (depth, features); what stands in a and b is
+/// of Factors.
 ///
 /// `start.data` and `times` may be null; a `start` whose rows are 0 apart is a bias.
-template <int MR, int NB, class S>
+template <class Factors, int MR, int NB, class S>
 BPX_BLOCK void product_block(i64 depth, View<const S> a, View<const S> b, View<const S> start, View<S> to, const S* times) {
   using T = Pack<S, 1>;
-  constexpr int V = panel<S>;
+  constexpr int V = panel<S>, together = Factors::together;
   T sums[MR][NB];
   for (int r = 0; r < MR; ++r)
     for (int n = 0; n < NB; ++n) sums[r][n] = start.data ? load<T>(start.at(r, n)) : T{};
   for (i64 k0 = 0; k0 < depth; k0 += V) {
     const S* const rows = a.at(0, k0 / V);
-    const S* const columns = b.at(k0, 0);
-    const int most = depth - k0 < V ? int(depth - k0) : V;
+    const S* const columns = b.at(k0 / together, 0);
+    const int most = ((depth - k0 < V ? int(depth - k0) : V) + together - 1) / together;
     BPX_UNROLL_SOME
     for (int k = 0; k < most; ++k) {
       T x[NB];
@@ -102,9 +77,9 @@ BPX_BLOCK void product_block(i64 depth, View<const S> a, View<const S> b, View<c
       for (int n = 0; n < NB; ++n) x[n] = load<T>(columns + n * b.panel + k * b.row);
       BPX_UNROLL
       for (int r = 0; r < MR; ++r) {
-        const T y = c<T>(rows[r * a.row + k]);
+        const T y = Factors::everywhere(rows[Factors::features(r, a.row) + k]);
         BPX_UNROLL
-        for (int n = 0; n < NB; ++n) sums[r][n] = fma(y, x[n], sums[r][n]);
+        for (int n = 0; n < NB; ++n) sums[r][n] = Factors::multiply_add(y, x[n], sums[r][n]);
       }
     }
   }
@@ -115,15 +90,17 @@ BPX_BLOCK void product_block(i64 depth, View<const S> a, View<const S> b, View<c
       store<T>(to.at(r, n), sum);
     }
 }
-/// The same for any number of rows; `times` lies as `to` does.
-template <class S>
+/// Rows that product() goes through at once: blocks begin where pairs of rows do.
+template <class Factors> constexpr int block_rows = product_rows / Factors::together * Factors::together;
+/// product_block() for any number of rows; `times` lies as `to` does.
+template <class Factors, class S>
 static void product(i64 rows, i64 depth, int count, View<const S> a, View<const S> b, View<const S> start, View<S> to,
                     const S* times) {
   with_count<product_panels>(count, [&](auto columns) __attribute__((always_inline)) {
     constexpr int NB = decltype(columns)::value;
-    row_blocks<product_rows>(rows, [&](i64 s, auto size) __attribute__((always_inline)) {
+    row_blocks<block_rows<Factors>>(rows, [&](i64 s, auto size) __attribute__((always_inline)) {
       constexpr int MR = decltype(size)::value;
-      product_block<MR, NB>(depth, a.from(s, 0), b, {start.data ? start.at(s, 0) : nullptr, start.panel, start.row},
+      product_block<Factors, MR, NB>(depth, a.from(s, 0), b, {start.data ? start.at(s, 0) : nullptr, start.panel, start.row},
                             to.from(s, 0), times ? times + s * to.row : nullptr);
     });
   });
@@ -132,7 +109,7 @@ static void product(i64 rows, i64 depth, int count, View<const S> a, View<const 
 /// dw[o][i] (+)= sum over the samples of g[s][o] * z[s][i], for MR outputs and NB panels of inputs, the last of which has
 /// `last` of them. What is added to is read at the end: sums of many samples are sums of a few sums. `past_caches` is for a
 /// dw whose rows are whole registers, and to which nothing is added.
-template <int MR, int NB, class S>
+template <class Factors, int MR, int NB, class S>
 BPX_BLOCK void weight_block(i64 samples, const S* g, i64 g_row, View<const S> z, S* dw, i64 dw_row, int last, bool add,
                             bool past_caches) {
   using T = Pack<S, 1>;
@@ -141,15 +118,15 @@ BPX_BLOCK void weight_block(i64 samples, const S* g, i64 g_row, View<const S> z,
   for (int r = 0; r < MR; ++r)
     for (int n = 0; n < NB; ++n) sums[r][n] = T{};
   BPX_UNROLL_SOME
-  for (i64 s = 0; s < samples; ++s) {
+  for (i64 s = 0; s < samples; s += Factors::together) {
     T x[NB];
     BPX_UNROLL
     for (int n = 0; n < NB; ++n) x[n] = load<T>(z.at(s, n));
     BPX_UNROLL
     for (int r = 0; r < MR; ++r) {
-      const T y = c<T>(g[s * g_row + r]);
+      const T y = Factors::everywhere(g[s * g_row + r]);
       BPX_UNROLL
-      for (int n = 0; n < NB; ++n) sums[r][n] = fma(y, x[n], sums[r][n]);
+      for (int n = 0; n < NB; ++n) sums[r][n] = Factors::multiply_add(y, x[n], sums[r][n]);
     }
   }
   for (int r = 0; r < MR; ++r)
@@ -161,7 +138,7 @@ BPX_BLOCK void weight_block(i64 samples, const S* g, i64 g_row, View<const S> z,
     }
 }
 /// The same for outputs `first` to `first + rows` of all in g, a multiple of weight_rows in.
-template <class S>
+template <class Factors, class S>
 static void weight_product(i64 samples, i64 first, i64 rows, int count, View<const S> g, View<const S> z, S* dw, i64 dw_row,
                            int last, bool add, bool past_caches) {
   constexpr int V = panel<S>;
@@ -169,7 +146,7 @@ static void weight_product(i64 samples, i64 first, i64 rows, int count, View<con
     constexpr int NB = decltype(columns)::value;
     row_blocks<weight_rows>(rows, [&](i64 o, auto size) __attribute__((always_inline)) {
       constexpr int MR = decltype(size)::value;
-      weight_block<MR, NB>(samples, g.at(0, (first + o) / V) + (first + o) % V, g.row, z, dw + o * dw_row, dw_row, last, add,
+      weight_block<Factors, MR, NB>(samples, g.at(0, (first + o) / V) + (first + o) % V, g.row, z, dw + o * dw_row, dw_row, last, add,
                            past_caches);
     });
   });

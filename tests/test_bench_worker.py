@@ -9,8 +9,10 @@ from contextlib import contextmanager
 import pytest
 from backprop_xp.bench import allocator, cases, measure, settings, worker
 from backprop_xp.bench import run as bench_run
-from backprop_xp.bench.contenders import EAGER
+from backprop_xp.bench.contenders import AUTOCAST, EAGER
 from machines import QUIET
+
+from backprop_xp.programs import matrices
 
 SETTINGS = settings.Settings(threads=1, engines=("layered", "tiled"), budget=0.01, memory=False)
 CASE = cases.Case("3-4-2", (3, 4, 2), ("tanh", "identity"), 64)
@@ -43,6 +45,25 @@ def test_settings_and_cases_travel():
         assert turn.seconds > 0
         assert turn.faults >= 0
     assert not is_alive(one.pid)
+
+
+def test_ours_and_pytorch_take_part_in_another_precision(monkeypatch):
+    case = cases.Case("32-32-2", (32, 32, 2), ("relu", "identity"), 64)
+    asked = settings.Settings(threads=1, budget=0.01, precision="bfloat16")
+    monkeypatch.setattr(matrices, "lacking", lambda: "")
+    ready = worker.Here().prepare(case, asked)
+    names = [name for name, _ in ready.entrants]
+    assert names.count("backprop_xp bfloat16") == 1
+    assert names.count(AUTOCAST) == 2
+    assert not ready.refused and ready.difference < measure.TOLERANCE["float32"]
+    errors = [note for note in ready.notes if "gradients within" in note]
+    assert [note.partition(" (")[0] for note in errors] == ["backprop_xp bfloat16", AUTOCAST, AUTOCAST]
+    monkeypatch.setattr(matrices, "lacking", lambda: "the processor has none")
+    ready = worker.Here().prepare(case, asked)
+    assert "backprop_xp bfloat16" not in [name for name, _ in ready.entrants]
+    assert [note for note in ready.notes if note.startswith("ours isn't measured in bfloat16: ")]
+    ready = worker.Here().prepare(cases.Case(**{**vars(case), "dtype": "float64"}), asked)
+    assert {name for name, _ in ready.entrants} == {"backprop_xp", EAGER}
 
 
 def test_a_failure_is_one_sentence_and_the_process_goes_on():

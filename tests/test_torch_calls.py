@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from backprop_xp import Graph, GraphNet, Input, Linear, Net, Operation, Residual
 from backprop_xp.backend import NUMPY
 from backprop_xp.graph import Dropout, LayerNorm
+from backprop_xp.programs import matrices
 from backprop_xp.toolchain import compiler
 
 torch = pytest.importorskip("torch")
@@ -33,6 +34,22 @@ def make(p=0.5, dtype="float64", **options):
     again = g.linear(x, 4, share=first, name="again")
     out = g.concatenate(h * again, z)
     return g.net(g.linear(out, 2, name="out"), dtype=dtype, rng=0, backend="numpy", **options)
+
+
+@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+@pytest.mark.parametrize("engine", ["auto", "layered"])
+def test_products_have_the_nets_precision(engine, monkeypatch):
+    monkeypatch.setattr(matrices, "lacking", lambda: "")
+    random, found = np.random.default_rng(0), {}
+    x, grad = (random.normal(size=(60, width)).astype(np.float32) for width in (20, 5))
+    for precision in ("float32", "bfloat16"):
+        net = Net((20, 24, 5), dtype="float32", rng=0, backend="numpy", precision=precision, engine=engine)
+        module, numbers = as_torch(net), torch.from_numpy(x).requires_grad_()
+        module(numbers).backward(torch.from_numpy(grad))
+        found[precision] = [numbers.grad.numpy(), *(p.grad.numpy() for p in module.parameters())]
+        np.testing.assert_array_equal(module(torch.from_numpy(x)).detach().numpy(), net(x))
+    pairs = zip(*found.values(), strict=True)
+    assert {np.array_equal(a, b) for a, b in pairs} == {engine == "layered"}  # which rounds nothing on a CPU
 
 
 def tensors(net, *shape, grad=True, seed=0):

@@ -113,9 +113,7 @@ def choice(name: str, call: Call) -> Choice:
 def _precision(engine: str, call: Call) -> str:
     """A clause on the precision of products, where it is not float32, or was to be another."""
     found = _engine(engine, call)
-    used, reason = (
-        found.products(call) if isinstance(found, Rounding) else ("float32", "it has no tensor cores at hand")
-    )
+    used, reason = found.products(call) if isinstance(found, Rounding) else ("float32", "this engine rounds nothing")
     if used != "float32":
         return f"; products in {used}"
     return "" if call.precision in ("auto", "float32") else f"; products in float32, not {call.precision}: {reason}"

@@ -58,7 +58,7 @@ def seconds(call: Call) -> float:
 def products(call: Call) -> tuple[str, str]:
     """The precision that cuBLAS may use, where it finds that faster, and of float32 why it is no other."""
     if not call.backend.on_gpu:
-        return "float32", "tensor cores are a CUDA device's"
+        return "float32", "on a CPU this engine rounds nothing"
     if call.precision not in cublas.COMPUTE:
         return "float32", "cuBLAS has nothing of that kind"
     if reason := precision.why_not_on(devices.device(call.backend.device).architecture):

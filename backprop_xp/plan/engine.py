@@ -36,7 +36,7 @@ class Yielding(Engine, Protocol):
 
 @runtime_checkable
 class Rounding(Engine, Protocol):
-    """An engine that has tensor cores at hand."""
+    """An engine whose products may have rounded factors."""
 
     def products(self, call: Call) -> tuple[str, str]:
         """The precision of a call's products (:mod:`backprop_xp.precision`), and of float32 why it is no other."""

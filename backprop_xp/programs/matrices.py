@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import precision as precisions
 from ..activations import Identity
 from ..dtypes import C_NAMES
 from ..formulas import emit
@@ -32,6 +33,10 @@ SECONDS = 0.1
 #: Multiply-adds of the forward pass that are worth a thread. Measured on Zen 4: to wake one takes some 15 us, in which
 #: another does as much.
 WORTH_A_THREAD = 1.5e6
+#: Samples whose products are never rounded: they wait for the weights, which are float32. ``bpx::few_samples``.
+FEW_SAMPLES = 24
+#: The one precision that processors have, and what Linux calls it.
+ROUNDED, FEATURE = "bfloat16", "avx512_bf16"
 
 
 class Pass(structs.Holder):
@@ -41,6 +46,7 @@ class Pass(structs.Holder):
         layers: (weight (out, in), bias (out,) or None, activation) of each layer; arrays of one dtype, contiguous.
         loss: the loss, None for outputs alone.
         loss_key: what :func:`backprop_xp.programs.arguments.loss_key` calls it.
+        precision: that products are allowed, see :mod:`backprop_xp.precision`.
 
     Attributes:
         args: what is handed over; a caller sets the fields of its batch.
@@ -52,7 +58,13 @@ class Pass(structs.Holder):
         CompileError: something can't be compiled here.
     """
 
-    def __init__(self, layers: Sequence[tuple[np.ndarray, np.ndarray | None, Any]], loss: Any, loss_key: Any) -> None:
+    def __init__(
+        self,
+        layers: Sequence[tuple[np.ndarray, np.ndarray | None, Any]],
+        loss: Any,
+        loss_key: Any,
+        precision: str = "float32",
+    ) -> None:
         super().__init__(dtype := layers[0][0].dtype)
         self.core, self.parameters = core(dtype.name), 0
         self.slices: list[tuple[slice, tuple[int, ...]]] = []
@@ -68,6 +80,12 @@ class Pass(structs.Holder):
         if loss is not None:
             self.args.loss, self.args.loss_p = loss_function(loss_key, dtype.name), self.scalars(parameters(loss))
         self.pointer = ctypes.addressof(self.args)
+        self._rounds = not why_not_rounded(ROUNDED, [(w.shape[1], w.shape[0]) for w, _, _ in layers], dtype)
+        self.allow(precision)
+
+    def allow(self, precision: str) -> None:
+        """Have the products of calls from now on as precise as this."""
+        self.args.bfloat16 = self._rounds and precision == ROUNDED
 
     def put_weights_first(self) -> None:
         """Have the gradients of all weights before those of the biases, as a net's parameters stand."""
@@ -103,6 +121,18 @@ class Pass(structs.Holder):
 def parameters(loss: Any) -> Sequence[float]:
     """The numbers of a loss; one without a formula has none."""
     return getattr(loss, "parameters", ())
+
+
+def why_not_rounded(precision: str, products: Sequence[tuple[int, int]], dtype: np.dtype) -> str:
+    """Why products of these (inputs, outputs) are float32 where a net is allowed this precision, "" if they have it."""
+    if precision != ROUNDED:
+        return f"processors round to {ROUNDED} alone"
+    return precisions.why_not(products, dtype, lacking())
+
+
+def lacking() -> str:
+    """Why this processor rounds nothing, "" if it does."""
+    return "" if FEATURE in compiler.cpu_features() else "the processor has no AVX-512 BF16"
 
 
 def core(dtype: str) -> Any:

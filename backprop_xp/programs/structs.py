@@ -103,8 +103,8 @@ class Matrices(ctypes.Structure):
         ("n", INT), ("depth", INT), ("layers", POINTER), ("x", POINTER), ("x_row", INT), ("x_column", INT),
         ("y", POINTER), ("y_row", INT), ("y_column", INT), ("rows", POINTER), ("weight", POINTER), ("weight_row", INT),
         ("scale", DOUBLE), ("loss", POINTER), ("loss_p", POINTER), ("grads", POINTER), ("output", POINTER),
-        ("signals", POINTER), ("x_grad", POINTER), ("memory", POINTER), ("half", INT), ("threads", INT),
-        ("worth_a_thread", DOUBLE), ("time", DOUBLE), ("next", INT), ("total", DOUBLE),
+        ("signals", POINTER), ("x_grad", POINTER), ("memory", POINTER), ("half", INT), ("bfloat16", INT),
+        ("threads", INT), ("worth_a_thread", DOUBLE), ("time", DOUBLE), ("next", INT), ("total", DOUBLE),
     ]  # fmt: skip
 
 

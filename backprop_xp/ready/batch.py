@@ -57,7 +57,8 @@ class Ready:
         self._filled = [tensor for layer in layers for tensor, _ in layer]
         arrays = [[data for _, data in layer] for layer in layers]
         functions = zip(arrays, chain.activations)
-        self._pass = Pass([(a[0], a[1] if a[1:] else None, f) for a, f in functions], loss, loss_key)
+        self._pass = Pass([(a[0], a[1] if a[1:] else None, f) for a, f in functions], loss, loss_key, net.precision)
+        self._precision = net.precision
         self._arrays = [data for layer in arrays for data in layer]
         self._net = self._pass.parameters, depth, loss is None
         self._memory, self._room = np.empty(0, self._dtype), workspace.Room(0)
@@ -80,7 +81,13 @@ class Ready:
         args, n = ready.args, len(x)
         args.n, args.x, args.x_row, args.x_column = n, x.__array_interface__["data"][0], self._features, 1
         args.threads = threads.count(net.threads) if n * self._pass.parameters > WORTH_ASKING else 1
+        if net.precision != self._precision:
+            self._allow(net.precision)
         return ready.numbers()
+
+    def _allow(self, precision: str) -> None:
+        self._precision = precision
+        self._pass.allow(precision)
 
     def _run(self, ready: Pass | Narrow, net: AnyNet, x: np.ndarray) -> None:
         numbers = self._aim(ready, net, x)
@@ -158,11 +165,11 @@ class Batch(Ready):
 class Kept:
     """What a batch has left on its way up through the net, for its way down."""
 
-    __slots__ = ("_memory", "samples", "threads")
+    __slots__ = ("_memory", "precision", "samples", "threads")
 
-    def __init__(self, memory: workspace.Loan, samples: int, threads: int) -> None:
+    def __init__(self, memory: workspace.Loan, samples: int, threads: int, precision: str) -> None:
         self._memory: workspace.Loan | None = memory
-        self.samples, self.threads = samples, threads  # that the memory is laid out for
+        self.samples, self.threads, self.precision = samples, threads, precision  # that the memory is laid out for
 
     def take(self) -> workspace.Loan | None:
         """The memory, in which gradients will take the places of signals; None when it was taken before."""
@@ -199,7 +206,7 @@ class Backward(Ready):
             if size > KEPT_BYTES and size > workspace.limit() // 2:
                 return None
             memory = workspace.Loan(size)
-            found = Kept(memory, args.n, args.threads)
+            found = Kept(memory, args.n, args.threads, self._precision)
             output = np.empty((len(x), self._outputs), self._dtype)
             args.output = output.__array_interface__["data"][0]
             self._pass.use(memory.buffer)
@@ -233,6 +240,7 @@ class Backward(Ready):
             else:
                 self._aim(self._pass, net, x)
                 args.threads = kept.threads
+                self._allow(kept.precision)
                 self._pass.use(memory.buffer)
                 self._pass.run()
         return gradients, grad_x

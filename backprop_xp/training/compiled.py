@@ -217,7 +217,7 @@ class _Ready:
         assert isinstance(rows, Rows)
         self._loop, self._rows, self._prepared, self._chain = loop, rows, net._prepared, net._prepared.chain
         self._watched = [Watched(array) for array in (rows.x, rows.y, rows.weight) if array is not None]
-        self._update, self._threads = optimiser._update, net.threads
+        self._update, self._settings = optimiser._update, (net.threads, net.precision)
         self._tensors = [tensor for tensor, _ in self._chain.tensors]
         self._signal = a_signal(net)
         self._held: list[Any] = []
@@ -234,7 +234,9 @@ class _Ready:
     def current(self) -> bool:
         """Whether all that :func:`why_not` looks at, and that was handed to C, is what it was."""
         loop, net = self._loop, self._loop.net
-        if "loss_and_grad" in vars(net) or OVERRIDDEN & vars(loop.optimiser).keys() or net.threads != self._threads:
+        if "loss_and_grad" in vars(net) or OVERRIDDEN & vars(loop.optimiser).keys():
+            return False
+        if (net.threads, net.precision) != self._settings:
             return False
         try:
             loop.optimiser.bind(net.parameters).adopt()
@@ -297,7 +299,7 @@ class _Ready:
 
     def _new_pass(self) -> Pass:
         """The pass with its rows and room to work, gradients in the order of the net's parameters."""
-        made = Pass(self._layers(), self._loop.net.loss, self._loss_key())
+        made = Pass(self._layers(), self._loop.net.loss, self._loss_key(), self._loop.net.precision)
         made.put_weights_first()
         self._aim(made, {self._batch, self._rows.last_samples})
         return made

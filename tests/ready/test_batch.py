@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop_xp import Net
-from backprop_xp.programs import fused
+from backprop_xp.programs import fused, matrices
 from backprop_xp.ready import calls
 from backprop_xp.toolchain import compiler
 
@@ -57,6 +57,21 @@ def test_up_and_down_give_the_bits_of_one_call(samples, threads, dtype, activati
     expected = at_once(net, x, grad)
     for _ in range(2):  # the second time it goes up again
         assert same((output, *way.backward(net, x, grad, True, kept)), expected)
+
+
+@pytest.mark.parametrize("samples", [60, 1175, 9000])
+def test_signals_are_of_the_precision_of_their_way_up(samples, monkeypatch):
+    monkeypatch.setattr(matrices, "lacking", lambda: "")
+    net = make((18, 33, 20, 2), precision="bfloat16")
+    x, grad = arrays(net, samples)
+    way = calls.find_backward(net, x)
+    output, kept = way.forward(net, x)
+    rounded = at_once(net, x, grad)
+    net.precision = "float32"
+    assert same((output, *way.backward(net, x, grad, True, kept)), rounded)
+    exact = at_once(net, x, grad)
+    assert same(exact, at_once(make((18, 33, 20, 2)), x, grad))
+    assert not any(np.array_equal(a, b) for a, b in zip(exact, rounded))
 
 
 def test_more_than_a_chunk_of_a_net_that_fits_no_cache():

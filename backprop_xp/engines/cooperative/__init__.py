@@ -74,7 +74,8 @@ def products(call: Call) -> tuple[str, str]:
     """The precision of the products, and of float32 why it is no other."""
     architecture, widths = device(call.backend.device).architecture, call.plan.products
     wanted = cost.precision(widths, architecture) if call.precision == "auto" else call.precision
-    reason = precision.why_not(widths, call.dtype, architecture) or (wanted == "float32" and "float32 is wanted")
+    lacking = precision.why_not_on(architecture)
+    reason = precision.why_not(widths, call.dtype, lacking) or (wanted == "float32" and "float32 is wanted")
     if not reason:
         if _fits(call, wanted):
             return wanted, ""

@@ -32,6 +32,12 @@ def intermediate_bytes(call: Call) -> int:
     return _form(call).intermediate_bytes(call)
 
 
+def products(call: Call) -> tuple[str, str]:
+    """The precision of the products, and of float32 why it is no other."""
+    form = _form(call)
+    return form.products(call) if form is matrices else ("float32", "only the pass for chains of any widths rounds")
+
+
 def forward(call: Call) -> tuple[Array, Values | None]:
     """The outputs (n, out)."""
     return _form(call).forward(call), None

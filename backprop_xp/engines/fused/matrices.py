@@ -8,13 +8,13 @@ from ... import threads, workspace
 from ...backend import Array
 from ...plan.call import Call, Result
 from ...programs import arguments
-from ...programs.matrices import Pass
+from ...programs.matrices import FEW_SAMPLES, Pass, why_not_rounded
 from . import batch
 
 
 def forward(call: Call) -> Array:
     """The net's outputs (n, out)."""
-    return batch.forward(call, Pass(arguments.contiguous(call.layers), None, None))
+    return batch.forward(call, Pass(arguments.contiguous(call.layers), None, None, call.precision))
 
 
 def loss_and_grad(call: Call) -> Result:
@@ -29,11 +29,19 @@ def in_parts(call: Call, parts: Sequence[slice]) -> Iterator[Result]:
 
 
 def _ready(call: Call) -> Pass:
-    return Pass(arguments.contiguous(call.layers), call.loss, arguments.loss_key(call))
+    return Pass(arguments.contiguous(call.layers), call.loss, arguments.loss_key(call), call.precision)
 
 
 def _result(call: Call, ready: Pass) -> Result:
     return batch.loss_and_grad(call, ready, workspace.aligned(ready.parameters, call.dtype))
+
+
+def products(call: Call) -> tuple[str, str]:
+    """The precision of the products, and of float32 why it is no other."""
+    reason = why_not_rounded(call.precision, call.plan.products, call.dtype)
+    if not reason and call.samples <= FEW_SAMPLES:
+        reason = f"up to {FEW_SAMPLES} samples take no longer so"
+    return ("float32" if reason else call.precision), reason
 
 
 def intermediate_bytes(call: Call) -> int:

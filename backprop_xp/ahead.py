@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -75,9 +76,10 @@ def _calls(net: Any, sample_weight: bool, input_grad: bool) -> Iterator[Callable
     """One call of each kind."""
     gradients, outputs = [(), (FEW,)], [(), (FEW,)]
     # only small nets have another program for many samples
-    parameters = sum(tensor.data.size for tensor in net.parameters)
-    if parameters < fused.WIDE_PARAMETERS and net.plan(_inputs(net, (FEW,))).engine == "fused":
-        gradients.append((fused.narrow_from(parameters, outputs_alone=False),))
+    parameters, chain = sum(tensor.data.size for tensor in net.parameters), net._plan().chain
+    many = sys.maxsize if chain is None else fused.narrow_from(parameters, len(chain))
+    if many < sys.maxsize and net.plan(_inputs(net, (FEW,))).engine == "fused":
+        gradients.append((many,))
         outputs.append((fused.NARROW_OUTPUTS,))
     # operations that are another thing in training may want several samples there
     modes = (False,) if net._plan().chain else (True, False)

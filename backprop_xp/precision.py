@@ -23,6 +23,8 @@ precision    error     bits of a factor                     range
 In float16 the gradients at the outputs are multiplied by a power of two, for each tile of samples by itself and by its
 largest gradient, and everything that is computed from them is divided by it in float32 (kernels/tensor_cuda.h): loss
 scaling, with no number to choose and no state. Gradients of less than 2^-32 of their tile's largest one become zero.
+Graphs that are no chains have values and gradients in float32 between their nodes, and a power of two for each product
+(kernels/graph_tensor.h); the errors above hold for them too, of a graph of three layers with both normalisations.
 The layered engine leaves products to cuBLAS: TF32 for "tf32" and "float16", bfloat16 for "bfloat16", else float32.
 
 "auto" is "tf32x3" where that is calculated to be faster than float32, which has not been measured (plan/cost.py), and
@@ -31,7 +33,7 @@ The layered engine leaves products to cuBLAS: TF32 for "tf32" and "float16", bfl
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,13 +58,13 @@ def as_precision(name: Any, dtype: np.dtype) -> str:
     return str(name)
 
 
-def why_not(sizes: tuple[int, ...], dtype: np.dtype, architecture: int) -> str:
-    """Why no tensor core computes the products of a chain of these widths, "" if they do."""
+def why_not(products: Sequence[tuple[int, int]], dtype: np.dtype, architecture: int) -> str:
+    """Why no tensor core computes these products, of so many inputs and outputs each, "" if they do."""
     if dtype != np.float32:
         return f"its dtype is {dtype.name}"
     if reason := why_not_on(architecture):
         return reason
-    if all(min(pair) < LEAST_WIDTH for pair in pairwise(sizes)):
+    if all(min(pair) < LEAST_WIDTH for pair in products):
         return f"no layer has {LEAST_WIDTH} inputs and as many outputs"
     return ""
 

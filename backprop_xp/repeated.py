@@ -39,8 +39,8 @@ class Repeated:
 
     Where x, y and sample_weight lie on the net's CUDA device, its engine launches kernels alone and no node draws, as
     dropout does, these are captured once, and a call is one launch: no argument is checked, packed or converted again.
-    The loss and the gradients are then the same arrays every time, overwritten by the next call. Everywhere else a call
-    is a plain one.
+    The loss and the gradients are then the same arrays every time, overwritten by the next call, and so are the buffers
+    that it changes. Everywhere else a call is a plain one.
 
     Parameters may be edited in place. A net of which something else was changed (a weight bound to another array, an
     activation, the loss) is captured anew. Not for several threads or streams at once.
@@ -104,18 +104,26 @@ class Repeated:
         pool = cuda.MemoryPool()  # what kernels of the graph read and write stays theirs
         stream = cuda.Stream(non_blocking=True)  # the default stream can't be captured
         stream.wait_event(cuda.get_current_stream().record())
+        buffers = [(tensor, tensor.data) for tensor in net.buffers.values()]
         with stream, cuda.using_allocator(pool.malloc):
             net.loss_and_grad(**self._arrays)  # compiles, loads, and fills the pool: none of that can be captured
+            for tensor, data in buffers:
+                tensor.data = data
             for tensor in net.parameters:
                 tensor.grad = None
             stream.begin_capture()
             try:
                 loss = net.loss_and_grad(**self._arrays)
+                for tensor, data in buffers:  # where the next launch reads them
+                    if tensor.data is not data:
+                        data[...] = tensor.data
             except BaseException:
                 with suppress(Exception):  # that the capture can't be ended now is not the reason
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
+            for tensor, data in buffers:
+                tensor.data = data
         cuda.get_current_stream().wait_event(stream.record())
         self.graph, self._pool = graph, pool
         self._loss, self._gradients = loss, [(tensor, tensor.grad) for tensor in net.parameters]

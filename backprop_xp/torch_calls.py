@@ -85,14 +85,14 @@ class Calls:
     ) -> list[torch.Tensor | None]:
         """The gradients in the inputs (None unless ``input_grad``) and in the parameters, from that in the outputs."""
         arrays, grad = [as_array(tensor, backend) for tensor in inputs], as_array(grad_output, backend)
-        if self._values is None and self._is_plain_batch(arrays):
-            ready, kept = calls.find_backward(self._net, arrays[0]), None
-            if ready is not None and self._kept is not None and self._kept[0] is ready:
-                kept = self._kept[1]
-            if ready is not None and [tensor.data_ptr() for tensor in parameters] == ready.addresses:
-                gradients, grad_x = ready.backward(self._net, arrays[0], grad, input_grad, kept)
-                own = unflatten(torch.from_numpy(gradients), parameters)
-                return [None if grad_x is None else torch.from_numpy(grad_x), *own]
+        # the call that went up goes down, whatever has become of the net meanwhile
+        ready, kept = self._kept or (None, None)
+        if ready is None and self._values is None and self._is_plain_batch(arrays):
+            ready = calls.find_backward(self._net, arrays[0])
+        if ready is not None and [tensor.data_ptr() for tensor in parameters] == ready.addresses:
+            gradients, grad_x = ready.backward(self._net, arrays[0], grad, input_grad, kept)
+            own = unflatten(torch.from_numpy(gradients), parameters)
+            return [None if grad_x is None else torch.from_numpy(grad_x), *own]
         call = self._call(backend, arrays, parameters)
         call.input_grad = input_grad
         if self._values is None:

@@ -22,8 +22,8 @@ from backprop_xp.exchange.torch_modules import to_module
 from backprop_xp.messages import unknown
 
 EAGER, COMPILED, GRAPH = "PyTorch eager", "torch.compile", "PyTorch CUDA graph"
-#: A form of PyTorch for equations, by torch.func.
-FUNCTIONAL = "torch.func"
+#: Forms of PyTorch for equations, beside gradients of gradients: by torch.func, and pushed forward.
+FUNCTIONAL, BY_HAND = "torch.func", "forward by hand"
 #: Forms of torch.compile, and what it calls them.
 MODES = {"nn": None, "nn, CUDA graphs": "reduce-overhead"}
 #: Samples up to which a step on a GPU takes no longer than launching it, about, so that CUDA graphs may pay in
@@ -83,13 +83,13 @@ def torch_eager(case: Case, form: str, device: str = "cpu") -> Contender:
 
 
 def torch_compiled(case: Case, form: str, device: str = "cpu") -> Contender:
-    """torch.compile of nn.Linear modules; ``form`` is one of MODES."""
+    """torch.compile of nn.Linear modules, or of an equation; ``form`` is one of compiled_forms."""
     import torch
 
-    loss_of, x, parameters = _torch_model(case, FUNCTIONAL if case.equation else "nn", device)
-    if form == next(iter(MODES)):  # the first of a case: or the shapes of earlier cases count against it
+    loss_of, x, parameters = _torch_model(case, form if case.equation else "nn", device)
+    if form == compiled_forms(case, False)[0]:  # the first of a case: or the shapes of earlier cases count against it
         torch._dynamo.reset()
-    compiled = torch.compile(loss_of, dynamic=False, mode=MODES[form])
+    compiled = torch.compile(loss_of, dynamic=False, mode=MODES.get(form))
 
     def begin(x: Any) -> Any:
         torch.compiler.cudagraph_mark_step_begin()  # results of the step before may be overwritten
@@ -128,8 +128,15 @@ def torch_graph(case: Case, form: str, device: str) -> Contender:
     return Contender(GRAPH, form, step, lambda: _torch_results(loss, parameters), _torch_timer(step, device))
 
 
+def eager_forms(case: Case) -> tuple[str, ...]:
+    """The forms of PyTorch without torch.compile."""
+    return ("nn", "matmul", *([BY_HAND] if case.equation else []))
+
+
 def compiled_forms(case: Case, on_gpu: bool) -> tuple[str, ...]:
     """The forms of torch.compile that are worth their compilation for this case."""
+    if case.equation:  # it can't follow gradients of gradients
+        return FUNCTIONAL, BY_HAND
     return tuple(MODES)[: 2 if on_gpu and case.samples <= FEW_SAMPLES else 1]
 
 
@@ -166,6 +173,8 @@ def _torch_model(case: Case, form: str, device: str) -> tuple[Callable[[Any], An
         layers = [partial(layer, i, f()) for i, f in enumerate(functions)]
 
     def loss_of(x: Any) -> Any:
+        if case.equation and form == BY_HAND:
+            return equations.torch_by_hand(case.equation, list(zip(weights, biases, case.activations)), x)
         if case.equation:
             loss = equations.torch_functional if form == FUNCTIONAL else equations.torch_nested
             return loss(case.equation, lambda x: graphs.connect(case.form, layers, x, None), x)

@@ -13,8 +13,6 @@ from backprop_xp.bench.settings import Settings
 
 from backprop_xp import get_backend, repeated
 
-FORMS = ("nn", "matmul")  # of PyTorch
-
 
 def contenders(case: Case, settings: Settings, notes: list[str]) -> list[Contender]:
     """All of them, ready for their first step; ``notes`` gets a sentence on whoever can't take part."""
@@ -27,10 +25,10 @@ def contenders(case: Case, settings: Settings, notes: list[str]) -> list[Contend
 
         torch.set_num_threads(settings.threads)
         device = f"cuda:{backend.device}" if backend.on_gpu and not only_proves(settings) else "cpu"
-        everybody += [make.torch_eager(case, form, device) for form in FORMS]
+        everybody += [make.torch_eager(case, form, device) for form in make.eager_forms(case)]
         rivals: list[tuple[str, Callable[[], Contender]]] = []
         if device != "cpu":
-            rivals += [(make.GRAPH, partial(make.torch_graph, case, form, device)) for form in FORMS]
+            rivals += [(make.GRAPH, partial(make.torch_graph, case, form, device)) for form in make.eager_forms(case)]
         if settings.compile and not only_proves(settings):
             forms = make.compiled_forms(case, backend.on_gpu)
             rivals += [(make.COMPILED, partial(make.torch_compiled, case, form, device)) for form in forms]

@@ -1,7 +1,7 @@
 """Losses that contain derivatives of the outputs in x, ours and everybody's: Case.equation names one.
 
-Each is half the sum of the squares of a residual. PyTorch and JAX differentiate nested; JAX also pushes Taylor
-coefficients forward, by its jet and by hand.
+Each is half the sum of the squares of a residual. PyTorch and JAX differentiate nested, and both also
+push derivatives forward by hand, JAX by its jet as well.
 """
 
 from __future__ import annotations
@@ -84,6 +84,29 @@ def torch_functional(name: str, net: Callable[[Any], Any], x: Any) -> Any:
     return 0.5 * vmap(at)(x).square().sum()
 
 
+def torch_by_hand(name: str, layers: Sequence[tuple[Any, Any, Any]], x: Any) -> Any:
+    """The loss in PyTorch with derivatives pushed forward, of (weight, bias, name of the activation) of each layer.
+
+    Raises:
+        RuntimeError: an activation's derivatives aren't written here.
+    """
+    import torch
+
+    def derivatives(f: str, t: Any) -> tuple[Any, Any, Any]:
+        if f == "identity":
+            return t, 1.0, 0.0
+        if f != "tanh":
+            raise RuntimeError(f"the derivatives of {f} aren't written for it here")
+        z = torch.tanh(t)
+        slope = 1 - z * z
+        return z, slope, -2 * z * slope
+
+    groups = _groups(name, x.shape[1])
+    first = [axis.expand_as(x) for axis in torch.eye(x.shape[1], dtype=x.dtype, device=x.device)]
+    pushed = _pushed(layers, x, first, [torch.zeros_like(x) for _ in groups], groups, derivatives)
+    return 0.5 * RESIDUALS[name].of(*pushed).square().sum()
+
+
 #: Forms of JAX: nested, by jax.experimental.jet, and Taylor coefficients by hand, with the Laplacian as one of them.
 JAX_FORMS = ("jit, nested", "jit, jet", "jit, forward by hand")
 
@@ -99,10 +122,18 @@ def jax_loss(name: str, form: str, net: Callable[[Any], Any], layers: Sequence[t
     import jax.numpy as jnp
     from jax.experimental import jet
 
+    def derivatives(f: Any, t: Any) -> tuple[Any, Any, Any]:
+        def slope(t: Any) -> Any:
+            return jax.jvp(f, (t,), (jnp.ones_like(t),))[1]
+
+        return f(t), *jax.jvp(slope, (t,), (jnp.ones_like(t),))
+
     residual, axes = RESIDUALS[name], jnp.eye(x.shape[1], dtype=x.dtype)
     seconds = residual.second(len(axes))
     if form == "jit, forward by hand":
-        return 0.5 * (residual.of(*_pushed(layers, x, axes, seconds, name)) ** 2).sum()
+        groups, first = _groups(name, len(axes)), [jnp.broadcast_to(axis, x.shape) for axis in axes]
+        second = [jnp.zeros_like(x) for _ in groups]
+        return 0.5 * (residual.of(*_pushed(layers, x, first, second, groups, derivatives)) ** 2).sum()
 
     def u(point: Any) -> Any:
         return net(point[None])[0, 0]
@@ -124,22 +155,32 @@ def jax_loss(name: str, form: str, net: Callable[[Any], Any], layers: Sequence[t
     return 0.5 * (jax.vmap(nested if form == "jit, nested" else by_jet)(x) ** 2).sum()
 
 
-def _pushed(layers: Sequence[tuple[Any, Any, Any]], x: Any, axes: Any, seconds: Sequence[int], name: str) -> Any:
-    """u, its first derivatives and its second ones, pushed layer by layer; a Laplacian as one sum."""
-    import jax
-    import jax.numpy as jnp
+def _pushed(
+    layers: Sequence[tuple[Any, Any, Any]],
+    x: Any,
+    axes: Sequence[Any],
+    second: Sequence[Any],
+    groups: Sequence[tuple[int, ...]],
+    derivatives: Callable[[Any, Any], tuple[Any, Any, Any]],
+) -> tuple[Any, list[Any], dict[int, Any]]:
+    """u, its first derivatives and its second ones, pushed layer by layer; a Laplacian as one sum.
 
-    groups = [tuple(seconds)] if name == "Laplacian" else [(k,) for k in seconds]
-    z, first = x, [jnp.broadcast_to(axis, x.shape) for axis in axes]
-    second = [jnp.zeros_like(x) for _ in groups]
+    Args:
+        layers: (weight, bias, activation) of each.
+        axes: the first derivatives of x in every input; ``second`` its second ones, zeros.
+        groups: of each of the latter, the inputs that it is the sum over.
+        derivatives: of an activation and t, f(t), f'(t) and f''(t).
+    """
+    z, first = x, axes
     for weight, bias, f in layers:
         t, first, second = z @ weight.T + bias, [d @ weight.T for d in first], [d @ weight.T for d in second]
-
-        def slope(t: Any, f: Any = f) -> Any:
-            return jax.jvp(f, (t,), (jnp.ones_like(t),))[1]
-
-        z = f(t)
-        f1, f2 = jax.jvp(slope, (t,), (jnp.ones_like(t),))
+        z, f1, f2 = derivatives(f, t)
         second = [f1 * d + f2 * sum(first[k] ** 2 for k in group) for d, group in zip(second, groups)]
         first = [f1 * d for d in first]
     return z[:, 0], [d[:, 0] for d in first], {group[0]: d[:, 0] for d, group in zip(second, groups)}
+
+
+def _groups(name: str, inputs: int) -> list[tuple[int, ...]]:
+    """The inputs whose second derivatives are pushed as one sum."""
+    seconds = RESIDUALS[name].second(inputs)
+    return [tuple(seconds)] if name == "Laplacian" else [(k,) for k in seconds]

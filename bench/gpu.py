@@ -48,6 +48,7 @@ class Check:
 
 
 FUSED, COOPERATIVE = "tests/engines/test_fused_gpu.py", "tests/engines/test_cooperative.py"
+EQUATIONS = "tests/engines/test_cooperative_equation.py"
 SMALL = "article or any_grid or odd_batch"
 OTHERS = (
     "tests/test_repeated.py", "tests/test_torch_layer.py", "tests/toolchain", "tests/programs", "tests/graph",
@@ -59,6 +60,7 @@ CHECKS = (
     Check("memcheck", "layered", ("tests/test_net_gpu.py",)),
     Check("racecheck", "fused", (FUSED,), "article or any_grid or uneven"),
     Check("racecheck", "cooperative", (COOPERATIVE,), "odd_batch or slices or 128 or probabilities"),
+    Check("racecheck", "equations", (EQUATIONS,), "loops or added"),
     Check("racecheck", "layered", ("tests/test_net_gpu.py",), "odd_batch_sizes or every_loss"),
     Check("synccheck", "blocks", (FUSED, COOPERATIVE), SMALL),
     Check("initcheck", "blocks", (FUSED, COOPERATIVE), SMALL),

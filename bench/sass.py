@@ -107,7 +107,8 @@ def main() -> int:
         print("nvdisasm is missing: pip install nvidia-cuda-nvdisasm", file=sys.stderr)
         return 1
     print(report(ARTICLE, {a: per_sample(kernel_source(ARTICLE), "bpx_backprop", a, program) for a in ARCHITECTURES}))
-    print("\n" + sass_blocks.report(sass_blocks.CASE, sass_blocks.counted(sass_blocks.CASE, program)))
+    for case in (sass_blocks.CASE, *sass_blocks.GRAPHS):
+        print("\n" + sass_blocks.report(case, sass_blocks.counted(case, program)))
     return 0
 
 

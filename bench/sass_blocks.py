@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backprop_xp.bench import bounds, machine_code
+from backprop_xp.bench import bounds, graphs, machine_code
 from backprop_xp.bench.cases import Case
 
 from backprop_xp.activations import get_activation
@@ -21,11 +21,16 @@ from backprop_xp.losses import get_loss, kernel_of
 from backprop_xp.plan.cost import CACHE_SPEEDUP
 from backprop_xp.plan.devices import Device
 from backprop_xp.precision import PRECISIONS
-from backprop_xp.programs import block, fused
+from backprop_xp.programs import block, block_graph, fused, graph_source
 from backprop_xp.programs.tiling import RESERVED, Tiling
 from backprop_xp.toolchain.cuda import Resources
 
 CASE = Case("64-wide", (64, 64, 64, 64, 10), ("tanh", "tanh", "tanh", "identity"), 1 << 20, bias=True)
+#: The same widths with two skips around two layers each, and with layers that see all before them.
+GRAPHS = (
+    Case("residual", (64,) * 5 + (10,), ("tanh",) * 4 + ("identity",), 1 << 20, bias=True, form="residual"),
+    Case("dense", (64, 64, 64, 10), ("tanh", "tanh", "identity"), 1 << 20, bias=True, form="dense"),
+)
 ARCHITECTURES = (80, 90, 100, 120)
 #: KiB of shared memory that a block may have, by architecture: CUDA's numbers.
 SHARED = {80: 163, 90: 227, 100: 227, 120: 99}
@@ -60,31 +65,65 @@ class Counted:
         return self.blocks * self.tiling.threads // 32
 
 
-def kernel(case: Case, precision: str, architecture: int) -> tuple[str, fused.Shape, Tiling]:
-    """CUDA source of ``bpx_block`` for this case, with its loops written out; and how it is cut."""
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel ``bpx_block`` with its loops written out, and how it is cut.
+
+    Attributes:
+        packed, sums: how many numbers the parameters are as it reads them, and their gradients.
+        shared_bytes: dynamic shared memory of a block.
+    """
+
+    source: str
+    tiling: Tiling
+    packed: int
+    sums: int
+    shared_bytes: int
+
+
+def kernel(case: Case, precision: str, architecture: int) -> Kernel:
+    """What a case is compiled to, by the first way to cut it."""
+    limit = SHARED[architecture] << 10
+    found = _chain(case, precision, limit) if case.form == "chain" else _graph(case, precision, limit)
+    return replace(found, source=re.sub(r"#pragma unroll \d+\n", "#pragma unroll\n", found.source))
+
+
+def _chain(case: Case, precision: str, limit: int) -> Kernel:
     activations = [get_activation(name) for name in case.activations]
     texts, loss = tuple(f.text for f in activations), kernel_of(get_loss(case.loss), None)
     biases = (case.bias,) * len(activations)
     shape = fused.Shape(case.sizes, biases, case.dtype, texts, loss, precision=precision)
-    way = block.tilings(shape, SHARED[architecture] << 10)[0]
-    return re.sub(r"#pragma unroll \d+\n", "#pragma unroll\n", block.source(shape, activations, way)), shape, way
+    way = block.tilings(shape, limit)[0]
+    source, shared = block.source(shape, activations, way), block.shared_bytes(shape, way)
+    return Kernel(source, way, block.packed(shape), shape.parameters, shared)
+
+
+def _graph(case: Case, precision: str, limit: int) -> Kernel:
+    nodes, loss = graphs.net(case, dtype=case.dtype, backend="numpy").nodes, kernel_of(get_loss(case.loss), None)
+    shape = graph_source.shape_of(nodes, case.dtype, loss, False, False, False)
+    writer = block_graph.BlockWriter(replace(shape, precision=precision), nodes)
+    (stage,) = writer.stages
+    way = writer.tilings(stage, limit)[0]
+    shared = writer.shared_numbers(stage, way) * writer.itemsize
+    return Kernel(writer.source_for(stage, way), way, writer.packing.params, writer.packing.grads, shared)
 
 
 def count(case: Case, precision: str, architecture: int, program: Path) -> Counted:
     """Compile, disassemble and count."""
-    source, shape, way = kernel(case, precision, architecture)
-    text = machine_code.disassembled(machine_code.compiled(source, architecture), program)
+    written = kernel(case, precision, architecture)
+    way = written.tiling
+    text = machine_code.disassembled(machine_code.compiled(written.source, architecture), program)
     instructions, labels = machine_code.parse(text, "bpx_block")
     tile = max(machine_code.loops(instructions, labels), key=len)
     counts = machine_code.count(tile)
     moved = sum(i.bytes for i in tile if i.kind in ("global load", "global store"))
     sample = Counter({kind: number * way.threads // way.rows for kind, number in counts.items()})
     sample["global bytes"] = moved * way.threads // way.rows
-    sample["cache bytes"] = 4 * (block.packed(shape) + 2 * shape.parameters) // way.rows
+    sample["cache bytes"] = 4 * (written.packed + 2 * written.sums) // way.rows
     named = re.findall(r"\bR(\d+)\b", " ".join(i.operands for i in instructions))
     registers = 1 + max(map(int, named))
     by_registers = Resources(registers, 0, 0, 1024).blocks(way.threads)
-    by_memory = ((SHARED[architecture] << 10) + RESERVED) // (block.shared_bytes(shape, way) + RESERVED)
+    by_memory = ((SHARED[architecture] << 10) + RESERVED) // (written.shared_bytes + RESERVED)
     return Counted(precision, architecture, way, sample, registers, min(by_registers, by_memory))
 
 
@@ -113,8 +152,9 @@ def instructions(counts: Counter[str]) -> int:
 def report(case: Case, counted: Sequence[Counted]) -> str:
     """Markdown: what stands in the loop over tiles for each sample, and the bounds that follow."""
     head = [f"{c.precision} sm_{c.architecture}" for c in counted]
+    what = "-".join(map(str, case.sizes)) + ("" if case.form == "chain" else f" ({case.form})")
     lines = [
-        f"{'-'.join(map(str, case.sizes))}: thread instructions for each sample, with all loops written out.",
+        f"{what}: thread instructions for each sample, with all loops written out.",
         "A model from machine code, not a measurement.",
         "",
         "| | " + " | ".join(head) + " |",

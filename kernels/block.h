@@ -98,6 +98,15 @@ template <class Net, bool CLASSES> struct BlockLoss<Net, SoftmaxCrossEntropy<CLA
   }
 };
 
+/// The sum of all threads' losses of a chunk.
+template <class Net, class S> BPX_FN void add_losses(const BlockArgs<S>& args, S* parts, S loss) {
+  parts[threadIdx.x] = loss;
+  for (int step = Net::threads / 2; step > 0; step /= 2) {
+    __syncthreads();
+    if (threadIdx.x < step) parts[threadIdx.x] = parts[threadIdx.x] + parts[threadIdx.x + step];
+  }
+  if (threadIdx.x == 0) args.losses[blockIdx.x] = parts[0];
+}
 /// A chunk. A pass has a Net, says how many `params` and outputs (`out`) it has, and computes the gradients or the outputs
 /// of a tile:
 ///
@@ -121,14 +130,7 @@ template <class Pass, class S> BPX_FN void run_block(const BlockArgs<S>& args, S
       __syncthreads();
     }
   }
-  if constexpr (Net::backward) {
-    parts[threadIdx.x] = loss;
-    for (int step = Net::threads / 2; step > 0; step /= 2) {
-      __syncthreads();
-      if (threadIdx.x < step) parts[threadIdx.x] = parts[threadIdx.x] + parts[threadIdx.x + step];
-    }
-    if (threadIdx.x == 0) args.losses[blockIdx.x] = parts[0];
-  }
+  if constexpr (Net::backward) add_losses<Net>(args, parts, loss);
 }
 
 }  // namespace bpx

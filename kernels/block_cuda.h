@@ -9,6 +9,7 @@
 //
 // Net (net.h) has these constants too, which the Python side chooses:
 //   rows          samples in a tile
+//   gap           numbers behind the samples of a feature
 //   threads       in a block
 //   resident      blocks that should fit one multiprocessor, by their registers
 //   sums          that a thread may hold at once

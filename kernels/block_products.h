@@ -3,14 +3,14 @@
 // Products of matrices by all threads of a block, for block_cuda.h: the second factor lies in shared memory, feature by
 // feature, and each thread has a small matrix of sums in its registers.
 //
-// Net's constants rows, threads and sums are explained in block_cuda.h.
+// Net's constants rows, gap, threads and sums are explained in block_cuda.h.
 
 namespace bpx {
 
 /// As many numbers as one instruction loads.
 template <class S> constexpr int vector = 16 / int(sizeof(S));
 template <class S> struct alignas(16) Vector { S v[vector<S>]; };
-template <class Net> constexpr int stride = Net::rows + vector<typename Net::S>;
+template <class Net> constexpr int stride = Net::rows + Net::gap;
 
 BPX_FN constexpr int whole(int n, int unit) { return (n + unit - 1) / unit; }
 BPX_FN constexpr int padded(int n) { return whole(n, 8) * 8; }

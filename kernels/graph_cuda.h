@@ -4,9 +4,12 @@
 // together. They have the names and the arguments of those of graph.h, so that operations write one text for both.
 //
 // A value stands in shared memory feature by feature, the rows `stride` apart, as signals in block_cuda.h do. Samples from
-// `used` on are none and hold 0 in every value and every gradient, whatever the parameters are. Of a linear node W^T has
-// rows of padded(out) numbers, and W, of each piece of the input, rows of padded(features); dW is as its owner has W.
-// Before a step that touches what others wrote, or writes what they read, there is a barrier; within a step none.
+// `used` on are none and hold 0 in every value and every gradient, whatever the parameters are. Before
+// a step that touches what others wrote, or writes what they read, there is a barrier. Those of linear nodes are in
+// graph_products.h, and by tensor cores in graph_tensor.h.
+//
+// A pass that waits for sums over the batch, as batch normalisation does in training, is several launches. Each adds up the
+// sums from Graph::first on, among all of the pass, and keeps what later ones need of the tile (backprop_xp/programs/stages.py).
 //
 // R, a number of samples in graph.h, is here the Graph, whose constants rows, threads and sums are as in block_cuda.h.
 
@@ -21,11 +24,19 @@ template <class S> struct GraphInput {
   S* grad;      // (n, features) contiguous, where input gradients are asked for
 };
 
+/// What launches leave each other where a pass waits for sums over the whole batch. By value, too.
+template <class S> struct Between {
+  S* kept;      // of the launch's first sample; features are `samples` apart
+  S* totals;    // sums over the batch, and what is computed of them
+  i64 samples;  // of the whole batch
+};
+
 /// The x and the x_grad of `Batch` are not used.
 template <class S> struct GraphArgs : BlockArgs<S> {
   const GraphInput<S>* inputs;
   S* const* x_grad;         // of every input
   const u64* keys;          // of every dropout
+  Between<S> between;
 };
 template <class S> struct GraphTile : BlockTile<S> {
   int used;  // samples, = valid
@@ -40,57 +51,16 @@ template <class S> BPX_FN void pack_rows(int rows, int columns, const S* from, i
   }
 }
 
-// ---- linear nodes -----------------------------------------------------------------------------------------------------
+// ---- sums over the samples of a tile ------------------------------------------------------------------------------------
 
-/// Columns of the block of sums that a thread has at a time, and its rows, by how many there are for each thread.
-constexpr int graph_columns = 4;
-template <int ROWS> struct Rows { static constexpr int value = ROWS; };
-template <class R, class Op> BPX_FN void graph_in_blocks(int sums, Op op) {
-  const int share = whole(sums, R::threads * graph_columns);
-  if (R::sums >= 8 * graph_columns && share > 4) op(Rows<(R::sums >= 8 * graph_columns ? 8 : 1)>());
-  else if (R::sums >= 4 * graph_columns && share > 2) op(Rows<(R::sums >= 4 * graph_columns ? 4 : 1)>());
-  else if (share > 1) op(Rows<2>());
-  else op(Rows<1>());
-}
-/// to[o] (+)= start(o) + sum over k < depth of w[k][o] z[k], for every sample.
-template <class R, class S, class Start>
-BPX_FN void graph_product(int out, int depth, const S* w, int w_step, const S* z, S* to, int used, Start start) {
-  graph_in_blocks<R>(out * R::rows, [&](auto rows) {
-    product_in_blocks<R, decltype(rows)::value, graph_columns>(out, depth, w, w_step, z, start,
-                                                               [&](int o, int s, const S* sums) {
-      Vector<S> value;
-      BPX_UNROLL
-      for (int v = 0; v < vector<S>; ++v) value.v[v] = s + v < used ? sums[v] : S(0);
-      *(Vector<S>*)(to + o * stride<R> + s) = value;
-    });
-  });
-}
-template <class R, class S>
-BPX_FN void graph_linear(int in, int from, int features, int out, const S* weight, const S* bias, const S* z, S* t, int used) {
-  graph_product<R>(out, features, weight + from * padded(out), padded(out), z, t, used, [&](int o, int s) {
-    if (from > 0) return o < out ? t[o * stride<R> + s] : S(0);
-    return bias ? bias[o] : S(0);
-  });
-}
-template <class R, class S>
-BPX_FN void graph_linear_below(int features, int out, const S* weight, const S* grad_t, S* grad_z, int used, bool add) {
-  graph_product<R>(features, out, weight, padded(features), grad_t, grad_z, used, [&](int i, int s) {
-    return add && i < features ? grad_z[i * stride<R> + s] : S(0);
-  });
-}
-template <class R, class S>
-BPX_FN void graph_outer(int in, int features, int out, const S* grad_t, const S* z, S* dw, int, bool add) {
-  graph_in_blocks<R>(features * out, [&](auto rows) {
-    weight_gradient_in_blocks<R, decltype(rows)::value, graph_columns>(out, features, grad_t, z, features, dw, in, add);
-  });
-}
-template <class R, class S>
+/// Over the first SAMPLES of a tile, whole vectors.
+template <class R, class S, int SAMPLES = R::rows>
 BPX_FN void graph_column_sums(int features, const S* a, const S* b, S* sums, int, bool add) {
   // the last threads: the first have more to do in the products beside it
   for (int i = R::threads - 1 - int(threadIdx.x); i < features; i += R::threads) {
     S parts[vector<S>] = {}, total = S(0);
     BPX_UNROLL
-    for (int s = 0; s < R::rows; s += vector<S>) {
+    for (int s = 0; s < SAMPLES; s += vector<S>) {
       S row[vector<S>], factor[vector<S>];
       load_row(a + i * stride<R> + s, row);
       if (b) load_row(b + i * stride<R> + s, factor);
@@ -218,6 +188,76 @@ BPX_FN void graph_standardise_below(int features, S eps, const S* variance, cons
   });
 }
 
+// ---- batch normalisation in training, between launches that add up the batch -----------------------------------------
+
+/// features x samples of a value, from `slot` on, to the device's memory and back.
+template <class R, class S>
+BPX_FN void graph_keep(const GraphArgs<S>& args, int features, int slot, i64 first, int valid, const S* from) {
+  each_of<R>(features * R::rows, [&](int at) {
+    const int f = at / R::rows, s = at % R::rows;
+    if (s < valid) args.between.kept[(slot + f) * args.between.samples + first + s] = from[f * stride<R> + s];
+  });
+}
+template <class R, class S>
+BPX_FN void graph_recall(const GraphArgs<S>& args, int features, int slot, i64 first, int valid, S* to) {
+  each_of<R>(features * R::rows, [&](int at) {
+    const int f = at / R::rows, s = at % R::rows;
+    to[f * stride<R> + s] = s < valid ? args.between.kept[(slot + f) * args.between.samples + first + s] : S(0);
+  });
+}
+/// Of the sums over the batch at `at`: the mean, and behind them those of squares, the variance.
+template <class S> BPX_FN S batch_mean(const GraphArgs<S>& args, int at) {
+  return args.between.totals[at] / S(args.between.samples);
+}
+/// sums[i] (+)= sum over the tile of (z[i] - mean)^2, the mean of the totals from `at` on.
+template <class R, class S>
+BPX_FN void graph_squares(const GraphArgs<S>& args, int features, int at, const S* z, S* sums, int valid, bool add) {
+  for (int i = R::threads - 1 - int(threadIdx.x); i < features; i += R::threads) {
+    const S mean = batch_mean(args, at + i);
+    S total = S(0);
+    for (int s = 0; s < valid; ++s) {
+      const S centred = z[i * stride<R> + s] - mean;
+      total = fma(centred, centred, total);
+    }
+    sums[i] = add ? sums[i] + total : total;
+  }
+}
+/// Behind the totals what the running mean and variance become; the latter moves towards that divided by n - 1.
+template <class R, class S>
+BPX_FN void graph_move_statistics(const GraphArgs<S>& args, int features, S share, const S* mean, const S* variance, int at,
+                                  bool add) {
+  if (blockIdx.x > 0 || add) return;
+  const S n = S(args.between.samples);
+  S* const to = args.between.totals + at + 2 * features;
+  for (int f = threadIdx.x; f < features; f += R::threads) {
+    to[f] = (S(1) - share) * mean[f] + share * batch_mean(args, at + f);
+    to[features + f] = (S(1) - share) * variance[f] + share * (batch_mean(args, at + features + f) * (n / (n - S(1))));
+  }
+}
+/// Without a gain and a bias, the normal value itself.
+template <class R, class S>
+BPX_FN void graph_batch_normalise(const GraphArgs<S>& args, int features, S eps, int at, const S* gain, const S* bias,
+                                  const S* z, S* y, int used) {
+  graph_each<R>(features, [&](int i, int s) {
+    const int f = i / stride<R>;
+    const S normal = (z[i] - batch_mean(args, at + f)) * (S(1) / sqrt(batch_mean(args, at + features + f) + eps));
+    y[i] = s >= used ? S(0) : gain ? fma(normal, gain[f], bias[f]) : normal;
+  });
+}
+/// grad_z (+)= gain / sqrt(variance + eps) (grad - mean of grad - normal mean of grad normal); these means' sums are the
+/// totals at `biases` and at `gains`, the variance's at `squares`.
+template <class R, class S>
+BPX_FN void graph_batch_below(const GraphArgs<S>& args, int features, S eps, int squares, const S* gain, int gains, int biases,
+                              const S* normal, const S* grad, S* grad_z, int used, bool add) {
+  graph_each<R>(features, [&](int i, int s) {
+    const int f = i / stride<R>;
+    const S factor = gain[f] * (S(1) / sqrt(batch_mean(args, squares + f) + eps));
+    const S through = normal[i] * batch_mean(args, gains + f) + batch_mean(args, biases + f);
+    const S g = s < used ? factor * (grad[i] - through) : S(0);
+    grad_z[i] = add ? grad_z[i] + g : g;
+  });
+}
+
 // ---- a tile, from the device's memory and back ---------------------------------------------------------------------------
 
 template <class R, class S>
@@ -244,7 +284,7 @@ template <class GRAPH> struct GraphPass {
   using Net = GRAPH;
   using S = typename Net::S;
   static constexpr int shared = Net::features * stride<Net>, packed = Net::packed, params = Net::params, out = Net::out;
-  BPX_FN static void backprop(const BlockTile<S>& tile, S* sums, S* memory) { run(tile, memory, sums); }
+  BPX_FN static void backprop(const BlockTile<S>& tile, S* sums, S* memory) { run(tile, memory, sums - Net::first); }
   BPX_FN static const S* infer(const BlockTile<S>& tile, S* memory) { return run(tile, memory, nullptr); }
   BPX_FN static const S* run(const BlockTile<S>& tile, S* memory, S* sums) {
     return Net::tile(static_cast<const GraphArgs<S>&>(*tile.args), GraphTile<S>{tile, tile.valid}, memory, sums);

@@ -12,6 +12,8 @@ constexpr i64 part_bytes = 1 << 20, parameter_bytes = 256 << 10;
 /// Samples of a part; parts that a batch is cut into where it can be; from how many parts on a call is done in parts; and
 /// parts of a wave, whose gradients are kept. Measured on Zen 4.
 constexpr i64 least_part = 192, most_part = 480, few_parts = 16, enough_parts = 6, wave_parts = 32;
+/// The number of parts is a multiple of it, so that up to four threads have equally many.
+constexpr i64 alike = 4;
 /// Numbers of a gradient that are added up at once.
 constexpr i64 block_of_sums = 1024;
 
@@ -24,10 +26,15 @@ template <class S> struct MatrixParts : Steps<MatrixParts<S>> {
 
   explicit MatrixParts(Matrices& m) : m(m), part(part_of(m)), parameters(filled(parameters_of(m))) {}
 
-  static i64 part_of(const Matrices& m) {
+  /// Samples that a part has, about.
+  static i64 about(const Matrices& m) {
     const i64 fit = part_bytes / (MatrixCall<S>::numbers_of_a_sample(m) * i64(sizeof(S))) / 48 * 48;
     const i64 wanted = (m.n / few_parts + 47) / 48 * 48, most = fit > most_part ? most_part : fit;
     return most < wanted ? most : wanted < least_part ? least_part : wanted;
+  }
+  static i64 part_of(const Matrices& m) {
+    const i64 parts = (m.n + about(m) - 1) / about(m), even = (parts + alike - 1) / alike * alike;
+    return ((m.n + even - 1) / even + product_rows - 1) / product_rows * product_rows;
   }
   static i64 parameters_of(const Matrices& m) {
     i64 sum = 0;
@@ -36,7 +43,7 @@ template <class S> struct MatrixParts : Steps<MatrixParts<S>> {
   }
   /// Whether a call is done in parts.
   static bool takes(const Matrices& m) {
-    const i64 part = part_of(m);
+    const i64 part = about(m);
     return part >= least_part && m.n >= enough_parts * part && parameters_of(m) * i64(sizeof(S)) <= parameter_bytes;
   }
 

@@ -24,6 +24,7 @@ struct NarrowLayer {
   Linear* linear;      // of dense_cpu.h, for these sizes
   BackwardProduct* backward;
   OuterProduct* outer;
+  i64 grad, bias_grad; // where the gradients of the weight and of the bias begin in Narrow::grads
   Function f;          // both null for the identity
 };
 
@@ -36,12 +37,13 @@ struct Narrow {
   const void* y;                // (n, out) numbers or (n,) int64 class indices, any strides
   i64 y_row, y_column;
   i64 target;                   // what y is, a Target
+  const i64* rows;              // of x and y, one a sample; null: the samples' numbers
   const void* weight;           // (n,) or null, any stride
   i64 weight_row;
   double scale;                 // the gradients are multiplied by it
   TileLoss* loss;               // null: outputs alone
   const void* loss_p;
-  void* grads;                  // of all parameters: W, row by row, and b of every layer, one after another
+  void* grads;                  // of all parameters
   void* output;                 // (n, out) contiguous: outputs alone
   void* x_grad;                 // (n, in) contiguous, or null
   void* memory;                 // bpx_narrow_memory() numbers, 64-byte aligned
@@ -70,7 +72,7 @@ template <class S> struct NarrowCall {
       parameters += layer.outputs * (layer.inputs + (layer.bias ? 1 : 0));
       signals += 2 * W * layer.outputs;
     }
-    signals += W * (m.layers[0].inputs + m.layers[m.depth - 1].outputs + 3);
+    signals += W * (2 * m.layers[0].inputs + m.layers[m.depth - 1].outputs + 3);
     S* at = (S*)m.memory;
     tree = take<Tree>(at, 1);
     level_sums = take<S>(at, levels() * parameters);
@@ -103,7 +105,7 @@ template <class S> struct NarrowCall {
 
   void one_chunk(i64 chunk, S* memory) const {
     S *const grads = memory + signals, *const weight = memory, *const factor = weight + W, *const loss = factor + W;
-    S *const y = loss + W, *const x = y + W * m.layers[m.depth - 1].outputs;
+    S *const y = loss + W, *const x = y + W * m.layers[m.depth - 1].outputs, *const gathered = grads - W * m.layers[0].inputs;
     T total{}, low{};  // of the loss, and what rounding took from it
     for (i64 k = 0; m.loss && k < of_a_thread() - signals; k += lanes) store<T>(grads + k, T{});
 
@@ -111,7 +113,9 @@ template <class S> struct NarrowCall {
     for (i64 at = begin; at < end; at += W) {
       const int valid = end - at < W ? int(end - at) : W;
       const i64 in = m.layers[0].inputs, out = m.layers[m.depth - 1].outputs, left = m.n - at - W;
-      load_tile((const S*)m.x + at * m.x_row, m.x_row, m.x_column, int(in), valid, left < 0 ? 0 : left < W ? int(left) : W, x);
+      const int next = left < 0 ? 0 : left < W ? int(left) : W;
+      if (m.rows) load_tile(gather(at, valid, next, gathered), in, 1, int(in), valid, 0, x);
+      else load_tile((const S*)m.x + at * m.x_row, m.x_row, m.x_column, int(in), valid, next, x);
       S* const z = up(x);
       if (!m.loss) {
         store_tile(z, int(out), valid, (S*)m.output + at * out);
@@ -139,11 +143,31 @@ template <class S> struct NarrowCall {
   }
   bool scaled() const { return m.weight || m.scale != 1.0; }
 
+  /// The rows of x for `valid` samples from `at` on, one after another; and asks for those of the `next` ones after a tile.
+  const S* gather(i64 at, int valid, int next, S* to) const {
+    const i64 in = m.layers[0].inputs;
+    for (int s = 0; s < next; ++s) __builtin_prefetch((const S*)m.x + m.rows[at + W + s] * m.x_row);
+    for (int s = 0; s < valid; ++s) {
+      const S* const from = (const S*)m.x + m.rows[at + s] * m.x_row;
+      if (m.x_column == 1) {
+        __builtin_memcpy(to + s * in, from, in * sizeof(S));
+      } else {
+        for (i64 f = 0; f < in; ++f) to[s * in + f] = from[f * m.x_column];
+      }
+    }
+    return to;
+  }
+  i64 row(i64 sample) const { return m.rows ? m.rows[sample] : sample; }
+
   void load_targets(i64 at, int valid, S* weight, S* factor, S* y) const {
-    if (m.target == i64(Target::values)) {
-      load_tile((const S*)m.y + at * m.y_row, m.y_row, m.y_column, int(m.layers[m.depth - 1].outputs), valid, 0, y);
+    const int out = int(m.layers[m.depth - 1].outputs);
+    if (m.target == i64(Target::values) && !m.rows) {
+      load_tile((const S*)m.y + at * m.y_row, m.y_row, m.y_column, out, valid, 0, y);
+    } else if (m.target == i64(Target::values)) {
+      for (int s = 0; s < W; ++s)
+        for (int o = 0; o < out; ++o) y[o * W + s] = s < valid ? ((const S*)m.y)[row(at + s) * m.y_row + o * m.y_column] : S(0);
     } else if (m.target == i64(Target::classes)) {
-      for (int s = 0; s < W; ++s) y[s] = s < valid ? S(((const i64*)m.y)[(at + s) * m.y_row]) : S(0);
+      for (int s = 0; s < W; ++s) y[s] = s < valid ? S(((const i64*)m.y)[row(at + s) * m.y_row]) : S(0);
     }
     for (int s = 0; scaled() && s < W; ++s) {
       weight[s] = m.weight && s < valid ? ((const S*)m.weight)[(at + s) * m.weight_row] : S(1);
@@ -203,8 +227,22 @@ template <class S> struct NarrowCall {
       m.next = last;
       if (last < all && seconds() - since > m.time) return false;
     }
-    if (m.loss) m.total = tree_total<S>(tree, m.grads);
+    if (!m.loss) return true;
+    m.total = tree_total<S>(tree, sums);
+    hand_over(sums);
     return true;
+  }
+  /// The gradients of the layers, one after another in `from`, each to where it is wanted.
+  void hand_over(const S* from) const {
+    for (i64 l = 0; l < m.depth; ++l) {
+      const NarrowLayer& layer = m.layers[l];
+      const i64 numbers = layer.outputs * layer.inputs;
+      __builtin_memcpy((S*)m.grads + layer.grad, from, numbers * sizeof(S));
+      from += numbers;
+      if (!layer.bias) continue;
+      __builtin_memcpy((S*)m.grads + layer.bias_grad, from, layer.outputs * sizeof(S));
+      from += layer.outputs;
+    }
   }
 };
 

@@ -1,5 +1,5 @@
 #pragma once
-#include "activations.h"
+#include "stack_parts.h"
 // What the pass of stack.h is given for one net: the chain rule of an activation, and an equation, over strips of samples.
 
 namespace bpx {
@@ -19,28 +19,6 @@ struct EquationBlock {
   void* losses;        // (strip)
   const void* p;
 };
-
-/// Where something that an equation reads or gives stands.
-enum class At { x, y, signal, slope };
-struct Place {
-  At at;
-  int signal, feature;
-};
-
-/// An activation's formula needs nothing but t.
-struct nothing {};
-template <class F> constexpr bool is_nothing = false;
-template <> constexpr bool is_nothing<nothing> = true;
-
-/// What a formula of an activation is given, lane by lane: t, by FIRST its value and slope, then the others.
-template <class T, class FIRST, class P> BPX_FN T* first_inputs(T t, P p, T* in) {
-  *in++ = t;
-  if constexpr (!is_nothing<FIRST>) {
-    FIRST::both(t, p, in[0], in[1]);
-    in += 2;
-  }
-  return in;
-}
 
 /// z = f(t) and its derivatives, K signals of some features of one strip, `apart` numbers from one to the next.
 template <class F, class FIRST, int K, class S> void stack_forward(i64 features, const S* t, S* z, i64 apart, const S* p) {
@@ -87,7 +65,7 @@ template <class F, class FIRST, class S> void stack_slopes(i64 features, S* z, S
   }
 }
 
-/// E::run gives the sum of squares of all residuals, then the gradients of its half in what stands at E::to.
+/// E::run gives the sum of squares of all residuals, then the gradients of its half in what stands at E::to(k).
 template <class E, class S> void equation_block(const EquationBlock& block) {
   using T = Pack<S, 1>;
   constexpr int V = Lane<T>::width, strip = 2 * V;
@@ -107,14 +85,14 @@ template <class E, class S> void equation_block(const EquationBlock& block) {
   for (int s = 0; s < strip; s += V) {
     T in[E::reads], out[1 + E::gives];
     BPX_UNROLL
-    for (int k = 0; k < E::reads; ++k) in[k] = load<T>(at(E::from[k]) + s);
+    for (int k = 0; k < E::reads; ++k) in[k] = load<T>(at(E::from(k)) + s);
     E::run(in, (const S*)block.p, out);
     const T weight = load<T>((const S*)block.weight + s), factor = load<T>((const S*)block.factor + s);
     store<T>((S*)block.losses + s, c<T>(0.5f) * (out[0] * weight));
     clear(s, s + V);
     BPX_UNROLL
     for (int k = 0; k < E::gives; ++k) {
-      const Place place = E::to[k];
+      const Place place = E::to(k);
       S* const to = place.at == At::x ? (S*)block.x_grad + place.feature * strip : at(place);
       store<T>(to + s, out[1 + k] * factor);
     }

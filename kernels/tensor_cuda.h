@@ -92,12 +92,12 @@ template <class Net> BPX_FN void load_words(const BlockTile<float>& tile, int fi
 
 /// The gradients z (OUT, samples) as words, times a power of two; returns what undoes it.
 template <class Net, int OUT> BPX_FN float scaled_gradients(const BlockTile<float>& tile, const float* z, Word* g) {
-  float factor = 1.0f, undo = 1.0f;
+  Powers powers = {1.0f, 1.0f};
   if constexpr (Net::Precision::scaled) {
     float largest = 0.0f;
     each_of<Net>(OUT * Net::rows, [&](int at) {
       const float size = abs(z[at / Net::rows * stride<Net> + at % Net::rows]);
-      if (size > largest && size < __uint_as_float(0x7f800000u)) largest = size;
+      if (size > largest && size < infinity()) largest = size;
     });
     tile.parts[threadIdx.x] = largest;
     for (int step = Net::threads / 2; step > 0; step /= 2) {
@@ -107,21 +107,16 @@ template <class Net, int OUT> BPX_FN float scaled_gradients(const BlockTile<floa
       }
     }
     __syncthreads();
-    const int exponent = int(__float_as_uint(tile.parts[0]) >> 23) - 127;
-    if (exponent > -127) {  // it is not 0
-      const int up = 7 - exponent < -126 ? -126 : 7 - exponent > 126 ? 126 : 7 - exponent;
-      factor = __uint_as_float(Word(127 + up) << 23);
-      undo = __uint_as_float(Word(127 - up) << 23);
-    }
+    powers = powers_for(tile.parts[0]);
   }
   each_of<Net>(full(OUT) * words<Net>, [&](int at) {
     const int f = at / words<Net>, s = at % words<Net> * each<Net>;
     float numbers[each<Net>];
     BPX_UNROLL
-    for (int k = 0; k < each<Net>; ++k) numbers[k] = f < OUT ? z[f * stride<Net> + s + k] * factor : 0.0f;
+    for (int k = 0; k < each<Net>; ++k) numbers[k] = f < OUT ? z[f * stride<Net> + s + k] * powers.up : 0.0f;
     g[place<Net>(f, s)] = Net::Precision::word(numbers);
   });
-  return undo;
+  return powers.down;
 }
 
 // ---- one tile -----------------------------------------------------------------------------------------------------

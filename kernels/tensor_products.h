@@ -61,6 +61,17 @@ BPX_FN constexpr Share share(int tall, int wide, int warps, int most, int unit) 
   return best;
 }
 
+/// A power of two, and what undoes it.
+struct Powers { float up, down; };
+BPX_FN float infinity() { return __uint_as_float(0x7f800000u); }
+/// What brings `largest`, which is finite, to between 2^7 and 2^8; of 0 nothing.
+BPX_FN Powers powers_for(float largest) {
+  const int exponent = int(__float_as_uint(largest) >> 23) - 127;
+  if (exponent == -127) return {1.0f, 1.0f};
+  const int up = 7 - exponent < -126 ? -126 : 7 - exponent > 126 ? 126 : 7 - exponent;
+  return {__uint_as_float(Word(127 + up) << 23), __uint_as_float(Word(127 - up) << 23)};
+}
+
 template <class Precision> struct Left { Word part[Precision::parts][4]; };
 template <class Precision> struct Right { Word part[Precision::parts][2]; };
 

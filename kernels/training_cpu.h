@@ -1,14 +1,17 @@
 #pragma once
 #include "matrix_parts.h"
-// Steps of training, many in one call: the pass of matrices.h over some rows, and the update of all parameters.
+#include "narrow_cpu.h"
+// Steps of training, many in one call: the pass of matrices.h or narrow_cpu.h over some rows, and the update of all
+// parameters.
 //
 // The update is formulas over arrays (elementwise.h) that are compiled elsewhere and called by their addresses, as Python
-// calls them: the same code, and so the same bits.
+// calls them, and so is the narrow pass: the same code, and so the same bits.
 
 namespace bpx {
 
 using Formula = void(i64 n, const void* const* in, void* const* out, const void* p);
 using SquareSum = double(i64 n, const void* numbers);
+using RunNarrow = i64(Narrow*);
 
 /// A formula over arrays of `size` numbers; an output may be one of the inputs.
 struct Sweep {
@@ -22,6 +25,9 @@ struct Sweep {
 /// Steps of one epoch. All parameters lie one after another, and so do their gradients.
 struct Training {
   Matrices* call;           // x and y are all rows; n, rows, weight, scale and grads are filled in for each step
+  Narrow* narrow;           // the same for steps of at least `narrow_from` samples; null: none are that large
+  RunNarrow* run_narrow;
+  i64 narrow_from;
   const i64* rows;          // of the epoch, in the order in which they are taken
   i64 samples, batch;       // rows of the epoch, and of a step; its last one has what is left
   i64 classes;              // class indices in y must be below; 0: y holds none
@@ -70,9 +76,8 @@ template <class S> struct SweepCall {
 
 template <class S> struct TrainingCall {
   Training& t;
-  Matrices& m;
 
-  explicit TrainingCall(Training& t) : t(t), m(*t.call) {}
+  explicit TrainingCall(Training& t) : t(t) {}
 
   /// False if it must be called again to go on with the step that is begun. It may make fewer steps than `steps`, and
   /// none where the next one is one for the caller: its loss isn't finite, or a class isn't there.
@@ -80,12 +85,13 @@ template <class S> struct TrainingCall {
     const double since = seconds();
     while (t.done < t.steps) {
       if (!t.begun && !begin()) return true;
-      if (!run_matrices<S>(m)) return false;
-      const S loss = S(m.total * m.scale);
+      double total;
+      if (!run_pass(&total)) return false;
+      const S loss = S(total * scale());
       if (t.stop_on_nan && !(loss - loss == 0)) return true;
       t.losses[t.done] = double(loss);
       update();
-      t.first += m.n;
+      t.first += samples();
       t.begun = 0;
       ++t.done;
       if (seconds() - since > t.time) return true;
@@ -93,20 +99,35 @@ template <class S> struct TrainingCall {
     return true;
   }
 
+  // of the step that is next, or begun
+  i64 left() const { return t.samples - t.first; }
+  i64 samples() const { return left() < t.batch ? left() : t.batch; }
+  double scale() const { return left() <= t.batch ? t.last_scale : t.scale; }
+  bool is_narrow() const { return t.narrow && samples() >= t.narrow_from; }
+
   bool begin() {
-    const i64 left = t.samples - t.first;
-    m.n = left < t.batch ? left : t.batch;
-    m.rows = t.rows + t.first;
-    for (i64 s = 0; t.classes && s < m.n; ++s)
-      if ((unsigned long long)((const i64*)m.y)[m.rows[s] * m.y_row] >= (unsigned long long)t.classes) return false;
-    m.weight = t.weight ? (const S*)t.weight + t.done * t.batch : nullptr;
-    m.weight_row = 1;
-    m.scale = left <= t.batch ? t.last_scale : t.scale;
-    m.grads = t.grads;
-    m.next = 0;
-    m.total = 0;
+    const i64 *const rows = t.rows + t.first, n = samples();
+    for (i64 s = 0; t.classes && s < n; ++s)
+      if ((unsigned long long)((const i64*)t.call->y)[rows[s] * t.call->y_row] >= (unsigned long long)t.classes) return false;
+    is_narrow() ? aim(*t.narrow, rows) : aim(*t.call, rows);
     t.begun = 1;
     return true;
+  }
+  template <class Pass> void aim(Pass& pass, const i64* rows) const {
+    pass.n = samples();
+    pass.rows = rows;
+    pass.weight = t.weight ? (const S*)t.weight + t.done * t.batch : nullptr;
+    pass.weight_row = 1;
+    pass.scale = scale();
+    pass.grads = t.grads;
+    pass.next = 0;
+    pass.total = 0;
+  }
+  /// Whether it is done; then the total of the losses.
+  bool run_pass(double* total) const {
+    const bool done = is_narrow() ? t.run_narrow(t.narrow) : run_matrices<S>(*t.call);
+    *total = is_narrow() ? t.narrow->total : t.call->total;
+    return done;
   }
 
   /// The gradients that the pass has given stay as they are.

@@ -73,7 +73,7 @@ def test_everybody_derives_the_same(equation):
     case = replace(cases.LAPLACIAN, sizes=(2, 5, 1), activations=("tanh", "identity"), equation=equation)
     case = case.with_samples(40)
     reference = contenders.torch_eager(case, "nn")
-    others = [contenders.torch_eager(case, form) for form in ("matmul", contenders.FUNCTIONAL)]
+    others = [contenders.torch_eager(case, form) for form in (*contenders.eager_forms(case)[1:], contenders.FUNCTIONAL)]
     if contenders.available("jax"):
         others += [contenders.jax_jit(case, form=form) for form in contenders.jax_forms(case)]
     others += [contenders.ours(case, engine, 1, "numpy") for engine in ("layered", "auto")]

@@ -31,6 +31,20 @@ def test_the_model_agrees_with_the_simulation(net, ranks):
     np.testing.assert_allclose(*times, rtol=0.1)
 
 
+@pytest.mark.parametrize("net", scaling.NETS)
+@pytest.mark.parametrize("batch", scaling.BATCHES)
+def test_overlapping_hides_exchanges_behind_gradients_at_most(net, batch):
+    after, during = (
+        scaling.modelled(MACHINE, net, batch, 8, 64, exact=False),
+        scaling.overlapped(MACHINE, net, batch, 8),
+    )
+    messages = 3 * 3 * MACHINE.latency * (len(net) - 2)  # that there are more of
+    computing = 3 * scaling.numbers_of(net) * batch / 8 / MACHINE.rate
+    assert max(computing, after - 2 * computing / 3) <= during * (1 + 1e-9) and during <= (after + messages) * (
+        1 + 1e-9
+    )
+
+
 def test_links_are_found_again():
     rows = [{"kind": "ranks", "ranks": 2, "bytes": size, "waiting": 2 * 1e-5 + size / 1e9} for size in (1e3, 1e5, 1e6)]
     np.testing.assert_allclose(scaling.fitted(rows), (1e-5, 1e9))

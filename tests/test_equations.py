@@ -7,7 +7,7 @@ import pytest
 
 from backprop_xp import Activation, Elementwise, Equation, Net, equations
 from backprop_xp.engines import warn_uncompiled
-from backprop_xp.engines.fused import equation as fused
+from backprop_xp.programs import stack_source
 from backprop_xp.toolchain import cache, compiler
 
 WAVE = Equation("u_tt - u_xx - u_yy", inputs="x y t")
@@ -51,7 +51,7 @@ def test_why_not(monkeypatch):
         ValueError, match="the fused engine can't run this equation: an activation is written in Python"
     ):
         make(Mine(), engine="fused").loss_and_grad(x, loss=WAVE)
-    monkeypatch.setattr(fused, "MOST_TERMS", 5)
+    monkeypatch.setattr(stack_source, "MOST_TERMS", 5)
     reason = make().plan(x, loss=WAVE).reason
     assert reason == "not fused: its derivatives have 8 terms, and compiling more than 5 takes too long"
 

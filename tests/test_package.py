@@ -185,7 +185,7 @@ def test_windows_runs_without_a_compiler(monkeypatch):
     try:
         assert compiler.missing() == "kernels are compiled on Linux and macOS, not on Windows"
         net = backprop_xp.Net((3, 4, 2), rng=0, backend="numpy")
-        assert str(net.plan([[1.0] * 3] * 5)).startswith("tiled: not fused: kernels are compiled on Linux and macOS")
+        assert str(net.plan([[1.0] * 3] * 5)).startswith("layered: not fused: kernels are compiled on Linux and macOS")
         assert float(net.loss_and_grad([1.0] * 3)) > 0
     finally:
         compiler._find.cache_clear()

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from backprop_xp import Activation, Elementwise, Net
+from backprop_xp.activations import get_activation
+from backprop_xp.toolchain import compiler
 
 torch = pytest.importorskip("torch")
 
@@ -225,3 +227,15 @@ def test_it_runs_on_pytorchs_current_stream():
         grad = layer.weights[0].grad.clone()
     stream.synchronize()
     torch.testing.assert_close(grad, torch.autograd.grad(layer(2 * x).sum(), layer.weights[0])[0])
+
+
+@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+def test_an_activation_swapped_between_the_passes_counts_from_the_next_call_on():
+    net, x = make(activations=("tanh", "identity")), torch.ones(5, 3, dtype=torch.float64)
+    layer, gradients = as_torch(net), []
+    for then in (get_activation("tanh"), get_activation("relu")):
+        output = layer(x).sum()
+        net.activations[0] = then
+        gradients.append(torch.autograd.grad(output, list(layer.parameters())))
+    for before, after in zip(*gradients, strict=True):
+        torch.testing.assert_close(after, before, rtol=0, atol=0)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ..training import DivergedError, evaluate
+import numpy as np
+
 from .preparing import Prepared
 from .settings import ADAMW, ADAMW_DECAY, CHOICE, HIDDEN, Recipe
 
@@ -16,10 +17,11 @@ DEPTHS = (HIDDEN, (128, 128))
 FEW_ROWS = 2000  # up to which a fifth of them says too little about which is best
 SHARE = 0.2  # of the training rows, which decide
 
-Fit = Callable[[Prepared, Recipe], Any]  # a net, trained on the rows ``first``
+#: The loss on some rows, whose positions come last, after a training on the rows ``first``; infinite where it diverged.
+Trial = Callable[[Prepared, Recipe, np.ndarray], float]
 
 
-def settled(data: Prepared, recipe: Recipe, fit: Fit) -> tuple[Recipe, list[str]]:
+def settled(data: Prepared, recipe: Recipe, trial: Trial) -> tuple[Recipe, list[str]]:
     """The recipe with nothing left open, and sentences about what was chosen.
 
     With few rows that is what suits them; else what has the lowest loss on a share of the training rows, after a
@@ -34,10 +36,7 @@ def settled(data: Prepared, recipe: Recipe, fit: Fit) -> tuple[Recipe, list[str]
     part = replace(data, first=first, held=first[:0])
 
     def loss(other: Recipe) -> float:
-        try:
-            return evaluate(fit(part, replace(other, early_stopping=None)), data.x[judges], data.y[judges])
-        except DivergedError:
-            return float("inf")
+        return trial(part, replace(other, early_stopping=None), judges)
 
     left_open: dict[str, tuple[Any, ...]] = {"weight_decay": DECAYS if open_decay else ()}
     left_open["hidden"] = DEPTHS if recipe.hidden is None else ()

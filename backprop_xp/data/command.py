@@ -17,7 +17,7 @@ from . import options, prediction, report
 from .model import Model
 from .picture import draw
 from .recipe import train
-from .sets import SET_TARGET, SETS, need, read, stem
+from .sets import SET_TARGET, SETS, in_parts, need, read, stem
 from .trained import Trained
 from .wording import listed, parts
 
@@ -58,7 +58,13 @@ def _train(arguments: argparse.Namespace, ranks: World | None) -> int:
         need("matplotlib")
     except Exception as error:  # a broken installation can fail in any way at import
         warnings.warn(f"there will be a model and no picture: {error}", RuntimeWarning, stacklevel=2)
-    frame = read(arguments.data, separator=arguments.separator, encoding=arguments.encoding)
+    parted = ranks is not None and in_parts(arguments.data)
+    frame = read(
+        arguments.data,
+        separator=arguments.separator,
+        encoding=arguments.encoding,
+        world=ranks if parted else None,
+    )
     column = arguments.target or (SET_TARGET if arguments.data in SETS else None)
     if column is None:
         raise ValueError(f"--target must name the column to predict: {listed(frame.columns)}")
@@ -69,7 +75,7 @@ def _train(arguments: argparse.Namespace, ranks: World | None) -> int:
         test = read(arguments.test, separator=arguments.separator, encoding=arguments.encoding)
     started = time.perf_counter()
     try:
-        trained = train(frame, column, recipe, test=test, world=ranks)
+        trained = train(frame, column, recipe, test=test, world=ranks, shards=parted)
     except DivergedError as error:
         raise ValueError(f"{error}; try a smaller --lr") from None
     if not first:

@@ -43,6 +43,14 @@ def alike(table: Any, missing: Collection[str] = ()) -> Frame:
     Raises:
         DataError: two columns have one name, or a sparse table is large. TypeError: it is no table.
     """
+    frame = named(table)
+    if not len(frame):
+        raise DataError("the table has no rows")
+    return without(frame, missing)
+
+
+def named(table: Any) -> Frame:
+    """A pandas table whose columns have texts for names, which differ; it may have no rows."""
     import pandas
 
     table = _dense(table)
@@ -50,10 +58,7 @@ def alike(table: Any, missing: Collection[str] = ()) -> Frame:
         table = pandas.DataFrame(table)
     if not isinstance(table, pandas.DataFrame):
         raise TypeError(f"a table must be a pandas.DataFrame or an array (n, k), got {type(table).__name__}")
-    if not len(table):
-        raise DataError("the table has no rows")
-    frame = table.set_axis(unique(table.columns), axis=1)
-    return _without(frame, tuple(map(str, names(missing)))) if len(missing) else frame
+    return table.set_axis(unique(table.columns), axis=1)
 
 
 def unique(given: Collection[Any]) -> list[str]:
@@ -84,8 +89,11 @@ def _dense(table: Any) -> Any:
     return table.toarray()
 
 
-def _without(frame: Frame, missing: tuple[str, ...]) -> Frame:
+def without(frame: Frame, missing: Collection[str]) -> Frame:
     """The table in which cells that are one of these texts are missing."""
+    missing = tuple(map(str, names(missing)))
+    if not missing:
+        return frame
     amounts = {value for text in missing if (value := _number(text)) is not None}
     found = {}
     for column in frame.columns:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..backend import NUMPY
-from .settings import IMPORTANCE
+from .settings import IMPORTANCE, Recipe
+from .table import Table
 from .trained import Trained
 
 REPEATS = 5  # shuffles of every column
@@ -33,13 +34,11 @@ def importance(trained: Trained) -> list[Importance]:
     columns = trained.model.table.columns
     lost: dict[str, list[float]] = {column.name: [] for column in columns}
     for k, run in enumerate(trained.runs):
-        held, model = run.held_out, run.model
-        repeats, most = _effort(len(columns), model.table.width, len(held))
-        if not most:
+        held, model, x = run.held_out, run.model, run.sample
+        rows, repeats, random = looked_at(model.table, len(held), trained.recipe, k)
+        if not len(rows):
             return []
-        random = trained.recipe.random(IMPORTANCE, k)
-        held = held.iloc[np.sort(random.permutation(len(held))[:most])]
-        x, truth = model.table.arrays(held).astype(trained.recipe.dtype), model.target.of(held)
+        truth = model.target.of(held.iloc[rows])
         score = model.target.score(NUMPY.take(model.net(x)), truth)
         start = 0
         for column in model.table.columns:
@@ -52,6 +51,13 @@ def importance(trained: Trained) -> list[Importance]:
                 lost.setdefault(column.name, []).append(score - other)
     found = [Importance(name, float(np.mean(some)), float(np.std(some))) for name, some in lost.items() if some]
     return sorted(found, key=lambda each: -each.lost)
+
+
+def looked_at(table: Table, held: int, recipe: Recipe, fold: int) -> tuple[np.ndarray, int, np.random.Generator]:
+    """Which of so many rows held out are shuffled, in order, how often, and what draws the shuffles."""
+    repeats, most = _effort(len(table.columns), table.width, held)
+    random = recipe.random(IMPORTANCE, fold)
+    return np.sort(random.permutation(held)[:most]), repeats, random
 
 
 def _effort(columns: int, width: int, rows: int) -> tuple[int, int]:

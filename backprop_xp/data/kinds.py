@@ -18,6 +18,9 @@ MOST_CATEGORIES = 1000
 MOST_PROPOSED = 5  # texts that may stand for missing values
 FEWEST_DIGIT_DATES = 2  # different texts such as 20200131
 
+#: The mark before decimals, and "dmy" or "mdy"; None for what stays open.
+Evidence = tuple[str | None, str | None]
+
 AS_DATES = "dates become year, day of the year and of the week, and elapsed time"
 
 
@@ -37,16 +40,20 @@ class Conventions:
     dates_found: str | None = None
 
     @classmethod
-    def of(cls, columns: Iterable[Cells], decimal: str | None = None, dates: str | None = None) -> Conventions:
-        """What the user named, and what these columns show."""
-        marks, orders = set(), set()
-        for column in columns:
-            if column.kind == TEXT and not column.named and (total := sum(column.known.values())):
-                if column.numerals.count == total and column.numerals.evidence:
-                    marks.add(column.numerals.evidence)
-                forms = [form for form in date_forms.EITHER if column.dates.get(form) == total]
-                orders |= set(forms) if len(forms) == 1 else set()
-        return cls(decimal, dates, *(found.pop() if len(found) == 1 else None for found in (marks, orders)))
+    def of(cls, shown: Iterable[Evidence], decimal: str | None = None, dates: str | None = None) -> Conventions:
+        """What the user named, and what columns show."""
+        each = (set(found) - {None} for found in zip(*shown, (None, None)))
+        return cls(decimal, dates, *(found.pop() if len(found) == 1 else None for found in each))
+
+
+def evidence(column: Cells) -> Evidence:
+    """What this column shows beyond doubt."""
+    total = 0 if column.kind != TEXT or column.named else sum(column.known.values())
+    if not total:
+        return None, None
+    forms = [form for form in date_forms.EITHER if column.dates.get(form) == total]
+    mark = column.numerals.evidence if column.numerals.count == total else None
+    return mark, forms[0] if len(forms) == 1 else None
 
 
 @dataclass(frozen=True)

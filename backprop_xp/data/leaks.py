@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,35 +16,49 @@ SORTED = "differs in each row and is sorted like the rows, as an index is"
 _NAMELESS = re.compile(r"Unnamed: \d+(_level_\d+)?")
 
 
-Features = Mapping[str, tuple[Cells, Kind]]
+#: Cells, and what they are.
+Feature = tuple[Cells, Kind]
+COPY, OTHER, USED = "copy", "other", "used"
+#: What a column is to the target, why, and how it would be used or left out; a list, as JSON has it.
+Verdict = Sequence[str]
 
 
-def find(features: Features, target: tuple[Cells, Kind], kept: Collection[str]) -> tuple[list[str], list[str]]:
+def judged(name: str, feature: Feature, target: Feature) -> Verdict | None:
+    """What this column is to the target; None where nothing is suspicious."""
+    if _same(*feature, *target):
+        return [COPY, "equals the target", _keep(name, *feature)]
+    if reason := _numbers_rows(name, *feature) or _stands_for_classes(feature[0], *target):
+        return [OTHER, reason, _keep(name, *feature)]
+    if _in_proportion(*feature, *target):
+        return [USED, "gives the target exactly", f"; {option('--ignore', name)} leaves it out"]
+    return None
+
+
+def find(verdicts: Mapping[str, Verdict | None]) -> tuple[list[str], list[str]]:
     """The columns to leave out, and sentences about these and about others that are suspicious.
 
     What isn't the target itself is used all the same if nothing else is left: a line of measurements has just that.
 
     Args:
-        features, target: cells, and what they are.
-        kept: columns that the user wants in spite of it.
+        verdicts: of every column; None as well for those that the user wants in spite of it.
     """
     copies, others, notes = [], [], []
-    for name, (cells, kind) in features.items():
-        if name in kept:
+    for name, verdict in verdicts.items():
+        if verdict is None:
             continue
-        if _same(cells, kind, *target):
+        what, reason, otherwise = verdict
+        said = f"column {quoted(name)} {reason}"
+        if what == COPY:
             copies.append(name)
-            notes.append(f"column {quoted(name)} equals the target and is left out{_keep(name, cells, kind)}")
-        elif reason := _numbers_rows(name, cells, kind) or _stands_for_classes(cells, *target):
-            others.append((name, reason))
-        elif _in_proportion(cells, kind, *target):
-            notes.append(f"column {quoted(name)} gives the target exactly; {option('--ignore', name)} leaves it out")
-    if len(copies) + len(others) == len(features):
-        return copies, notes + [f"column {quoted(name)} {reason}" for name, reason in others]
-    notes += [
-        f"column {quoted(name)} {reason}, and is left out{_keep(name, *features[name])}" for name, reason in others
-    ]
-    return copies + [name for name, _ in others], notes
+            notes.append(f"{said} and is left out{otherwise}")
+        elif what == USED:
+            notes.append(f"{said}{otherwise}")
+        else:
+            others.append((name, said, otherwise))
+    if len(copies) + len(others) == len(verdicts):
+        return copies, notes + [said for _, said, _ in others]
+    notes += [f"{said}, and is left out{otherwise}" for _, said, otherwise in others]
+    return copies + [name for name, _, _ in others], notes
 
 
 def _keep(name: str, cells: Cells, kind: Kind) -> str:

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
-from . import frames
+from ..distributed import World
+from . import folders, frames
 from .errors import DataError
 from .frames import Frame
 from .reader import NOTES
-from .wording import listed
 
 SUFFIX = ".parquet"
-_ABSENT = "__HIVE_DEFAULT_PARTITION__"  # what a folder's name has for a missing value
 _UNNAMED_INDEX = "__index_level_"  # how pandas names an index without a name
 _SIZES = {"Int": (8, 16, 32, 64), "UInt": (8, 16, 32, 64), "Float": (32, 64)}
 
 
-def is_table(folder: Path) -> bool:
-    """Whether there are such files in a folder, or folders whose names are those of a column and a value."""
-    return any("=" in path.name if path.is_dir() else path.suffix.lower() == SUFFIX for path in folder.iterdir())
+def read(path: Path, world: World | None = None) -> Frame:
+    """The table in a file, or the rows of all files of a folder, in the order of their names; numbered from 1.
 
-
-def files(folder: Path) -> list[Path]:
-    """What is in a folder and in those in it, but for names that begin with _ or ., which are of no part of a table."""
-    every = (path for path in sorted(folder.rglob("*")) if not path.is_dir())
-    return [path for path in every if not any(part[0] in "_." for part in path.relative_to(folder).parts)]
-
-
-def read(path: Path) -> Frame:
-    """The table in a file, or the rows of all files of a folder, in the order of their names.
+    With a ``world`` each rank reads some of the row groups, rank 0 the first ones, and gets all columns with the types
+    that they have in the whole table.
 
     Types that differ between files become the one that holds both; a column that a file hasn't is missing in its rows,
     which is noted. What stands in the names of folders, as year=2024, is a column of texts, as in a text file.
@@ -40,22 +30,38 @@ def read(path: Path) -> Frame:
     Raises:
         DataError: it is no table; the message says where.
     """
-    import pyarrow
-
-    parts = {file: _table(file, path) for file in (files(path) if path.is_dir() else [path])}
-    if not parts:
+    groups = [(file, number, rows) for file in folders.files(path) for number, rows in enumerate(_row_groups(file))]
+    if not any(rows for _, _, rows in groups):
         raise DataError(f"{path} has no rows")
-    names = list(dict.fromkeys(name for table in parts.values() for name in table.column_names))
-    notes = [
-        f"{file} has no column {listed(absent)}, which others have: missing in its rows"
-        for file, table in parts.items()
-        if (absent := [name for name in names if name not in table.column_names])
-    ]
+    own = folders.own([rows for _, _, rows in groups], world)
+    read: dict[Path, list[int]] = {file: [] for file, _, _ in groups}
+    for file, number, _ in groups[own.start : own.stop]:
+        read[file].append(number)
+    parts = {file: _table(file, path, numbers) for file, numbers in read.items()}
+    _, notes = folders.absent_columns({file: table.column_names for file, table in parts.items()})
     with _named(path):
-        whole = pyarrow.concat_tables(parts.values(), promote_options="permissive").unify_dictionaries()
-        frame = whole.to_pandas(types_mapper=_dtypes().get, ignore_metadata=True)
+        frame = as_frame(list(parts.values()))
+    first = 1 + sum(rows for _, _, rows in groups[: own.start])
+    frame.index = range(first, first + len(frame))
     frame.attrs[NOTES] = notes
     return frame
+
+
+def as_frame(tables: Sequence[Any]) -> Frame:
+    """The rows of pyarrow tables, with types that hold those of all."""
+    import pyarrow
+
+    whole = pyarrow.concat_tables(tables, promote_options="permissive").unify_dictionaries()
+    return whole.to_pandas(types_mapper=_dtypes().get, ignore_metadata=True)
+
+
+def _row_groups(file: Path) -> list[int]:
+    """How many rows each row group of a file has; one without rows where it has no group."""
+    from pyarrow import parquet
+
+    with _named(file), parquet.ParquetFile(file) as opened:
+        facts = opened.metadata
+        return [facts.row_group(i).num_rows for i in range(facts.num_row_groups)] or [0]
 
 
 @contextmanager
@@ -72,28 +78,21 @@ def _named(path: Path) -> Iterator[None]:
         raise DataError(f"{path} can't be read as parquet: {said}") from None
 
 
-def _table(file: Path, top: Path) -> Any:
-    """The pyarrow table in a file, with what the folders below ``top`` say in their names."""
+def _table(file: Path, top: Path, groups: Sequence[int]) -> Any:
+    """These row groups of a file as a pyarrow table, with what the folders below ``top`` say in their names."""
     import pyarrow
     from pyarrow import parquet
 
     with _named(file):
-        table = parquet.ParquetFile(file).read()
+        with parquet.ParquetFile(file) as opened:
+            table = opened.read_row_groups([i for i in groups if i < opened.num_row_groups])
         table = table.select([i for i, name in enumerate(table.column_names) if not name.startswith(_UNNAMED_INDEX)])
-        for name, value in _of_folders(file, top):
+        for name, value in folders.columns_of(file, top):
             table = table.append_column(name, pyarrow.array([value] * len(table), pyarrow.string()))
     try:
         return table.rename_columns(frames.unique(table.column_names))
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
-
-
-def _of_folders(file: Path, top: Path) -> Iterator[tuple[str, str | None]]:
-    """Names and values in the names of the folders between ``top`` and a file."""
-    for part in file.relative_to(top).parts[:-1]:
-        name, equals, value = part.partition("=")
-        if equals:
-            yield unquote(name), None if value == _ABSENT else unquote(value)
 
 
 def _dtypes() -> dict[Any, Any]:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .. import inputs
+from ..distributed import World
+from ..distributed.world import EXCHANGE
 from ..messages import nearest
-from . import frames, leaks, several, targets
-from .cells import Cells
+from . import columns, frames, leaks, several, targets
+from .cells import Cells, cells
 from .dates import EITHER
 from .errors import DataError
 from .frames import Frame
-from .kinds import Conventions, Kind
-from .leaks import Features
+from .kinds import Conventions, Kind, evidence
+from .leaks import Feature
 from .numerals import DECIMALS
+from .parts import Part, dealt
 from .reader import NOTES
 from .settings import SPLIT, Recipe
 from .several import Target
-from .table import Table, columns_of, kinds_of
+from .table import Table, feature
 from .targets import TASKS, Classes
 from .wording import listed, quoted
 
@@ -31,13 +34,15 @@ class Prepared:
     """A table as arrays, and which of its rows are for what.
 
     Attributes:
-        frame: the rows that have a target.
-        x, y: inputs and targets of all of them.
+        frame: the rows that have a target; where ranks have the table in parts, their targets alone.
+        x: inputs of them, in parts of those from row ``start`` on that this rank has.
+        y: targets of all of them.
         first, held: positions of the rows to train on, and of those held out.
         table, target: what was learnt from the former.
         notes: sentences about what is odd.
         test: the rows of another table, if those are the ones held out; ``x`` and ``y`` have them after the others, but
-            for rows with a class that was not seen in training.
+            for rows with a class that was not seen in training. ``asked`` are the inputs of all of them.
+        world: the ranks that have the table in parts, None where this is all of it.
     """
 
     frame: Frame
@@ -49,6 +54,25 @@ class Prepared:
     target: Target
     notes: list[str]
     test: Frame | None = None
+    asked: np.ndarray | None = None
+    start: int = 0
+    world: World | None = None
+
+    def arrays(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets of these rows, of which in parts only those that this rank has."""
+        own = rows[(rows >= self.start) & (rows < self.start + len(self.x))]
+        return self.x[own - self.start], self.y[own]
+
+    def inputs(self, rows: np.ndarray) -> np.ndarray:
+        """(m, width) inputs of these rows, which ascend, on every rank."""
+        own, _ = self.arrays(rows)
+        if self.world is None:
+            return own
+        return np.concatenate(self.world.gather(EXCHANGE, own.reshape(-1))).reshape(-1, self.table.width)
+
+    def asked_of(self, which: np.ndarray) -> np.ndarray:
+        """(m, width) inputs of those of the rows held out that stand at these positions."""
+        return self.inputs(self.held[which]) if self.asked is None else self.asked[which]
 
     @property
     def held_out(self) -> Frame:
@@ -66,23 +90,25 @@ class Examined:
     """A table whose columns are known, before it is said which rows are for what.
 
     Attributes:
-        frame: the rows that have every target.
+        part: the rows that have every target, or this rank's part of them.
         truths: cells and kind of every target.
-        features: cells and kind of every column to learn from.
+        used: the names of the columns to learn from.
+        features: cells and kind of those of them that are here.
         notes: sentences about what is odd.
     """
 
-    frame: Frame
+    part: Part
     recipe: Recipe
-    truths: list[tuple[Cells, Kind]]
-    features: Features
-    left_out: list[str]
+    truths: list[Feature]
+    used: list[str]
+    features: dict[str, Feature]
     leaks_found: list[str]
     notes: list[str]
 
     @property
-    def columns(self) -> list[str]:
-        return [cells.name for cells, _ in self.truths]
+    def frame(self) -> Frame:
+        """The rows that have every target; in parts their targets alone."""
+        return self.part.columns if self.part.whole else self.part.columns[[cells.name for cells, _ in self.truths]]
 
     def target(self, rows: np.ndarray) -> Target:
         """The target, whose means and scales come from these rows alone."""
@@ -97,60 +123,77 @@ class Examined:
 
     def prepared(self, first: np.ndarray, held: np.ndarray) -> Prepared:
         """Arrays, for training on the rows ``first``."""
-        used = {name: found for name, found in self.features.items() if name not in self.left_out}
-        table, odd = Table.of(used, first, self.leaks_found)
-        target = self.target(first)
-        x, y = table.arrays(self.frame).astype(self.recipe.dtype), target.encode(target.of(self.frame))
-        return Prepared(self.frame, x, y, first, held, table, target, [*self.notes, *odd])
+
+        def learnt(name: str) -> tuple[dict[str, Any] | None, list[str]]:
+            column, odd = columns.learn(*self.features[name], first)
+            return None if column is None else column.describe(), odd
+
+        described = self.part.each(self.used, learnt).values()
+        found = ((None if column is None else columns.build(column), odd) for column, odd in described)
+        table, odd = Table.of(found, self.leaks_found)
+        target, frame = self.target(first), self.frame
+        x, y = table.arrays(self.part.rows).astype(self.recipe.dtype), target.encode(target.of(frame))
+        notes = [*self.notes, *odd]
+        return Prepared(frame, x, y, first, held, table, target, notes, start=self.part.first, world=self.part.world)
 
 
-def prepare(frame: Frame, column: Any, recipe: Recipe) -> Prepared:
-    """Everything before the training, with the rows held out that the recipe says."""
-    examined = examine(frame, column, recipe)
+def prepare(frame: Frame, column: Any, recipe: Recipe, world: World | None = None) -> Prepared:
+    """Everything before the training, with the rows held out that the recipe says; see :func:`examine`."""
+    examined = examine(frame, column, recipe, world)
     return examined.prepared(*_split(*examined.groups(), recipe))
 
 
-def examine(frame: Frame, column: Any, recipe: Recipe) -> Examined:
+def examine(frame: Frame, column: Any, recipe: Recipe, world: World | None = None) -> Examined:
     """What the columns of a table are.
 
     Args:
         column: the target's name, or the names of several.
+        world: ranks, each of which is given some of the rows, rank 0 the first ones; without, the table is whole.
     """
     inputs.one_of("task", recipe.task, TASKS)
     for name, value, known in (("decimal", recipe.decimal, DECIMALS), ("dates", recipe.dates, EITHER)):
         if value is not None and value not in known:
             raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
     notes = list(getattr(frame, "attrs", {}).get(NOTES, ()))
-    frame = frames.alike(frame, recipe.missing)
+    frame = frames.alike(frame) if world is None else frames.named(frame)
     wanted = target_names(frame, column)
     categories, ignore, keep = map(frames.names, (recipe.categories, recipe.ignore, recipe.keep))
     refuse_unknown(frame, [*wanted, *categories, *ignore, *keep])
     frame = frame.drop(columns=[name for name in ignore if name not in wanted])
-    every = columns_of(frame)
-    shown = [cells for name, cells in every.items() if name not in categories]
-    conventions = Conventions.of(shown, recipe.decimal, recipe.dates)
+    part = (Part(frame, frame) if world is None else dealt(world, frame, wanted)).alike(recipe.missing)
+    every: dict[str, Cells] = {}
+
+    def look(name: str) -> Any:
+        every[name] = cells(part.columns[name], name)
+        return (None, None) if name in categories else evidence(every[name])
+
+    conventions = Conventions.of(part.each(frame.columns, look).values(), recipe.decimal, recipe.dates)
     kinds = {}
     for name in wanted:
         task = "classification" if name in categories and recipe.task == "auto" else recipe.task
         kinds[name] = targets.kind_of_target(every[name], task, conventions)
+    absent: list[str] = []
     for name in wanted:
-        frame, absent = with_target(frame, columns_of(frame[[name]])[name], kinds[name])
-        notes += absent
-        every = columns_of(frame) if absent else every
-    truths = [(every.pop(name), kinds[name]) for name in wanted]
-    features = kinds_of(every, categories, conventions, keep)
-    left_out, leaks_found = _leaks(features, truths, keep)
-    for cells, kind in truths:
-        notes += targets.notes(cells, kind)
-    return Examined(
-        frame,
-        recipe,
-        truths,
-        features,
-        left_out,
-        leaks_found,
-        [*notes, *leaks_found],
-    )
+        present, note = with_target(cells(part.columns[name], name), kinds[name])
+        if note:
+            part = part.having(present)
+            absent.append(note)
+    if absent:
+        every = {name: cells(part.columns[name], name) for name in every}
+    truths: list[Feature] = [(every[name], kinds[name]) for name in wanted]
+    features: dict[str, Feature] = {}
+
+    def judge(name: str) -> list[leaks.Verdict | None]:
+        features[name] = feature(every[name], conventions, name in categories, name in keep)
+        return [None if name in keep else leaks.judged(name, features[name], truth) for truth in truths]
+
+    verdicts = part.each([name for name in frame.columns if name not in wanted], judge)
+    left_out, leaks_found = _leaks(verdicts, len(truths))
+    used = [name for name in verdicts if name not in left_out]
+    notes += absent
+    for truth, kind in truths:
+        notes += targets.notes(truth, kind)
+    return Examined(part, recipe, truths, used, features, leaks_found, [*notes, *leaks_found])
 
 
 def target_names(frame: Frame, column: Any) -> tuple[str, ...]:
@@ -214,32 +257,30 @@ def _split(groups: np.ndarray, target: Target, recipe: Recipe) -> tuple[np.ndarr
     return np.setdiff1d(np.arange(len(groups)), held), held
 
 
-def _leaks(
-    features: Features, truths: Sequence[tuple[Cells, Kind]], keep: Collection[str]
-) -> tuple[list[str], list[str]]:
-    """The columns to leave out, and sentences about them, for any of the targets."""
+def _leaks(verdicts: Mapping[str, Sequence[leaks.Verdict | None]], count: int) -> tuple[list[str], list[str]]:
+    """The columns to leave out, and sentences about them, of what each column is to any of so many targets."""
     left_out: list[str] = []
     notes: list[str] = []
-    for truth in truths:
-        found, said = leaks.find(features, truth, keep)
+    for k in range(count):
+        found, said = leaks.find({name: each[k] for name, each in verdicts.items()})
         left_out += [name for name in found if name not in left_out]
         notes += [note for note in said if note not in notes]
     return left_out, notes
 
 
-def with_target(frame: Frame, truth: Cells, kind: Kind) -> tuple[Frame, list[str]]:
-    """The rows that have a target, and a sentence about those that have none."""
+def with_target(truth: Cells, kind: Kind) -> tuple[np.ndarray, str]:
+    """Which rows have this target, (n,) bool, and a sentence about those that have none; "" where all have one."""
     column = truth.name
     absent = kind.missing(truth)
     if not absent.any():
-        return frame, []
+        return ~absent, ""
     if absent.all():
         raise DataError(f"the target {quoted(column)} is missing in every row")
-    row, written = frame.index[absent.argmax()], absent & ~truth.missing
+    row, written = truth.series.index[absent.argmax()], absent & ~truth.missing
     said = f", written {quoted(truth.series[written].iloc[0])}" if written.any() else ""
     rows = "1 row" if absent.sum() == 1 else f"{absent.sum()} rows"
     left = "is" if absent.sum() == 1 else "are"
-    return frame[~absent], [f"{rows} without {quoted(column)} {left} left out (the first is row {row}{said})"]
+    return ~absent, f"{rows} without {quoted(column)} {left} left out (the first is row {row}{said})"
 
 
 def refuse_unknown(frame: Frame, names: Sequence[str], what: str = "the table") -> None:

@@ -11,7 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from . import encodings, frames
+from ..distributed import World
+from ..distributed.world import TABLE
+from . import encodings, folders, frames
 from .errors import DataError
 from .frames import Frame
 from .wording import listed, quoted
@@ -19,6 +21,7 @@ from .wording import listed, quoted
 #: By which separators are said, beside themselves.
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " "}
 COMPRESSED = ".gz"  # how the name of a compressed text file ends
+TABS = (".tsv", ".tsv.gz")  # how the name of one ends whose columns tabs separate
 NOTES = "backprop_xp notes"  # key of a frame's attrs: sentences about how it was read
 _TRIED = (",", ";", "\t", "|")
 _SAMPLE = 200  # rows that show the separator
@@ -35,6 +38,50 @@ def read(path: Path, separator: str | None = None, encoding: str | None = None) 
     Raises:
         DataError: it is no table; the message says where.
     """
+    frame = _table(path, separator, encoding)
+    if not len(frame):
+        raise DataError(f"{path} has no rows")
+    return frame
+
+
+def read_folder(
+    path: Path, separator: str | None = None, encoding: str | None = None, world: World | None = None
+) -> Frame:
+    """The rows of all text files of a folder, in the order of their names; rows are called "2 of FILE".
+
+    A column that a file hasn't is missing in its rows, which is noted; what stands in the names of folders, as
+    year=2024, is a column. With a ``world`` each rank reads some of the files, rank 0 the first ones.
+
+    Raises:
+        DataError: a file is no table, or none has rows; the message says where.
+    """
+    import pandas
+
+    files = folders.files(path)
+    own = folders.own([file.stat().st_size for file in files], world)
+    found = {file: _table(file, separator, encoding) for file in files[own.start : own.stop]}
+    for file, frame in found.items():
+        for name, value in folders.columns_of(file, path):
+            if name in frame.columns:
+                raise DataError(f"{file}: its column {quoted(name)} is in the name of a folder too")
+            frame[name] = pandas.Series(value, frame.index, _text())
+    facts = [(str(file), list(frame.columns), len(frame), frame.attrs[NOTES]) for file, frame in found.items()]
+    every = facts if world is None else [fact for rank in world.told(TABLE, facts) for fact in rank]
+    if not any(rows for _, _, rows, _ in every):
+        raise DataError(f"{path} has no rows")
+    names, absent = folders.absent_columns({file: columns for file, columns, _, _ in every})
+    for file, frame in found.items():
+        frame.index = pandas.Index([f"{line} of {file.relative_to(path)}" for line in frame.index], dtype=_text())
+    nothing = pandas.DataFrame(columns=names, index=pandas.Index([], dtype=_text()), dtype=_text())
+    whole = pandas.concat([nothing, *found.values()])
+    whole.attrs[NOTES] = [note for _, _, _, notes in every for note in notes] + absent
+    return whole
+
+
+def _table(path: Path, separator: str | None, encoding: str | None) -> Frame:
+    """The table in a file, which may have no rows."""
+    if separator is None and path.name.lower().endswith(TABS):
+        separator = "tab"
     text, note = encodings.decode(path, _content(path), encoding)
     notes = [note] if note else []
     text = text.removeprefix("\ufeff")
@@ -119,10 +166,17 @@ def _most_names(path: Path, text: str) -> str:
     return max(_TRIED, key=next(filter(str.strip, text.splitlines()), "").count)
 
 
+def _text() -> Any:
+    """The dtype in which pandas keeps texts."""
+    import pandas
+
+    return pandas.Series(["", None]).dtype
+
+
 def _frame(path: Path, names: Sequence[str], records: Iterator[Record]) -> Frame:
     import pandas
 
-    text = pandas.Series(["", None]).dtype  # as pandas keeps texts
+    text = _text()
     chunks: list[dict[str, Any]] = []
     lines: list[int] = []
     width = len(names)
@@ -133,9 +187,7 @@ def _frame(path: Path, names: Sequence[str], records: Iterator[Record]) -> Frame
         lines += [line for line, _ in chunk]
         columns = (pandas.Series(cells, dtype=text).str.strip() for cells in zip(*(row for _, row in chunk)))
         chunks.append({name: column.where(column != "") for name, column in zip(names, columns)})
-    if not chunks:
-        raise DataError(f"{path} has no rows")
-    parts = [pandas.DataFrame(chunk) for chunk in chunks]
+    parts = [pandas.DataFrame(chunk) for chunk in chunks] or [pandas.DataFrame(columns=names, dtype=text)]
     return pandas.concat(parts).set_axis(pandas.Index(lines))
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from ..backend import NUMPY
 from ..distributed import World
+from ..distributed.world import TABLE
 from ..graph import GraphNet
 from ..net import Net
-from ..training import History
+from ..numbers import flag
+from ..training import DivergedError, History, evaluate
+from ..training.fit import AT_ONCE
+from ..training.shards import parted_world
 from . import choice, frames, nets
 from .cells import cells
 from .errors import DataError
 from .frames import Frame
+from .importance import looked_at
 from .model import Model, digest
 from .preparing import Examined, Prepared, examine, folds, prepare, refuse_unknown, split, with_target
 from .reader import NOTES
@@ -36,6 +43,7 @@ def train(
     progress: bool | None = None,
     test: Frame | None = None,
     world: World | None = None,
+    shards: bool = False,
 ) -> Trained:
     """Train a net to tell this column from the others.
 
@@ -44,18 +52,22 @@ def train(
             of a file, an array or a sparse matrix.
         column: the target's name, or the names of several targets.
         test: another table, whose rows are those held out; the net is then trained on all rows of ``frame``.
-        world: ranks that share out every batch; each is given the same table.
+        world: ranks that share out every batch; each is given the same table, and the same ``test``.
+        shards: each is given some of the table's rows, as :func:`read` gives them with ``world``, rank 0 the first
+            ones. What comes of it has the bits of one rank that is given all of them; of the rows held out,
+            ``held_out`` has the targets alone.
 
     Raises:
         DataError: the table can't be used; the message says where.
     """
+    parted = parted_world(world) if flag("shards", shards) else None
     if test is not None and recipe.folds:
         raise ValueError("folds hold every row out once: give folds, or a table to test with")
     if recipe.folds:
-        return _in_folds(examine(frame, column, recipe), recipe, progress, world)
+        return _in_folds(examine(frame, column, recipe, parted), recipe, progress, world)
     if test is None:
-        return _run(prepare(frame, column, recipe), recipe, progress, world)
-    examined = examine(frame, column, recipe)
+        return _run(prepare(frame, column, recipe, parted), recipe, progress, world)
+    examined = examine(frame, column, recipe, parted)
     data = examined.prepared(np.arange(len(examined.frame)), np.arange(0))
     return _run(_with_test(data, test, recipe), recipe, progress, world)
 
@@ -91,20 +103,37 @@ def fit_options(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _run(data: Prepared, recipe: Recipe, progress: bool | None, world: World | None) -> Trained:
+def _run(data: Prepared, recipe: Recipe, progress: bool | None, world: World | None, fold: int = 0) -> Trained:
     """Train on the rows ``first``, and ask the net about those held out."""
 
-    def trial(part: Prepared, other: Recipe) -> Net | GraphNet:
-        return _fit(part, other, progress, world)[0]
+    def trial(part: Prepared, other: Recipe, judges: np.ndarray) -> float:
+        try:
+            net = _fit(part, other, progress, world)[0]
+        except DivergedError:
+            return float("inf")
+        return evaluate(net, *data.arrays(judges), world=data.world)
 
     recipe, chosen = choice.settled(data, recipe, trial)
     net, history, counts = _fit(data, recipe, progress, world)
-    trained_on = digest(data.x[: len(data.frame)])
+    trained_on = digest(data.inputs(rows) for rows in _blocks(len(data.frame)))
     model = Model(net, data.table, data.target, frames.names(recipe.missing), trained_on)
     held_out = data.held_out
-    outputs = model.outputs(held_out) if len(held_out) else np.zeros((0, data.target.outputs), recipe.dtype)
+    sample = data.asked_of(looked_at(data.table, len(held_out), recipe, fold)[0])
     baseline = data.target.baseline(data.y[data.first])
-    return Trained(model, history, held_out, outputs, [*data.notes, *chosen], recipe, counts, baseline)
+    notes = [*data.notes, *chosen]
+    return Trained(model, history, held_out, _outputs(net, data), sample, notes, recipe, counts, baseline)
+
+
+def _blocks(rows: int) -> Iterator[np.ndarray]:
+    """The positions of so many rows, some at a time."""
+    return (np.arange(start, min(rows, start + AT_ONCE)) for start in range(0, rows, AT_ONCE))
+
+
+def _outputs(net: Net | GraphNet, data: Prepared) -> np.ndarray:
+    """(n, outputs) for the rows held out."""
+    nothing = np.zeros((0, data.target.outputs), net.dtype)
+    blocks = _blocks(len(data.held_out))
+    return np.concatenate([nothing, *(NUMPY.take(net(data.asked_of(rows))) for rows in blocks)])
 
 
 def _fit(
@@ -116,9 +145,9 @@ def _fit(
         first, judges = data.parted(recipe.validation, recipe.random(STOPPING))
         if not len(judges):
             raise DataError(f"{len(data.first)} rows are too few to take {recipe.validation:.0%} for early stopping")
-    validation = (data.x[judges], data.y[judges]) if len(judges) else None
-    options = fit_options(recipe) | {"validation": validation, "progress": progress, "world": world}
-    history = net.fit(data.x[first], data.y[first], **options)
+    validation = data.arrays(judges) if len(judges) else None
+    options = fit_options(recipe) | {"validation": validation, "progress": progress}
+    history = net.fit(*data.arrays(first), world=world, shards=data.world is not None, **options)
     deciding = len(judges) if recipe.early_stopping else 0
     return net, history, Counts(len(data.frame), len(first), deciding, len(data.held_out))
 
@@ -129,7 +158,10 @@ def _in_folds(examined: Examined, recipe: Recipe, progress: bool | None, world: 
     groups, _ = examined.groups()
     everything = np.arange(len(groups))
     parts = folds(groups, recipe.folds, recipe.random(SPLIT))
-    runs = [_run(examined.prepared(np.setdiff1d(everything, held), held), recipe, progress, world) for held in parts]
+    runs = [
+        _run(examined.prepared(np.setdiff1d(everything, held), held), recipe, progress, world, k)
+        for k, held in enumerate(parts)
+    ]
     last = _run(examined.prepared(everything, np.arange(0)), recipe, progress, world)
     target = last.model.target
     outputs = np.zeros((len(groups), target.outputs), recipe.dtype)
@@ -144,9 +176,10 @@ def _with_test(data: Prepared, test: Frame, recipe: Recipe) -> Prepared:
     notes = [f"test: {note}" for note in getattr(test, "attrs", {}).get(NOTES, ())]
     test = frames.alike(test, recipe.missing)
     refuse_unknown(test, data.target.columns, "the table to test with")
-    for member, _, truth in data.target.parts(data.y[:0], test):
-        test, absent = with_target(test, cells(truth, member.column), member.kind)
-        notes += [f"test: {note}" for note in absent]
+    for member, _, _ in data.target.parts(data.y[:0], test):
+        present, note = with_target(cells(test[member.column], member.column), member.kind)
+        test = test[present]
+        notes += [f"test: {note}"] if note else []
     try:
         for member, _, truth in data.target.parts(data.y[:0], test):
             if isinstance(member, Amount):
@@ -157,21 +190,23 @@ def _with_test(data: Prepared, test: Frame, recipe: Recipe) -> Prepared:
         y, known, _ = where_possible(lambda frame: data.target.encode(data.target.of(frame)), test)
     except DataError as error:
         raise DataError(f"the table to test with: {error}") from None
-    n, dtype = len(data.x), data.x.dtype
-    again = _found_in(data.x, data.y, x[known].astype(dtype), y)
+    n, x = len(data.y), x.astype(data.x.dtype)
+    seen = _found_in(*data.arrays(np.arange(n)), x[known], y)
+    again = sum(map(any, zip(*([seen] if data.world is None else data.world.told(TABLE, seen)))))
     if 2 * again > len(known):
         notes.append(f"test: {again} of {len(known)} rows are the same as rows that are trained on")
     return replace(
         data,
-        x=np.concatenate([data.x, x[known].astype(dtype)]),
+        x=np.concatenate([data.x, x[known]]) if data.start + len(data.x) == n else data.x,
         y=np.concatenate([data.y, y]),
         held=np.arange(n, n + len(known)),
         test=test,
+        asked=x,
         notes=[*data.notes, *notes],
     )
 
 
-def _found_in(x: np.ndarray, y: np.ndarray, other_x: np.ndarray, other_y: np.ndarray) -> int:
-    """How many of the other rows, (m, width), and their targets are among these, (n, width)."""
+def _found_in(x: np.ndarray, y: np.ndarray, other_x: np.ndarray, other_y: np.ndarray) -> list[bool]:
+    """Which of the other rows, (m, width), and their targets are among these, (n, width)."""
     seen = {(a.tobytes(), b.tobytes()) for a, b in zip(x, y)}
-    return sum((a.tobytes(), b.tobytes()) in seen for a, b in zip(other_x, other_y))
+    return [(a.tobytes(), b.tobytes()) in seen for a, b in zip(other_x, other_y)]

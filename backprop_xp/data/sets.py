@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ..distributed import World
 from ..files import kind
 from ..messages import unknown
 from ..training.checkpoints import UNREADABLE
-from . import parquet, reader
+from . import folders, parquet, reader
 from .errors import DataError
 from .frames import Frame
 
@@ -31,16 +32,19 @@ TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 SUFFIXES = (".csv", ".tsv", ".npz", parquet.SUFFIX, ".csv.gz", ".tsv.gz")
 
 
-def read(source: str | Path, *, separator: str | None = None, encoding: str | None = None) -> Frame:
+def read(
+    source: str | Path, *, separator: str | None = None, encoding: str | None = None, world: World | None = None
+) -> Frame:
     """The table of this name: one of :data:`SETS`, a file whose name ends as one of :data:`SUFFIXES`, or a folder.
 
-    A folder is one table if its name ends in .parquet, or if it has such files, or folders whose names are those of
-    columns and values, as year=2024. The cells of a text file are texts, as the file has them; what they mean is found
+    A folder is one table, of .parquet files or of text files, which may lie in folders whose names are those of columns
+    and values, as year=2024. The cells of a text file are texts, as the file has them; what they mean is found
     out by whoever learns from them.
 
     Args:
         separator: of a text file's columns; found out if left out.
         encoding: of a text file; UTF-8, UTF-16 or Latin-1, whichever it is, if left out.
+        world: ranks, each of which reads some of the rows of a source that is :func:`in_parts`, rank 0 the first ones.
 
     Raises:
         DataError: the file's content; the message says where. ValueError: neither a set nor such a file.
@@ -50,29 +54,36 @@ def read(source: str | Path, *, separator: str | None = None, encoding: str | No
         return _set(pandas, str(source))
     path = Path(source)
     suffix = _suffix(path)
-    folder = path.is_dir() and (suffix == parquet.SUFFIX or parquet.is_table(path))
+    folder = path.is_dir() and (suffix == parquet.SUFFIX or folders.is_table(path, (parquet.SUFFIX, *TEXTS)))
     if not suffix and not folder:
         raise ValueError(
             f"{unknown('data', str(source), SETS)}; a file must be {', '.join(SUFFIXES)}, and a folder have "
-            f"{parquet.SUFFIX} files"
+            f"{parquet.SUFFIX} files or text files"
         )
     # no such file is said here, nothing is ever fetched, and no pipe is waited for
-    for file in parquet.files(path) if folder else [path]:
+    files = folders.files(path) if folder else [path]
+    for file in files:
         if what := kind(file.stat()):
             raise DataError(f"{file} is {what}; a table must be in a regular file")
+    if folder and files and all(_suffix(file) in TEXTS for file in files):
+        return reader.read_folder(path, separator, encoding, world)
     if suffix in TEXTS:
-        return reader.read(path, separator or ("tab" if suffix.startswith(".tsv") else None), encoding)
+        return reader.read(path, separator, encoding)
     if separator or encoding:
         raise ValueError(f"a separator and an encoding are of text files ({', '.join(TEXTS)}), not of {path}")
-    if suffix == ".npz":
-        frame = _npz(pandas, path)
-    else:
+    if suffix != ".npz":
         need("pyarrow")
-        frame = parquet.read(path)
+        return parquet.read(path, world)
+    frame = _npz(pandas, path)
     if not len(frame):
         raise DataError(f"{path} has no rows")
     frame.index = range(1, len(frame) + 1)
     return frame
+
+
+def in_parts(source: str | Path) -> bool:
+    """Whether ranks read some of the rows each: of a .parquet file, or of a folder; others each of them reads whole."""
+    return str(source) not in SETS and (Path(source).is_dir() or _suffix(Path(source)) == parquet.SUFFIX)
 
 
 def stem(source: str | Path) -> str:

@@ -5,7 +5,7 @@ What the training table teaches is kept as plain data, so that another table is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +16,8 @@ from .cells import TEXT, Cells, cells
 from .columns import Category, Column, Number
 from .errors import DataError
 from .frames import Frame
-from .kinds import Conventions, kind_of
-from .leaks import Features
+from .kinds import Conventions, evidence, kind_of
+from .leaks import Feature
 from .wording import MOST_SHOWN, listed
 
 
@@ -49,20 +49,23 @@ class Table:
             categories: columns whose values are names, whatever they look like.
             conventions: of writing numbers and dates; what the table shows by itself if left out.
         """
-        every = columns_of(frame)
-        return cls.of(kinds_of(every, categories, conventions or Conventions.of(every.values())), rows)
+        every = {name: cells(frame[name], name) for name in frame.columns}
+        conventions = conventions or Conventions.of(map(evidence, every.values()))
+        features = (feature(column, conventions, name in categories) for name, column in every.items())
+        return cls.of(columns.learn(column, kind, rows) for column, kind in features)
 
     @classmethod
-    def of(cls, features: Features, rows: np.ndarray, left_out: Sequence[str] = ()) -> tuple[Table, list[str]]:
-        """The same from columns whose kinds are known.
+    def of(
+        cls, each: Iterable[tuple[Column | None, list[str]]], left_out: Sequence[str] = ()
+    ) -> tuple[Table, list[str]]:
+        """The same from what was learnt of each column, see :func:`backprop_xp.data.columns.learn`.
 
         Args:
             left_out: sentences about columns that aren't here, for an error.
         """
         found: list[Column] = []
         notes: list[str] = []
-        for column, kind in features.values():
-            learnt, odd = columns.learn(column, kind, rows)
+        for learnt, odd in each:
             notes += odd
             found += [] if learnt is None else [learnt]
         if not found:
@@ -152,21 +155,9 @@ def refusals(refused: Collection[DataError], frame: Frame) -> list[str]:
     return found
 
 
-def columns_of(frame: Frame) -> dict[str, Cells]:
-    """The cells of every column."""
-    return {name: cells(frame[name], name) for name in frame.columns}
-
-
-def kinds_of(
-    every: Mapping[str, Cells], categories: Collection[str], conventions: Conventions, keep: Collection[str] = ()
-) -> Features:
-    """Cells and kind of every column; of those in ``categories`` the kind is names, and names to keep may be many."""
-    features = {}
-    for name, column in every.items():
-        if name in categories:
-            column = replace(column.labels(), named=True)
-        kind = kind_of(column, conventions)
-        if name in keep and kind.kind == TEXT:
-            column = replace(column, named=True)
-        features[name] = column, kind
-    return features
+def feature(column: Cells, conventions: Conventions, names: bool = False, keep: bool = False) -> Feature:
+    """Cells and kind of a column: ``names`` whatever it looks like; where it is to ``keep``, names may be many."""
+    if names:
+        column = replace(column.labels(), named=True)
+    kind = kind_of(column, conventions)
+    return replace(column, named=True) if keep and kind.kind == TEXT else column, kind

@@ -29,7 +29,8 @@ class Trained:
     Attributes:
         model: the net and all that belongs to it.
         history: its losses by epoch, in training and on the rows that were held out, or that decided when it ended.
-        held_out: the rows that were held out, and their ``outputs``.
+        held_out: the rows that were held out, and their ``outputs``; where ranks had the table in parts, their targets.
+        sample: (m, width) inputs of those of them that show which columns matter.
         notes: sentences about what was odd in the table, and about what was chosen.
         recipe: with what was chosen.
         counts: of rows.
@@ -42,6 +43,7 @@ class Trained:
     history: History
     held_out: Frame
     outputs: np.ndarray
+    sample: np.ndarray
     notes: list[str]
     recipe: Recipe
     counts: Counts

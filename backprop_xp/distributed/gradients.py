@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import engines
-from ..backend import Array, on_host
+from ..backend import Array, module_of
 from ..plan.call import Call, Result
 from ..sums.tree import ChunkTree
 from . import lockstep
@@ -44,13 +44,14 @@ def loss_and_grad(world: World | Share, engine: str, call: Call) -> Result:
     sums: ChunkTree[Sums] = ChunkTree()
     if call.needs_whole_batch:
         for part, result in zip(share.parts(), lockstep.loss_and_grad(share, own)):
-            sums.add(part, _sums(result, call, world.order))
+            sums.add(part, _sums(result, call, world))
         call.new_buffers = own.new_buffers
     else:
         rows = [share.rows_of_part(part) for part in share.parts()]
         for part, result in zip(share.parts(), engines.in_parts(engine, own, rows, share.samples)):
-            sums.add(part, _sums(result, call, world.order))
-    total = added_up(world, sums, call.numbers, call.dtype, world.bounds)
+            sums.add(part, _sums(result, call, world))
+    with call.backend.activate():
+        total = added_up(world, sums, call.numbers, world.ready(call.backend.xp.empty(0, call.dtype)), world.bounds)
     return Result(_as_parameters(total.values, call, world.order), {}, _as_loss(total.loss, call))
 
 
@@ -81,16 +82,17 @@ def _facts(engine: str, call: Call, whole: bool) -> dict[str, str]:
     return facts | described(parameters | buffers)
 
 
-def _sums(result: Result, call: Call, order: Sequence[int] | None) -> Sums:
-    """A part's sums, with all gradients in one array; ``order`` is that of a world."""
+def _sums(result: Result, call: Call, world: World) -> Sums:
+    """A part's sums, with all gradients in one array, in the order of the world."""
+    order = world.order
     if order is None and result.total is not None:
-        return Sums(float(result.loss), on_host(result.total))
+        return Sums(float(result.loss), world.ready(result.total))
     arrays = result.parameters if order is None else [result.parameters[place] for place in order]
-    grads = [on_host(array).reshape(-1) for array in arrays]
-    return Sums(float(result.loss), np.concatenate([*grads, np.empty(0, call.dtype)]))
+    grads = [world.ready(array).reshape(-1) for array in [*arrays, call.backend.xp.empty(0, call.dtype)]]
+    return Sums(float(result.loss), module_of(grads[-1]).concatenate(grads))
 
 
-def _as_parameters(grads: np.ndarray, call: Call, order: Sequence[int] | None) -> list[Array]:
+def _as_parameters(grads: Array, call: Call, order: Sequence[int] | None) -> list[Array]:
     arrays = [array for own in call.parameters.values() for array in own.values()]
     found, at = dict[int, Array](), 0
     with call.backend.activate():

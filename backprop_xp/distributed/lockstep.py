@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import scope
-from ..backend import Array, module_of, on_host
+from ..backend import Array, module_of
 from ..engines import layered
 from ..losses import weighted
 from ..operations import Operation, WholeBatch
@@ -78,10 +78,11 @@ class Summed(WholeBatch):
 
     def total(self, parts: Sequence[Array], like: Array) -> Array:
         tree: ChunkTree[Sums] = ChunkTree()
+        ready = self._share.world.ready
         for number, array in zip(self._share.parts(), parts):
-            tree.add(number, Sums(0.0, np.array(on_host(array))))
-        total = added_up(self._share.world, tree, like.size, like.dtype)
-        return module_of(like).asarray(total.values.reshape(like.shape))
+            tree.add(number, Sums(0.0, ready(array).reshape(-1).copy()))
+        total = added_up(self._share.world, tree, like.size, ready(like.reshape(-1)[:0]))
+        return module_of(like).asarray(total.values).reshape(like.shape)
 
 
 def _waits(operation: Operation) -> bool:

@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 
 from .. import threads
+from ..backend import Array, module_of, on_host
 from ..environment import OMPI_RANK, OMPI_SIZE, PMI_RANK, PMI_SIZE
 from ..messages import sentence
 from ..numbers import flag, whole
 from . import watcher
 from .alike import versions
+from .nccl import Nccl, library
 
 PARTS, MOST_PARTS = 64, 1 << 20
 #: Seconds that ranks but the first wait before they tell of an error: one that all have is told once.
@@ -40,8 +42,9 @@ TASKS = (
     "exchange rows",
     "end",
     "tell of the nets that they trained",
+    "tell of a table",
 )
-COMPARE, ADD_UP, HEAR, EXCHANGE, END, TRAINED = range(len(TASKS))
+COMPARE, ADD_UP, HEAR, EXCHANGE, END, TRAINED, TABLE = range(len(TASKS))
 #: How many bytes each rank has, and where they begin in one array of all.
 Places = tuple[list[int], list[int]]
 
@@ -62,12 +65,19 @@ class World:
         brief: whether errors are told without a traceback.
         exact: whether sums are added up in the tree, with the same bits for any number of ranks.
         shard_state: whether each rank keeps the optimiser's state of some of the parameters alone.
+        nccl: whether arrays on GPUs go by NCCL, instead of through the host's memory by MPI.
         order, bounds: where it does, in which order all gradients stand in one array, as places among those of an
             engine, and where the numbers of each rank begin in it, (ranks + 1,).
     """
 
     def __init__(
-        self, comm: Any, parts: int, brief: bool = False, exact: bool = True, shard_state: bool = False
+        self,
+        comm: Any,
+        parts: int,
+        brief: bool = False,
+        exact: bool = True,
+        shard_state: bool = False,
+        nccl: bool = False,
     ) -> None:
         self.rank: int = 0 if comm is None else comm.Get_rank()
         self.size: int = 1 if comm is None else comm.Get_size()
@@ -78,10 +88,12 @@ class World:
             raise ValueError(f"parts must not be fewer than the ranks, {self.size}, got {parts}")
         self.checks, self.brief = True, brief
         self.exact, self.shard_state = flag("exact", exact), flag("shard_state", shard_state)
+        self.nccl = flag("nccl", nccl)
         self.order: Sequence[int] | None = None
         self.bounds: Sequence[int] | None = None
         self._all, self._entered = comm, False
         self._comm = None if self.size == 1 else comm
+        self._gpus: list[Nccl] = []  # NCCL's communicator from its first use on, for all copies of this world
         self._watcher = 0  # the process that watches the ranks of this machine
         self._started: subprocess.Popen[bytes] | None = None  # the same, on the rank that started it
 
@@ -91,7 +103,9 @@ class World:
             try:
                 self._meet()
                 self.agree(
-                    versions() | {"parts, exact and shard_state": f"{self.parts} {self.exact} {self.shard_state}"}
+                    versions()
+                    | {"parts, exact and shard_state": f"{self.parts} {self.exact} {self.shard_state}"}
+                    | {"nccl": str(self.nccl)}
                 )
             except BaseException as error:
                 self._end_all(error)
@@ -121,7 +135,11 @@ class World:
         other.checks = False
         return other
 
-    def gather(self, task: int, data: np.ndarray) -> list[np.ndarray]:
+    def ready(self, array: Array) -> Array:
+        """An array where exchanges take it: on the host, unless NCCL takes it from a device."""
+        return array if self.nccl else on_host(array)
+
+    def gather(self, task: int, data: Array) -> list[Array]:
         """The arrays of all ranks, each of this dtype and one-dimensional, in the order of ranks.
 
         Raises:
@@ -133,11 +151,13 @@ class World:
         heads = np.empty((self.size, 2), np.int64)
         comm.Allgather(np.array([task, data.nbytes], np.int64), heads)
         _compare_tasks(heads[:, 0])
+        if module_of(data) is not np:
+            return [each.view(data.dtype) for each in self._by_nccl([data.view(np.uint8)] * self.size, heads)]
         received, places = _places(heads[:, 1])
         comm.Allgatherv([_bytes(data), _byte()], [received, places, _byte()])
         return [each.view(data.dtype) for each in _cut(received, places)]
 
-    def deal(self, task: int, data: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def deal(self, task: int, data: Sequence[Array]) -> list[Array]:
         """The array that each rank has for this one, in the order of ranks, from one for each rank; all of bytes.
 
         Raises:
@@ -150,12 +170,14 @@ class World:
         heads = np.empty_like(sent)
         comm.Alltoall(sent, heads)
         _compare_tasks(heads[:, 0])
+        if module_of(data[0]) is not np:
+            return self._by_nccl(data, heads)
         received, places = _places(heads[:, 1])
         _, from_here = _places(sent[:, 1])
         comm.Alltoallv([np.concatenate(data), from_here, _byte()], [received, places, _byte()])
         return _cut(received, places)
 
-    def reduce(self, task: int, data: np.ndarray, bounds: Sequence[int] | None = None) -> np.ndarray:
+    def reduce(self, task: int, data: Array, bounds: Sequence[int] | None = None) -> Array:
         """The sum of all ranks' arrays, of one length and dtype, in an order that MPI chooses.
 
         With ``bounds`` this rank gets the numbers from ``bounds[rank]`` up to ``bounds[rank + 1]`` alone.
@@ -169,6 +191,9 @@ class World:
         tasks = np.empty(self.size, np.int64)
         comm.Allgather(np.array([task], np.int64), tasks)
         _compare_tasks(tasks)
+        if module_of(data) is not np:
+            everything = self._nccl().reduce(data)
+            return everything if bounds is None else everything[slice(*bounds[self.rank : self.rank + 2])]
         if bounds is None:
             total = np.empty_like(data)
             comm.Allreduce(np.ascontiguousarray(data), total)
@@ -178,6 +203,14 @@ class World:
         comm.Reduce_scatter(np.ascontiguousarray(data), total, counts)
         return total
 
+    def _by_nccl(self, data: Sequence[Array], heads: np.ndarray) -> list[Array]:
+        return self._nccl().deal(data, heads[:, 1].tolist())
+
+    def _nccl(self) -> Nccl:
+        if not self._gpus:
+            self._gpus.append(Nccl(self.rank, self.size, lambda what: self.told(COMPARE, what)))
+        return self._gpus[0]
+
     def _communicator(self) -> Any:
         """MPI's, None in a world of one."""
         if not self._entered:
@@ -186,10 +219,8 @@ class World:
 
     def agree(self, facts: Mapping[str, str]) -> None:
         """That every rank says the same of each of these. Raises RankError, which names the first that differs."""
-        said = self._texts(COMPARE, json.dumps(dict(facts)))
-        first = json.loads(said[0])
-        for rank, text in enumerate(said):
-            other = json.loads(text)
+        first, *others = self.told(COMPARE, dict(facts))
+        for rank, other in enumerate(others, 1):
             for name in first | other:
                 if first.get(name) != other.get(name):
                     a, b = first.get(name, "nothing"), other.get(name, "nothing")
@@ -198,6 +229,10 @@ class World:
     def hear(self, text: str) -> str:
         """What the first rank that doesn't say "" says."""
         return next(filter(None, self._texts(HEAR, text)), "")
+
+    def told(self, task: int, what: Any) -> list[Any]:
+        """What each rank tells, in JSON's terms, in the order of ranks."""
+        return [json.loads(text) for text in self._texts(task, json.dumps(what))]
 
     def _texts(self, task: int, text: str) -> list[str]:
         return [
@@ -291,7 +326,13 @@ def end_outside(kind: type[BaseException], error: BaseException, trace: Tracebac
 
 
 def world(
-    comm: Any = None, *, parts: int = PARTS, exact: bool = True, shard_state: bool = False, brief: bool = False
+    comm: Any = None,
+    *,
+    parts: int = PARTS,
+    exact: bool = True,
+    shard_state: bool = False,
+    nccl: bool = False,
+    brief: bool = False,
 ) -> World:
     """The ranks that ``mpiexec`` started, for a ``with`` block; a world of one where nothing did.
 
@@ -303,15 +344,19 @@ def world(
         shard_state: in :meth:`backprop_xp.Net.fit` each rank gets the gradients of an equal part of all parameters,
             keeps the optimiser's state of these alone, updates them, and sends them to all (ZeRO-1). The same bits.
             Gradients of the others are NaN on that rank.
+        nccl: gradients on GPUs go from one to the other by NCCL, through CuPy; each rank has a GPU of its own. The same
+            bits. Not measured. False has them go through the host's memory.
         brief: tell of errors without a traceback.
 
     Raises:
-        ImportError: ``mpiexec`` started this process, and mpi4py can't be imported. RuntimeError: its MPI is another
-            than that of ``mpiexec``.
+        ImportError: ``mpiexec`` started this process, and mpi4py can't be imported; or there is no NCCL for ``nccl``.
+            RuntimeError: its MPI is another than that of ``mpiexec``.
     """
+    if flag("nccl", nccl):
+        library()
     if comm is None:
         comm = _of_mpi()
-    return World(comm, parts, brief, exact, shard_state)
+    return World(comm, parts, brief, exact, shard_state, nccl)
 
 
 def launched() -> int:

@@ -9,7 +9,7 @@ or layered, matrix products, by the rule in plan/cost.py.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +20,7 @@ from ..backend import Array, owner_of
 from ..literals import EngineName
 from ..messages import unknown
 from ..plan.call import Call, Result, Values
-from ..plan.engine import Engine, Rounding
+from ..plan.engine import Engine, Rounding, Yielding
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from . import fused, layered, tiled
@@ -57,14 +57,14 @@ def loss_and_grad(name: str, call: Call) -> Result:
     return _run(name, call, "loss_and_grad")
 
 
-def in_parts(name: str, call: Call, parts: Sequence[slice], samples: int) -> list[Result]:
+def in_parts(name: str, call: Call, parts: Sequence[slice], samples: int) -> Iterator[Result]:
     """The loss and all gradients of parts of a call's rows, each for itself; see :func:`fused.in_parts`."""
     if parts and _choose(name, call)[0] == "fused" and not call.backend.on_gpu:
         with suppress(CompileError):
             found = fused.in_parts(call, parts, samples)
             if found is not None:
                 return found
-    return [loss_and_grad(name, call.rows(rows)) for rows in parts]
+    return (loss_and_grad(name, call.rows(rows)) for rows in parts)
 
 
 def forward(name: str, call: Call) -> tuple[Array, Values | None]:
@@ -137,7 +137,7 @@ def _run(name: str, call: Call, what: str) -> Any:
 
 def _without(call: Call) -> str:
     """The engine that runs where nothing can be compiled."""
-    return "layered" if tiled.why_not(call) else "tiled"
+    return "layered" if tiled.why_not(call) or tiled.yields(call) else "tiled"
 
 
 def _failure(engine: str, call: Call, what: str) -> str:
@@ -174,8 +174,8 @@ def _choose(name: str, call: Call) -> tuple[str, str]:
     for engine in _on(call) if name == "auto" else (name,):
         found = _engine(engine, call)
         reason = found.why_not(call)
-        if name == "auto" and not reason and call.backend.on_gpu and engine in on_gpu.YIELDING:
-            reason = on_gpu.YIELDING[engine].yields(call)
+        if name == "auto" and not reason and isinstance(found, Yielding):
+            reason = found.yields(call)
         if not reason:
             return engine, "; ".join(reasons) or ("it is the fastest" if name == "auto" else "it was asked for")
         reasons.append(f"not {engine}: {reason}")

@@ -7,7 +7,7 @@ samples, which a second pass adds in a fixed tree (chunk_sums.py). Everything ha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..backend import Array
@@ -15,7 +15,7 @@ from ..plan import cost
 from ..plan.call import Call, Result, Values
 from ..plan.devices import device
 from ..programs import arguments, fused_cuda
-from ..programs.pieces import BatchLaunch, Pieces, whole
+from ..programs.pieces import Added, BatchLaunch, Pieces, whole
 from ..sums import rounds
 from ..toolchain import cuda
 from . import cooperative, layered
@@ -112,13 +112,23 @@ class Pass:
     """The kernel for a call, of one launch; see :class:`backprop_xp.programs.pieces.Kernel`."""
 
     pack = None
+    changed: Mapping[str, Mapping[str, slice]] = {}
 
     def __init__(self, call: Call) -> None:
         self._net, self.places = _net(call), [[at] for at in arguments.places(call)]
         self.numbers, self.wave = call.numbers, max(1, call.samples)
+        self.stages: Sequence[Added] = [Added(0, self.numbers)]
 
     def launch(
-        self, call: Call, chunk: int, grads: Mapping[str, Array], sums: Array | None, losses: Array | None
+        self,
+        stage: int,
+        call: Call,
+        chunk: int,
+        grads: Mapping[str, Array],
+        totals: Array | None = None,
+        sums: Array | None = None,
+        losses: Array | None = None,
+        output: Array | None = None,
     ) -> BatchLaunch:
         """The launch for the chunks of these samples."""
         program = _program(call, _dense(call.x) and _dense(call.y))
@@ -138,17 +148,30 @@ _programs: dict[Any, Program] = {}
 
 
 def _program(call: Call, dense: bool) -> Program:
-    shape = arguments.shape(call)
-    key = (call.backend.device, shape, dense)
+    key = (call.backend.device, arguments.shape(call), dense)
     if key not in _programs:
-        activations = [layer.activation for layer in call.layers]
-        variants = fused_cuda.variants(shape)
-        sources = [fused_cuda.source(shape, activations, variant, dense) for variant in variants]
         name = "bpx_forward" if call.loss is None else "bpx_backprop"
-        kernel = cuda.kernel(sources[cuda.first_fitting(sources, name, THREADS)], name)
+        kernel = cuda.kernel(_source(call, _variant(call, dense), dense), name)
         processors = call.backend.xp.cuda.Device().attributes["MultiProcessorCount"]
         _programs[key] = Program(kernel, processors * cuda.resources(kernel).blocks(THREADS))
     return _programs[key]
+
+
+def of_nets(call: Call) -> Any:
+    """The kernel ``bpx_backprop_nets`` for nets like this call's, whose sums are those of the kernel for one."""
+    return cuda.kernel(_source(call, _variant(call, True), True, True), "bpx_backprop_nets")
+
+
+def _variant(call: Call, dense: bool) -> fused_cuda.Variant:
+    """The one that fits the current device."""
+    variants = fused_cuda.variants(arguments.shape(call))
+    name = "bpx_forward" if call.loss is None else "bpx_backprop"
+    return variants[cuda.first_fitting([_source(call, each, dense) for each in variants], name, THREADS)]
+
+
+def _source(call: Call, variant: fused_cuda.Variant, dense: bool, side_by_side: bool = False) -> str:
+    activations = [layer.activation for layer in call.layers]
+    return fused_cuda.source(arguments.shape(call), activations, variant, dense, side_by_side)
 
 
 def _dense(array: Array | None) -> bool:

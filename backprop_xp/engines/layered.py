@@ -157,10 +157,10 @@ def may_fuse(call: Call) -> bool:
 
 def may_recycle(call: Call) -> bool:
     """Whether nobody holds on to intermediate arrays: they are not kept, and no code of the user's sees them."""
-    return not (_has_code(call) or call.keep_signals or call.input_grad)
+    return not (has_code(call) or call.keep_signals or call.input_grad)
 
 
-def _has_code(call: Call) -> bool:
+def has_code(call: Call) -> bool:
     """Whether code of the user's takes part."""
     functions = [function for node in call.plan.nodes for function in node.form.functions]
     built_in = all(is_built_in(node.operation) for node in call.plan.nodes) and all(map(is_formula, functions))
@@ -171,6 +171,6 @@ def sharing_products(call: Call) -> AbstractContextManager[None]:
     """Matrix products on all threads, where BLAS might take several; on a GPU as precise as the call wants them."""
     if call.backend.on_gpu:
         return cublas.allowing(call.precision)
-    if call.samples * call.numbers < SMALL or _has_code(call):
+    if call.samples * call.numbers < SMALL or has_code(call):
         return NOTHING
     return shared_out(threads.count(call.threads))

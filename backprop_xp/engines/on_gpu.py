@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from ..plan.engine import Engine, Yielding
+from ..plan.engine import Engine
 from . import cooperative, fused_gpu, layered
 
 #: The one that "auto" would rather have first.
 ON_GPU: dict[str, Engine] = {"fused": fused_gpu, "cooperative": cooperative, "layered": layered}
-#: Those that "auto" doesn't always take, although they could run the call.
-YIELDING: dict[str, Yielding] = {"fused": fused_gpu, "cooperative": cooperative}

@@ -35,6 +35,7 @@ class BatchNorm(BuiltInOperation):
     fewest_samples = 2  # the variance of one is divided by 0
     settings = {"eps": float, "momentum": float}
     vectors, constants = ("gain", "bias"), ("running_mean", "running_var")
+    of_batch = 4  # sums, sums of squares, and what the buffers become
 
     def __init__(self, eps: float = 1e-5, momentum: float = 0.1) -> None:
         self.eps, self.momentum = eps, momentum
@@ -116,8 +117,6 @@ class BatchNorm(BuiltInOperation):
         arrays = [own[name] for name in (*self.vectors, *self.constants)]
         return writer.add("BatchNormalization", inputs[0], *arrays, epsilon=self.eps)
 
-    # ---- compiled: with the buffers alone ---------------------------------------------------------------------------
-
     def module(self, maker: Any, width: int, own: Mapping[str, Any]) -> Any:
         normalisation = maker.torch.nn.BatchNorm1d(width, self.eps, self.momentum, dtype=own["gain"].dtype)
         normalisation.weight, normalisation.bias = own["gain"], own["bias"]
@@ -136,24 +135,66 @@ class BatchNorm(BuiltInOperation):
         return centred * maker.torch.rsqrt(variance + self.eps) * own["gain"] + own["bias"]
 
     def facts(self) -> tuple[Any, ...]:
-        return BatchNorm, self.eps
+        return BatchNorm, self.eps, self.momentum
+
+    # ---- compiled ---------------------------------------------------------------------------------------------------
 
     def write(self, writer: Writer, node: Node, inputs: Sequence[str], to: int) -> None:
-        place, source, normal = writer.place(node), writer.values[inputs[0]], writer.keep(node, node.width)
-        at = [*(place.constants[name] for name in self.constants), *(place.vectors[name][0] for name in self.vectors)]
-        arrays = ", ".join(f"params + {each}" for each in at)
-        call = f"{node.width}, S({self.eps!r}), {arrays}, b{source}, b{normal}, b{to}, tile.used"
-        writer.emit(f"bpx::graph_standardise<R, S>({call})", [source], [normal, to], {normal: (source,)})
+        place, source = writer.place(node), writer.values[inputs[0]]
+        gain, bias = (f"params + {place.vectors[name][0]}" for name in self.vectors)
+        mean, variance = (f"params + {place.constants[name]}" for name in self.constants)
+        if writer.whole_batch:
+            self._write_statistics(writer, node, source, f"{mean}, {variance}")
+            self._write_normal(writer, node, source, f"{gain}, {bias}", to)
+            return
+        normal = writer.keep(node, node.width)
+        call = f"{node.width}, S({self.eps!r}), {mean}, {variance}, {gain}, {bias}, b{source}, b{normal}, b{to}"
+        writer.emit(f"bpx::graph_standardise<R, S>({call}, tile.used)", [source], [normal, to], {normal: (source,)})
 
     def write_below(self, writer: Writer, node: Node, inputs: Sequence[str], grad: int) -> None:
-        place, width, (normal,) = writer.placed(node), node.width, writer.kept[node.name]
-        writer.column_sums(width, grad, normal, place.vectors["gain"][1])
-        writer.column_sums(width, grad, None, place.vectors["bias"][1])
-        if inputs[0] in writer.wanted:
-            to, add = writer.target(inputs[0])
-            arrays = f"params + {place.constants['running_var']}, params + {place.vectors['gain'][0]}"
-            call = f"{width}, S({self.eps!r}), {arrays}, b{grad}, b{to}, tile.used, {flag(add)}"
-            writer.emit(f"bpx::graph_standardise_below<R, S>({call})", [grad, *([to] if add else [])], [to])
+        place, width = writer.placed(node), node.width
+        gains, biases = (place.vectors[name][1] for name in self.vectors)
+        normal = self._normal_below(writer, node, inputs[0])
+        writer.column_sums(width, grad, normal, gains)
+        writer.column_sums(width, grad, None, biases)
+        if inputs[0] not in writer.wanted:
+            return
+        gain = f"params + {place.vectors['gain'][0]}"
+        if writer.whole_batch:
+            writer.wait(gains)
+            normal = self._normal_below(writer, node, inputs[0])  # rather than to keep it
+            squares = writer.of_batch(node) + width
+            step = f"batch_below<R, S>(args, {width}, S({self.eps!r}), {squares}, {gain}, {gains}, {biases}, b{normal}"
+            reads = [normal, grad]
+        else:
+            variance = f"params + {place.constants['running_var']}"
+            step, reads = f"standardise_below<R, S>({width}, S({self.eps!r}), {variance}, {gain}", [grad]
+        to, add = writer.target(inputs[0])
+        call = f"bpx::graph_{step}, b{grad}, b{to}, tile.used, {flag(add)})"
+        writer.emit(call, [*reads, *([to] if add else [])], [to])
+
+    def _write_statistics(self, writer: Writer, node: Node, source: int, running: str) -> None:
+        """The batch's sums, then the sums of squares, which need them; and what the buffers become."""
+        width, at = node.width, writer.of_batch(node)
+        writer.column_sums(width, source, None, at)
+        writer.wait(at, width)
+        call = f"args, {width}, {at}, b{source}, grads + {at + width}, tile.valid, tile.add"
+        writer.emit(f"bpx::graph_squares<R, S>({call})", [source], [])
+        writer.wait(at + width, width)
+        call = f"args, {width}, S({self.momentum!r}), {running}, {at}, tile.add"
+        writer.emit(f"bpx::graph_move_statistics<R, S>({call})", [], [])
+
+    def _write_normal(self, writer: Writer, node: Node, source: int, vectors: str, to: int) -> None:
+        call = f"args, {node.width}, S({self.eps!r}), {writer.of_batch(node)}, {vectors}, b{source}, b{to}, tile.used"
+        writer.emit(f"bpx::graph_batch_normalise<R, S>({call})", [source], [to], {to: (source,)})
+
+    def _normal_below(self, writer: Writer, node: Node, piece: str) -> int:
+        """The buffer that holds the value without gain and bias."""
+        if not writer.whole_batch:
+            return writer.kept[node.name][0]
+        normal = writer.keep(node, node.width)
+        self._write_normal(writer, node, writer.values[piece], "(const S*)nullptr, (const S*)nullptr", normal)
+        return normal
 
 
 def _statistics(context: Context, parts: Sequence[Array], batch: WholeBatch) -> tuple[Array, Array]:

@@ -90,6 +90,8 @@ class BuiltInOperation(Operation):
     #: Parameters, and buffers, of one number a feature, in the order in which compiled code packs them.
     vectors: Sequence[str] = ()
     constants: Sequence[str] = ()
+    #: Numbers of each feature that its code computes of the whole batch in training, where it can.
+    of_batch: ClassVar[int] = 0
     #: Whether it puts its inputs side by side, and whether it reads the pieces of such a value.
     joins: ClassVar[bool] = False
     reads_pieces: ClassVar[bool] = False

@@ -81,7 +81,7 @@ class Linear(BuiltInOperation):
         at, size = 0, sum(piece.width for piece in place.pieces)
         for name, piece in zip(inputs, place.pieces):
             source = writer.values[name]
-            weight = f"params + {place.transposed}, {bias}"
+            weight = f"params + {piece.transposed}, {bias}"
             call = f"{size}, {at}, {piece.width}, {node.width}, {weight}, b{source}, b{to}"
             writer.emit(f"bpx::graph_linear<R, S>({call}, tile.used)", [source, *([to] if at else [])], [to])
             at += piece.width

@@ -16,10 +16,12 @@ class Node(Protocol):
 
 
 class Piece(Protocol):
-    """A part of a linear node's input: how wide it is, and where its W and dW begin."""
+    """A part of a linear node's input: how wide it is, and where the W^T that is read for it, its W and dW begin."""
 
     @property
     def width(self) -> int: ...
+    @property
+    def transposed(self) -> int: ...
     @property
     def weight(self) -> int: ...
     @property
@@ -29,8 +31,6 @@ class Piece(Protocol):
 class Place(Protocol):
     """Where a node's numbers lie, see :class:`backprop_xp.programs.packing.Place`."""
 
-    @property
-    def transposed(self) -> int: ...
     @property
     def pieces(self) -> Sequence[Piece]: ...
     @property
@@ -46,6 +46,7 @@ class Writer(Protocol):
     random: list[str]
     backward: bool
     wanted: set[str]
+    whole_batch: bool
     values: dict[str, int]
     kept: dict[str, list[int]]
 
@@ -63,3 +64,5 @@ class Writer(Protocol):
     def sum(self, width: int, sources: Sequence[int], to: int) -> None: ...
     def product(self, width: int, sources: Sequence[int], to: int, add: bool = False) -> None: ...
     def column_sums(self, width: int, grad: int, other: int | None, at: int) -> None: ...
+    def of_batch(self, node: Any) -> int: ...
+    def wait(self, first: int, numbers: int = 0) -> None: ...

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -49,9 +48,10 @@ THREE_PRODUCTS_FROM, THREE_PRODUCTS_ON = 32, (80, 90)
 #: How many times faster than in float32 cuBLAS's products are in TF32: half of what the peaks say (A100: 156 to 19.5
 #: Tflop/s, H100: 495 to 67).
 CUBLAS_ROUNDED = 4.0
-#: Seconds of a launch, as commonly reported, and how many of them there are, for layered of each layer. A batch that
-#: takes less is bound by Python, which is the same for all engines, about.
-LAUNCH, LAYERED_LAUNCHES, COOPERATIVE_LAUNCHES, FUSED_LAUNCHES = 4.5e-6, 7, 4, 2
+#: Seconds of a launch, as commonly reported, and how many of them there are, for layered of each layer; at last, for
+#: every time that a pass waits for sums over the batch. A batch that takes less is bound by Python, which is the same
+#: for all engines, about.
+LAUNCH, LAYERED_LAUNCHES, COOPERATIVE_LAUNCHES, FUSED_LAUNCHES, STAGE_LAUNCHES = 4.5e-6, 7, 4, 2, 2
 
 
 def layered(call: Call, device: Device, rounded: bool = False) -> float:
@@ -64,9 +64,9 @@ def layered(call: Call, device: Device, rounded: bool = False) -> float:
     return time + _moved(call, device, numbers) + LAYERED_LAUNCHES * (len(layers) + len(others)) * LAUNCH
 
 
-def precision(sizes: Sequence[int], architecture: int) -> str:
-    """The faster one, for nets of these widths, of those that are as precise as float32: a calculation."""
-    wide = max(map(min, pairwise(sizes))) >= THREE_PRODUCTS_FROM
+def precision(products: Sequence[tuple[int, int]], architecture: int) -> str:
+    """The faster one of those that are as precise as float32, for products of these inputs and outputs: calculated."""
+    wide = max(map(min, products), default=0) >= THREE_PRODUCTS_FROM
     return "tf32x3" if wide and architecture in THREE_PRODUCTS_ON else "float32"
 
 
@@ -77,6 +77,11 @@ def cooperative(call: Call, device: Device, rows: int, chunk: int, precision: st
     products /= BY_TENSOR_CORES[precision]
     cached = 4 * call.numbers * call.samples / rows / CACHE_SPEEDUP
     return products + _moved(call, device, cached + _main_memory(call, chunks)) + COOPERATIVE_LAUNCHES * LAUNCH
+
+
+def between_launches(call: Call, device: Device, stages: int, kept: int) -> float:
+    """Seconds more where a pass waits for sums over the batch: ``kept`` numbers a sample are written, read twice."""
+    return _moved(call, device, 3 * kept * call.samples) + (stages - 1) * STAGE_LAUNCHES * LAUNCH
 
 
 def fused(call: Call, device: Device, chunk: int, shared_out: bool) -> float:

@@ -55,8 +55,12 @@ def written_in_python(call: Call) -> str:
     return loss_in_python(call.loss)
 
 
-def node_in_python(call: Call) -> str:
-    """The first of a graph's nodes that can't be compiled for this call, and why, "" if all can."""
+def node_in_python(call: Call, whole_batch: bool = False) -> str:
+    """The first of a graph's nodes that can't be compiled for this call, and why, "" if all can.
+
+    Args:
+        whole_batch: whether the pass can wait for sums over the batch.
+    """
     for node in call.plan.nodes:
         form = node.form
         if not (form.is_compiled and is_built_in(form)):
@@ -64,7 +68,7 @@ def node_in_python(call: Call) -> str:
         for function in form.functions:
             if not is_formula(function):
                 return f"the activation of node {node.name!r} is written in Python"
-        if call.training and form.constants and form.changes_buffers:
+        if call.training and form.constants and form.changes_buffers and not (whole_batch and form.of_batch):
             return scope.first_that_does([(f"node {node.name!r}", form)])
     return ""
 

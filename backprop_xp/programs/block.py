@@ -93,7 +93,11 @@ def source(shape: fused.Shape, activations: Sequence[Any], way: Tiling) -> str:
 
     The arguments of the latter are ``bpx::Batch``, the packed parameters, and those of the activations and of the loss.
     """
-    constants = asdict(way) | {"shared": _shared_numbers(shape, way), "packed": packed(shape)}
+    constants = asdict(way) | {
+        "gap": 16 // shape.itemsize,
+        "shared": _shared_numbers(shape, way),
+        "packed": packed(shape),
+    }
     scalars = sum(len(f.parameters) for f in activations) + loss_scalars(shape.loss, shape.sizes[-1])
     arrays = [f"{kind}{i}" for i, has in enumerate(shape.bias) for kind in ("w", "b")[: 1 + has]]
     table = [f"w{i}, {f'b{i}' if has else 'nullptr'}" for i, has in enumerate(shape.bias)]

@@ -44,8 +44,8 @@ class Tape:
         """
         self.instructions.append(Instruction(text, tuple(reads), tuple(writes), over or {}))
 
-    def placed(self) -> tuple[list[int], int]:
-        """Where every buffer begins, and how much all take, in features: first fit, by the order of instructions."""
+    def placed(self) -> tuple[dict[int, int], int]:
+        """Where buffers that are used begin, and how much all take, in features: first fit, in instructions' order."""
         last: dict[int, int] = {}
         for time, instruction in enumerate(self.instructions):
             last |= dict.fromkeys((*instruction.reads, *instruction.writes), time)
@@ -68,7 +68,7 @@ class Tape:
                 live.add(new)
                 total = max(total, places[new] + self.sizes[new])
             live -= {b for b in live if last[b] == time}
-        return [places[b] for b in range(len(self.sizes))], total
+        return {b: places[b] for b in sorted(places)}, total
 
     def _gap(self, new: int, places: dict[int, int], live: set[int]) -> int:
         at = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from .structs import INT
 #: Parameters from which products blocked for the caches beat a tile in registers. Measured on a 2-core EPYC (Zen 4).
 WIDE_PARAMETERS = 3000
 #: Samples from which on a net with fewer parameters is worth a pass of its own, which has to be compiled first: with
-#: gradients for at most FEW_PARAMETERS; for more, and in training, whose steps in C go through the pass for any widths;
-#: and for outputs alone, of which there is seldom more than one call. Measured on a 2-core EPYC (Zen 4), one thread:
-#: for 512 samples the pass for any widths takes 1.2 to 2.2 times as long, for 1,024 1.4 to 3.4 times.
+#: gradients for at most FEW_PARAMETERS, for more, and for outputs alone, of which there is seldom more than one call.
+#: Measured on a 2-core EPYC (Zen 4), one thread: for 512 samples the pass for any widths takes 1.2 to 2.2 times as
+#: long, for 1,024 1.4 to 3.4 times; for 256 1.1 to 1.6 times, 3 to 12 us, of which a compilation takes 20,000.
 NARROW_SAMPLES, MORE_SAMPLES, NARROW_OUTPUTS = 512, 2048, 1 << 17
 FEW_PARAMETERS = 1000
 #: Layers of a net that is compiled, at most. One compilation takes 0.05 s for each layer of a size that no other has,
@@ -84,9 +85,7 @@ class Shape:
 
         Others go through the pass for nets of any widths (kernels/matrices.h).
         """
-        if samples < narrow_from(self.parameters, self.loss is None) or any_widths.get():
-            return False
-        return not why_not_narrow(self.parameters, len(self.sizes) - 1)
+        return samples >= narrow_from(self.parameters, len(self.bias), self.loss is None)
 
     @property
     def narrow_chunk(self) -> int:
@@ -99,8 +98,10 @@ class Shape:
 any_widths: ContextVar[bool] = ContextVar("any_widths", default=False)
 
 
-def narrow_from(parameters: int, outputs_alone: bool) -> int:
-    """Samples from which on the narrow form is used."""
+def narrow_from(parameters: int, layers: int, outputs_alone: bool = False) -> int:
+    """Samples from which on the narrow form is used here and now, more than any batch has where it isn't."""
+    if any_widths.get() or why_not_narrow(parameters, layers):
+        return sys.maxsize
     if outputs_alone:
         return NARROW_OUTPUTS
     return NARROW_SAMPLES if parameters <= FEW_PARAMETERS else max(NARROW_SAMPLES, MORE_SAMPLES)

@@ -6,7 +6,7 @@ and gradients lie in which buffers, and which are wanted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,8 @@ class Shape:
         loss, factors, input_grad: as in :class:`backprop_xp.programs.fused.Shape`.
         dropping: whether dropout drops.
         one_sample: whether it is a pass over one sample, which keeps all values and gradients.
+        precision: of the products where there are tensor cores, see :mod:`backprop_xp.precision`.
+        whole_batch: whether batch normalisation takes the batch's mean and variance.
     """
 
     nodes: tuple[Any, ...]
@@ -45,6 +47,8 @@ class Shape:
     input_grad: bool
     dropping: bool
     one_sample: bool = False
+    whole_batch: bool = False
+    precision: str = "float32"
 
 
 def shape_of(
@@ -73,11 +77,11 @@ class Writer:
         values: the buffer of a node's value; gradients: of the gradient in it; both by the node's name.
         kept: buffers that a node's forward pass leaves to its backward pass.
         inputs, random: names of the inputs, and of the nodes that draw, in order.
-        backward: whether there is a backward pass.
+        backward, whole_batch: whether there is a backward pass, and whether it takes sums over the batch on the way.
         wanted: names of the nodes whose gradients are computed.
     """
 
-    _packing: type[Packing] = Packing
+    _packing: Callable[[int], Packing] = Packing
 
     def __init__(self, shape: Shape, nodes: Sequence[Node]) -> None:
         self.shape, self.nodes = shape, nodes
@@ -92,7 +96,7 @@ class Writer:
         self.holders: dict[int, set[str]] = {}  # buffer -> nodes whose gradient it is
         self.inputs = [node.name for node in nodes if node.form.is_input]
         self.random = [node.name for node in nodes if node.operation.needs_key]
-        self.backward = shape.loss is not None
+        self.backward, self.whole_batch = shape.loss is not None, shape.whole_batch
         self.wanted = self._wanted()
         functions = [function for node in nodes for function in node.form.functions]
         self.types, self.structs = activation_source(functions, WRITTEN_OUT)
@@ -120,7 +124,7 @@ class Writer:
             if self.pieces[node.name] == (node.name,) and node.name in self.wanted:
                 self._backward(node)
 
-    def _unit(self, header: str, places: Sequence[int], rows: int, after: str, entry: str) -> str:
+    def _unit(self, header: str, places: Mapping[int, int], rows: int, after: str, entry: str) -> str:
         """The translation unit, with the buffers at these places, and ``after`` behind each instruction."""
         loss, loss_code = loss_source(self.shape.loss)
         code = [
@@ -135,7 +139,7 @@ class Writer:
             f"  static constexpr int rows = {rows}, R = rows;",
             "  static void tile(const bpx::GraphArgs& args, const bpx::WideTile<S>& tile, S* memory, S* grads) {",
             "    const S *const params = (const S*)args.wide.params, *const scalars = tile.scalars;",
-            *[f"    S* const b{i} = memory + i64({at}) * R;" for i, at in enumerate(places)],
+            *[f"    S* const b{i} = memory + i64({at}) * R;" for i, at in places.items()],
             *[f"    {instruction.text}{after};" for instruction in self.tape.instructions],
             "  }",
             "};",
@@ -263,6 +267,14 @@ class Writer:
         factor = "(const S*)nullptr" if other is None else f"b{other}"
         call = f"{width}, b{grad}, {factor}, grads + {at}, tile.valid, tile.add"
         self.emit(f"bpx::graph_column_sums<R, S>({call})", [grad] if other is None else [grad, other], [])
+
+    def of_batch(self, node: Node) -> int:
+        """Where among all sums a node's numbers of the whole batch begin."""
+        raise NotImplementedError("a pass over tiles knows nothing of the batch")
+
+    def wait(self, first: int, numbers: int = 0) -> None:
+        """What comes needs sums over the batch: ``numbers`` from ``first`` on, by default all not waited for yet."""
+        raise NotImplementedError("a pass over tiles knows nothing of the batch")
 
     def _sum(self, width: int, a: int, b: int, to: int) -> str:
         return f"bpx::graph_add<R, S>({width}, b{a}, b{b}, b{to}, tile.used)"

@@ -45,6 +45,7 @@ class Pass(structs.Holder):
     Attributes:
         args: what is handed over; a caller sets the fields of its batch.
         parameters: how many numbers the weights and biases hold; ``args.grads`` has room for them, layer by layer.
+        layers: what is handed over of each.
         slices: of each gradient in them, and its shape, in their order.
 
     Raises:
@@ -55,14 +56,14 @@ class Pass(structs.Holder):
         super().__init__(dtype := layers[0][0].dtype)
         self.core, self.parameters = core(dtype.name), 0
         self.slices: list[tuple[slice, tuple[int, ...]]] = []
-        self._layers = (MatrixLayer * len(layers))()
-        for at, (weight, bias, f) in zip(self._layers, layers):
+        self.layers = (MatrixLayer * len(layers))()
+        for at, (weight, bias, f) in zip(self.layers, layers):
             at.outputs, at.inputs = weight.shape
             at.weight, at.grad = self.address(weight), self._room(weight.shape)
             if bias is not None:
                 at.bias, at.bias_grad = self.address(bias), self._room(bias.shape)
             at.f = Function(*activation(f, dtype.name), self.scalars(f.parameters))
-        self.args = Matrices(depth=len(layers), layers=ctypes.addressof(self._layers), scale=1.0, time=SECONDS)
+        self.args = Matrices(depth=len(layers), layers=ctypes.addressof(self.layers), scale=1.0, time=SECONDS)
         self.args.worth_a_thread = WORTH_A_THREAD
         if loss is not None:
             self.args.loss, self.args.loss_p = loss_function(loss_key, dtype.name), self.scalars(parameters(loss))
@@ -71,10 +72,10 @@ class Pass(structs.Holder):
     def put_weights_first(self) -> None:
         """Have the gradients of all weights before those of the biases, as a net's parameters stand."""
         slices, self.parameters, self.slices = iter(self.slices), 0, []
-        shapes = [(next(slices)[1], next(slices)[1] if at.bias else None) for at in self._layers]
-        for at, (weight, _) in zip(self._layers, shapes):
+        shapes = [(next(slices)[1], next(slices)[1] if at.bias else None) for at in self.layers]
+        for at, (weight, _) in zip(self.layers, shapes):
             at.grad = self._room(weight)
-        for at, (_, bias) in zip(self._layers, shapes):
+        for at, (_, bias) in zip(self.layers, shapes):
             if bias is not None:
                 at.bias_grad = self._room(bias)
 

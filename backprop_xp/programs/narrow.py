@@ -20,6 +20,7 @@ from ..losses import KernelLoss
 from ..toolchain import cache as kernel_cache
 from ..toolchain import compiler
 from . import fused, matrices, structs
+from .matrices import Pass
 from .structs import INT, POINTER
 
 #: Floating-point operations of a wave of chunks, and bytes of its partial sums, at most. Chosen, not measured: a wave
@@ -42,7 +43,7 @@ class Narrow(structs.Holder):
 
     Attributes:
         args: what is handed over; a caller sets the fields of its batch. ``args.grads`` has room for the gradients,
-            layer by layer.
+            layer by layer or, after :meth:`give_as`, as another pass has them.
 
     Raises:
         CompileError: it can't be compiled here.
@@ -55,11 +56,13 @@ class Narrow(structs.Holder):
         self._shape, dtype = shape, shape.dtype
         self._parts, products = parts(dtype), program(shape)
         self._layers = (structs.NarrowLayer * len(shape.bias))()
-        arrays = iter(parameters)
+        arrays, begin = iter(parameters), 0
         for at, has_bias, f, sizes in zip(self._layers, shape.bias, activations, zip(shape.sizes, shape.sizes[1:])):
             at.inputs, at.outputs = sizes
             at.weight = self.address(next(arrays))
             at.bias = self.address(next(arrays)) if has_bias else None
+            at.grad, at.bias_grad = begin, begin + at.inputs * at.outputs
+            begin = at.bias_grad + at.outputs * has_bias
             product = products[*sizes, has_bias]
             at.linear, at.backward, at.outer = product.linear, product.backward, product.outer
             at.f = structs.Function(*matrices.activation(f, dtype), self.scalars(f.parameters))
@@ -77,12 +80,22 @@ class Narrow(structs.Holder):
                 self.scalars(matrices.parameters(loss)),
             )
             self.args.target = _target(shape.loss)
-        self._pointer = ctypes.addressof(self.args)
+        self.pointer = ctypes.addressof(self.args)
+
+    def give_as(self, other: Pass) -> None:
+        """Give the gradients in the order in which another pass for this net gives them."""
+        for at, there in zip(self._layers, other.layers):
+            at.grad, at.bias_grad = there.grad, there.bias_grad
+
+    @property
+    def entry(self) -> int:
+        """The address of the function of C that does what ``args`` says, for code of C to call."""
+        return structs.address_of(self._parts.bpx_narrow_run)
 
     def numbers(self) -> int:
         """Of the memory that this call wants, with room to begin at a multiple of 64 bytes."""
         self.args.wave = wave_chunks(self._shape, self.args.n)
-        return self._parts.bpx_narrow_memory(self._pointer) + 64 // self.dtype.itemsize
+        return self._parts.bpx_narrow_memory(self.pointer) + 64 // self.dtype.itemsize
 
     def use(self, memory: np.ndarray) -> None:
         """Work in this array, of the pass's dtype."""
@@ -91,7 +104,7 @@ class Narrow(structs.Holder):
     def run(self) -> None:
         """Do what ``args`` says. When a signal's handler raises an exception, no thread is at work any more."""
         self.args.next = 0
-        while not self._parts.bpx_narrow_run(self._pointer):
+        while not self._parts.bpx_narrow_run(self.pointer):
             pass
 
 

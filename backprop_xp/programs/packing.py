@@ -24,16 +24,17 @@ Parameters = Mapping[str, Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a linear node's input: how wide it is, and where its W and dW begin."""
+    """A part of a linear node's input: how wide it is, and where the W^T that is read for it, its W and dW begin."""
 
     width: int
+    transposed: int
     weight: int
     grad: int
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one node's numbers begin: of a linear node's W^T and pieces, and of vectors, as (parameter, gradient).
+    """Where one node's numbers begin: of a linear node's pieces, and of vectors, as (parameter, gradient).
 
     Attributes:
         node: its position in the graph.
@@ -42,7 +43,6 @@ class Place:
     """
 
     node: int
-    transposed: int
     pieces: tuple[Piece, ...]
     vectors: dict[str, tuple[int, int]]
     constants: dict[str, int]
@@ -67,11 +67,11 @@ class Packing:
 
     def add(self, node: Node, index: int, pieces: Sequence[int] = ()) -> Place:
         """Find room for a node's parameters and buffers; a linear node's input consists of pieces of these widths."""
-        transposed, found = self._matrix(node.width, pieces)
+        found = self._matrix(node.width, pieces)
         size = self.padded(node.width)
         vectors = {name: (self._params(size), self._grads(self._summed(node.width))) for name in node.form.vectors}
         constants = {name: self._params(size) for name in node.form.constants}
-        self.places[node.name] = Place(index, transposed, found, vectors, constants)
+        self.places[node.name] = Place(index, found, vectors, constants)
         return self.places[node.name]
 
     def pack(self, nodes: Sequence[Node], parameters: Parameters, dtype: np.dtype, panel: int) -> np.ndarray:
@@ -80,7 +80,7 @@ class Packing:
         for place in self.places.values():
             own = parameters[nodes[place.node].owner]
             if place.pieces:
-                self._lay(own["weight"].T, packed[place.transposed :], panel)
+                self._lay(own["weight"].T, packed[place.pieces[0].transposed :], panel)
             column = 0
             for piece in place.pieces:
                 self._lay(own["weight"][:, column : column + piece.width], packed[piece.weight :], panel)
@@ -113,12 +113,12 @@ class Packing:
             for name, (_, at) in place.vectors.items():
                 yield (node.owner, name), packed[at : at + node.width].copy()
 
-    def _matrix(self, out: int, pieces: Sequence[int]) -> tuple[int, tuple[Piece, ...]]:
-        """Where a linear node's W^T begins, and its pieces."""
+    def _matrix(self, out: int, pieces: Sequence[int]) -> tuple[Piece, ...]:
+        """The pieces of a linear node, which share one W^T."""
         transposed = self._params(self.padded(out) * sum(pieces))
         rows = -(-out // MOST_WEIGHT_ROWS) * MOST_WEIGHT_ROWS
-        return transposed, tuple(
-            Piece(width, self._params(self.padded(width) * out), self._grads(self.padded(width) * rows))
+        return tuple(
+            Piece(width, transposed, self._params(self.padded(width) * out), self._grads(self.padded(width) * rows))
             for width in pieces
         )
 
@@ -142,12 +142,12 @@ class Packing:
 class RowPacking(Packing):
     """The places of all nodes in a pass over one sample: matrices stand row by row, as their owner has them."""
 
-    def _matrix(self, out: int, pieces: Sequence[int]) -> tuple[int, tuple[Piece, ...]]:
+    def _matrix(self, out: int, pieces: Sequence[int]) -> tuple[Piece, ...]:
         if not pieces:
-            return 0, ()
+            return ()
         (width,) = pieces
         at = self._params(out * width)
-        return at, (Piece(width, at, self._grads(out * width)),)
+        return (Piece(width, at, at, self._grads(out * width)),)
 
     def places_of(self, place: Place) -> Iterator[tuple[str, int, int | None]]:
         """Every parameter and buffer of a node by name: where it begins, and where its gradient does."""

@@ -26,7 +26,7 @@ class SampleWriter(Writer):
         """The translation unit, and where every buffer begins; the last number is where all end."""
         self._write()
         places = [0, *accumulate(self.tape.sizes)]
-        return self._unit("sample.h", places[:-1], 1, "", "BPX_GRAPH_SAMPLE(Graph)"), places
+        return self._unit("sample.h", dict(enumerate(places[:-1])), 1, "", "BPX_GRAPH_SAMPLE(Graph)"), places
 
     def _forward(self, node: Node, lists: set[str]) -> None:
         self.pieces[node.name] = (node.name,)

@@ -16,17 +16,17 @@ import numpy as np
 from .. import workspace
 from ..activations import Identity
 from ..derivatives.chain_rule import Rules
-from ..derivatives.equation import Equation, Parsed, Text, parse
-from ..derivatives.of_activation import chain_rule, slopes
+from ..derivatives.equation import Equation, Text, parse
+from ..derivatives.of_activation import slopes
 from ..derivatives.stacked import Skip
-from ..derivatives.ways import Twice, Way, cheapest
+from ..derivatives.ways import Twice, cheapest
 from ..dtypes import C_NAMES
 from ..formulas import Formula, emit
 from ..kernels import source as kernel_source
 from ..passes.article import Layer
 from ..toolchain import cache as kernel_cache
 from ..toolchain import compiler
-from . import matrices, structs
+from . import matrices, stack_source, structs
 from .fused import WRITTEN_OUT, same_registers
 from .structs import INT, POINTER
 
@@ -136,18 +136,15 @@ def _activation(
     text: Any, formula: Formula, called: str, rules: Rules, dtype: str, cxx: compiler.Compiler
 ) -> tuple[int, int]:
     """The addresses of an activation's ``forward`` and ``backward``, which is no identity."""
-    rule = chain_rule(text, rules)
-    code, first = _beforehand(text, formula, rule.by_value)
+    code, forward, backward, first = stack_source.activation(text, formula, rules, WRITTEN_OUT)
     signals, number = len(rules.stack), C_NAMES[dtype]
-    for name, ruled, result in (("Forward", rule.forward, "z"), ("Backward", rule.backward, "grad")):
-        code += emit.function(ruled, tuple(f"{result}{k}" for k in range(signals)), name)
     code += (
         f"BPX_ENTRY void bpx_forward(bpx::i64 features, const {number}* t, {number}* z, bpx::i64 apart, "
         f"const {number}* p) {{\n"
-        f"  bpx::stack_forward<Forward, {first}, {signals}>(features, t, z, apart, p);\n}}\n"
+        f"  bpx::stack_forward<{forward}, {first}, {signals}>(features, t, z, apart, p);\n}}\n"
         f"BPX_ENTRY void bpx_backward(bpx::i64 features, {number}* t, const {number}* grad_z, bpx::i64 apart, "
         f"const {number}* p) {{\n"
-        f"  bpx::stack_backward<Backward, {first}, {signals}>(features, t, grad_z, apart, p);\n}}\n"
+        f"  bpx::stack_backward<{backward}, {first}, {signals}>(features, t, grad_z, apart, p);\n}}\n"
     )
     library = _functions(code, f"derivatives of the activation {called} in {dtype}", dtype, cxx)
     return structs.address_of(library.bpx_forward), structs.address_of(library.bpx_backward)
@@ -157,7 +154,7 @@ def _activation(
 def _slopes(text: Any, formula: Formula, called: str, dtype: str, cxx: compiler.Compiler) -> int:
     """The address of what gives an activation's value and two derivatives."""
     ruled, by_value = slopes(text)
-    code, first = _beforehand(text, formula, by_value)
+    code, first = stack_source.beforehand(text, formula, by_value, WRITTEN_OUT)
     number = C_NAMES[dtype]
     code += emit.function(ruled, ("f0", "f1", "f2"), "Slopes") + (
         f"BPX_ENTRY void bpx_slopes(bpx::i64 features, {number}* z, {number}* first, {number}* second, "
@@ -167,44 +164,15 @@ def _slopes(text: Any, formula: Formula, called: str, dtype: str, cxx: compiler.
     return structs.address_of(_functions(code, f"slopes of the activation {called} in {dtype}", dtype, cxx).bpx_slopes)
 
 
-def _beforehand(text: Any, formula: Formula, by_value: bool) -> tuple[str, str]:
-    """The C++ of an activation's value and derivative, and the struct's name, where others are formulas of these."""
-    if not by_value:
-        return "", "bpx::nothing"
-    name = WRITTEN_OUT.get(text)
-    return ("", name) if name else (emit.struct(formula, "Activation", ("t",)), "Activation")
-
-
 @cache
 def _function_of(text: Text, dtype: str, cxx: compiler.Compiler) -> int:
     """The address of an equation's function."""
     parsed = parse(text)
-    way = cheapest(parsed.named, parsed.rules)
-    code = emit.function(parsed.formula, (parsed.squares, *parsed.slopes.values()), "Residuals")
-    reads, gives = (
-        [_place(text, parsed, way, name) for name in each] for each in (parsed.formula.variables, parsed.slopes)
-    )
-    code += (
-        "struct Equation : Residuals {\n"
-        f"  static constexpr int reads = {len(reads)}, gives = {len(gives)};\n"
-        f"  static constexpr bpx::Place from[] = {{{', '.join(reads)}}};\n"
-        f"  static constexpr bpx::Place to[] = {{{', '.join(gives)}}};\n"
-        "};\n"
+    code = stack_source.equation(text, cheapest(parsed.named, parsed.rules)) + (
         "BPX_ENTRY void bpx_equation(const bpx::EquationBlock* block) {\n"
         f"  bpx::equation_block<Equation, {C_NAMES[dtype]}>(*block);\n}}\n"
     )
     return structs.address_of(_functions(code, f"an equation in {dtype}", dtype, cxx).bpx_equation)
-
-
-def _place(text: Text, parsed: Parsed, way: Way, name: str) -> str:
-    if name in text.names.inputs:
-        return f"{{bpx::At::x, 0, {text.names.inputs.index(name)}}}"
-    if name in text.targets:
-        return f"{{bpx::At::y, 0, {text.targets.index(name)}}}"
-    at = parsed.named[name]
-    if isinstance(way, Twice) and isinstance(at.along, tuple) and at.along:
-        return f"{{bpx::At::slope, 0, {at.along[0]}}}"
-    return f"{{bpx::At::signal, {parsed.rules.place(at.along)}, {at.output}}}"
 
 
 def _functions(code: str, what: str, dtype: str, cxx: compiler.Compiler) -> Any:

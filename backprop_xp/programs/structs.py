@@ -103,8 +103,8 @@ class Matrices(ctypes.Structure):
         ("n", INT), ("depth", INT), ("layers", POINTER), ("x", POINTER), ("x_row", INT), ("x_column", INT),
         ("y", POINTER), ("y_row", INT), ("y_column", INT), ("rows", POINTER), ("weight", POINTER), ("weight_row", INT),
         ("scale", DOUBLE), ("loss", POINTER), ("loss_p", POINTER), ("grads", POINTER), ("output", POINTER),
-        ("x_grad", POINTER), ("memory", POINTER), ("half", INT), ("threads", INT), ("worth_a_thread", DOUBLE),
-        ("time", DOUBLE), ("next", INT), ("total", DOUBLE),
+        ("signals", POINTER), ("x_grad", POINTER), ("memory", POINTER), ("half", INT), ("threads", INT),
+        ("worth_a_thread", DOUBLE), ("time", DOUBLE), ("next", INT), ("total", DOUBLE),
     ]  # fmt: skip
 
 
@@ -113,7 +113,7 @@ class NarrowLayer(ctypes.Structure):
 
     _fields_ = [
         ("inputs", INT), ("outputs", INT), ("weight", POINTER), ("bias", POINTER), ("linear", POINTER),
-        ("backward", POINTER), ("outer", POINTER), ("f", Function),
+        ("backward", POINTER), ("outer", POINTER), ("grad", INT), ("bias_grad", INT), ("f", Function),
     ]  # fmt: skip
 
 
@@ -122,7 +122,8 @@ class Narrow(ctypes.Structure):
 
     _fields_ = [
         ("n", INT), ("depth", INT), ("layers", POINTER), ("x", POINTER), ("x_row", INT), ("x_column", INT),
-        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("target", INT), ("weight", POINTER), ("weight_row", INT),
+        ("y", POINTER), ("y_row", INT), ("y_column", INT), ("target", INT), ("rows", POINTER), ("weight", POINTER),
+        ("weight_row", INT),
         ("scale", DOUBLE), ("loss", POINTER), ("loss_p", POINTER), ("grads", POINTER), ("output", POINTER),
         ("x_grad", POINTER), ("memory", POINTER), ("chunk", INT), ("wave", INT), ("threads", INT),
         ("share_out", POINTER), ("time", DOUBLE), ("next", INT), ("total", DOUBLE),
@@ -165,7 +166,8 @@ class Training(ctypes.Structure):
     """``bpx::Training`` of kernels/training_cpu.h, which says what each field is."""
 
     _fields_ = [
-        ("call", POINTER), ("rows", POINTER), ("samples", INT), ("batch", INT), ("classes", INT), ("weight", POINTER),
+        ("call", POINTER), ("narrow", POINTER), ("run_narrow", POINTER), ("narrow_from", INT),
+        ("rows", POINTER), ("samples", INT), ("batch", INT), ("classes", INT), ("weight", POINTER),
         ("scale", DOUBLE), ("last_scale", DOUBLE), ("parameters", INT), ("grads", POINTER), ("changed", POINTER),
         ("penalty", Sweep), ("update", Sweep), ("scalars", INT), ("square_sum", POINTER), ("clip_norm", DOUBLE),
         ("losses", POINTER), ("stop_on_nan", INT), ("threads", INT), ("time", DOUBLE), ("steps", INT), ("first", INT),
@@ -191,6 +193,12 @@ class GraphInput(ctypes.Structure):
     """``bpx::GraphInput`` of kernels/graph_cuda.h."""
 
     _fields_ = [("x", POINTER), ("row", INT), ("column", INT), ("grad", POINTER)]
+
+
+class Between(ctypes.Structure):
+    """``bpx::Between`` of kernels/graph_cuda.h."""
+
+    _fields_ = [("kept", POINTER), ("totals", POINTER), ("samples", INT)]
 
 
 def assertions(*mirrors: type[ctypes.Structure]) -> list[str]:

@@ -23,6 +23,10 @@ class Form:
     each: int
     parts: int
 
+    def words(self, outputs: int, inputs: int) -> int:
+        """Words of a packed weight."""
+        return _full(inputs) * _full(outputs) // self.each * self.parts
+
 
 FORMS = {
     "tf32x3": Form("Tf32x3", 1, 2),
@@ -35,6 +39,8 @@ ROWS, SLICES = (64, 32, 16), (128, 64, 32)
 #: Threads of a block, of one that has a multiprocessor to itself, and blocks of a multiprocessor at most. Calculated:
 #: there are eight warps at least, and a thread has 160 registers or more.
 THREADS, THREADS_ALONE, RESIDENT = 128, 256, 3
+#: Numbers behind the samples of a feature, where a graph's values stay float (kernels/graph_tensor.h).
+GAP = 8
 #: Sums that a thread holds at once. What fits is found by compiling.
 SUMS = (64, 32, 16)
 
@@ -57,8 +63,9 @@ def packed(shape: fused.Shape) -> int:
     """How many words the packed parameters are."""
     form, count = FORMS[shape.precision], 0
     for i, (inputs, outputs) in enumerate(zip(shape.sizes, shape.sizes[1:])):
-        words = _full(inputs) * _full(outputs) // form.each * form.parts
-        count += words * (2 if goes_down(shape, i) else 1) + (_full(outputs) if shape.bias[i] else 0)
+        count += form.words(outputs, inputs) * (2 if goes_down(shape, i) else 1) + (
+            _full(outputs) if shape.bias[i] else 0
+        )
     return count
 
 

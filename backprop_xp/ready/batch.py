@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from typing import Any
 
@@ -45,7 +44,7 @@ def parts(net: AnyNet, outputs: int) -> int:
     return terms(net.loss, outputs) if net.reduction == "mean" else 0
 
 
-class _Ready:
+class Ready:
     """The pass for nets of any widths, and the memory that it works in."""
 
     def __init__(self, net: AnyNet, chain: Chain, loss: Any, loss_key: Any) -> None:
@@ -60,12 +59,17 @@ class _Ready:
         functions = zip(arrays, chain.activations)
         self._pass = Pass([(a[0], a[1] if a[1:] else None, f) for a, f in functions], loss, loss_key)
         self._arrays = [data for layer in arrays for data in layer]
-        refused = fused.why_not_narrow(self._pass.parameters, depth)
-        self._narrow_from = sys.maxsize if refused else fused.narrow_from(self._pass.parameters, loss is None)
+        self._net = self._pass.parameters, depth, loss is None
         self._memory, self._room = np.empty(0, self._dtype), workspace.Room(0)
 
+    def _is_free(self) -> bool:
+        return not forks.never_open(self._lock)
+
+    def _is_narrow(self, samples: int) -> bool:
+        return samples >= fused.NARROW_SAMPLES and samples >= fused.narrow_from(*self._net)
+
     def _fits(self, x: np.ndarray) -> bool:
-        if forks.never_open(self._lock):
+        if not self._is_free():
             return False
         if len(x) == 0 or x.dtype != self._dtype or x.shape[1] != self._features:
             return False
@@ -101,7 +105,7 @@ class _Ready:
         return True
 
 
-class Batch(_Ready):
+class Batch(Ready):
     """The loss and all gradients of batches with one kind of target. Raises CompileError."""
 
     def __init__(self, net: AnyNet, chain: Chain, target: str) -> None:
@@ -150,9 +154,6 @@ class Batch(_Ready):
         drop_signals(net, self._signal)
         return loss
 
-    def _is_narrow(self, samples: int) -> bool:
-        return samples >= self._narrow_from and not fused.any_widths.get()
-
 
 class Kept:
     """What a batch has left on its way up through the net, for its way down."""
@@ -169,7 +170,7 @@ class Kept:
         return memory
 
 
-class Backward(_Ready):
+class Backward(Ready):
     """All gradients of batches from those in their outputs. Raises CompileError.
 
     A batch goes up and down at once; or up first, to its outputs, leaving signals from which it goes down later.
@@ -218,7 +219,7 @@ class Backward(_Ready):
         grad_x = np.empty(x.shape, self._dtype) if input_grad else None
         with self._lock:
             memory = kept.take() if kept is not None and kept.samples == n else None
-            is_narrow = kept is None and n >= self._narrow_from and not fused.any_widths.get()
+            is_narrow = kept is None and self._is_narrow(n)
             ready: Pass | Narrow = self._narrow_pass() if is_narrow else self._pass
             args: Any = ready.args
             args.y = grad.__array_interface__["data"][0]
@@ -246,7 +247,7 @@ class Backward(_Ready):
         return self._narrow
 
 
-class Outputs(_Ready):
+class Outputs(Ready):
     """The outputs of batches. Raises CompileError."""
 
     def __init__(self, net: AnyNet, chain: Chain) -> None:
@@ -254,7 +255,7 @@ class Outputs(_Ready):
 
     def takes(self, x: np.ndarray, keep_signals: bool | None) -> bool:
         """Whether this is a call that needs no more checks."""
-        return not keep_signals and len(x) < self._narrow_from and self._fits(x)
+        return not keep_signals and not self._is_narrow(len(x)) and self._fits(x)
 
     def forward(self, net: AnyNet, x: np.ndarray) -> np.ndarray:
         """The outputs (n, out)."""

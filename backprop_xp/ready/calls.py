@@ -16,7 +16,7 @@ from ..plan.net import AnyNet
 from ..toolchain import compiler
 from ..toolchain.compiler import CompileError
 from ..watched import Watched
-from . import batch, graph, sample
+from . import batch, graph, sample, wide
 from .chain import Chain, why_not_functions, why_not_loss
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ else:  # and with it the engines of devices
     device = later.Module("backprop_xp.ready.device")
 
 Batch = batch.Batch | graph.GraphBatch
-Outputs = batch.Outputs | graph.GraphOutputs | sample.SingleOutputs
+Sample = sample.Single | wide.WideSample
+Outputs = batch.Outputs | graph.GraphOutputs | sample.SingleOutputs | wide.WideOutputs
 
 
 class Prepared:
@@ -45,11 +46,14 @@ class Prepared:
         self._refuses_training = graph.why_not(net, training=True) if net.buffers else ""
         of_loss, of_sample = why_not_loss(net), sample.why_not(net)
         shared = "layers share a Tensor" if self.chain and len(set(tensors)) != len(tensors) else ""
+        #: where one sample goes through the pass for any widths
+        self._wide = self.chain if of_sample else None
         self._refused = {
-            "sample": of_loss or of_sample, "batch": of_loss or shared, "outputs": "", "outputs of a sample": of_sample,
+            "sample": of_loss or (shared if self._wide else of_sample), "batch": of_loss or shared,
+            "outputs": "", "outputs of a sample": "" if self._wide else of_sample,
             "gradients": shared if self.chain else "it is no chain",
         }  # fmt: skip
-        self._single: dict[tuple[str, bool], sample.Single] = {}
+        self._single: dict[tuple[str, bool], Sample] = {}
         self._batch: dict[tuple[str, bool], Batch] = {}
         self._forward: dict[str, Outputs] = {}
         self._backward: batch.Backward | None = None
@@ -87,9 +91,7 @@ class Prepared:
         found = {array.ndim if type(array) is np.ndarray else 0 for array in x.values()}
         return found.pop() if len(found) == 1 else 0
 
-    def for_sample(
-        self, net: AnyNet, x: Any, y: Any, keep_signals: bool | None, training: bool
-    ) -> sample.Single | None:
+    def for_sample(self, net: AnyNet, x: Any, y: Any, keep_signals: bool | None, training: bool) -> Sample | None:
         """The call for the loss and gradients of one sample, None where there is none for it."""
         if self._refused["sample"] or (training and self._refuses_training):
             return None
@@ -98,7 +100,9 @@ class Prepared:
         if call is None:
             if not target:
                 return None
-            call = self._single[target, drops] = sample.Single(net, target, drops)
+            chain = self._wide
+            call = sample.Single(net, target, drops) if chain is None else wide.WideSample(net, chain, target)
+            self._single[target, drops] = call
         return call if call.takes(x, y, keep_signals) else None
 
     def for_batch(self, net: AnyNet, x: Any, y: Any, keep_signals: bool | None, training: bool) -> Batch | None:
@@ -123,7 +127,7 @@ class Prepared:
         call = self._forward.get(kind)
         if call is None:
             if dimensions == 1:
-                call = sample.SingleOutputs(net)
+                call = sample.SingleOutputs(net) if self._wide is None else wide.WideOutputs(net, self._wide)
             else:
                 call = graph.GraphOutputs(net) if self.chain is None else batch.Outputs(net, self.chain)
             self._forward[kind] = call

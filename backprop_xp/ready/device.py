@@ -8,7 +8,7 @@ cooperative engine.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .. import engines, forks
@@ -53,8 +53,9 @@ class Ready:
     """The launches of an engine for calls that differ in their inputs, targets and keys alone, with one for an example.
 
     Attributes:
-        bytes: of the memory that a call is given for sums and packed parameters.
-        numbers, places: see :class:`backprop_xp.programs.pieces.Kernel`.
+        bytes: of the memory that a call is given for sums, packed parameters and what launches keep.
+        numbers, places, changed: see :class:`backprop_xp.programs.pieces.Kernel`.
+        packed: node and name of every array that a graph's call packs.
     """
 
     def __init__(self, engine: Any, call: Call) -> None:
@@ -62,27 +63,43 @@ class Ready:
         chunks = -(-call.samples // chunk)
         if chunks > kernel.wave:
             raise MemoryError("the sums of all chunks are too many to be held at once")
-        self._sums = ReadySums(chunks, kernel.numbers, call.dtype, call.scale)
-        self._run, self._pack = kernel.launch(call, chunk, {}, None, None), kernel.pack
-        self.bytes = self._sums.bytes + (0 if self._pack is None else kernel.packed.nbytes)
+        self._stages = [
+            (kernel.launch(k, call, chunk, {}), ReadySums(chunks, stage.numbers, call.dtype, call.scale), stage)
+            for k, stage in enumerate(kernel.stages)
+        ]
+        self._pack, self._itemsize = kernel.pack, call.dtype.itemsize
+        self._packed_at = max(sums.bytes for _, sums, _ in self._stages)
+        packed, kept = (0, 0) if self._pack is None else (kernel.packed.nbytes, kernel.kept.nbytes)
+        self._kept_at = self._packed_at + -(-packed // ALIGNED) * ALIGNED
+        self.bytes = self._kept_at + kept
         self.numbers, self.places = kernel.numbers, kernel.places
+        self.changed, self.packed = kernel.changed, [] if self._pack is None else kernel.names
 
     def __call__(
-        self, x: Iterable[int], y: int, keys: Iterable[int], memory: int, gradients: int, loss: int, stream: int
+        self, x: Sequence[int], y: int, keys: Iterable[int], memory: int, gradients: int, loss: int, stream: int
     ) -> None:
         """The gradients of all parameters, and the loss. All but the keys are addresses."""
-        run, batch = self._run.launch, self._run.batch
+        packed, keys = memory + self._packed_at, [*keys]
         if self._pack is not None:
-            packed = memory + self._sums.bytes
-            self._pack.arguments[-1].value = run.arguments[1].value = packed
+            self._pack.arguments[-1].value = packed
             self._pack(stream)
-        for place, address in zip(self._run.inputs, x):
-            place.x = address
-        for argument, key in zip(run.arguments[self._run.keys], keys):
-            argument.value = key
-        batch.y, batch.sums, batch.losses = y, memory + self._sums.rows, memory + self._sums.losses
-        run(stream)
-        self._sums(memory, gradients, loss, stream)
+        for launch, sums, added in self._stages:
+            run, batch, between = launch.launch, launch.batch, launch.between
+            if self._pack is not None:
+                run.arguments[1].value = packed
+            for place, address in zip(launch.inputs, x):
+                place.x = address
+            for argument, key in zip(run.arguments[launch.keys], keys):
+                argument.value = key
+            if between is not None:
+                between.kept, between.totals = memory + self._kept_at, gradients
+            batch.y, batch.sums, batch.losses = y, memory + sums.rows, memory + sums.losses
+            run(stream)
+            sums(memory, gradients + added.first * self._itemsize, loss if added.loss else 0, stream)
+
+    def pack_from(self, which: int, address: int) -> None:
+        """Pack another array, at this address, where an array of the example was packed: number ``which`` of them."""
+        self._pack.arguments[which].value = address
 
 
 class Batch:
@@ -94,6 +111,12 @@ class Batch:
         self._signal, self._draws = a_signal(net), bool(call.keys)
         self._slices = [(t, at, t.data.shape) for t, (at,) in zip(net._places(), self._ready.places, strict=True)]
         self._loss_at = -(-self._ready.numbers * call.dtype.itemsize // ALIGNED) * ALIGNED
+        #: buffers that a call changes, where what they become lies among its numbers, and which array is packed
+        self._changed = [
+            (net.tensors_of(node)[name], at, self._ready.packed.index((node, name)))
+            for node, own in self._ready.changed.items()
+            for name, at in own.items()
+        ]
 
     def loss_and_grad(self, net: AnyNet, x: Any, y: Array | None) -> Any:
         """Fill every gradient of the net, and return the loss, a 0-d array."""
@@ -110,7 +133,13 @@ class Batch:
         keys = net._keys().values() if self._draws else ()
         stream = xp.cuda.get_current_stream().ptr
         with self._lock:
+            for tensor, _, which in self._changed:
+                self._ready.pack_from(which, tensor.data.data.ptr)
             self._ready(inputs, target, keys, memory.ptr, results.ptr, loss.data.ptr, stream)
+            for tensor, at, _ in self._changed:  # new arrays, as gradients are
+                tensor.data = gradients[at]
+        if self._changed:
+            net._prepared.known.look_again()
         for tensor, at, shape in self._slices:
             tensor._later = (gradients, None, at, shape)
         drop_signals(net, self._signal)
@@ -161,7 +190,7 @@ def _needs_more(net: AnyNet) -> bool:
     tensors = net._places()
     if why_not_loss(net) or len(set(tensors)) != len(tensors):
         return True
-    return not all(_fits(net, t.data, None) and t.data.dtype == net.dtype for t in tensors)
+    return not all(_fits(net, t.data, None) and t.data.dtype == net.dtype for t in (*tensors, *net.buffers.values()))
 
 
 def _batch(net: AnyNet, x: Any, y: Array | None, training: bool) -> Batch | None:

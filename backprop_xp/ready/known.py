@@ -13,8 +13,12 @@ class Known:
         self._settings = (net.engine, net.precision, net.dtype, net.backend)
         self._parameters, _, functions, self._reduction = net._now()
         self._functions = [(f, dict(vars(f))) for f in functions]
-        tensors = [*net._places(), *net.buffers.values()]
-        self._arrays = [(tensor, tensor.data, tensor.data.shape, tensor.data.strides) for tensor in tensors]
+        self._tensors = [*net._places(), *net.buffers.values()]
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Take the arrays for known that tensors have now."""
+        self._arrays = [(tensor, tensor.data, tensor.data.shape, tensor.data.strides) for tensor in self._tensors]
 
     def holds(self, net: AnyNet) -> bool:
         """Whether nothing has changed but numbers in arrays."""

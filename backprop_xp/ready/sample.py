@@ -144,6 +144,33 @@ class _Ready:
         net._kept = (self._kept, (buffer, self._values, changes))
 
 
+class Target:
+    """The target of one sample, where a pass reads it.
+
+    Args:
+        kind: "none", "values" or "classes".
+        outputs: of the net.
+    """
+
+    def __init__(self, kind: str, outputs: int, dtype: np.dtype) -> None:
+        self._outputs, self._classes = outputs, kind == "classes"
+        self._y = np.zeros(1, np.int64) if self._classes else np.zeros(outputs, dtype)
+        self.address = address(self._y)
+
+    def takes(self, y: Any) -> bool:
+        """Whether it needs no more checks; None is for a loss that takes none."""
+        if y is None:
+            return True
+        if self._classes:
+            return (type(y) is not np.ndarray or y.dtype.kind == "i") and 0 <= y < self._outputs
+        return type(y) is np.ndarray and y.shape == self._y.shape and y.dtype.kind == "f"
+
+    def put(self, y: Any) -> None:
+        """Copy it to where the pass reads it."""
+        if y is not None:
+            self._y[:] = y
+
+
 class Single(_Ready):
     """The loss and all gradients of one sample, with one kind of target: "none", "values" or "classes"."""
 
@@ -152,26 +179,18 @@ class Single(_Ready):
         if not self._wanted:
             return
         super().__init__(net, kernel(net.loss, target), drops)
-        self._outputs, self._classes = self._plan.output.width, target == "classes"
-        self._y = np.zeros(1, np.int64) if self._classes else np.zeros(self._outputs, net.dtype)
+        self._target = Target(target, self._plan.output.width, net.dtype)
         wide = self._args.graph.wide
-        wide.y, wide.y_column = address(self._y), 1
+        wide.y, wide.y_column = self._target.address, 1
 
     def takes(self, x: Any, y: Any, keep_signals: bool | None) -> bool:
         """Whether this is a call that needs no more checks."""
-        if not self._wanted or not self._fits(x, keep_signals):
-            return False
-        if y is None:
-            return True
-        if self._classes:
-            return (type(y) is not np.ndarray or y.dtype.kind == "i") and 0 <= y < self._outputs
-        return type(y) is np.ndarray and y.shape == self._y.shape and y.dtype.kind == "f"
+        return self._wanted and self._fits(x, keep_signals) and self._target.takes(y)
 
     def loss_and_grad(self, net: AnyNet, x: Any, y: Any) -> Any:
         """Fill every gradient and signal of the net, and return the loss."""
         with self._lock:
-            if y is not None:
-                self._y[:] = y
+            self._target.put(y)
             buffer, changes = self._run(net, x)
         self._hand_out(net, buffer, changes)
         return buffer[-1]

@@ -12,16 +12,17 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..backend import Array, Backend
+from ..distributed.share import Share, least_of
+from ..distributed.world import World
 from ..frames import is_sparse
 from ..losses import SoftmaxCrossEntropy, get_loss
 from ..losses.base import product
 from ..numbers import as_seed, flag, whole
-from ..programs import fused
 
 READ_AHEAD = 1 << 17  # bytes that Linux reads around one that is missing
 #: How many orders of rows are kept for other runs with the same seed, such as those of an ensemble, and of how many
-#: samples at most: 8 MiB in all.
-KEPT_ORDERS, KEPT_SAMPLES = 32, 1 << 15
+#: samples at most: 16 MiB in all.
+KEPT_ORDERS, KEPT_SAMPLES = 64, 1 << 15
 
 
 class Batch(NamedTuple):
@@ -43,12 +44,7 @@ class Batch(NamedTuple):
         """The loss, whose gradients fill the net's, and None for the losses of several terms by name."""
         other = {} if self.loss is None else {"loss": self.loss}
         shared = shared if self.share is None else {"world": self.share}
-        few = self.samples < fused.MORE_SAMPLES  # go through the pass that training/compiled.py has, to the same bits
-        token = fused.any_widths.set(few or fused.any_widths.get())
-        try:
-            return net.loss_and_grad(self.x, self.y, sample_weight=self.weight, **other, **shared), None
-        finally:
-            fused.any_widths.reset(token)
+        return net.loss_and_grad(self.x, self.y, sample_weight=self.weight, **other, **shared), None
 
     @property
     def samples(self) -> int:
@@ -114,9 +110,13 @@ class Rows:
     Attributes:
         x, y, weight: all rows; y and weight None where there are none.
         samples, steps: in an epoch.
+        last_samples: of an epoch's last step.
         loss: which takes the targets, where it isn't the net's own.
         seed: the one given, or one that was drawn, where None was given; then ``drawn`` is true.
+        world: ranks that share out every batch, of which this one takes its own rows alone; None without.
     """
+
+    world: World | None = None
 
     def __init__(
         self,
@@ -137,6 +137,7 @@ class Rows:
             raise ValueError(f"the loss {getattr(loss, 'name', type(loss).__name__)} needs a target: fit(x, y)")
         self.backend: Backend = net.backend
         self._dtype = net.dtype
+        self._net = net
         self.x = _each(x, self._input, "x")
         self.y = _each(y, lambda a, name: self._target(a, loss, net.dtype, name), "y")
         self.weight = None if weight is None else self._array(weight, net.dtype, "sample_weight")
@@ -146,6 +147,7 @@ class Rows:
         self.samples = self._count()
         self.batch_size = self.samples if at_once is None else at_once
         self.steps = -(-self.samples // self.batch_size)
+        self.last_samples = self.samples - (self.steps - 1) * self.batch_size
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
         order = None
@@ -156,10 +158,20 @@ class Rows:
                     order = self.backend.xp.asarray(order)
         with _read_at_random(self._columns() if self.shuffle else ()):
             for step in range(start, self.steps):
-                rows = slice(step * self.batch_size, (step + 1) * self.batch_size)
+                first = step * self.batch_size
+                share = self._share(step)
+                own = slice(0, self.batch_size) if share is None else share.rows()
+                rows = slice(first + own.start, first + own.stop)
                 chosen = rows if order is None else order[rows]
                 x, y, weight = (_each(column, self._take, chosen) for column in (self.x, self.y, self.weight))
-                yield Batch(x, y, weight, step + 1 == self.steps, self.loss)
+                yield Batch(x, y, weight, step + 1 == self.steps, self.loss, share)
+
+    def _share(self, step: int) -> Share | None:
+        """What of this batch of an epoch the rank computes; None without ranks."""
+        if self.world is None:
+            return None
+        samples = min(self.batch_size, self.samples - step * self.batch_size)
+        return Share(self.world, samples, least_of(sum(tensor.data.size for tensor in self._net._places())))
 
     def order(self, number: int) -> np.ndarray:
         """The rows (samples,) int64 in the order in which this epoch takes them."""

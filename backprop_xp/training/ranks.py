@@ -73,8 +73,7 @@ class Ranks:
             sharding = Sharding(self.world, flat.data.size)
             loop.world.order, loop.world.bounds = order(flat, loop.net._places()), sharding.bounds
             loop.optimiser.shard(sharding)
-        if isinstance(rows, Shards):
-            rows.world = loop.world
+        rows.world = loop.world
 
     def end_epoch(self, run: Any) -> str:
         """Why the run ends here, as the first rank that has a reason says. Raises RankError: parameters differ."""

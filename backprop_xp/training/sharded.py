@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from ..backend import Array, module_of, on_host
+from ..backend import Array, module_of
 from ..distributed.world import ADD_UP, World
 from ..tensor import Tensor
 from .flat import Flat
@@ -35,8 +33,8 @@ class Sharding:
 
     def collect(self, flat: Array) -> None:
         """Fill the other parts of an array (numbers,) with what their ranks have there."""
-        parts = self._world.gather(ADD_UP, on_host(flat[self.part]))
-        flat[...] = module_of(flat).asarray(np.concatenate(parts))
+        parts = self._world.gather(ADD_UP, self._world.ready(flat[self.part]))
+        flat[...] = module_of(flat).asarray(module_of(parts[0]).concatenate(parts))
 
     def whole(self, part: Array) -> Array:
         """An array (numbers,) of which every rank has its part."""

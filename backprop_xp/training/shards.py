@@ -9,7 +9,6 @@ import numpy as np
 
 from ..backend import Array, on_host
 from ..distributed import World
-from ..distributed.share import Share, least_of
 from ..distributed.world import EXCHANGE
 from ..frames import is_sparse
 from .batches import Batch, Rows
@@ -27,19 +26,19 @@ class Shards(Rows):
     """
 
     def __init__(self, world: World, net: Any, *rows: Any, whole: bool = False, **options: Any) -> None:
-        self.world, self.whole = world, whole
-        self._least = least_of(sum(tensor.data.size for tensor in net._places()))
+        self.world: World = world
+        self.whole = whole
         super().__init__(net, *rows, **options)
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
         order, size = self.order(number), self.world.size
         for step in range(start, self.steps):
             rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-            share = Share(self.world, len(rows), self._least)
-            wanted = [rows if self.whole else rows[share.rows(rank)] for rank in range(size)]
+            share = None if self.whole else self._share(step)
+            wanted = [rows if share is None else rows[share.rows(rank)] for rank in range(size)]
             columns = iter(self._dealt(wanted))
             x, y, weight = (_refilled(given, columns) for given in (self.x, self.y, self.weight))
-            yield Batch(x, y, weight, step + 1 == self.steps, self.loss, None if self.whole else share)
+            yield Batch(x, y, weight, step + 1 == self.steps, self.loss, share)
 
     def kinds(self) -> dict[str, str]:
         """The dtype and the shape of a row of each array, by its place among all."""

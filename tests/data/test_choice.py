@@ -6,6 +6,7 @@ import numpy as np
 import pandas
 import pytest
 
+from backprop_xp import Net
 from backprop_xp.data import Recipe, choice, train
 from backprop_xp.data.recipe import fit_options, prepare
 from backprop_xp.training import SGD, DivergedError
@@ -25,16 +26,14 @@ def settled(losses, monkeypatch, rows=100, few=50, **options):
     data = prepare(table(rows), "y", recipe)
     tried = []
 
-    def fit(part, trial):
+    def fit(part, trial, judges):
+        assert not np.isin(judges, [*part.first, *data.held]).any()
         assert not np.isin(part.first, data.held).any() and trial.early_stopping is None
         assert len(part.first) == len(data.first) - round(choice.SHARE * len(data.first))
         tried.append((trial.weight_decay, trial.hidden))
-        if (found := losses(*tried[-1])) is None:
-            raise DivergedError(np.nan, 1, "t0", None)
-        return found
+        return losses(*tried[-1])
 
     monkeypatch.setattr(choice, "FEW_ROWS", few)
-    monkeypatch.setattr(choice, "evaluate", lambda net, x, y: net)
     recipe, notes = choice.settled(data, recipe, fit)
     return (recipe.weight_decay, recipe.hidden), notes, tried
 
@@ -68,8 +67,25 @@ def test_what_is_given_is_not_tried(options, tried, monkeypatch):
 
 
 def test_what_diverges_is_not_chosen(monkeypatch):
-    assert settled(lambda decay, hidden: None if decay < 1 or len(hidden) > 1 else 5.0, monkeypatch)[0] == (1.0, (128,))
+    assert settled(lambda decay, hidden: np.inf if decay < 1 or len(hidden) > 1 else 5.0, monkeypatch)[0] == (
+        1.0,
+        (128,),
+    )
     assert settled(lambda decay, hidden: np.nan if decay == 1 else decay, monkeypatch)[0] == (0.01, (128,))
+
+
+def test_a_training_that_diverges_is_the_worst(monkeypatch):
+    """And ends none of the others."""
+    monkeypatch.setattr(choice, "FEW_ROWS", 50)
+    fit = Net.fit
+
+    def diverge(net, *data, optimiser, **options):
+        if optimiser.weight_decay != 0.01:
+            raise DivergedError(np.nan, 1, "t0", None)
+        return fit(net, *data, optimiser=optimiser, **options)
+
+    monkeypatch.setattr(Net, "fit", diverge)
+    assert train(table(), "y", Recipe(**BASE, hidden=(3,))).recipe.weight_decay == 0.01
 
 
 def test_held_out_rows_have_no_say(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop_xp.data import DataError, read
+from backprop_xp.data import DataError, read, train
 from backprop_xp.data.reader import NOTES, SEPARATORS
 
 
@@ -105,3 +105,45 @@ def test_what_csv_writes_is_read(tmp_path_factory, rows):
     expected = [[cell.strip() for cell in row] for row in rows if any(map(str.strip, row))]
     if expected:
         assert read(path, separator=",").fillna("").to_numpy().tolist() == expected
+
+
+class TestFolders:
+    def written(self, top, **texts):
+        for name, text in texts.items():
+            path = top / name.replace("__", "/").replace("_csv", ".csv").replace("_tsv", ".tsv")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return read(top)
+
+    def test_files_are_one_table(self, tmp_path):
+        frame = self.written(tmp_path, b_csv="y;a\n3;x\n\n4;\n", a_tsv="a\ty\nu\t1\n", c_csv="a,z\n", _csv_crc="")
+        assert list(frame.columns) == ["a", "y", "z"]
+        assert frame[["a", "y"]].fillna("-").to_numpy().tolist() == [["u", "1"], ["x", "3"], ["-", "4"]]
+        assert list(frame.index) == ["2 of a.tsv", "2 of b.csv", "4 of b.csv"] and frame["z"].isna().all()
+        assert [note.rpartition("/")[2] for note in frame.attrs[NOTES]] == [
+            "b.csv: ';' separates its columns",
+            "a.tsv has no column 'z', which others have: missing in its rows",
+            "b.csv has no column 'z', which others have: missing in its rows",
+            "c.csv has no column 'y', which others have: missing in its rows",
+        ]
+
+    def test_names_of_folders_are_columns(self, tmp_path):
+        frame = self.written(tmp_path, **{"year=2023__a_csv": "a\n1\n", "year=2024__a_csv": "a\n2\n3\n"})
+        assert frame.to_dict("list") == {"a": ["1", "2", "3"], "year": ["2023", "2024", "2024"]}
+        assert list(frame.index)[2] == "3 of year=2024/a.csv"
+        with pytest.raises(DataError, match=r"a\.csv: its column 'year' is in the name of a folder too"):
+            self.written(tmp_path, **{"year=2023__a_csv": "year\n1\n"})
+
+    def test_a_cell_is_found(self, tmp_path):
+        frame = self.written(tmp_path, a_csv="a,y\n1,1.5\n2,2.5\n", b_csv="a,y\n1,1.5\nx,2.5\n7,1.5\n")
+        with pytest.raises(DataError, match=r"row 3 of b\.csv, column 'a': 'x' is no number"):
+            train(frame, "y")
+        with pytest.raises(DataError, match=r"b\.csv, row 2: 1 column where 2 columns were expected"):
+            self.written(tmp_path, b_csv="a,y\n1\n")
+
+    def test_nothing_in_them(self, tmp_path):
+        with pytest.raises(DataError, match="has no rows"):
+            self.written(tmp_path, a_csv="a\n", b_csv="b\n")
+        (tmp_path / "t.csv").mkdir()
+        with pytest.raises(DataError, match=r"t\.csv is a folder; a table must be in a regular file"):
+            read(tmp_path / "t.csv")

@@ -181,6 +181,6 @@ def test_stem(source, name):
 
 
 def test_a_folder_that_is_no_table(tmp_path):
-    (tmp_path / "t.csv").write_text("a\n1\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"unknown data .*, and a folder have \.parquet files"):
+    (tmp_path / "t.npz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"unknown data .*, and a folder have \.parquet files or text files"):
         read(tmp_path)

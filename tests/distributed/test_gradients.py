@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -14,6 +15,8 @@ from ranks import ends, needs_mpi, output
 from backprop_xp import BatchNorm, Dropout, ElementwiseLoss, Equation, Net, Operation, distributed, engines
 from backprop_xp.distributed import share
 from backprop_xp.distributed.share import FEW, LEAST, MANY, Share, least_of, of_rank, parts_of
+from backprop_xp.engines.fused import matrices
+from backprop_xp.programs.matrices import Pass
 from backprop_xp.sums.tree import ChunkTree
 
 PROGRAM = """
@@ -183,6 +186,22 @@ def test_parts_of_the_narrow_form_are_those_of_calls_of_their_own(random):
             np.testing.assert_array_equal(a, b)
 
 
+def test_parts_of_wide_nets_have_one_preparation(random, monkeypatch):
+    """And the bits of calls of their own."""
+    made = Net((20, 64, 3), loss="mse", bias=True, dtype="float32", rng=0, backend="numpy")
+    x, y = random.normal(size=(777, 20)), random.normal(size=(777, 3))
+    call = made._loss_call(x, y, None, False, True)
+    parts = [slice(0, 300), slice(300, 301), slice(301, 777)]
+    alone = [engines.loss_and_grad("fused", call.rows(rows)) for rows in parts]
+    prepared = []
+    monkeypatch.setattr(matrices, "Pass", lambda *arguments: prepared.append(Pass(*arguments)) or prepared[-1])
+    for one, other in zip(engines.in_parts("fused", call, parts, 777), alone, strict=True):
+        assert one.loss == other.loss
+        for a, b in zip(one.parameters, other.parameters, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert len(prepared) == 1
+
+
 @given(st.integers(0, 10**9), st.integers(0, 12), st.integers(1, 10**7))
 def test_parts_depend_on_the_batch_and_the_net_alone(samples, levels, numbers):
     least, most = least_of(numbers), 1 << levels
@@ -324,7 +343,71 @@ with distributed.world() as world:
 """
 
 
+#: Does what CuPy's NCCL does, between ranks that may have one GPU together.
+NCCL = """
+import cupy
+from mpi4py import MPI
+
+class Copies:
+    NCCL_UINT8, NCCL_FLOAT32, NCCL_SUM, kept, groups = np.uint8, np.float32, MPI.SUM, [], 0
+    def at(self, address, count, kind):
+        memory = cupy.cuda.UnownedMemory(address, count * np.dtype(kind).itemsize, self)
+        return cupy.ndarray(count, kind, cupy.cuda.MemoryPointer(memory, 0))
+    def get_unique_id(self): return tuple(range(128))
+    def NcclCommunicator(self, size, name, rank):
+        assert (size, name, rank) == (MPI.COMM_WORLD.size, tuple(range(128)), MPI.COMM_WORLD.rank)
+        return self
+    def groupStart(self): self.kept.clear()
+    def send(self, address, count, kind, peer, stream):
+        data = self.at(address, count, kind).get()
+        self.kept.append((MPI.COMM_WORLD.Isend(data, peer), data, None))
+    def recv(self, address, count, kind, peer, stream):
+        data = np.empty(count, kind)
+        self.kept.append((MPI.COMM_WORLD.Irecv(data, peer), data, self.at(address, count, kind)))
+    def groupEnd(self):
+        for request, data, to in self.kept:
+            request.Wait()
+            to is None or to.set(data)
+        self.groups += 1
+    def allReduce(self, address, to, count, kind, operation, stream):
+        data = self.at(address, count, kind).get()
+        MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, data, operation)
+        self.at(to, count, kind).set(data)
+        self.groups += 1
+
+copies = Copies()
+module = sys.modules["backprop_xp.distributed.world"]
+module.library = module.Nccl.__init__.__globals__["library"] = lambda: copies
+"""
+
+
 @needs_mpi
 @pytest.mark.gpu
 def test_ranks_on_a_gpu_have_the_bits_of_one():
-    assert output(2, PROGRAM + ON_GPU) == output(1, PROGRAM + ON_GPU)
+    one = output(1, PROGRAM + ON_GPU)
+    assert output(2, PROGRAM + ON_GPU) == one
+    code = PROGRAM + NCCL + ON_GPU.replace("world()", "world(nccl=True)")
+    assert output(3, code + INEXACT_ON_GPU) == one
+
+
+INEXACT_ON_GPU = """
+    assert copies.groups and world._gpus
+copies.groups, options = 0, {"exact": False, "nccl": True}
+with distributed.world(**options) as world, distributed.world(shard_state=True, **options) as sharded:
+    made = lambda: Net((6, 17, 3), loss="mse", bias=True, dtype="float32", rng=0, backend="cupy")
+    alone, shared, parted = made(), made(), made()
+    for net, options in ((alone, {}), (shared, {"world": world}), (parted, {"world": sharded})):
+        net.fit(x, z, epochs=1, batch_size=500, **options)
+    for a, b, c in zip(alone.parameters, shared.parameters, parted.parameters):
+        np.testing.assert_allclose(a.data.get(), b.data.get(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(a.data.get(), c.data.get(), rtol=1e-5, atol=1e-6)
+    assert copies.groups
+"""
+
+
+def test_nccl_that_is_not_there_is_named(monkeypatch):
+    module = SimpleNamespace(available=False)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(nccl=module)))
+    monkeypatch.setitem(sys.modules, "cupy.cuda", SimpleNamespace(nccl=module))
+    with pytest.raises(ImportError, match="nccl=True needs NCCL for CuPy: pip install nvidia-nccl-cu13"):
+        distributed.world(nccl=True)

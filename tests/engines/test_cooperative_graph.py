@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from arrays import host
@@ -28,6 +30,18 @@ SHARED_OUT = {
     "end": ("sigmoid", "all"),
 }  # fmt: skip
 
+
+def normalised(features, width):
+    """Batch normalisation of an input and of two signals, one of which is used again; and dropout between them."""
+    return {
+        "x": Input(features), "first": (BatchNorm(0.1, 0.25), "x"), "h": (Linear(width), "first"),
+        "b": (BatchNorm(), "h"), "a": ("tanh", "b"), "d": (Dropout(0.3), "a"), "k": (Linear(width), "d"),
+        "c": (BatchNorm(momentum=1.0), "k"), "s": ("add", "c", "h"), "all": ("concatenate", "s", "x"),
+        "end": (Linear(5), "all"),
+    }  # fmt: skip
+
+
+NORMAL = normalised(7, 12)
 NOTHING = {"x": Input(3), "a": ("tanh", "x"), "end": ("concatenate", "a", "x")}
 
 
@@ -49,13 +63,14 @@ def batch(net, n, y=None):
     return (x if len(x) > 1 else x["x"]), y, random.uniform(0, 2, n)
 
 
+def own(net, a):
+    """An array, or several by name, of the net's backend."""
+    return {name: own(net, part) for name, part in a.items()} if isinstance(a, dict) else net.backend.xp.asarray(a)
+
+
 def everything(net, x, y, weight, training=True):
     """Loss, gradients of all parameters, those in the inputs, and the outputs."""
-
-    def own(a):
-        return {name: own(part) for name, part in a.items()} if isinstance(a, dict) else net.backend.xp.asarray(a)
-
-    x, y, weight = own(x), own(y), own(weight)
+    x, y, weight = (own(net, a) for a in (x, y, weight))
     loss, below = net.loss_and_grad(x, y, sample_weight=weight, input_grad=True, training=training)
     below = below.values() if isinstance(below, dict) else [below]
     return [host(a) for a in (loss, *(t.grad for t in net.tensors.values()), *below, net(x))]
@@ -85,8 +100,99 @@ def test_two_inputs_shared_parameters_and_running_statistics(cupy):
     for n in (3, 100):
         given = batch(reference, n)
         assert_agree(everything(reference, *given, training=False), everything(ours, *given, training=False), 1e-11)
-    call = ours._call({"x": cupy.zeros((3, 6)), "z": cupy.zeros((3, 9))}, None, True)
-    assert cooperative.why_not(call) == "node 'b' needs the whole batch in training"
+    given = {"x": cupy.zeros((1, 6)), "z": cupy.zeros((1, 9))}
+    assert cooperative.why_not(ours._call(given, None, True)) == "it needs 2 samples in training"
+
+
+def buffers(net):
+    return [host(tensor.data) for tensor in net.buffers.values()]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("nodes", [NORMAL, SHARED_OUT], ids=["three", "shared"])
+def test_batch_normalisation_in_training(cupy, nodes):
+    reference, ours = nets(nodes)
+    given = {name: cupy.zeros((64, width)) for name, width in ours.inputs.items()}
+    assert ours.plan(given).engine == "cooperative"
+    for n in (2, 33, 200):
+        given = batch(reference, n)
+        before = buffers(ours)
+        handed_out = [tensor.data for tensor in ours.buffers.values()]
+        assert_agree(everything(reference, *given), everything(ours, *given), 1e-9)
+        assert_agree(buffers(reference), buffers(ours), 1e-10)
+        for old, array in zip(before, handed_out, strict=True):
+            np.testing.assert_array_equal(array.get(), old)  # new arrays, as gradients are
+        outputs = [net.forward(own(net, given[0]), training=True) for net in (reference, ours)]
+        assert_agree([host(outputs[0])], [host(outputs[1])], 1e-10)
+        assert_agree(buffers(reference), buffers(ours), 1e-10)
+    with pytest.raises(ValueError, match="it needs 2 samples in training"):
+        ours.loss_and_grad(*(own(ours, a) for a in batch(reference, 1)[:2]))
+
+
+@pytest.mark.gpu
+def test_gradients_through_the_batchs_statistics_are_differences_of_the_loss(cupy):
+    nodes = {"x": Input(3), "h": (Linear(4), "x"), "b": (BatchNorm(), "h"), "s": ("multiply", "b", "h")}
+    _, net = nets(nodes)
+    x, y, _ = (own(net, a) for a in batch(net, 70))
+    assert net.plan(x).engine == "cooperative"
+    net.loss_and_grad(x, y)
+    found = {name: host(tensor.grad) for name, tensor in net.tensors.items()}
+    for name, tensor in net.tensors.items():
+        for at in [*np.ndindex(tensor.data.shape)][::3]:
+            losses = []
+            for step in (1e-6, -2e-6):
+                tensor.data[at] += step
+                losses.append(float(net.loss_and_grad(x, y)))
+            tensor.data[at] += 1e-6
+            assert (losses[0] - losses[1]) / 2e-6 == pytest.approx(found[name][at], rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.gpu
+def test_batch_normalisation_gives_the_same_bits_in_waves_on_any_stream_and_when_prepared(cupy, monkeypatch):
+    monkeypatch.setattr(cooperative, "MOST_TILES", 1)
+    x, y, _ = batch(nets(NORMAL)[0], 257 * cooperative.TILES, "classes")
+    x = x.astype("float32")
+
+    def computed(prepared=False):
+        net = nets(NORMAL, "float32", "softmax_cross_entropy")[1]
+        losses = []
+        for _ in range(2):
+            if prepared:
+                losses.append(net.loss_and_grad(own(net, x), own(net, y)))
+            else:
+                losses.append(net.loss_and_grad(own(net, x), own(net, y), input_grad=True)[0])
+        return [*map(host, losses), *(host(tensor.grad) for tensor in net.tensors.values()), *buffers(net)]
+
+    expected = computed()
+    assert all(np.isfinite(a).all() for a in expected)
+    found = [computed(prepared=True)]
+    with cupy.cuda.Stream(non_blocking=True):
+        found.append(computed())
+    monkeypatch.setattr(cooperative, "WAVE_BYTES", 0)
+    found.append(computed())
+    for got in found:
+        for a, b in zip(expected, got, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.gpu
+def test_repeated_calls_move_the_running_statistics(cupy):
+    nodes = {name: node for name, node in NORMAL.items() if name != "d"} | {"k": (Linear(12), "a")}
+    _, plain = nets(nodes)
+    _, ours = nets(nodes)
+    x, y, _ = (own(plain, a) for a in batch(plain, 70))
+    step = ours.repeated(x, y)
+    for k in range(4):
+        if k == 2:
+            x *= 0.5
+        expected = [host(plain.loss_and_grad(x, y)), *(host(t.grad) for t in plain.tensors.values()), *buffers(plain)]
+        got = [host(step()), *(host(t.grad) for t in ours.tensors.values()), *buffers(ours)]
+        for a, b in zip(expected, got, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert step.graph is not None
+    graph = step.graph
+    step()
+    assert step.graph is graph
 
 
 @pytest.mark.gpu
@@ -131,25 +237,44 @@ def test_what_does_not_fit_says_so(cupy):
         ours.loss_and_grad(cupy.zeros((2, 9)), cupy.zeros((2, 4000)))
 
 
-def writer(nodes, dtype="float32", loss="classes"):
+def writer(nodes, dtype="float32", loss="classes", **more):
     net = GraphNet(nodes, dtype=dtype, backend="numpy")
     shape = graph_source.shape_of(net.nodes, dtype, loss, loss is not None, False, loss is not None)
-    return block_graph.BlockWriter(shape, net.nodes)
+    return block_graph.BlockWriter(replace(shape, **more), net.nodes)
 
 
 @pytest.mark.parametrize("architecture", [80, 90])
 def test_nothing_spills(architecture):
-    nvrtc = pytest.importorskip("nvrtc")
+    pytest.importorskip("nvrtc")
     wide = {"x": Input(64), "h": (Linear(64), "x"), "n": (LayerNorm(), "h"), "s": ("add", "n", "x")}
-    written = writer(wide)
-    way = written.tilings(SHARED[architecture] << 10)[0]
-    _, resources = nvrtc.compile_for(written.source_for(way), architecture, cuda.OPTIONS)
-    assert resources[block.ENTRY].fits
-    assert resources[block.ENTRY].registers * way.threads * way.resident <= 65_536
+    for written in (writer(wide), writer(wide, precision="tf32x3"), writer(wide, precision="bfloat16")):
+        assert_fits(written, *written.stages, architecture)
+
+
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_stages_of_batch_normalisation_spill_nothing(architecture):
+    pytest.importorskip("nvrtc")
+    written = writer(normalised(64, 64), whole_batch=True)
+    for stage in written.stages[-3:]:
+        assert_fits(written, stage, architecture)
+
+
+def assert_fits(written, stage, architecture):
+    """One of the ways to cut a stage needs no more registers than there are."""
+    import nvrtc
+
+    for way in written.tilings(stage, SHARED[architecture] << 10):
+        _, resources = nvrtc.compile_for(written.source_for(stage, way), architecture, cuda.OPTIONS)
+        if (taken := resources[block.ENTRY]).fits:
+            break
+    assert taken.fits
+    assert taken.registers * way.threads * way.resident <= 65_536
 
 
 def test_barriers_stand_where_steps_touch_what_others_wrote():
-    lines = writer(RESIDUAL)._lines()
+    written = writer(RESIDUAL)
+    (stage,) = written.stages
+    lines = written._lines(stage)
     steps = ["barrier" if "sync" in line else line.partition("(")[0].partition("<")[0] for line in lines]
     assert steps[:4] == ["bpx::graph_input", "barrier", "bpx::graph_linear", "barrier"]
     assert steps[-1] == "barrier"
@@ -160,5 +285,6 @@ def test_barriers_stand_where_steps_touch_what_others_wrote():
 
 def test_tiles_are_as_large_as_fit():
     written = writer(RESIDUAL)
-    rows = [[way.rows for way in written.tilings(kib << 10)][:1] for kib in (227, 48, 24, 1)]
+    (stage,) = written.stages
+    rows = [[way.rows for way in written.tilings(stage, kib << 10)][:1] for kib in (227, 48, 24, 1)]
     assert rows == [[64], [64], [32], []]

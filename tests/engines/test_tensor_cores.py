@@ -11,8 +11,9 @@ from arrays import host
 from backprop_xp.kernels import FOLDER
 from blocks import SHARED, everything, in_pieces, shape
 
-from backprop_xp import Net
+from backprop_xp import GraphNet, Net
 from backprop_xp.engines import cooperative
+from backprop_xp.graph import BatchNorm, Input, LayerNorm, Linear
 from backprop_xp.losses import get_loss
 from backprop_xp.precision import PRECISIONS
 from backprop_xp.programs import block, tensor_tiling
@@ -155,6 +156,63 @@ def test_errors_are_as_stated(cupy, random, precision):
         net.weights[1].data[:, 7] = np.inf
     x = random.normal(size=(3, 33)).astype("float32")
     for a, b in zip(everything(reference, x, y[:3]), everything(ours, x, y[:3]), strict=True):
+        np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
+
+
+#: Pieces of a concatenation, normalisation of samples and of the batch, and a sum.
+GRAPH = {
+    "x": Input(33), "h": (Linear(48), "x"), "n": (LayerNorm(), "h"), "a": ("tanh", "n"), "k": (Linear(48, False), "a"),
+    "b": (BatchNorm(), "k"), "s": ("add", "b", "h"), "all": ("concatenate", "s", "x", "a"), "end": (Linear(17), "all"),
+}  # fmt: skip
+
+
+def graphs(precision):
+    """The same graph by the layered engine on NumPy, in float64, and by tensor cores."""
+    options = {"loss": "softmax_cross_entropy", "rng": 5, "init": "glorot_normal", "reduction": "mean"}
+    ours = GraphNet(GRAPH, dtype="float32", backend="cupy", engine="cooperative", precision=precision, **options)
+    reference = GraphNet(GRAPH, dtype="float64", backend="numpy", engine="layered", **options)
+    for name, tensor in ours.tensors.items():
+        reference.tensors[name].data = tensor.data.get().astype(np.float64)
+    return reference, ours
+
+
+def everything_of_a_graph(net, x, y, weight, training):
+    """Loss, gradient in x, gradients of the parameters, and the outputs."""
+    asarray = net.backend.xp.asarray
+    x, y, weight = asarray(x.astype(net.dtype)), asarray(y), asarray(weight.astype(net.dtype))
+    loss, grad_x = net.loss_and_grad(x, y, sample_weight=weight, input_grad=True, training=training)
+    return [host(a) for a in (loss, grad_x, *(tensor.grad for tensor in net.tensors.values()), net(x))]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ERRORS)
+def test_errors_of_a_graph_are_as_stated(cupy, random, precision):
+    most, least = ERRORS[precision]
+    reference, ours = graphs(precision)
+    assert f"products in {precision}" in ours.plan(cupy.ones((64, 33), "float32")).reason
+    for n in (1, 33, 64, 130):
+        x, y, weight = random.normal(size=(n, 33)), random.integers(0, 17, n), random.uniform(0.1, 2, n)
+        x = x.astype("float32")
+        found = errors(*(everything_of_a_graph(net, x, y, weight, n > 1) for net in (reference, ours)))
+        assert least < max(found) < most, (n, found)
+    for factor in (1e-30, 1e30):
+        found = errors(*(everything_of_a_graph(net, x, y, weight * factor, False) for net in (reference, ours)))
+        assert max(found) < most, (factor, found)
+
+
+@pytest.mark.gpu
+def test_three_products_of_a_graph_give_infinity_and_nan_where_float32_does(cupy, random):
+    reference, ours = graphs("tf32x3")
+    x, y, weight = random.normal(size=(70, 33)).astype("float32"), random.integers(0, 17, 70), np.ones(70)
+    x[3, 32] = np.inf
+    results = [everything_of_a_graph(net, x, y, weight, False) for net in (reference, ours)]
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(np.isfinite(a), np.isfinite(b))
+        np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-4)
+    for net in (reference, ours):  # 0 * inf where there is no sample
+        net.tensors["k.weight"].data[:, 7] = np.inf
+    results = [everything_of_a_graph(net, x[:3], y[:3], weight[:3], False) for net in (reference, ours)]
+    for a, b in zip(*results, strict=True):
         np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
 
 

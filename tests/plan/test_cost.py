@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import types
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_fewer_bits_take_less_time():
     ],
 )  # fmt: skip
 def test_three_products_are_taken_where_they_are_calculated_to_be_faster(sizes, architecture, precision):
-    assert cost.precision(sizes, architecture) == precision
+    assert cost.precision([*pairwise(sizes)], architecture) == precision
 
 
 def test_an_empty_batch_costs_its_launches():

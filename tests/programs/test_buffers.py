@@ -60,4 +60,4 @@ def test_in_place_where_that_is_allowed():
     a, b = tape.buffer(5), tape.buffer(8)
     tape.emit("", [], [a])
     tape.emit("", [a], [b], {b: (a,)})
-    assert tape.placed() == ([0, 0], 8)
+    assert tape.placed() == ({0: 0, 1: 0}, 8)

@@ -40,7 +40,7 @@ def test_every_parameter_is_packed_where_a_product_reads_it(random, panel):
     for name, owner in {"a": "a", "s": "s", "y": "s", "b": "b"}.items():
         place, weight = packing.places[name], own[owner]["weight"]
         for o, i in np.ndindex(weight.shape):
-            at = place.transposed + (o // panel * weight.shape[1] + i) * panel + o % panel
+            at = place.pieces[0].transposed + (o // panel * weight.shape[1] + i) * panel + o % panel
             assert packed[at] == weight[o, i]
             column, piece = (i, place.pieces[0]) if i < place.pieces[0].width else (i - 5, place.pieces[-1])
             assert packed[piece.weight + (column // panel * 18 + o) * panel + column % panel] == weight[o, i]

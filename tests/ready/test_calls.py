@@ -224,10 +224,13 @@ class Inside:
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
-@pytest.mark.parametrize("shape", [(5,), (300, 5), (3000, 5)], ids=["sample", "batch", "long"])
-def test_a_signals_handler_may_call_the_net_that_was_interrupted(shape, monkeypatch):
+@pytest.mark.parametrize(
+    "sizes, shape",
+    [((5, 10, 4), (5,)), ((5, 400, 400, 4), (5,)), ((5, 10, 4), (300, 5)), ((5, 256, 256, 4), (3000, 5))],
+    ids=["sample", "wide sample", "batch", "long"],
+)
+def test_a_signals_handler_may_call_the_net_that_was_interrupted(sizes, shape, monkeypatch):
     monkeypatch.setattr(matrices, "SECONDS", 1e-4)
-    sizes = (5, 256, 256, 4) if shape[0] == 3000 else (5, 10, 4)
     net, x = Net(sizes, rng=0, backend="numpy", init="glorot_normal"), np.random.default_rng(0).normal(size=shape)
     loss, handler = net.loss_and_grad(x), Inside(net, x[:1] if x.ndim == 2 else x)
     grad = net.weights[0].grad

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from tempfile import TemporaryFile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,6 +45,23 @@ def test_every_row_once_an_epoch_with_its_own_target(n, size, seed, epoch, data)
     assert len(rest) == rows.steps - start
     for batch, same in zip(batches[start:], rest):
         np.testing.assert_array_equal(batch.x, same.x)
+
+
+@given(n=st.integers(1, 3000), size=st.integers(1, 3000), ranks=st.integers(1, 4), shuffle=st.booleans())
+def test_ranks_take_their_own_rows_of_a_file(n, size, ranks, shuffle):
+    """All together those of one that has no ranks, each some; of a mapped file no others are read."""
+    with TemporaryFile() as file:
+        x = np.memmap(file, np.float64, "w+", shape=(n, 3))
+        x[...] = np.arange(3 * n).reshape(n, 3)
+        whole = Rows(regression(), x, x[:, :2], None, size, shuffle, 0)
+        shared = [Rows(regression(), x, x[:, :2], None, size, shuffle, 0) for _ in range(ranks)]
+        for rank, rows in enumerate(shared):
+            rows.world = SimpleNamespace(rank=rank, size=ranks, parts=64, exact=True)
+        for batch, *own in zip(whole.epoch(1, 0), *(rows.epoch(1, 0) for rows in shared), strict=True):
+            np.testing.assert_array_equal(np.concatenate([each.x for each in own]), batch.x)
+            np.testing.assert_array_equal(np.concatenate([each.y for each in own]), batch.y)
+            assert all(each.samples == batch.samples and each.last == batch.last for each in own)
+            assert all(len(each.x) == each.share.rows().stop - each.share.rows().start for each in own)
 
 
 def orders(seed, epoch, n=40):

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop_xp import ElementwiseLoss, Graph, Net, ReLU, Sigmoid
+from backprop_xp import ElementwiseLoss, Graph, GraphNet, Input, Linear, Net, ReLU, Sigmoid, engines
 from backprop_xp.losses import Huber, SoftmaxCrossEntropy
-from backprop_xp.programs import fused, matrices
+from backprop_xp.programs import fused, matrices, narrow
 from backprop_xp.toolchain import cache, compiler
 from backprop_xp.training import (
     SGD,
@@ -102,7 +102,7 @@ def steps_in_c():
 
     def counted(self):
         found = account(self)
-        made.append(len(found))
+        made.append(len(found.losses) if found else 0)
         return found
 
     return mock.patch.object(compiled._Ready, "account", counted), made
@@ -223,9 +223,105 @@ def test_whenever_the_time_is_up(seconds):
         assert_both_are_the_same(make, *draw(), epochs=3, batch_size=4, clip_norm=0.1, validation=draw(20))
 
 
-def test_batches_for_which_other_calls_take_the_narrow_form():
-    n = fused.NARROW_SAMPLES
-    assert_both_are_the_same(make, *draw(2 * n + 7), epochs=2, batch_size=n + 1)
+class TestNarrow:
+    """Batches for the narrow form; the epoch's last one is for the other."""
+
+    n = fused.NARROW_SAMPLES + 1
+
+    def draw(self, kind="numbers", sizes=(5, 9, 3)):
+        return draw(2 * self.n + 7, kind, sizes)
+
+    @pytest.mark.parametrize("weighted", [False, True])
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("loss", ["huber", "classes", "probabilities", "half_sum_sq"])
+    def test_losses(self, loss, dtype, weighted):
+        made, kind = LOSSES[loss]
+        x, y = self.draw(kind)
+        weight = np.random.default_rng(0).uniform(size=len(x)) if weighted else None
+        options = {"epochs": 2, "batch_size": self.n, "sample_weight": weight, "clip_norm": 0.1, "l2": 0.01}
+        assert_both_are_the_same(lambda: make(made, dtype=dtype), x, y, **options)
+
+    @pytest.mark.parametrize("wave", [1, 2, 7])
+    @pytest.mark.parametrize("threads", [1, 2, 5])
+    def test_chunks_and_threads(self, threads, wave, monkeypatch):
+        """One wave of chunks after another, after each of which the call comes back."""
+        monkeypatch.setattr(fused, "SMALL_CHUNK", 130)
+        monkeypatch.setattr(matrices, "SECONDS", 0.0)
+        alone = make().fit(*self.draw(), epochs=2, batch_size=self.n)
+        monkeypatch.setattr(narrow, "wave_chunks", lambda shape, samples: wave)
+        new_net = lambda: make(threads=threads)  # noqa: E731
+        assert_both_are_the_same(new_net, *self.draw(), epochs=2, batch_size=self.n)
+        history = new_net().fit(*self.draw(), epochs=2, batch_size=self.n)
+        assert [epoch.loss for epoch in history.epochs] == [epoch.loss for epoch in alone.epochs]
+
+    @pytest.mark.parametrize("layout", ["strided", "by columns", "reversed", "one target"])
+    def test_layouts(self, layout):
+        sizes = (5, 9, 1) if layout == "one target" else (5, 9, 3)
+        x, y = self.draw(sizes=sizes)
+        wide = np.zeros((2 * len(x), 10))
+        wide[::2, ::2] = x
+        x = {"strided": wide[::2, ::2], "by columns": np.asfortranarray(x), "reversed": x[::-1, ::-1]}.get(layout, x)
+        y = {"by columns": np.asfortranarray(y), "one target": y[:, 0]}.get(layout, y)
+        assert_both_are_the_same(lambda: make(sizes=sizes), x, y, epochs=2, batch_size=self.n)
+
+    def test_biases_of_some_layers(self):
+        def new_net():
+            nodes = {"x": Input(5), "a": (Linear(9, bias=False), "x"), "b": ("tanh", "a"), "c": (Linear(9), "b"),
+                     "d": (Linear(3, bias=False), "c")}  # fmt: skip
+            return GraphNet(nodes, loss="mse", rng=0, backend="numpy", init="glorot_normal")
+
+        assert_both_are_the_same(new_net, *self.draw(), epochs=2, batch_size=self.n)
+
+    def test_a_batch_that_python_makes_gives_other_bits_without_it(self):
+        """So that the others here compare what they say."""
+        x, y = self.draw()
+        found = [make(), make()]
+        for net, wide in zip(found, (False, True)):
+            token = fused.any_widths.set(wide)
+            net.fit(x, y, batch_size=self.n)
+            fused.any_widths.reset(token)
+        assert not np.array_equal(found[0].weights[0].data, found[1].weights[0].data)
+
+    def test_any_widths_from_a_step_on(self):
+        """What holds while a run's next steps are prepared counts, in C as in Python."""
+
+        def run():
+            net = make()
+            options = Options(4, "adam", None, None, 0.0, 0.0, True)
+            loop = Loop(net, as_batches(net, *self.draw(), None, self.n, True, 0), options)
+            token = None
+            for step in compiled.steps(loop, every=1):
+                if step.number == 2:
+                    token = fused.any_widths.set(True)
+            fused.any_widths.reset(token)
+            return [p.data.tobytes() for p in net.parameters]
+
+        found = run()
+        with python_alone():
+            assert run() == found
+
+    def test_a_net_that_can_not_be_compiled(self, monkeypatch):
+        """Python says so, and goes on."""
+
+        def fails(shape):
+            raise compiler.CompileError("the test's compiler")
+
+        monkeypatch.setattr(narrow, "program", fails)
+        monkeypatch.setattr(engines, "_failures", {})
+        engines.warn_uncompiled.cache_clear()
+        with pytest.warns(UserWarning, match="running without compiled kernels.*the test's compiler"):
+            make().fit(*self.draw(), batch_size=self.n)
+
+    def test_a_class_that_is_none_in_the_second_batch(self):
+        x, y = self.draw("classes")
+        y[self.n + 3] = 3
+        found = []
+        for context in loops().values():
+            net = make("softmax_cross_entropy")
+            with context, pytest.raises(ValueError, match="class indices must be from 0 to 2, got 3"):
+                net.fit(x, y, batch_size=self.n, shuffle=False)
+            found.append([p.data.tobytes() for p in net.parameters])
+        assert found[0] == found[1]
 
 
 def test_more_steps_than_one_call_is_prepared_for():
@@ -547,12 +643,6 @@ class TestWhyNot:
     def test_a_loss_that_changes_its_targets(self):
         made = make(SoftmaxCrossEntropy(label_smoothing=0.1))
         assert self.reason(made, y=draw(kind="classes")[1]) == "the loss changes its targets"
-
-    def test_a_batch_for_the_narrow_form(self, monkeypatch):
-        monkeypatch.setattr(fused, "MORE_SAMPLES", 16)
-        assert self.reason(batch_size=15) == ""
-        assert self.reason(batch_size=16) == "a batch is large enough for a pass of the net's own"
-        assert self.reason(make(sizes=(5, 600, 3)), batch_size=16) == ""  # no net for that form
 
     def test_shapes_that_do_not_fit(self):
         x, y = draw()

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from ... import precision
 from ...backend import Array
@@ -18,7 +21,7 @@ from ...plan import cost
 from ...plan.call import Call, Result, Values
 from ...plan.devices import device
 from ...programs import arguments, block, block_graph, fused
-from ...programs.pieces import BatchLaunch, Pieces, whole
+from ...programs.pieces import Added, BatchLaunch, Pieces, whole
 from ...sums import rounds
 from ...sums.chunk_sums import ROWS
 from ...toolchain import cuda
@@ -61,7 +64,7 @@ def yields(call: Call) -> str:
 def seconds(call: Call) -> float:
     """What a call that it doesn't refuse is estimated to take."""
     if not call.plan.chain:
-        return graph.seconds(call, chunk_samples(call))
+        return graph.seconds(call, chunk_samples(call), products(call)[0])
     found = shape(call)
     rows = block.tilings(found, block.shared_limit(call.backend.device))[0].rows
     return cost.cooperative(call, device(call.backend.device), rows, chunk_samples(call), found.precision)
@@ -69,21 +72,26 @@ def seconds(call: Call) -> float:
 
 def products(call: Call) -> tuple[str, str]:
     """The precision of the products, and of float32 why it is no other."""
-    if not call.plan.chain:
-        return "float32", "graphs that are no chains don't go through tensor cores"
-    architecture = device(call.backend.device).architecture
-    wanted = cost.precision(call.sizes, architecture) if call.precision == "auto" else call.precision
-    reason = precision.why_not(call.sizes, call.dtype, architecture) or (wanted == "float32" and "float32 is wanted")
+    architecture, widths = device(call.backend.device).architecture, call.plan.products
+    wanted = cost.precision(widths, architecture) if call.precision == "auto" else call.precision
+    reason = precision.why_not(widths, call.dtype, architecture) or (wanted == "float32" and "float32 is wanted")
     if not reason:
-        found = replace(arguments.shape(call), precision=wanted)
-        if block.tilings(found, block.shared_limit(call.backend.device)):
+        if _fits(call, wanted):
             return wanted, ""
         reason = "in whole tiles of tensor cores the signals don't fit"
     return "float32", reason
 
 
+def _fits(call: Call, precision: str) -> bool:
+    """Whether the signals of a few samples fit a block's shared memory if products are of this precision."""
+    if not call.plan.chain:
+        return graph.fits(call, precision)
+    found = replace(arguments.shape(call), precision=precision)
+    return bool(block.tilings(found, block.shared_limit(call.backend.device)))
+
+
 def shape(call: Call) -> fused.Shape:
-    """What the kernel is compiled for."""
+    """What the kernel of a chain is compiled for."""
     return replace(arguments.shape(call), precision=products(call)[0])
 
 
@@ -93,16 +101,16 @@ def chunk_samples(call: Call) -> int:
 
 
 def intermediate_bytes(call: Call) -> int:
-    """The packed parameters, and the sums of one wave of chunks and of the tree's levels."""
-    rows = min(wave_chunks(call), -(-call.samples // chunk_samples(call))) + ROWS
-    return (2 + rows) * call.numbers * call.dtype.itemsize
+    """The packed parameters, the sums of one wave of chunks and of the tree's levels, and what launches keep."""
+    rows = min(wave_chunks(call.numbers, call.dtype), -(-call.samples // chunk_samples(call))) + ROWS
+    kept = 0 if call.plan.chain else call.samples * graph.kept(call)
+    return ((2 + rows) * call.numbers + kept) * call.dtype.itemsize
 
 
 def forward(call: Call) -> tuple[Array, Values | None]:
     """The net's outputs."""
-    xp, compiled = call.backend.xp, Pass(call)  # which holds the packed parameters until the launch is made
-    output = xp.empty(call.output_shape, call.dtype)
-    compiled.launch(call, chunk_samples(call), {}, output=output).launch(xp.cuda.get_current_stream().ptr)
+    output = call.backend.xp.empty(call.output_shape, call.dtype)
+    pieces(call).add(call, {}, output)
     return output, None
 
 
@@ -117,51 +125,63 @@ def pieces(call: Call) -> Pieces:
 
 
 class Pass:
-    """The kernel for a call, with its parameters packed for it; see :class:`backprop_xp.programs.pieces.Kernel`.
+    """The kernels for a call, with its parameters packed for them; see :class:`backprop_xp.programs.pieces.Kernel`.
 
     Attributes:
         pack: the launch that packs the parameters, to the array that is its last argument; it was made once.
-        packed: that array, the second argument of the kernel.
+        packed: that array, the second argument of the kernels.
+        names: of a graph, node and name of each array that is packed.
+        kept: what they leave each other of every sample.
     """
 
     def __init__(self, call: Call) -> None:
         xp = call.backend.xp
-        self.wave, self.places = wave_chunks(call), [[at] for at in arguments.places(call)]
-        if call.plan.chain:
-            self._program = block.program(shape(call), [layer.activation for layer in call.layers])
-            arrays, self.numbers = arguments.parameters(call), call.numbers
-        else:
-            self._program, packing = block_graph.program(arguments.graph_shape(call), call.plan.nodes)
-            own = packing.arrays(call.plan.nodes, call.parameters, call.buffers)
-            arrays, self.numbers = [*map(xp.ascontiguousarray, own)], packing.grads
-            self.places = graph.places(call, packing)
-        self.packed = xp.empty(self._program.packed, call.dtype)
-        self.pack = cuda.Launch(self._program.pack, (PACK_BLOCKS,), (PACK_THREADS,), [*arrays, self.packed])
+        self.wave, self._first = wave_chunks(call.numbers, call.dtype), call.first
+        compiled = _compiled(call) if call.plan.chain else graph.compiled(call, products(call)[0])
+        self._programs, self.stages, self.numbers = compiled.programs, compiled.stages, compiled.numbers
+        self.places, self.changed, self.names = compiled.places, compiled.changed, compiled.names
+        self.kept = xp.empty(compiled.kept * call.samples, call.dtype)
+        self._samples = call.samples
+        self.packed = xp.empty(self._programs[0].packed, call.dtype)
+        arguments_of_pack = [*compiled.arrays, self.packed]
+        self.pack = cuda.Launch(self._programs[0].pack, (PACK_BLOCKS,), (PACK_THREADS,), arguments_of_pack)
         self.pack(xp.cuda.get_current_stream().ptr)
 
     def launch(
         self,
+        stage: int,
         call: Call,
         chunk: int,
         grads: Mapping[str, Array],
+        totals: Array | None = None,
         sums: Array | None = None,
         losses: Array | None = None,
         output: Array | None = None,
     ) -> BatchLaunch:
-        """The launch for the chunks of these samples, a block each."""
-        written = {"sums": sums, "losses": losses, "output": output}
+        """The launch of a stage for the chunks of these samples, a block each."""
+        written, program = {"sums": sums, "losses": losses, "output": output}, self._programs[stage]
+        inputs: list[Any]
+        between, keys = None, list[Any]()
         if call.plan.chain:
             batch = arguments.batch(call, chunk, written | {"x_grad": next(iter(grads.values()), None)})
             inputs, own = [batch], []
         else:
-            batch, inputs = arguments.batch(call, chunk, written), graph.inputs(call, grads)
-            own = [*inputs, *graph.keys(call)]
-        given = [batch, self.packed, *own, *(call.dtype.type(a) for a in arguments.scalars(call))]
-        blocks, threads = -(-call.samples // chunk), self._program.threads
-        launch = cuda.Launch(self._program.run, (blocks,), (threads,), given, self._program.shared_bytes)
-        return BatchLaunch(launch, batch, inputs, slice(2 + len(inputs), 2 + len(own)))
+            batch, inputs, keys = arguments.batch(call, chunk, written), graph.inputs(call, grads), graph.keys(call)
+            between = graph.between(self.kept, call.first - self._first, totals, self._samples)
+            own = [*inputs, between]
+        given = [batch, self.packed, *own, *keys, *(call.dtype.type(a) for a in arguments.scalars(call))]
+        blocks, at = -(-call.samples // chunk), 2 + len(own)
+        launch = cuda.Launch(program.run, (blocks,), (program.threads,), given, program.shared_bytes)
+        return BatchLaunch(launch, batch, inputs, slice(at, at + len(keys)), between)
 
 
-def wave_chunks(call: Call) -> int:
-    """How many chunks' sums are held at a time."""
-    return ROWS * max(1, WAVE_BYTES // (ROWS * max(1, call.numbers) * call.dtype.itemsize))
+def _compiled(call: Call) -> block_graph.Compiled:
+    """The kernel of a chain."""
+    program = block.program(shape(call), [layer.activation for layer in call.layers])
+    stages, places = [Added(0, call.numbers, outputs=call.loss is None)], [[at] for at in arguments.places(call)]
+    return block_graph.Compiled([program], stages, arguments.parameters(call), [], call.numbers, places, {}, 0)
+
+
+def wave_chunks(numbers: int, dtype: np.dtype) -> int:
+    """How many chunks' sums, so many ``numbers`` each, are held at a time."""
+    return ROWS * max(1, WAVE_BYTES // (ROWS * max(1, numbers) * dtype.itemsize))

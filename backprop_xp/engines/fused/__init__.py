@@ -9,7 +9,7 @@ threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...backend import Array
@@ -42,8 +42,8 @@ def loss_and_grad(call: Call) -> Result:
     return _form(call).loss_and_grad(call)
 
 
-def in_parts(call: Call, parts: Sequence[slice], samples: int) -> list[Result] | None:
-    """The results of parts of a call's rows, by one preparation of the narrow form; None where it isn't for them.
+def in_parts(call: Call, parts: Sequence[slice], samples: int) -> Iterator[Result] | None:
+    """The results of parts of a call's rows, one after another, by one preparation; None where parts need their own.
 
     Args:
         parts: rows, one part after another.
@@ -52,9 +52,9 @@ def in_parts(call: Call, parts: Sequence[slice], samples: int) -> list[Result] |
     if not call.plan.chain or call.input_grad:
         return None
     shape = arguments.shape(call)
-    if not shape.narrow(samples) or any(rows.start % shape.narrow_chunk for rows in parts):
-        return None
-    return narrow.in_parts(call, parts)
+    if shape.narrow(samples) and not any(rows.start % shape.narrow_chunk for rows in parts):
+        return narrow.in_parts(call, parts)
+    return None if any(shape.narrow(rows.stop - rows.start) for rows in parts) else matrices.in_parts(call, parts)
 
 
 def _form(call: Call) -> Any:

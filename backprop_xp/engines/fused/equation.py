@@ -10,37 +10,24 @@ from ... import threads
 from ...backend import Array
 from ...derivatives.differentiable import Differentiable
 from ...derivatives.equation import Equation, Points
-from ...derivatives.stacked import NotStacked, stacked
-from ...formulas import is_formula
-from ...programs import arguments
+from ...derivatives.stacked import stacked
+from ...programs import arguments, stack_source
 from ...programs.stack import StackPass
 from ...toolchain import compiler
 
-#: Terms of the chain rule in an equation that is compiled, at most: beyond, an activation takes the compiler seconds.
-MOST_TERMS = 100
 #: ``bpx::stack_bytes`` of kernels/stack.h.
 TILE_BYTES = 1 << 20
 
 
 def why_not(net: Differentiable, equation: Equation) -> str:
     """Why the loss of an equation runs layered, "" if it can run here."""
-    if net.backend.on_gpu:
-        return "equations are compiled for the CPU only"
-    try:
-        layers = stacked(net).layers
-    except NotStacked as reason:
-        return f"the graph is more than layers in a row, to which earlier ones are added: {reason}"
-    if not all(is_formula(layer.activation) for layer in layers):
-        return "an activation is written in Python"
-    terms = sum(map(len, equation.reads.way.carried.terms))
-    if terms > MOST_TERMS:
-        return f"its derivatives have {terms} terms, and compiling more than {MOST_TERMS} takes too long"
-    return compiler.missing()
+    return stack_source.why_not(net, equation.reads.way.carried) or compiler.missing()
 
 
-def tile_samples(sample_bytes: int) -> int:
-    """Samples that go through the net at once, where the signals of one take ``sample_bytes``."""
-    return max(32, min(256, TILE_BYTES // sample_bytes))
+def intermediate_bytes(net: Differentiable, equation: Equation, samples: int) -> int:
+    """Of a tile, with the signals of every layer."""
+    sample_bytes = len(equation.reads.way.carried.stack) * net.widths * net.dtype.itemsize
+    return min(samples, max(32, min(256, TILE_BYTES // sample_bytes))) * sample_bytes
 
 
 def loss_and_grad(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from ... import threads, workspace
 from ...backend import Array
 from ...plan.call import Call, Result
@@ -17,7 +19,20 @@ def forward(call: Call) -> Array:
 
 def loss_and_grad(call: Call) -> Result:
     """The loss and the gradients of all parameters."""
-    ready = Pass(arguments.contiguous(call.layers), call.loss, arguments.loss_key(call))
+    return _result(call, _ready(call))
+
+
+def in_parts(call: Call, parts: Sequence[slice]) -> Iterator[Result]:
+    """The results of some rows of a call after others, each for itself, by one preparation."""
+    ready = _ready(call)
+    return (_result(call.rows(rows), ready) for rows in parts)
+
+
+def _ready(call: Call) -> Pass:
+    return Pass(arguments.contiguous(call.layers), call.loss, arguments.loss_key(call))
+
+
+def _result(call: Call, ready: Pass) -> Result:
     return batch.loss_and_grad(call, ready, workspace.aligned(ready.parameters, call.dtype))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,10 @@ def loss_and_grad(call: Call) -> Result:
     return _result(call, _ready(call, call.loss))
 
 
-def in_parts(call: Call, parts: Sequence[slice]) -> list[Result]:
+def in_parts(call: Call, parts: Sequence[slice]) -> Iterator[Result]:
     """The results of some rows of a call after others, each for itself, by one preparation."""
     ready = _ready(call, call.loss)
-    return [_result(call.rows(rows), ready) for rows in parts]
+    return (_result(call.rows(rows), ready) for rows in parts)
 
 
 def _result(call: Call, ready: Narrow) -> Result:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop_xp import Graph, GraphNet, Net
+from backprop_xp.engines import tiled
 from backprop_xp.graph import Dropout, Input, LayerNorm, Linear, Operation, Residual
 from backprop_xp.programs import graph, narrow
 from backprop_xp.toolchain import cache, compiler
@@ -191,10 +192,11 @@ def test_on_processors_with_narrower_registers(width, dtype, monkeypatch, new_fu
 def test_without_a_compiler_it_runs_on_tiles(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     net = GraphNet({"x": Input(3), "y": (Residual(Linear(3), "tanh"), "x")}, rng=0)
-    x = np.ones((5, 3))
-    plan = net.plan(x)
-    assert plan.engine == "tiled"
-    assert "no C++ compiler was found" in plan.reason
+    for rows, engine in ((tiled.MOST_ROWS + 1, "tiled"), (tiled.MOST_ROWS, "layered")):
+        plan = net.plan(np.ones((rows, 3)))
+        assert plan.engine == engine
+        assert "no C++ compiler was found" in plan.reason
+    assert "not tiled: the batch is one tile" in plan.reason
 
 
 @pytest.mark.filterwarnings("default:running without compiled kernels")

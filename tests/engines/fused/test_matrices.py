@@ -12,7 +12,7 @@ from backprop_xp.toolchain import compiler
 pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
 
 #: Around a register's numbers, a slice of features, and groups of panels.
-SIZES = [(1, 1), (15, 17, 3), (33, 64, 16), (65, 257, 4), (300, 48, 49, 10), (513, 129)]
+SIZES = [(1, 1), (15, 17, 3), (33, 64, 16), (65, 515, 4), (300, 48, 49, 10), (513, 129)]
 #: The fewest and few samples, blocks of rows, the fewest parts, a wave of parts, a chunk.
 BATCHES = [1, 3, 4, 6, 7, 24, 25, 47, 97, 1151, 1153, 4500, 16000]
 

@@ -150,6 +150,8 @@ class LinearWriting(Writing, of=operations.Linear):
 
 
 class ActivateWriting(Writing, of=operations.Activate):
+    op = "activation"  # Activate's own name is that of its activation
+
     def __init__(self, case: Case, node: Node) -> None:
         super().__init__(case, node)
         self.function = functions.of_activation(node.form.functions[0])

@@ -249,6 +249,15 @@ def cupy() -> ModuleType:
     return cupy
 
 
+def nccl() -> Any:
+    """CuPy's NCCL. Raises ImportError where there is none."""
+    from cupy.cuda import nccl
+
+    if not nccl.available:
+        raise ImportError("nccl=True needs NCCL for CuPy: pip install nvidia-nccl-cu13 (or -cu12, as CuPy)")
+    return nccl
+
+
 def _on_cuda(data: Any) -> bool:
     """Whether this foreign array says, by the DLPack protocol, that it lives on a CUDA device."""
     try:

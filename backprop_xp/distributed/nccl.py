@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from .. import backend
 from ..backend import Array, cupy
 
 #: NCCL's names of dtypes, by NumPy's.
@@ -23,7 +24,7 @@ class Nccl:
     """
 
     def __init__(self, rank: int, size: int, tell: Callable[[Any], list[Any]]) -> None:
-        self._nccl = library()
+        self._nccl = backend.nccl()
         name = tell(None if rank else list(self._nccl.get_unique_id()))[0]
         self._rank = rank
         self._comm = self._nccl.NcclCommunicator(size, tuple(name), rank)
@@ -61,12 +62,3 @@ class Nccl:
         with self._stream:
             yield self._stream.ptr
         outside.wait_event(self._stream.record())
-
-
-def library() -> Any:
-    """CuPy's NCCL. Raises ImportError where there is none."""
-    from cupy.cuda import nccl
-
-    if not nccl.available:
-        raise ImportError("nccl=True needs NCCL for CuPy: pip install nvidia-nccl-cu13 (or -cu12, as CuPy)")
-    return nccl

@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import threads
+from .. import backend, threads
 from ..backend import Array, module_of, on_host
 from ..environment import OMPI_RANK, OMPI_SIZE, PMI_RANK, PMI_SIZE
 from ..messages import sentence
 from ..numbers import flag, whole
 from . import watcher
 from .alike import versions
-from .nccl import Nccl, library
+from .nccl import Nccl
 
 PARTS, MOST_PARTS = 64, 1 << 20
 #: Seconds that ranks but the first wait before they tell of an error: one that all have is told once.
@@ -353,7 +353,7 @@ def world(
             RuntimeError: its MPI is another than that of ``mpiexec``.
     """
     if flag("nccl", nccl):
-        library()
+        backend.nccl()
     if comm is None:
         comm = _of_mpi()
     return World(comm, parts, brief, exact, shard_state, nccl)

@@ -94,7 +94,7 @@ class BlockPacking(Packing):
 
 
 class TensorPacking(BlockPacking):
-    """The same for products by tensor cores: every piece's matrices as kernels/graph_tensor.h reads them."""
+    """Parameters and gradients of a graph's pieces as kernels/graph_tensor.h reads them, for products by tensor cores."""
 
     def __init__(self, form: Form, itemsize: int) -> None:
         super().__init__(itemsize)

@@ -376,8 +376,7 @@ class Copies:
         self.groups += 1
 
 copies = Copies()
-module = sys.modules["backprop_xp.distributed.world"]
-module.library = module.Nccl.__init__.__globals__["library"] = lambda: copies
+sys.modules["backprop_xp.backend"].nccl = lambda: copies
 """
 
 

@@ -285,8 +285,12 @@ BPX_FN void infer(Layers<L, Rest...>, const S* params, const S* scalars, const S
 template <Target, class S> struct TargetNumber { using Type = S; };
 template <class S> struct TargetNumber<Target::classes, S> { using Type = i64; };
 
+/// Where the gradient of parameter p stands among a chunk's sums: a type has `at(p)`.
+struct InOrder { BPX_FN static int at(int p) { return p; } };
+
 /// Chunk after chunk. `params` are in shared memory, `scalars` in registers.
-template <class SUMS, class S> BPX_FN void run_backprop(const Batch<S>& batch, const S* params, const S* scalars) {
+template <class SUMS, class S, class ORDER = InOrder>
+BPX_FN void run_backprop(const Batch<S>& batch, const S* params, const S* scalars) {
   using Net = typename SUMS::Net;
   using Layers = typename Net::Layers;
   constexpr int in = First<Layers>::Type::in, out = Last<Layers>::Type::out, P = Layers::params;
@@ -341,13 +345,25 @@ template <class SUMS, class S> BPX_FN void run_backprop(const Batch<S>& batch, c
       x_grad_at += threads * in;
     }
     sums.add_to(total);
-    for (int p = threadIdx.x; p < P; p += threads) batch.sums[chunk * P + p] = total[p];
+    for (int p = threadIdx.x; p < P; p += threads) batch.sums[chunk * P + ORDER::at(p)] = total[p];
     double loss = sum;
     for (int step = 16; step > 0; step /= 2) loss += __shfl_xor_sync(everyone, loss, step);
     if (threadIdx.x % 32 == 0) warp_losses[threadIdx.x / 32] = loss;
     __syncthreads();
     if (threadIdx.x == 0) batch.losses[chunk] = (warp_losses[0] + warp_losses[1]) + (warp_losses[2] + warp_losses[3]);
   }
+}
+
+/// The batch of one of several nets, each with x_net numbers of x and y_net of y to itself: 0 if all have the same. Row k of
+/// the grid, a block for each chunk, is for net k.
+template <class Net, class S> BPX_FN Batch<S> of_net(Batch<S> batch, i64 x_net, i64 y_net) {
+  using Y = typename TargetNumber<Net::Loss::target, S>::Type;
+  const i64 chunks = gridDim.x, net = blockIdx.y;
+  batch.x += net * x_net;
+  batch.y = (const Y*)batch.y + net * y_net;
+  batch.sums += net * chunks * Net::Layers::params;
+  batch.losses += net * chunks;
+  return batch;
 }
 
 /// The outputs (n, out), contiguous.

@@ -32,17 +32,21 @@ template <class S> BPX_FN S add_rows(i64 group, i64 column, i64 rows, i64 column
   return sum;
 }
 
-/// Block (g, b) adds rows 256 g ... 256 g + 255 of columns 32 b ... 32 b + 31; the last b, their losses. Where `loss`
-/// is no null pointer there is one group, and *loss becomes the sum of all losses times scale.
+/// Of several nets, a layer of the grid each, block (g, b) adds rows 256 g ... 256 g + 255 of columns 32 b ... 32 b + 31; the last b, their losses. Where `loss`
+/// is no null pointer there is one group, and it becomes the sum of all losses times scale, one a net.
 template <class S>
 BPX_FN void tree_step(i64 rows, i64 columns, const S* sums, const double* losses, S* to, double* losses_to, S* loss, double scale) {
   __shared__ double shared[tree_columns * tree_parts];
-  const i64 group = blockIdx.x;
+  const i64 group = blockIdx.x, net = blockIdx.z;
+  sums += net * rows * columns;
+  losses += net * rows;
+  to += net * gridDim.x * columns;
+  losses_to += net * gridDim.x;
   if (blockIdx.y + 1 < gridDim.y) {
     add_rows(group, i64(blockIdx.y) * tree_columns + threadIdx.x, rows, columns, sums, to, (S*)shared);
   } else {
     const double sum = add_rows(group, threadIdx.x, rows, 1, losses, losses_to, shared);
-    if (loss && threadIdx.x == 0 && threadIdx.y == 0) *loss = S(sum * scale);
+    if (loss && threadIdx.x == 0 && threadIdx.y == 0) loss[net] = S(sum * scale);
   }
 }
 

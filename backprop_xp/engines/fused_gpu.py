@@ -148,17 +148,30 @@ _programs: dict[Any, Program] = {}
 
 
 def _program(call: Call, dense: bool) -> Program:
-    shape = arguments.shape(call)
-    key = (call.backend.device, shape, dense)
+    key = (call.backend.device, arguments.shape(call), dense)
     if key not in _programs:
-        activations = [layer.activation for layer in call.layers]
-        variants = fused_cuda.variants(shape)
-        sources = [fused_cuda.source(shape, activations, variant, dense) for variant in variants]
         name = "bpx_forward" if call.loss is None else "bpx_backprop"
-        kernel = cuda.kernel(sources[cuda.first_fitting(sources, name, THREADS)], name)
+        kernel = cuda.kernel(_source(call, _variant(call, dense), dense), name)
         processors = call.backend.xp.cuda.Device().attributes["MultiProcessorCount"]
         _programs[key] = Program(kernel, processors * cuda.resources(kernel).blocks(THREADS))
     return _programs[key]
+
+
+def of_nets(call: Call) -> Any:
+    """The kernel ``bpx_backprop_nets`` for nets like this call's, whose sums are those of the kernel for one."""
+    return cuda.kernel(_source(call, _variant(call, True), True, True), "bpx_backprop_nets")
+
+
+def _variant(call: Call, dense: bool) -> fused_cuda.Variant:
+    """The one that fits the current device."""
+    variants = fused_cuda.variants(arguments.shape(call))
+    name = "bpx_forward" if call.loss is None else "bpx_backprop"
+    return variants[cuda.first_fitting([_source(call, each, dense) for each in variants], name, THREADS)]
+
+
+def _source(call: Call, variant: fused_cuda.Variant, dense: bool, side_by_side: bool = False) -> str:
+    activations = [layer.activation for layer in call.layers]
+    return fused_cuda.source(arguments.shape(call), activations, variant, dense, side_by_side)
 
 
 def _dense(array: Array | None) -> bool:

@@ -69,12 +69,15 @@ def update(
 ) -> None:
     """Overwrite the arrays that the formula's outputs are named after, in one launch on the current stream.
 
-    There is an array for every variable; all are contiguous, of one device, dtype and length. ``xp`` is CuPy. Nothing
-    is overwritten if ``unless``, a 0-d array of int64, isn't 0 when the kernel runs.
+    There is an array for every variable; all are contiguous, of one device and dtype and of the first one's length, or
+    columns: of n elements, each for an n-th of the first one's. ``xp`` is CuPy. Nothing is overwritten if ``unless``, a
+    0-d array of int64, isn't 0 when the kernel runs; or a column of int64, each for its part.
     """
     variables = [arrays[name] for name in formula.variables]
     n, dtype = variables[0].size, variables[0].dtype
-    kernel = _kernel(xp, formula, tuple(formula.outputs), (1,) * len(variables), dtype.name, True)
+    widths = tuple(n // array.size for array in variables)
+    each = n // unless.size if unless is not None and unless.ndim else 0
+    kernel = _kernel(xp, formula, tuple(formula.outputs), widths, dtype.name, True, each)
     scalars = [dtype.type(number) for number in parameters]
     blocks = min(MOST_BLOCKS, -(-n // THREADS))
     launch(kernel, (blocks,), THREADS, (np.int64(n), NULL if unless is None else unless, *variables, *scalars))
@@ -95,12 +98,18 @@ def raw_kernel(xp: Any, source: str, name: str) -> Any:
 
 
 def entry(
-    formula: Formula, outputs: tuple[str, ...], widths: tuple[int, ...], dtype: str, name: str, in_place: bool = False
+    formula: Formula,
+    outputs: tuple[str, ...],
+    widths: tuple[int, ...],
+    dtype: str,
+    name: str,
+    in_place: bool = False,
+    each: int = 0,
 ) -> str:
     """CUDA source of one kernel, without the headers: variable k is an array read at i / widths[k]; 0: it has none.
 
     In place, each output overwrites the variable of its name, and no other arrays are written; the second argument is a
-    pointer to a number, or null, and nothing happens if it isn't 0.
+    pointer to a number, or null, and nothing happens if it isn't 0; or to one for every ``each`` elements.
     """
     number = C_NAMES[dtype]
     targets = [f"in{formula.variables.index(o)}" if in_place else f"out{k}" for k, o in enumerate(outputs)]
@@ -113,10 +122,11 @@ def entry(
     lines = [
         emit.function(formula, outputs, f"Formula_{name}"),
         f'extern "C" __global__ void {name}(long long n, {", ".join([*pointers, *scalars])}) {{',
-        *(["  if (unless && *unless) return;"] if in_place else []),
+        *(["  if (unless && *unless) return;"] if in_place and not each else []),
         f"  const {number} p[] = {{{', '.join(f'p{k}' for k in range(len(scalars))) or '0'}}};",
         "  const long long step = (long long)gridDim.x * blockDim.x;",
         "  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {",
+        *([f"    if (unless[i / {each}]) continue;"] if each else []),
         f"    const {number} x[] = {{{', '.join(values)}}};",
         f"    {number} y[{len(outputs)}];",
         f"    Formula_{name}::run(x, p, y);",
@@ -129,7 +139,13 @@ def entry(
 
 @lru_cache(maxsize=512)
 def _kernel(
-    xp: Any, formula: Formula, outputs: tuple[str, ...], widths: tuple[int, ...], dtype: str, in_place: bool = False
+    xp: Any,
+    formula: Formula,
+    outputs: tuple[str, ...],
+    widths: tuple[int, ...],
+    dtype: str,
+    in_place: bool = False,
+    each: int = 0,
 ) -> Any:
-    source = kernel_source("math.h") + entry(formula, outputs, widths, dtype, "formula", in_place)
+    source = kernel_source("math.h") + entry(formula, outputs, widths, dtype, "formula", in_place, each)
     return raw_kernel(xp, source, "formula")

@@ -55,6 +55,33 @@ class ReadySums:
         return at
 
 
+class SumsOfNets:
+    """What ReadySums does, of many nets at once, whose chunks are few: one launch.
+
+    Args:
+        sums, losses: (nets, chunks, parameters) and (nets, chunks), in double, which a kernel writes.
+        scale: of the losses.
+
+    Raises:
+        ValueError: there are more than ROWS chunks.
+    """
+
+    def __init__(self, sums: Array, losses: Array, scale: float) -> None:
+        nets, chunks, parameters = sums.shape
+        if chunks > ROWS:
+            raise ValueError(f"there may be {ROWS} chunks, got {chunks}")
+        self._unscaled = losses[:, 0].copy()
+        add, grid, integers = _adding(chunks, parameters, sums.dtype)
+        arguments = (*integers, sums, losses, NULL, self._unscaled, NULL, np.float64(scale))
+        self._launch = cuda.Launch(add, (*grid, nets), BLOCK, arguments)
+
+    def __call__(self, gradients: Array, losses: Array, stream: int) -> None:
+        """Write the gradients (nets, parameters), and the losses (nets,) of their dtype."""
+        arguments = self._launch.arguments
+        arguments[4].value, arguments[6].value = gradients.data.ptr, losses.data.ptr
+        self._launch(stream)
+
+
 class ChunkSums:
     """The sums of chunks 0, 1, 2 ..., which arrive in order, a piece of any number of chunks at a time.
 

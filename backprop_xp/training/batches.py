@@ -21,8 +21,8 @@ from ..numbers import as_seed, flag, whole
 
 READ_AHEAD = 1 << 17  # bytes that Linux reads around one that is missing
 #: How many orders of rows are kept for other runs with the same seed, such as those of an ensemble, and of how many
-#: samples at most: 8 MiB in all.
-KEPT_ORDERS, KEPT_SAMPLES = 32, 1 << 15
+#: samples at most: 16 MiB in all.
+KEPT_ORDERS, KEPT_SAMPLES = 64, 1 << 15
 
 
 class Batch(NamedTuple):
@@ -110,6 +110,7 @@ class Rows:
     Attributes:
         x, y, weight: all rows; y and weight None where there are none.
         samples, steps: in an epoch.
+        last_samples: of an epoch's last step.
         loss: which takes the targets, where it isn't the net's own.
         seed: the one given, or one that was drawn, where None was given; then ``drawn`` is true.
         world: ranks that share out every batch, of which this one takes its own rows alone; None without.
@@ -146,6 +147,7 @@ class Rows:
         self.samples = self._count()
         self.batch_size = self.samples if at_once is None else at_once
         self.steps = -(-self.samples // self.batch_size)
+        self.last_samples = self.samples - (self.steps - 1) * self.batch_size
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
         order = None

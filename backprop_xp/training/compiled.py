@@ -25,12 +25,15 @@ from ..ready.gradients import Gradients, a_signal, drop_signals, hand_out
 from ..toolchain.compiler import CompileError
 from ..watched import Watched
 from .batches import Rows, mapping
-from .loop import Loop, Step
+from .loop import Loop, Steps
 from .optimisers import OPTIMISERS
+from .schedules import PURE
 
 #: Steps that are prepared for one call, the learning rate of each: twice as many as the last call made in its time, and
 #: at least and at most these. Calculated: preparing one takes 2 us, and making one 5 us and more.
 FEWEST, MOST = 16, 1024
+#: How many tables of scalars are kept for other runs with the same settings: 3.5 MiB in all.
+KEPT_TABLES = 64
 #: The module of the loss_and_grad that these calls stand for; it imports this one.
 MODEL = f"{__name__.split('.')[0]}.model"
 #: Methods of an optimiser that one of its objects might have been given of its own.
@@ -39,19 +42,8 @@ OVERRIDDEN = {"step", "numbers", "rule"}
 GRAD = 1
 
 
-def steps(loop: Loop, every: int | None = None) -> Iterator[Step]:
-    """The steps that remain of the run, as iterating over the loop gives them, but several are made before the first.
-
-    Args:
-        every: a step whose number is a multiple of it is given before the next one is made, as an epoch's last is.
-    """
-    compiled = Calls(loop)
-    while loop.epoch < loop.options.epochs:
-        yield from compiled.make(every) or loop.rest_of_epoch()
-
-
-def why_not(loop: Loop) -> str:
-    """Why Python has to make the loop's next step, "" if a call of C can make it."""
+def why_python(loop: Loop) -> str:
+    """Why the steps of the run are Python's own to make, on whatever device, "" if others can make them."""
     net, rows, optimiser = loop.net, loop.batches, loop.optimiser
     if loop.world is not None:
         return "ranks share the batches"
@@ -64,6 +56,20 @@ def why_not(loop: Loop) -> str:
         return "the optimiser evaluates the loss itself"
     if type(optimiser) not in OPTIMISERS.values() or OVERRIDDEN & vars(optimiser).keys():
         return "the optimiser is none of the built-in ones"
+    return ""
+
+
+def rows_of(loop: Loop) -> Rows:
+    """The run's batches, where :func:`why_python` has nothing against it."""
+    assert isinstance(loop.batches, Rows)
+    return loop.batches
+
+
+def why_not(loop: Loop) -> str:
+    """Why Python has to make the loop's next step, "" if a call of C can make it."""
+    if reason := why_python(loop):
+        return reason
+    net, rows, optimiser = loop.net, rows_of(loop), loop.optimiser
     if type(rows.x) is not np.ndarray:
         return "x is no array in memory"
     try:
@@ -108,31 +114,43 @@ def _is_target(loss: Any, y: np.ndarray, shape: tuple[int, int], dtype: np.dtype
 
 
 class Calls:
-    """The calls of C that make the steps of one run."""
+    """The calls of C that make the steps of a run, also where it is made again."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._ready: _Ready | None = None
-        self._epoch, self._order = -1, np.empty(0, np.int64)
+        self._order_of, self._order = (-1, -1), np.empty(0, np.int64)
         self._most = FEWEST
 
-    def make(self, every: int | None) -> list[Step]:
+    def steps(self, every: int | None = None) -> Iterator[Steps]:
+        """The steps that remain of the run, those that iterating over the loop makes, many at a time.
+
+        Args:
+            every: steps that are made together end with one whose number is a multiple of it, as with an epoch's last.
+        """
+        while self._loop.epoch < self._loop.options.epochs:
+            if made := self.make(every):
+                yield made
+            else:
+                yield from map(Steps.of, self._loop.rest_of_epoch())
+
+    def make(self, every: int | None) -> Steps | None:
         """Make some steps of this epoch; none where Python must, or where it will meet an exception in the next one."""
         loop, rows = self._loop, self._loop.batches
         ready = self._for_next_step()
         if ready is None or not isinstance(rows, Rows):
-            return []
+            return None
         until = sys.maxsize if every is None else every - loop.number % every
-        scalars = self._scalars(min(self._most, rows.steps - loop.position, until))
-        if not scalars:
-            return []
-        if self._epoch != loop.epoch:
-            self._epoch, self._order = loop.epoch, rows.order(loop.epoch)
+        scalars = self._scalars(rows.steps - loop.position, until)
+        if not len(scalars):
+            return None
+        if self._order_of != (loop.epoch, rows.seed):
+            self._order_of, self._order = (loop.epoch, rows.seed), rows.order(loop.epoch)
         try:
             ready.run(self._order, scalars)
         finally:
             made = ready.account()
-            self._most = min(max(FEWEST, 2 * len(made)), MOST)
+            self._most = min(max(FEWEST, 2 * len(made.losses) if made else 0), MOST)
         return made
 
     def _for_next_step(self) -> _Ready | None:
@@ -143,15 +161,48 @@ class Calls:
                     self._ready = _Ready(self._loop)
         return self._ready
 
-    def _scalars(self, most: int) -> list[Sequence[float]]:
-        """The rule's scalars at each of the next steps, up to where the schedule raises an exception."""
-        loop, optimiser = self._loop, self._loop.optimiser
+    def _scalars(self, left: int, most: int) -> np.ndarray:
+        """(steps, scalars) of the rule at each of the next steps, up to where the schedule raises an exception.
+
+        Args:
+            left: steps of the epoch.
+            most: of these, at most.
+        """
+        loop = self._loop
         found: list[Sequence[float]] = []
         with suppress(Exception):
-            for k in range(most):
-                rate = optimiser.rate(loop.schedule(loop.number + k))
-                found.append(optimiser.numbers(rate, optimiser.count + k + 1))
-        return found
+            if type(loop.schedule) in PURE:
+                before = min(loop.position % MOST, loop.optimiser.count)
+                return table(loop, min(MOST, left + before), before)[before:][:most]
+            found.extend(_scalars(loop, 0, min(left, most, self._most)))
+        return np.array(found, np.float64)
+
+
+def table(loop: Loop, steps: int, before: int = 0) -> np.ndarray:
+    """(steps, scalars) of the optimiser's rule at each step, float64, of which so many were made before.
+
+    Kept for other runs with the same settings, if these say all.
+    """
+    optimiser, schedule = loop.optimiser, loop.schedule
+    if type(schedule) not in PURE or steps > MOST:
+        return np.array([*_scalars(loop, -before, steps - before)], np.float64)
+    key = repr(optimiser), repr(schedule), loop.number - before, optimiser.count - before, steps
+    found = _tables.get(key)
+    if found is None:
+        if len(_tables) >= KEPT_TABLES:
+            _tables.clear()
+        found = _tables[key] = np.array([*_scalars(loop, -before, steps - before)], np.float64)
+    return found
+
+
+_tables: dict[tuple[str, str, int, int, int], np.ndarray] = {}
+
+
+def _scalars(loop: Loop, first: int, end: int) -> Iterator[Sequence[float]]:
+    """Those of the rule at each of these steps, counted from the next one."""
+    for k in range(first, end):
+        rate = loop.optimiser.rate(loop.schedule(loop.number + k))
+        yield loop.optimiser.numbers(rate, loop.optimiser.count + k + 1)
 
 
 class _Ready:
@@ -169,7 +220,6 @@ class _Ready:
         self._update, self._threads = optimiser._update, net.threads
         self._tensors = [tensor for tensor, _ in self._chain.tensors]
         self._signal = a_signal(net)
-        self._last = rows.samples - (rows.steps - 1) * rows.batch_size  # samples of the epoch's last step
         self._held: list[Any] = []
         self._batch = min(rows.batch_size, rows.samples)
         self._pass = self._new_pass()
@@ -177,7 +227,7 @@ class _Ready:
         self._narrow = self._new_narrow() if self._batch >= self._narrow_from else None
         self._gradients, self._filled = Gradients(self._pass.parameters, net.dtype), np.empty(0, net.dtype)
         self._changed = optimiser.bind(net.parameters).grad
-        self._totals: list[float] = []
+        self._totals: list[float] | None = None
         self.args = self._new_arguments()
         self._pointer = ctypes.addressof(self.args)
 
@@ -194,14 +244,14 @@ class _Ready:
             return False
         return loop.optimiser._update is self._update and self._narrow_from == self._samples_for_narrow()
 
-    def run(self, order: np.ndarray, scalars: list[Sequence[float]]) -> None:
+    def run(self, order: np.ndarray, scalars: np.ndarray) -> None:
         """Make steps from where the loop is, or some of them.
 
         When a signal's handler raises an exception, no thread is at work any more.
 
         Args:
             order: the rows of the epoch.
-            scalars: of the optimiser's rule, for each step.
+            scalars: (steps, scalars) of the optimiser's rule.
         """
         args, rows = self.args, self._rows
         held: list[Any] = []
@@ -220,20 +270,11 @@ class _Ready:
         while not train(self._pointer):
             threads.check()
 
-    def account(self) -> list[Step]:
-        """Bring the run to where the call has come: the steps that were made."""
-        loop, net, rows, args = self._loop, self._loop.net, self._rows, self.args
-        done, made = args.done, []
-        number, epoch = loop.number, loop.epoch + 1
-        for k, loss in enumerate(self._losses[:done].tolist(), 1):
-            last = loop.position + k == rows.steps
-            samples = self._last if last else rows.batch_size
-            made.append(Step(number + k, epoch, loss, samples, last, self._totals[k - 1] if self._totals else samples))
-        loop.optimiser.count += done
-        loop.number += done
-        loop.position += done
-        if loop.position == rows.steps:
-            loop.epoch, loop.position = epoch, 0
+    def account(self) -> Steps | None:
+        """Bring the run to where the call has come: the steps that were made, None if none was."""
+        loop, net, args = self._loop, self._loop.net, self.args
+        done, totals = args.done, self._totals
+        made = loop.made(self._losses[:done].tolist(), totals and totals[:done]) if done else None
         if args.begun:  # it has overwritten the gradients of the last step
             for tensor in self._tensors:
                 tensor.grad = None
@@ -258,7 +299,7 @@ class _Ready:
         """The pass with its rows and room to work, gradients in the order of the net's parameters."""
         made = Pass(self._layers(), self._loop.net.loss, self._loss_key())
         made.put_weights_first()
-        self._aim(made, {self._batch, self._last})
+        self._aim(made, {self._batch, self._rows.last_samples})
         return made
 
     def _new_narrow(self) -> Narrow:
@@ -305,7 +346,7 @@ class _Ready:
             batch=self._batch,
             classes=self._chain.sizes[-1] if batch.target(net, rows.y) == "classes" else 0,
             scale=self._scale(rows.batch_size),
-            last_scale=self._scale(self._last),
+            last_scale=self._scale(rows.last_samples),
             parameters=self._pass.parameters,
             changed=self._address(self._changed),
             stop_on_nan=options.stop_on_nan,

@@ -8,38 +8,69 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .. import later
 from .. import threads as pool
 from ..backend import on_host
 from ..distributed import World
 from ..distributed.alike import of_net
 from ..distributed.world import TRAINED
-from ..messages import unknown
 from ..numbers import whole
 from ..tensor import tensors_of
-from .fit import fit
+from . import again
+from .again import Runs
+from .batches import Rows
+from .fit import Run, fit, planned, warn_of_defaults
 from .history import History
 from .nan import DivergedError
-from .options import OTHER_SPELLINGS
+from .options import known
 
-#: Arguments of :func:`fit` that are the ensemble's own, or that nets trained side by side can't have.
+if TYPE_CHECKING:
+    from . import together
+else:
+    together = later.Module("backprop_xp.training.together")
+
+#: Arguments of :func:`fit`, and what they are if they aren't given.
+DEFAULTS = {name: argument.default for name, argument in inspect.signature(fit).parameters.items()}
+#: Those that are the ensemble's own, or that nets trained side by side can't have.
 OWN = ("net", "x", "y", "world", "progress")
+#: Those that nets have copies of.
+COPIED = ("optimiser", "early_stopping", "schedule")
+
+
+class Planned(NamedTuple):
+    """A net's training: the arguments of :func:`fit`, and what makes the run, or the runs of nets of its kind."""
+
+    given: dict[str, Any]
+    run: partial[Run] | Runs
+
+    def carry_out(self) -> History:
+        if isinstance(self.run, Runs):
+            return self.run.train(self.given)
+        given = self.given
+        return self.run().carry_out(given["checkpoint"], given["checkpoint_every"], given["resume"], False)
 
 
 class Ensemble:
-    """Nets that are trained side by side, a thread for each net at a time; :func:`ensemble` makes one.
+    """Nets that are trained side by side; :func:`ensemble` makes one.
 
     Attributes:
         nets: of any shapes, on one backend, none of which shares a tensor with another.
+        alone: on CuPy, by the numbers of nets that :meth:`fit` has last trained one after another, why.
     """
 
     def __init__(self, nets: Iterable[Any]) -> None:
+        if hasattr(nets, "loss_and_grad"):
+            raise TypeError(f"an ensemble is made of several nets, got one {type(nets).__name__}: put it into a list")
         self.nets = list(nets)
+        self.alone: dict[int, str] = {}
         if not self.nets:
             raise ValueError("an ensemble needs at least one net, got none")
         owners: dict[int, int] = {}
@@ -69,7 +100,8 @@ class Ensemble:
         outputs: list[Any] = [None] * len(self.nets)
 
         def one(k: int) -> None:
-            outputs[k] = self.nets[k].forward(x)
+            with _of(k):
+                outputs[k] = self.nets[k].forward(x)
 
         _each(range(len(self.nets)), one, self._workers(None))
         widths = [z.shape[-1] for z in outputs]
@@ -85,15 +117,18 @@ class Ensemble:
         x: Any,
         y: Any = None,
         *,
-        each: Sequence[Mapping[str, Any]] | None = None,
+        each: Iterable[Mapping[str, Any]] | None = None,
         threads: int | None = None,
         world: World | None = None,
         **options: Any,
     ) -> list[History]:
         """Train every net as :func:`backprop_xp.training.fit` trains it by itself, with the same bits.
 
-        A net whose loss is no longer finite stops by itself, as its history says; a warning names these. Any other
-        exception ends the training of all. On CuPy one net is trained after another.
+        All that is given is checked before any net is trained. A net whose loss is no longer finite stops by itself, as
+        its history says; a warning names these. Any other exception ends the training of all.
+
+        On the CPU each thread trains a net at a time. On CuPy nets of one shape are trained together, each step of all
+        in a few launches; those for which that can't be, one after another: :attr:`alone` says which and why.
 
         Args:
             x, y, options: as for :func:`fit`. Optimisers and early stopping are copied for every net. Callbacks are
@@ -104,19 +139,26 @@ class Ensemble:
                 all of them.
 
         Returns:
-            A history for each net.
+            A history for each net; the seconds of an epoch are those of all nets that were trained together.
         """
-        own = self._options(options, each)
+        workers, own = self._workers(threads), self._options(options, each)
         histories: list[History | None] = [None] * len(self.nets)
         mine = range(len(self.nets)) if world is None else self._of_rank(world)
+        backend = self.nets[0].backend
+        with backend.activate():
+            plans = self._plans(x, y, {k: own[k] for k in mine})
+            if backend.on_gpu:
+                self._together(plans, histories)
 
         def one(k: int) -> None:
+            plan = plans.pop(k)
             try:
-                histories[k] = self.nets[k].fit(x, y, progress=False, **own[k])
+                with backend.activate():
+                    histories[k] = plan.carry_out()
             except DivergedError as error:
                 histories[k] = error.history
 
-        _each(mine, one, self._workers(threads))
+        _each([*plans], one, workers)
         if world is not None:
             self._tell(world, mine, histories)
         found = [history for history in histories if history is not None]
@@ -127,25 +169,65 @@ class Ensemble:
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         return found
 
-    def _options(self, shared: Mapping[str, Any], each: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
-        if each is not None and len(each) != len(self.nets):
-            raise ValueError(f"each must hold options for every net, {len(self.nets)}, got {len(each)}")
-        found, known = [], [*inspect.signature(fit).parameters, *OTHER_SPELLINGS]
+    def _options(self, shared: Mapping[str, Any], each: Iterable[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+        own: list[Mapping[str, Any]] = [{}] * len(self.nets) if each is None else [*each]
+        if isinstance(each, Mapping) or not all(isinstance(options, Mapping) for options in own):
+            raise TypeError(
+                'each must be a list of options by name, a dictionary a net, as in [{"seed": 1}, {"seed": 2}]'
+            )
+        if len(own) != len(self.nets):
+            raise ValueError(f"each must hold options for every net, {len(self.nets)}, got {len(own)}")
+        found = []
         for k in range(len(self.nets)):
-            options = {**shared, **(each[k] if each is not None else {})}
-            for name in options:
-                if name in OWN:
+            for name in OWN:
+                if name in shared or name in own[k]:
                     raise TypeError(f"{name} is the ensemble's, not an option of its nets")
-                if name not in known:
-                    raise TypeError(f"net {k}: {unknown('option of fit', name, known)}")
-            for name in ("optimiser", "optimizer", "early_stopping", "schedule"):
+            with _of(k):
+                options = known("fit", [*DEFAULTS], dict(shared)) | known("fit", [*DEFAULTS], dict(own[k]))
+            for name in COPIED:
                 if name in options and not callable(options[name]):
                     options[name] = copy.deepcopy(options[name])
-            if (folder := options.get("checkpoint")) is not None:
-                Path(folder).mkdir(parents=True, exist_ok=True)
-                options["checkpoint"] = Path(os.fspath(folder), f"net-{k:0{len(str(len(self.nets) - 1))}d}")
+            if options.get("checkpoint") is not None:
+                name = f"net-{k:0{len(str(len(self.nets) - 1))}d}"
+                options["checkpoint"] = Path(os.fspath(options["checkpoint"]), name)
             found.append(options)
         return found
+
+    def _plans(self, x: Any, y: Any, own: Mapping[int, dict[str, Any]]) -> dict[int, Planned]:
+        """What each net is to be trained by. Nets of one kind read the same arrays."""
+        plans: dict[int, Planned] = {}
+        data: dict[Any, Any] = {}
+        runs: dict[str, Runs] = {}
+        for k, options in own.items():
+            net, given = self.nets[k], DEFAULTS | options
+            reads = getattr(net, "dtype", None), getattr(getattr(net, "loss", None), "takes_indices", None)
+            given["net"], (given["x"], given["y"]) = net, data.get(reads, (x, y))
+            with _of(k):
+                kind = None if net.backend.on_gpu else again.kind(given)
+                if kind is not None and kind in runs:
+                    again.check(given)
+                    plans[k] = Planned(given, runs[kind])
+                else:
+                    run = planned(given)
+                    plans[k] = Planned(given, run)
+                    if isinstance(rows := run.args[0].batches, Rows):
+                        data[reads] = rows.x, rows.y
+                        if kind is not None:
+                            runs[kind] = Runs()
+            warn_of_defaults(net)
+        for plan in plans.values():
+            if (folder := plan.given["checkpoint"]) is not None:
+                folder.parent.mkdir(parents=True, exist_ok=True)
+        return plans
+
+    def _together(self, plans: dict[int, Planned], histories: list[History | None]) -> None:
+        """Train, and take out of the plans, nets on a CUDA device that write no checkpoints."""
+        self.alone = {k: "it writes checkpoints" for k, plan in plans.items() if plan.given["checkpoint"] is not None}
+        runs = {k: plan.run() for k, plan in plans.items() if k not in self.alone and isinstance(plan.run, partial)}
+        self.alone |= together.train(runs)
+        for k, run in runs.items():
+            histories[k] = run.history
+            del plans[k]
 
     def _workers(self, wanted: int | None) -> int:
         if wanted is not None:
@@ -183,6 +265,17 @@ class Ensemble:
                         found = np.frombuffer(rest, dtype, math.prod(shape), at).reshape(shape)
                         tensor.data[...] = net.backend.xp.asarray(found)
                         at += found.nbytes
+
+
+@contextmanager
+def _of(k: int) -> Iterator[None]:
+    """Let exceptions about what was given say which net it was given to."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError):
+            raise
+        raise type(error)(f"net {k}: {error}") from None
 
 
 def _each(numbers: Iterable[int], work: Callable[[int], None], workers: int) -> None:

@@ -6,8 +6,10 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import fields
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,17 +18,17 @@ from .. import inputs, threads
 from ..derivatives.equation import Equation
 from ..distributed import World
 from ..losses import Loss, get_loss, terms
-from ..numbers import flag, is_number, whole
-from . import compiled
+from ..numbers import as_seed, flag, is_number, whole
 from .batches import Batches, Rows, is_iterable_of_batches
 from .buffers import Buffers
 from .checkpoints import Folder
+from .compiled import Calls
 from .early import EarlyStopping
 from .history import Epoch, History
-from .loop import Loop, Options, Step
+from .loop import Loop, Options, Steps
 from .nan import check_parameters
 from .optimiser import Optimiser
-from .options import known_options
+from .options import arguments, known_options
 from .point_sets import PointSets, as_sets, as_source, is_point_sets, named
 from .progress import Progress
 from .ranks import Ranks
@@ -112,19 +114,26 @@ def fit(
         DivergedError: see ``stop_on_nan``. CheckpointError: the folder or a checkpoint can't be used.
         RankError: ranks were given different arguments, or came to different parameters.
     """
-    ranks, parted = Ranks(world), parted_world(world) if flag("shards", shards) else None
+    given = arguments(locals())
     with net.backend.activate():
-        batches = _source(net, x, y, sample_weight, batch_size, shuffle, ranks.seed(seed), parted)
-        loop = Loop(net, batches, Options(epochs, optimiser, schedule, clip_norm, l1, l2, stop_on_nan, world))
-        _warn_of_defaults(net)
-        held_out = None if validation is None else _held_out(net, validation, parted)
-        run = Run(loop, held_out, _as_stopping(early_stopping), callbacks, ranks)
-        ranks.begin(run, checkpoint, checkpoint_every, resume)
-        progress = progress if ranks.first else False
-        if checkpoint is None:
-            return run.go(None, progress)
-        with Folder(checkpoint) if ranks.first else nullcontext() as folder:
-            return run.go(Saver(run, folder, checkpoint_every, flag("resume", resume)), progress)
+        run = planned(given)
+        warn_of_defaults(net)
+        return run().carry_out(checkpoint, checkpoint_every, resume, progress)
+
+
+def planned(given: Mapping[str, Any]) -> partial[Run]:
+    """What makes the run; what was given is checked by then. On a CUDA device, the net's must be the current one.
+
+    Args:
+        given: all arguments of :func:`fit` by name; those that say what is shown and saved aren't looked at.
+    """
+    net, ranks = given["net"], Ranks(given["world"])
+    parted = parted_world(given["world"]) if flag("shards", given["shards"]) else None
+    x, y, weight = (given[name] for name in ("x", "y", "sample_weight"))
+    batches = _source(net, x, y, weight, given["batch_size"], given["shuffle"], ranks.seed(given["seed"]), parted)
+    loop = Loop(net, batches, Options(**{option.name: given[option.name] for option in fields(Options)}))
+    held_out = None if given["validation"] is None else _held_out(net, given["validation"], parted)
+    return partial(Run, loop, held_out, _as_stopping(given["early_stopping"]), given["callbacks"], ranks)
 
 
 def _source(
@@ -138,7 +147,7 @@ def _source(
     return Shards(world, net, x, y, weight, batch_size, shuffle, seed)
 
 
-def _warn_of_defaults(net: Any) -> None:
+def warn_of_defaults(net: Any) -> None:
     """Say once what to set for a net whose weights are the article's by default, though it is another net."""
     if not getattr(net, "_drawn_unasked", False):
         return
@@ -175,6 +184,7 @@ class Run:
         self.settings = loop.optimiser.settings()
         self.flat = loop.optimiser.bind(loop.net.parameters)
         self.buffers = Buffers(loop.net, self.flat)
+        self._calls = Calls(loop)
         if stopping is not None:
             stopping.begin()
 
@@ -182,17 +192,38 @@ class Run:
         self.total, self.weight = 0.0, 0.0
         self.terms: dict[str, tuple[Any, Any]] = {}
 
+    def restart(self, optimiser: Optimiser, schedule: Any, seed: Any) -> None:
+        """Begin anew, with a history of its own, and the settings of a new optimiser of the same class."""
+        self.loop.restart(optimiser, schedule)
+        if isinstance(self.loop.batches, Rows):
+            self.loop.batches.seed = as_seed(seed)
+        self.history = History(seed=getattr(self.loop.batches, "seed", None))
+        self._begin_epoch()
+        if self.stopping is not None:
+            self.stopping.begin()
+
+    def carry_out(
+        self, checkpoint: str | os.PathLike[str] | None, every: int, resume: bool, shown: bool | None
+    ) -> History:
+        """Make the steps that remain, with what is shown and saved as :func:`fit` is asked for it."""
+        self.ranks.begin(self, checkpoint, every, resume)
+        shown = shown if self.ranks.first else False
+        if checkpoint is None:
+            return self.go(None, shown)
+        with Folder(checkpoint) if self.ranks.first else nullcontext() as folder:
+            return self.go(Saver(self, folder, every, flag("resume", resume)), shown)
+
     def go(self, saver: Saver | None, shown: bool | None) -> History:
         """Make the steps that remain."""
+        steps = self._calls.steps(None if saver is None else saver.every)
         try:
-            if self.loop.epoch < self.loop.options.epochs and not self.history.stopped:
-                self._train(saver, shown)
+            for _ in self.epochs(steps, saver, shown):
+                pass
         except BaseException as error:
-            self.history.stopped = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            error.__dict__["history"] = self.history
+            self.end(error)
             raise
         finally:
-            self._put_back_the_best()
+            self.put_back_the_best()
         return self.history
 
     def go_on_with(self, seed: Any) -> None:
@@ -201,43 +232,75 @@ class Run:
         if isinstance(batches, (Rows, PointSets)) and batches.drawn and seed is not None:
             batches.seed = self.history.seed = whole("seed", seed)
 
-    def _train(self, saver: Saver | None, shown: bool | None) -> None:
+    def epochs(
+        self,
+        steps: Iterator[Steps],
+        saver: Saver | None = None,
+        shown: bool | None = False,
+        all_finite: Callable[[], bool] = lambda: False,
+    ) -> Iterator[None]:
+        """Go through steps as they are made; each turn ends with an epoch's. What ends it early is left to the caller.
+
+        Args:
+            steps: those that remain.
+            all_finite: says, in the end, that no parameter is NaN or infinite; else they are looked at.
+        """
         net, loop = self.loop.net, self.loop
-        averages = getattr(net, "reduction", "sum") == "mean"
+        if loop.epoch == loop.options.epochs or self.history.stopped:
+            return
         progress = Progress(loop.steps, loop.number, shown)
         started, loss = time.perf_counter(), float("nan")
         try:
-            for step in compiled.steps(loop, None if saver is None else saver.every):
+            for made in steps:
                 threads.check()
-                loss = step.loss
-                self.total += loss * step.weight if averages else loss
-                self.weight += step.weight if averages else step.samples
-                for name, (term, counts) in (step.terms or {}).items():
-                    total, weight = self.terms.get(name, (0.0, 0.0))
-                    self.terms[name] = total + (term * counts if averages else term), weight + counts
-                progress.step(step.number, step.samples, loss)
-                if step.last:
-                    self._end_epoch(step, time.perf_counter() - started)
+                loss = made.losses[-1]
+                self._add(made)
+                progress.steps(made.number, made.samples, loss)
+                if made.last:
+                    self._end_epoch(made, time.perf_counter() - started)
                     started = time.perf_counter()
                 if saver is not None:
-                    saver.after(step.number)
+                    saver.after(made.number)
                 if self.history.stopped:
                     break
-            if loop.options.stop_on_nan:
+                if made.last:
+                    yield
+            if loop.options.stop_on_nan and not all_finite():
                 check_parameters(net, loop.number, loop.saved)
             if saver is not None:
                 saver.finish()
         finally:
             progress.close(loop.number, float(loss))
 
-    def _end_epoch(self, step: Step, seconds: float) -> None:
+    def end(self, error: BaseException) -> None:
+        """Say why the run ends early, to whoever has its history and to whoever meets the exception."""
+        self.history.stopped = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        error.__dict__["history"] = self.history
+
+    def put_back_the_best(self) -> None:
+        """Let the net have the parameters that early stopping has kept, if there are any."""
+        if self.stopping is not None and self.stopping.best is not None:
+            self.buffers.restore_with_parameters(self.stopping.best)
+            self.history.best = self.stopping.epoch
+
+    def _add(self, made: Steps) -> None:
+        """Add up the losses of these steps."""
+        averages = getattr(self.loop.net, "reduction", "sum") == "mean"
+        for loss, samples, weight in zip(made.losses, made.samples, made.weights):
+            self.total += loss * weight if averages else loss
+            self.weight += weight if averages else samples
+        for name, (term, counts) in (made.terms or {}).items():
+            total, weight = self.terms.get(name, (0.0, 0.0))
+            self.terms[name] = total + (term * counts if averages else term), weight + counts
+
+    def _end_epoch(self, made: Steps, seconds: float) -> None:
         net = self.loop.net
         held_out = None if self.held_out is None else _average_loss(net, self.held_out)
         terms = {name: _average(float(total), float(weight)) for name, (total, weight) in self.terms.items()} or None
         loss = _average(float(self.total), float(self.weight))
         if terms is not None and isinstance(self.loop.batches, PointSets):
             loss = sum(self.loop.batches.weights[name] * term for name, term in terms.items())
-        epoch = Epoch(step.epoch, step.number, loss, held_out, seconds, terms)
+        epoch = Epoch(made.epoch, made.number, loss, held_out, seconds, terms)
         self._begin_epoch()
         self.history.epochs.append(epoch)
         if self.stopping is not None:
@@ -251,11 +314,6 @@ class Run:
             if isinstance(answer, (bool, np.bool_)) and answer:
                 self.history.stopped = self.history.stopped or "a callback asked for it"
         self.history.stopped = self.ranks.end_epoch(self)
-
-    def _put_back_the_best(self) -> None:
-        if self.stopping is not None and self.stopping.best is not None:
-            self.buffers.restore_with_parameters(self.stopping.best)
-            self.history.best = self.stopping.epoch
 
 
 def evaluate(net: Any, x: Any, y: Any = None, *, world: World | None = None) -> float:

@@ -62,6 +62,14 @@ class Flat:
             at += size
         return views
 
+    def move(self, data: Array) -> None:
+        """Have all parameters in this array, of as many elements, from now on."""
+        self.adopt()
+        data[...] = self.data
+        self.data, self.views = data, self.split(data)
+        for tensor, view in zip(self.tensors, self.views):
+            tensor.data = view
+
     def holds(self, tensors: Sequence[Tensor]) -> bool:
         """Whether it was made of these very tensors."""
         return len(tensors) == len(self.given) and all(map(_same, tensors, self.given))

@@ -15,17 +15,35 @@ from ..backend import Array, Backend
 from ..toolchain import cuda
 
 SOURCE = """
-template <class S> __device__ void look_at(const S* loss, long long step, double* value, long long* first) {
-  *value = *loss;
-  if (*first == 0 && !(*value - *value == 0)) *first = step;
+template <class S>
+__device__ void look_at(const S* losses, long long count, long long step, double* values, long long* first) {
+  const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  values[i] = losses[i];
+  if (first[i] == 0 && !(values[i] - values[i] == 0)) first[i] = step;
 }
-extern "C" __global__ void look_float32(const float* loss, long long step, double* value, long long* first) {
-  look_at(loss, step, value, first);
+extern "C" __global__
+void look_float32(const float* losses, long long count, long long step, double* values, long long* first) {
+  look_at(losses, count, step, values, first);
 }
-extern "C" __global__ void look_float64(const double* loss, long long step, double* value, long long* first) {
-  look_at(loss, step, value, first);
+extern "C" __global__
+void look_float64(const double* losses, long long count, long long step, double* values, long long* first) {
+  look_at(losses, count, step, values, first);
 }
 """
+THREADS = 128  # of a block; chosen
+
+
+def look(losses: Array, step: int, values: Array, first: Array) -> None:
+    """Let the current device look at losses, each of one run, on the current stream.
+
+    Args:
+        losses: float32 or float64, of this step (from 1).
+        values: float64, becomes the losses.
+        first: int64, becomes the step where it is 0 and the loss isn't finite.
+    """
+    arguments = losses, np.int64(losses.size), np.int64(step), values, first
+    cuda.kernel(SOURCE, f"look_{losses.dtype.name}")((-(-losses.size // THREADS),), (THREADS,), arguments)
 
 
 class Seen(NamedTuple):
@@ -71,8 +89,7 @@ class Lookout:
             if loss.dtype.name not in ("float32", "float64"):
                 loss = loss.astype(np.float64)
             self.loss = xp.empty(())
-            arguments = loss, np.int64(number), self.loss, self.first
-            cuda.kernel(SOURCE, f"look_{loss.dtype.name}")((1,), (1,), arguments)
+            look(loss, number, self.loss, self.first)
             self.first.get(out=self._notes[number % 2], blocking=False)
             self._events[number % 2].record()
         before, self._last = self._last, seen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -42,6 +42,30 @@ class Step(NamedTuple):
     last: bool
     weight: Any
     terms: Mapping[str, tuple[Any, Any]] | None = None
+
+
+class Steps(NamedTuple):
+    """Steps of one epoch that were made one after another, at least one.
+
+    Attributes:
+        number, epoch: of the last one, as in :class:`Step`.
+        losses, samples, weights: of each.
+        last: whether the last one was the epoch's.
+        terms: of the last one.
+    """
+
+    number: int
+    epoch: int
+    losses: Sequence[Any]
+    samples: Sequence[int]
+    weights: Sequence[Any]
+    last: bool
+    terms: Mapping[str, tuple[Any, Any]] | None = None
+
+    @classmethod
+    def of(cls, step: Step) -> Steps:
+        """One alone."""
+        return cls(step.number, step.epoch, [step.loss], [step.samples], [step.weight], step.last, step.terms)
 
 
 @dataclass(frozen=True)
@@ -98,6 +122,30 @@ class Loop:
         #: whether each step's loss is known before the next one
         self._waits = self.optimiser.evaluates or not net.backend.on_gpu
         self._lookout = Lookout(net.backend) if options.stop_on_nan and not self._waits else None
+
+    def restart(self, optimiser: Optimiser, schedule: str | Callable[[int], float] | None) -> None:
+        """Go back to before the first step, and take over these settings."""
+        self.optimiser.restart(optimiser)
+        self.schedule = get_schedule(schedule, self.steps)
+        self.number = self.epoch = self.position = 0
+
+    def made(self, losses: Sequence[Any], weights: Sequence[Any] | None = None) -> Steps:
+        """Go on to behind steps that were made elsewhere, in this epoch, on batches of rows.
+
+        Args:
+            losses: of each.
+            weights: what its samples count for, by default their number.
+        """
+        rows, count = self.batches, len(losses)
+        assert isinstance(rows, Rows)
+        self.optimiser.count += count
+        self.number += count
+        self.position += count
+        samples, epoch, last = [rows.batch_size] * count, self.epoch + 1, self.position == rows.steps
+        if last:
+            samples[-1] = rows.last_samples
+            self.epoch, self.position = epoch, 0
+        return Steps(self.number, epoch, losses, samples, weights or samples, last)
 
     def settle(self) -> None:
         """Wait until every step so far is known to have been a good one. Raises DivergedError."""

@@ -190,6 +190,22 @@ class Optimiser:
             state = {name: array[self.sharding.part].copy() for name, array in state.items()}
         self.count, self.state, self._rule = count, dict(state), None
 
+    def restart(self, other: Optimiser) -> None:
+        """Be as before the first step, with the options of another one of the same class."""
+        for name in self.options:
+            setattr(self, name, getattr(other, name))
+        self.count = 0
+        for name, array in self.state.items():
+            array.fill(self.initial(name))
+
+    def move(self, parameters: Sequence[Tensor], arrays: Mapping[str, Array]) -> None:
+        """Have the parameters, named "w", and the state in these arrays, of as many elements, from now on."""
+        self.bind(parameters).move(arrays["w"])
+        for name in self.rule().state:
+            arrays[name][...] = self.state[name]
+            self.state[name] = arrays[name]
+        self._rule = None
+
     def shard(self, sharding: Sharding) -> None:
         """Have the state of this rank's part of the parameters alone, from now on.
 
@@ -252,9 +268,11 @@ def _square_sum(grad: np.ndarray) -> float:
 
 
 @lru_cache(maxsize=256)
-def formula(rule: Rule) -> Formula:
-    """The formula of a rule, made once."""
-    return Formula(("w", "grad", *rule.state), rule.scalars, dict(rule.let), dict(rule.outputs))
+def formula(rule: Rule, columns: bool = False) -> Formula:
+    """The formula of a rule, made once; with ``columns``, one of variables alone, for scalars that are arrays."""
+    variables, scalars = ("w", "grad", *rule.state), rule.scalars
+    given = (variables + scalars, ()) if columns else (variables, scalars)
+    return Formula(*given, dict(rule.let), dict(rule.outputs))
 
 
 PENALTY = Formula(("w", "grad"), ("l1", "l2"), {}, {"grad": "grad + l2 * w + l1 * sign(w)"})

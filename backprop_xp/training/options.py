@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Generic, TypeVar, cast, overload
 
@@ -22,23 +22,28 @@ def known_options(function: F) -> F:
     """The function, with a TypeError for an unknown option that names the nearest known one."""
     what = function.__qualname__.removesuffix(".__init__")
     names = [name for name in inspect.signature(function).parameters if name != "self"]
-    of_optimiser = OF_OPTIMISERS if "optimiser" in names else ()
 
     @wraps(function)
     def checked(*args: Any, **options: Any) -> Any:
-        for other, name in OTHER_SPELLINGS.items():
-            if other in options and name in names:
-                if name in options:
-                    raise TypeError(f"{name} and {other} are one option of {what}: give one of them")
-                options[name] = options.pop(other)
-        for name in options:
-            if name in of_optimiser:
-                raise TypeError(f"{name} is no option of {what} but of its optimiser, as in optimiser=SGD(lr=0.1)")
-            if name not in names:
-                raise TypeError(unknown(f"option of {what}", name, names))
-        return function(*args, **options)
+        return function(*args, **known(what, names, options))
 
     return cast(F, checked)
+
+
+def known(what: str, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
+    """The options of ``what`` by the names that it has for them. Raises TypeError."""
+    for other, name in OTHER_SPELLINGS.items():
+        if other in options and name in names:
+            if name in options:
+                raise TypeError(f"{name} and {other} are one option of {what}: give one of them")
+            options[name] = options.pop(other)
+    of_optimiser = OF_OPTIMISERS if "optimiser" in names else ()
+    for name in options:
+        if name in of_optimiser:
+            raise TypeError(f"{name} is no option of {what} but of its optimiser, as in optimiser=SGD(lr=0.1)")
+        if name not in names:
+            raise TypeError(unknown(f"option of {what}", name, names))
+    return options
 
 
 def arguments(names: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 SECONDS = 0.1  # between two updates
@@ -31,11 +32,11 @@ class Progress:
                 return
             self._bar = tqdm(total=total, initial=done, unit="step", file=self._out, mininterval=0, leave=True)
 
-    def step(self, step: int, samples: int, loss: Any) -> None:
-        """One more step was made; shown a few times a second at most."""
+    def steps(self, step: int, samples: Sequence[int], loss: Any) -> None:
+        """More steps were made, on so many samples each; shown a few times a second at most."""
         if not self.shown:
             return
-        self._samples += samples
+        self._samples += sum(samples)
         now = time.perf_counter()
         if now >= self._next:
             self._show(step, float(loss), now)

@@ -114,6 +114,10 @@ class Then(Schedule):
         return self.first(step) if step < self.steps else self.second(step - self.steps)
 
 
+#: Of which one that prints the same gives the same factors.
+PURE = (Constant, StepDecay, Cosine, WarmUp)
+
+
 def get_schedule(schedule: str | Callable[[int], float] | None, steps: int | None) -> Callable[[int], float]:
     """The schedule itself; by name "constant" (or None), or "cosine" over all ``steps`` of a run."""
     if schedule is None or schedule == "constant":

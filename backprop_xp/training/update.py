@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from .. import later, threads
 from ..backend import module_of, owner_of
 from ..formulas import Formula, blocked
 from ..programs import elementwise, structs
-from ..toolchain import cache
+from ..toolchain import cache, compiler
 from ..toolchain.compiler import CompileError
 
 if TYPE_CHECKING:
@@ -85,16 +85,11 @@ class Update:
 
     @cached_property
     def _functions(self) -> tuple[Any, Any] | None:
-        """The compiled loop: called with the interpreter held, which takes a microsecond less, and without."""
+        """The compiled loop, see :func:`_loop`; None if it can't be compiled."""
         try:
-            library = cache.library(elementwise.source(self.formula, self.outputs, self.dtype.name), self.what)
+            return _loop(self.formula, self.outputs, self.dtype.name, self.what, compiler.find())
         except CompileError:
             return None  # the engines say so once
-        held = ctypes.PyDLL(None, handle=library._handle)
-        for function in (held.formula, library.formula):
-            function.argtypes = (ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
-            function.restype = None
-        return held.formula, library.formula
 
     @cached_property
     def _arguments(self) -> tuple[Any, ...]:
@@ -122,3 +117,14 @@ class Update:
                 function(min(length, self.size - start), inputs, outputs, self._scalars.ctypes.data)
 
         threads.run(work, workers, stop)
+
+
+@lru_cache(maxsize=64)
+def _loop(formula: Formula, outputs: tuple[str, ...], dtype: str, what: str, cxx: compiler.Compiler) -> tuple[Any, Any]:
+    """It called with the interpreter held, which takes a microsecond less, and without. Raises CompileError."""
+    library = cache.library(elementwise.source(formula, outputs, dtype), what)
+    held = ctypes.PyDLL(None, handle=library._handle)
+    for function in (held.formula, library.formula):
+        function.argtypes = (ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+        function.restype = None
+    return held.formula, library.formula

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from backprop_xp import get_activation, get_loss
@@ -64,6 +66,32 @@ def test_every_version_of_nvrtc_finds_a_variant_that_spills_nothing(name):
             chosen = next(fitting, None)
             assert chosen is not None, (library.version, architecture)
             assert chosen.sums in expected, (library.version, architecture, chosen)
+
+
+def arithmetic(code):
+    """How often each floating-point instruction stands in the PTX."""
+    lines = [line.split() for line in pytest.importorskip("nvrtc").ptx(code, *cuda.OPTIONS).splitlines()]
+    kinds = ("add.", "sub.", "mul.", "fma.", "div.", "rcp.", "ex2.", "sqrt.")
+    return Counter(line[0] for line in lines if line and line[0].startswith(kinds) and ".f" in line[0])
+
+
+SIDE_BY_SIDE = [name for name, ((net, _), _) in NETS.items() if net.loss is not None and not net.input_grad]
+
+
+@pytest.mark.parametrize("name", [*SIDE_BY_SIDE, "grid", "grid, double"])
+def test_many_nets_side_by_side_compute_what_one_does_and_spill_nothing(name):
+    nvrtc = pytest.importorskip("nvrtc")
+    grid = (8, 16, 16, 1), ("tanh", "tanh", "identity"), "mse"
+    dtype = "float64" if name.endswith("double") else "float32"
+    net, activations = NETS[name][0] if name in NETS else shape(*grid, dtype, bias=True, factors=True)
+    for variant in fused_cuda.variants(net):
+        alone, many = (fused_cuda.source(net, activations, variant, True, several) for several in (False, True))
+        assert arithmetic(alone) == arithmetic(many)
+    for architecture in nvrtc.ARCHITECTURES:
+        for variant in fused_cuda.variants(net):
+            if resources(fused_cuda.source(net, activations, variant), architecture).fits:
+                assert resources(fused_cuda.source(net, activations, variant, True, True), architecture).fits
+                break
 
 
 @pytest.mark.parametrize("name", ["probabilities", "forward, double"])

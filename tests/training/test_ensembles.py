@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
@@ -80,6 +81,8 @@ def test_outputs_of_all():
         np.testing.assert_array_equal(net(X), z)
     with pytest.raises(ValueError, match=r"^net 0 has 2 outputs, net 1 has 3: call each by itself$"):
         ensemble([Net((3, 2), rng=0), Net((3, 3), rng=0)])(X)
+    with pytest.raises(ValueError, match=r"^net 1: x must have 4 features"):
+        ensemble([Net((3, 2), rng=0), Net((4, 2), rng=0)])(X)
 
 
 def test_a_net_that_diverges_leaves_the_others():
@@ -105,6 +108,56 @@ def test_any_other_exception_ends_all_soon():
         ensemble(nets(3)).fit(X, Y, each=each)
     assert time.perf_counter() - began < 30
     assert not [thread for thread in threading.enumerate() if thread.name == "backprop_xp" and not thread.daemon]
+
+
+def test_options_by_a_generator_and_by_their_other_spelling():
+    alone, together = nets(2), nets(2)
+    for net, rate in zip(alone, (0.1, 0.2)):
+        net.fit(X, Y, optimiser=SGD(lr=rate))
+    ensemble(together).fit(X, Y, optimiser="adam", each=({"optimizer": SGD(lr=rate)} for rate in (0.1, 0.2)))
+    assert_alike(alone, together)
+
+
+def test_an_optimiser_is_left_as_it_was():
+    optimiser, stopping = SGD(lr=0.1, momentum=0.9), EarlyStopping(3)
+    ensemble(nets(2)).fit(X, Y, optimiser=optimiser, early_stopping=stopping)
+    assert optimiser.count == 0 and not optimiser.state and stopping.epoch == 0
+
+
+def test_data_that_are_no_arrays_yet_are_converted_once():
+    class Given:
+        converted = 0
+
+        def __array__(self, dtype=None, copy=None):
+            Given.converted += 1
+            return X.astype(dtype or X.dtype)
+
+        shape = X.shape
+
+    alone, together = nets(3), nets(3)
+    for net in alone:
+        net.fit(X, Y)
+    ensemble(together).fit(Given(), Y)
+    assert Given.converted == 1
+    assert_alike(alone, together)
+
+
+def test_a_signal_ends_all_soon():
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(number, frame):
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    began = time.perf_counter()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(Interrupted):
+            ensemble(nets(3)).fit(X, Y, epochs=10**9, threads=2)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.perf_counter() - began < 30
 
 
 def test_a_net_in_the_ensemble_takes_one_thread():
@@ -139,6 +192,7 @@ def shared():
         (lambda: [1], TypeError, "an ensemble is made of nets, got int at 0"),
         (shared, ValueError, "net 0 and net 1 share W0"),
         (lambda: [nets(1)[0]] * 2, ValueError, "net 0 and net 1 are one net"),
+        (lambda: nets(1)[0], TypeError, "an ensemble is made of several nets, got one Net: put it into a list"),
     ],
 )
 def test_what_is_no_ensemble(made, error, message):
@@ -153,6 +207,13 @@ def test_what_is_no_ensemble(made, error, message):
         ({"each": [{}, {"epoch": 3}]}, r"net 1: unknown option of fit 'epoch'; did you mean 'epochs'\?"),
         ({"each": [{}, {"y": 3}]}, "y is the ensemble's, not an option of its nets"),
         ({"progress": True}, "progress is the ensemble's, not an option of its nets"),
+        ({"each": {"seed": 1}}, "each must be a list of options by name, a dictionary a net"),
+        ({"each": [1, 2]}, "each must be a list of options by name, a dictionary a net"),
+        ({"lr": 0.1}, "net 0: lr is no option of fit but of its optimiser"),
+        ({"each": [{}, {"optimiser": "adam", "optimizer": "sgd"}]}, "net 1: optimiser and optimizer are one option"),
+        ({"each": [{}, {"batch_size": 0}]}, "net 1: batch_size must be"),
+        ({"each": [{}, {"optimiser": "adan"}]}, "net 1: unknown optimiser 'adan'; did you mean 'adam'"),
+        ({"sample_weight": [1.0]}, "net 0: x, y and sample_weight must have the same number of rows"),
     ],
 )
 def test_what_is_no_option(options, message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -343,6 +344,29 @@ def test_every_kernel_compiles_for_every_architecture(dtype):
         binary, resources = nvrtc.compile_for(code, architecture)
         assert binary and len(resources) == len(VARIANTS)
         assert not [name for name, r in resources.items() if r.spills or r.stack]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_scalars_that_are_columns_are_computed_with_as_scalars_are(dtype):
+    """... that is, the compiler contracts the same products and sums."""
+    nvrtc = pytest.importorskip("nvrtc")
+
+    def arithmetic(code):
+        lines = [line.split() for line in nvrtc.ptx(source("math.h") + code, "-std=c++17").splitlines()]
+        kinds = ("add.", "sub.", "mul.", "fma.", "div.", "sqrt.", "neg.", "rcp.")
+        counts = Counter(line[0] for line in lines if line and line[0].startswith(kinds) and ".f" in line[0])
+        copies = math.gcd(*counts.values())  # of the loop's body, which is unrolled
+        return {name: count // copies for name, count in counts.items()}
+
+    for cls, options in VARIANTS:
+        rule = cls(**options).rule()
+        alone, columns = formula(rule), formula(rule, columns=True)
+        widths = (1,) * (2 + len(rule.state))
+        code = device.entry(alone, tuple(alone.outputs), widths, dtype, "step", in_place=True)
+        other = (*widths, *(97,) * len(rule.scalars))
+        assert arithmetic(code) == arithmetic(
+            device.entry(columns, tuple(alone.outputs), other, dtype, "step", in_place=True, each=97)
+        )
 
 
 class TestMessages:

@@ -1,0 +1,107 @@
+"""One run for many nets that differ in their numbers alone: what is checked and prepared for all of them at once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..numbers import as_seed
+from ..ready.chain import why_not_functions
+from ..ready.gradients import a_signal, drop_signals
+from . import compiled
+from .early import EarlyStopping
+from .fit import Run, planned
+from .history import History
+from .optimisers import OPTIMISERS, get_optimiser
+from .schedules import get_schedule
+
+#: Arguments of :func:`fit` in which nets of one kind may differ.
+DIFFERING = ("net", "x", "y", "optimiser", "schedule", "seed")
+#: The module of the only class of nets that has kinds; it imports this one.
+NET = f"{__name__.split('.')[0]}.net"
+#: Methods of a net that it might have been given of its own.
+OVERRIDDEN = {"loss_and_grad", "forward"}
+
+
+def kind(given: Mapping[str, Any]) -> str | None:
+    """Equal for nets, on the CPU and with the same x and y, that one run can be made for; None if none can.
+
+    Args:
+        given: the arguments of :func:`fit` by name.
+    """
+    net, optimiser, stopping = given["net"], get_optimiser(given["optimiser"]), given["early_stopping"]
+    if type(net).__module__ != NET or net.buffers or OVERRIDDEN & vars(net).keys() or why_not_functions(net._now()[2]):
+        return None
+    if given["callbacks"] or given["checkpoint"] is not None or type(stopping) not in (type(None), int, EarlyStopping):
+        return None
+    if type(optimiser) not in OPTIMISERS.values() or compiled.OVERRIDDEN & vars(optimiser).keys():
+        return None
+    if optimiser.evaluates or optimiser.count or optimiser.state or not _plain(net):
+        return None
+    functions = [(id(type(f)), vars(f)) for f in net._now()[2]]
+    settings = net.sizes, net.bias, net.dtype, net.engine, net.threads, net.precision, net.reduction
+    rest = [id(value) for name, value in given.items() if name not in (*DIFFERING, "early_stopping")]
+    return repr((settings, functions, type(optimiser), stopping, rest))
+
+
+def _plain(net: Any) -> bool:
+    """Whether every parameter has memory of its own, of the net's dtype and the shape of its layer."""
+    layers = [*zip(net.sizes, net.sizes[1:], net.bias)]
+    shapes = [(b, a) for a, b, _ in layers] + [(b,) for _, b, has in layers if has]
+    arrays = [tensor.data for tensor in net.parameters]
+    if not all(type(a) is np.ndarray and a.base is None and a.dtype == net.dtype for a in arrays):
+        return False
+    return len({*map(id, arrays)}) == len(arrays) and [a.shape for a in arrays] == shapes
+
+
+def check(given: Mapping[str, Any]) -> None:
+    """Raise what a run would raise of the arguments in which nets of one kind may differ."""
+    get_schedule(given["schedule"], 1)
+    as_seed(given["seed"])
+
+
+class Runs:
+    """The runs of one kind of nets, one for each thread that is at work."""
+
+    def __init__(self) -> None:
+        self._idle: list[Again] = []  # append and pop are atomic
+
+    def train(self, given: Mapping[str, Any]) -> History:
+        """Do what :func:`fit` does."""
+        try:
+            again = self._idle.pop()
+        except IndexError:
+            again = Again(given)
+        try:
+            return again.train(given)
+        finally:
+            self._idle.append(again)
+
+
+class Again:
+    """A run of a net that is nobody else's, made again with the numbers of other nets."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        own = {name: copy.deepcopy(given[name]) for name in ("net", "optimiser", "early_stopping")}
+        self._run: Run = planned({**given, **own})()
+        self._repeats = not compiled.why_not(self._run.loop)
+
+    def train(self, given: Mapping[str, Any]) -> History:
+        """Train the net with its own optimiser, schedule and seed."""
+        if not self._repeats:
+            return planned(given)().go(None, False)
+        run, net, flat = self._run, given["net"], self._run.flat
+        tensors = sorted(net.parameters, key=lambda tensor: tensor.data.ndim < 2)
+        run.restart(get_optimiser(given["optimiser"]), given["schedule"], given["seed"])
+        np.concatenate([tensor.data for tensor in tensors], axis=None, out=flat.data)
+        try:
+            return run.go(None, False)
+        finally:
+            for tensor, trained in zip(tensors, flat.tensors):
+                tensor.data = trained.data.copy()
+                tensor.grad, tensor._later = None, trained._later
+                trained.grad = None
+            drop_signals(net, a_signal(net))

@@ -9,7 +9,7 @@
 // thread has in a register serves them all. Columns of points that are none hold the last point's signals once more, and have
 // no gradient.
 //
-// Pass (backprop_xp/programs/stack_cuda.py) has the numbers S, an Equation as in stack_functions.h, the constants rows, threads,
+// Pass (backprop_xp/programs/stack_cuda.py) has the numbers S, an Equation as in stack_functions.h, the constants rows, gap, threads,
 // resident and sums of block_cuda.h, and
 //   points, signals            rows is their product; whole vectors of points
 //   equation_scalars           where the equation's parameters begin among all

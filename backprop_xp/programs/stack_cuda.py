@@ -225,7 +225,7 @@ def source(shape: Shape, activations: Sequence[Any], way: Way) -> str:
         if isinstance(along, tuple) and len(along) == 1
     ]
     constants = way._asdict() | {
-        "signals": signals, "rows": way.points * signals, "equation_scalars": scalars
+        "signals": signals, "rows": way.points * signals, "gap": 16 // shape.itemsize, "equation_scalars": scalars
     }  # fmt: skip
     values = [f"s{k}" for k in range(scalars + len(shape.equation.params))]
     given = [*block.FIRST_ARGUMENTS, "const bpx::DeviceLayer* layers", "bpx::i64 depth", "bpx::i64 parameters"]

@@ -94,7 +94,7 @@ class BlockPacking(Packing):
 
 
 class TensorPacking(BlockPacking):
-    """Parameters and gradients of a graph's pieces as kernels/graph_tensor.h reads them, for products by tensor cores."""
+    """Parameters and gradients of a graph's pieces as kernels/graph_tensor.h, for tensor cores, reads them."""
 
     def __init__(self, form: Form, itemsize: int) -> None:
         super().__init__(itemsize)

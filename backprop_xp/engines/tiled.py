@@ -47,8 +47,8 @@ def yields(call: Call) -> str:
     """That the batch is one tile, whose products layered shares out to all threads, where all code is built in.
 
     From two tiles on tiled is faster. Measured on a 2-core EPYC (Zen 4), processor time of one thread, layered's to
-    tiled's: one tile 0.77 to 0.96 on nets of up to 64 features, where NumPy's calls are what takes long, and about 1 on
-    wider ones; two tiles and more 1.0 to 2.1.
+    tiled's: one tile 0.77 to 0.96 on most nets of up to 64 features (1.42 on one), where NumPy's calls are what takes
+    long, and 0.9 to 1.3 on wider ones; two tiles and more 0.92 to 2.1, mostly above 1.
     """
     return "the batch is one tile" if call.samples <= _rows(call) and not layered.has_code(call) else ""
 

@@ -383,10 +383,10 @@ sys.modules["backprop_xp.backend"].nccl = lambda: copies
 @needs_mpi
 @pytest.mark.gpu
 def test_ranks_on_a_gpu_have_the_bits_of_one():
-    one = output(1, PROGRAM + ON_GPU)
-    assert output(2, PROGRAM + ON_GPU) == one
+    one = output(1, PROGRAM + ON_GPU, timeout=300)
+    assert output(2, PROGRAM + ON_GPU, timeout=300) == one
     code = PROGRAM + NCCL + ON_GPU.replace("world()", "world(nccl=True)")
-    assert output(3, code + INEXACT_ON_GPU) == one
+    assert output(3, code + INEXACT_ON_GPU, timeout=300) == one
 
 
 INEXACT_ON_GPU = """

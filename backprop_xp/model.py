@@ -56,6 +56,13 @@ else:
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
 
+class _AsPrecision:
+    """The attribute ``precision``, whose name is checked when it is set."""
+
+    def __set__(self, net: Model, name: str) -> None:
+        net.__dict__["precision"] = as_precision(name, net.dtype)
+
+
 class _AsLoss:
     """The attribute ``loss``, which may be set by a name and is an object; reading it costs what any attribute does."""
 
@@ -69,6 +76,7 @@ class Model(State):
     #: whether weights are from N(0, 1) although nobody asked for it, and haven't been trained; `fit` warns of it
     _drawn_unasked = False
     loss: Any = _AsLoss()
+    precision: Any = _AsPrecision()
 
     def __init__(
         self,
@@ -85,7 +93,7 @@ class Model(State):
         self.reduction: Reduction = inputs.one_of("reduction", reduction, REDUCTIONS)
         self.engine: EngineName = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
         self.threads = threads if threads is None else count(threads)
-        self.precision = as_precision(precision, self.dtype)
+        self.precision = precision
         self.backend = get_backend(backend)
         #: what the signals that the net holds come from, and they themselves
         self._kept: tuple[Call, Values | Buffered] | None = None
@@ -293,7 +301,7 @@ class Model(State):
                 arrays = {name: array.copy() for name, array in arrays.items()}
         return Call(
             self.backend, self.dtype, plan, parameters, arrays, loss, keep_signals=keep, threads=self.threads,
-            precision=as_precision(self.precision, self.dtype), single=single, training=training,
+            precision=self.precision, single=single, training=training,
             buffers=self._buffers(),
         )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """How many bits of their factors a net's products keep: what the hardware is allowed to do.
 
 Sums, losses, activations, parameters and gradients stay float32 in every precision; the factors of each product,
-signals, weights and the gradients that go backward, are rounded to the nearest, ties to even. A precision is what is
+signals, weights and the gradients that go backward, are rounded to the nearest, ties to even (a CPU's bfloat16 rounds
+what it adds up to the gradients of biases, too). A precision is what is
 allowed, not what must be: products that no hardware computes so (on devices before sm_80, on processors without AVX-512
 BF16, of nets no layer of which has 16 inputs and outputs, and whatever an engine without it runs) are float32.
 ``net.plan(x)`` says which it is. A CPU knows "bfloat16" alone, for 25 samples of a chain and more, in the pass for nets

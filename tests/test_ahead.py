@@ -239,7 +239,10 @@ def test_the_command(home, capsys, tmp_path):
         (("5-4-3", "--activations", "tan"), "did you mean 'tanh'?"),
         (("5-4-3", "--loss", "mes"), "did you mean 'mse'?"),
         (("5-4-3", "--backend", "abacus"), "unknown backend 'abacus'"),
-        (("saved", "--loss", "mse"), "saved is a file, which says activations, loss, dtype, bias and reduction itself"),
+        (
+            ("saved", "--loss", "mse"),
+            "saved is a file, which says activations, loss, dtype, bias, reduction and weights itself",
+        ),
         (("saved", "--bias"), "saved is a file"),
         (("saved",), "saved is no whole safetensors file"),
         ((), "NET"),

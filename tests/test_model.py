@@ -227,3 +227,12 @@ def test_a_loss_that_is_set_by_its_name_is_the_object_and_keeps_calls_ready(samp
     with pytest.raises(ValueError, match=r"^unknown loss 'msee'; did you mean 'mse'"):
         net.loss = "msee"
     assert type(net.loss) is LOSSES["mse"]
+
+
+def test_a_precision_is_checked_when_it_is_set():
+    net = Net((2, 3), dtype="float32", rng=0)
+    with pytest.raises(ValueError, match="unknown precision 'bf16'; did you mean 'bfloat16'"):
+        net.precision = "bf16"
+    assert net.precision == "auto"
+    with pytest.raises(ValueError, match="precision 'bfloat16' is for nets of dtype float32, this one is of float64"):
+        Net((2, 3), rng=0).precision = "bfloat16"

@@ -65,7 +65,13 @@ def read(
     for file in files:
         if what := kind(file.stat()):
             raise DataError(f"{file} is {what}; a table must be in a regular file")
-    if folder and files and all(_suffix(file) in TEXTS for file in files):
+    texts = [file for file in files if folder and _suffix(file) in TEXTS]
+    if texts and len(texts) < len(files):
+        other = next(file for file in files if file not in texts)
+        raise DataError(
+            f"{path} has {texts[0].name} and {other.name}: all files of a folder must be text files, or none"
+        )
+    if texts:
         return reader.read_folder(path, separator, encoding, world)
     if suffix in TEXTS:
         return reader.read(path, separator, encoding)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,16 +48,23 @@ def _add_output(command: argparse.ArgumentParser) -> None:
     how.add_argument("--text", action="store_true", help="print it (the default)")
     how.add_argument("--latex", metavar="FILE", help="write a LaTeX document")
     how.add_argument("--html", metavar="FILE", help="write a page, on which numbers can be changed")
+    command.add_argument("--force", action="store_true", help="write over a file that is there already")
+
+
+def _check_output(arguments: argparse.Namespace, inputs: Mapping[str, str | None]) -> None:
+    outputs = {name: file for name in ("--latex", "--html") if (file := getattr(arguments, name[2:])) is not None}
+    check_outputs(outputs, {name: file for name, file in inputs.items() if file}, replace=arguments.force)
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
     """The article's net; returns 1 if a check disagrees."""
+    _check_output(arguments, {})
     return _told(explain(_article(ARTICLE_SEED), ARTICLE_INPUT, lr=arguments.lr), arguments)
 
 
 def run_explain(arguments: argparse.Namespace) -> int:
     """Explain one sample or a batch; returns 1 if a check disagrees."""
-    check_outputs({name: file for name in ("--latex", "--html") if (file := getattr(arguments, name[2:])) is not None})
+    _check_output(arguments, {"MODEL": arguments.model, "DATA": arguments.data})
     if arguments.model is not None:
         net, x, y = _of_file(arguments)
         return _told(explain(net, x, y, lr=arguments.lr, training=False), arguments)

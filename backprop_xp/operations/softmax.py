@@ -30,7 +30,7 @@ class Softmax(BuiltInOperation):
         return writer.add("Softmax", inputs[0], axis=1)
 
     def module(self, maker: Any, width: int, own: Any) -> Any:
-        return maker.torch.nn.Softmax(dim=1)
+        return maker.torch.nn.Softmax(dim=-1)
 
     def in_torch(self, maker: Any, inputs: Sequence[Any], own: Any) -> Any:
         return maker.torch.softmax(inputs[0], -1)

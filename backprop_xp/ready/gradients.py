@@ -17,12 +17,12 @@ from ..tensor import Tensor
 KEPT = 2
 
 
-def _references(arrays: list[np.ndarray], i: int) -> int:
-    """How many hold an array of a list; what Python itself adds to it differs between its versions."""
-    return sys.getrefcount(arrays[i])
+def _references(kept: list[tuple[np.ndarray, int]], i: int) -> int:
+    """How many hold the array of a pair in a list; what Python itself adds to it differs between its versions."""
+    return sys.getrefcount(kept[i][0])
 
 
-_ONLY_THE_LIST = _references([np.empty(0)], 0)
+_ONLY_THE_LIST = _references([(np.empty(0), 0)], 0)
 
 
 class Gradients:
@@ -30,18 +30,19 @@ class Gradients:
 
     def __init__(self, count: int, dtype: Any) -> None:
         self._count, self._dtype = count, dtype
-        self._arrays: list[np.ndarray] = []  # those that own their memory, which every view of a view refers to
-        self._starts: list[int] = []  # of what is handed out of each
+        #: Arrays that own their memory, to which every view of a view refers; where in each begins what is handed out.
+        self._kept: list[tuple[np.ndarray, int]] = []
 
     def unused(self) -> np.ndarray:
         """One that nobody else holds, of unspecified content."""
-        for i in range(len(self._arrays)):
-            if _references(self._arrays, i) == _ONLY_THE_LIST:
-                return self._arrays[i][self._starts[i] :][: self._count]
+        for i in range(len(self._kept)):
+            if _references(self._kept, i) == _ONLY_THE_LIST:
+                array, start = self._kept[i]
+                return array[start:][: self._count]
         array = workspace.aligned(self._count, self._dtype)
         owner = array if array.base is None else array.base
-        self._arrays = [*self._arrays[1 - KEPT :], owner]
-        self._starts = [*self._starts[1 - KEPT :], (array.ctypes.data - owner.ctypes.data) // array.itemsize]
+        start = (array.ctypes.data - owner.ctypes.data) // array.itemsize
+        self._kept = [*self._kept[1 - KEPT :], (owner, start)]
         return array
 
 

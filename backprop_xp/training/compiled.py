@@ -11,7 +11,7 @@ import ctypes
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -113,6 +113,18 @@ def _is_target(loss: Any, y: np.ndarray, shape: tuple[int, int], dtype: np.dtype
     return y.dtype == dtype and (y.shape == shape or (shape[1] == 1 and y.shape == shape[:1]))
 
 
+class _Raised(NamedTuple):
+    """What a schedule raised when it was asked for a step's factor ahead, or a signal's handler meanwhile."""
+
+    error: Exception
+    number: int
+    schedule: Any
+
+    def again(self, step: int) -> float:
+        """The schedule for that step."""
+        raise self.error
+
+
 class Calls:
     """The calls of C that make the steps of a run, also where it is made again."""
 
@@ -121,6 +133,7 @@ class Calls:
         self._ready: _Ready | None = None
         self._order_of, self._order = (-1, -1), np.empty(0, np.int64)
         self._most = FEWEST
+        self._raised: _Raised | None = None
 
     def steps(self, every: int | None = None) -> Iterator[Steps]:
         """The steps that remain of the run, those that iterating over the loop makes, many at a time.
@@ -164,17 +177,26 @@ class Calls:
     def _scalars(self, left: int, most: int) -> np.ndarray:
         """(steps, scalars) of the rule at each of the next steps, up to where the schedule raises an exception.
 
+        It is raised again in that step, which Python makes.
+
         Args:
             left: steps of the epoch.
             most: of these, at most.
         """
-        loop = self._loop
+        loop, raised = self._loop, self._raised
         found: list[Sequence[float]] = []
-        with suppress(Exception):
+        end = min(left, most, self._most)
+        if raised is not None and raised.schedule is loop.schedule:
+            end = min(end, raised.number - loop.number)
+        try:
             if type(loop.schedule) in PURE:
                 before = min(loop.position % MOST, loop.optimiser.count)
                 return table(loop, min(MOST, left + before), before)[before:][:most]
-            found.extend(_scalars(loop, 0, min(left, most, self._most)))
+            found.extend(_scalars(loop, 0, end))
+        except Exception as error:
+            self._raised = raised = _Raised(error, loop.number + len(found), loop.schedule)
+        if raised is not None and raised.number == loop.number and raised.schedule is loop.schedule:
+            loop.schedule = raised.again
         return np.array(found, np.float64)
 
 

@@ -124,8 +124,8 @@ class Ensemble:
     ) -> list[History]:
         """Train every net as :func:`backprop_xp.training.fit` trains it by itself, with the same bits.
 
-        All that is given is checked before any net is trained. A net whose loss is no longer finite stops by itself, as
-        its history says; a warning names these. Any other exception ends the training of all.
+        All options, and the shapes of x and y, are checked before any net is trained. A net whose loss is no longer
+        finite stops by itself, as its history says; a warning names these. Any other exception ends all training.
 
         On the CPU each thread trains a net at a time. On CuPy nets of one shape are trained together, each step of all
         in a few launches; those for which that can't be, one after another: :attr:`alone` says which and why.
@@ -211,6 +211,8 @@ class Ensemble:
                     run = planned(given)
                     plans[k] = Planned(given, run)
                     if isinstance(rows := run.args[0].batches, Rows):
+                        call = net._call(rows.x[:1], False, False, net.loss)
+                        net._aim(call, None if rows.y is None else rows.y[:1], None)
                         data[reads] = rows.x, rows.y
                         if kind is not None:
                             runs[kind] = Runs()

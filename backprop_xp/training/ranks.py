@@ -41,8 +41,12 @@ class Ranks:
         if self.world is None:
             return
         if loop.optimiser.evaluates or isinstance(rows, PointSets):
-            what = "point sets" if isinstance(rows, PointSets) else "steps of optimisers that ask for more losses"
-            raise ValueError(f"ranks don't share {what}")
+            what = (
+                "point sets"
+                if isinstance(rows, PointSets)
+                else f"steps of {type(loop.optimiser).__name__}, which asks for many losses"
+            )
+            raise ValueError(f"ranks don't share {what}: train it without mpiexec")
         facts = {
             "epochs": repr(loop.options.epochs),
             "the optimiser": f"{type(loop.optimiser).__name__} {loop.optimiser.settings()}",

@@ -94,7 +94,7 @@ def test_a_recipe_without_a_seed_draws_one():
 
 def test_mistakes():
     for options, message in (
-        ({"ignore": ("colr",)}, "no column 'colr'; it has 'size', 'colour'"),
+        ({"ignore": ("colr",)}, r"no column 'colr' \(did you mean 'colour'\?\); it has 'size', 'colour'"),
         ({"categories": ("colr",)}, "no column 'colr'"),
         ({"validation": 1.0}, "must be a number between 0 and 1, got 1.0"),
         ({"validation": 0.001, "task": "regression"}, "58 rows are too few to hold 0% out"),

@@ -141,7 +141,9 @@ class TestFolders:
     def test_another_file_among_them(self, tmp_path):
         write(tmp_path / "a.parquet", a=[1.0])
         (tmp_path / "b.csv").write_text("a\n1\n", encoding="utf-8")
-        with pytest.raises(DataError, match=r"b\.csv can't be read as parquet"):
+        with pytest.raises(
+            DataError, match=r"has b\.csv and a\.parquet: all files of a folder must be text files, or none"
+        ):
             read(tmp_path)
 
     def test_nothing_in_it(self, tmp_path):

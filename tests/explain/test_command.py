@@ -116,3 +116,18 @@ def test_what_is_wrong_is_said_in_one_line(arguments, said, capsys):
     assert run("explain", *arguments) == 1
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["demo", "explain"])
+def test_what_is_there_already_is_written_over_by_force_alone(command, tmp_path, capsys):
+    path = tmp_path / "page.html"
+    path.write_text("mine", encoding="utf-8")
+    assert cli.main([command, "--html", str(path)]) == 2
+    assert "this file is there already; --force writes over it" in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == "mine"
+    assert cli.main([command, "--html", str(path), "--force"]) == 0
+
+
+def test_a_softmax_of_one_sample(capsys):
+    assert cli.main(["explain", "--net", "2-3-3", "--activations", "tanh,softmax", "--input", "1,-0.5"]) == 0
+    assert "it falls" in capsys.readouterr().out

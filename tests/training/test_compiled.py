@@ -521,6 +521,18 @@ class TestPythonMakesTheStep:
         assert results[0] == results[1]
         assert results[0][0] == fails
 
+    @pytest.mark.parametrize("fails", [0, 5, 40])
+    def test_that_raises_an_exception_once_and_not_when_asked_again(self, fails):
+        """As the handler of a signal does, whenever it comes."""
+        results = []
+        for context in loops().values():
+            made, optimiser, schedule = make(), Adam(), RaisesOnce(fails)
+            with context, pytest.raises(TimeoutError, match="time is up"):
+                made.fit(*draw(), batch_size=4, epochs=5, optimiser=optimiser, schedule=schedule)
+            results.append((optimiser.count, *(a.tobytes() for p in made.parameters for a in (p.data, p.grad))))
+        assert results[0] == results[1]
+        assert results[0][0] == fails
+
     def test_of_which_a_factor_is_no_number(self):
         with pytest.raises(ValueError, match="the factor of the learning rate must be a number, got nan"):
             make().fit(*draw(), batch_size=4, schedule=lambda step: float("nan") if step == 3 else 1.0)
@@ -528,6 +540,19 @@ class TestPythonMakesTheStep:
 
 class Interrupted(BaseException):
     pass
+
+
+class RaisesOnce:
+    """A schedule that raises an exception when it is first asked for a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self, step):
+        if step == self.step:
+            self.step = None
+            raise TimeoutError("time is up")
+        return 1.0
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.1])

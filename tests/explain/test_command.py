@@ -122,7 +122,7 @@ def test_what_is_wrong_is_said_in_one_line(arguments, said, capsys):
 def test_what_is_there_already_is_written_over_by_force_alone(command, tmp_path, capsys):
     path = tmp_path / "page.html"
     path.write_text("mine", encoding="utf-8")
-    assert cli.main([command, "--html", str(path)]) == 2
+    assert cli.main([command, "--html", str(path)]) == 1
     assert "this file is there already; --force writes over it" in capsys.readouterr().err
     assert path.read_text(encoding="utf-8") == "mine"
     assert cli.main([command, "--html", str(path), "--force"]) == 0

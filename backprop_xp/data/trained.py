@@ -22,7 +22,7 @@ class Counts:
     held: int
 
 
-@dataclass
+@dataclass(repr=False)
 class Trained:
     """What came of it.
 
@@ -49,6 +49,9 @@ class Trained:
     counts: Counts
     baseline: np.ndarray
     folds: list[Trained] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"Trained({self.model.net!r}, {self.history!r}, {self.describe_score()})"
 
     @property
     def score(self) -> float:

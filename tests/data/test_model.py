@@ -174,3 +174,9 @@ def test_on_a_device(tmp_path):
     for backend in ("numpy", "cupy"):
         outputs = Model.load(tmp_path / "model", backend=backend).outputs(trained.held_out)
         np.testing.assert_allclose(outputs, trained.outputs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_training_is_one_line():
+    run = train(table(), "price", Recipe(epochs=1, hidden=(4,)))
+    assert repr(run).startswith("Trained(Net(") and "\n" not in repr(run) and "History(1 epoch" in repr(run)
+    assert run.describe_score() in repr(run)

@@ -56,18 +56,17 @@ else:
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
 
-class _AsPrecision:
-    """The attribute ``precision``, whose name is checked when it is set."""
+class _Checked:
+    """An attribute that is what a function makes of what is set; reading it costs what any attribute does."""
 
-    def __set__(self, net: Model, name: str) -> None:
-        net.__dict__["precision"] = as_precision(name, net.dtype)
+    def __init__(self, made: Callable[[Model, Any], Any]) -> None:
+        self._made = made
 
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
 
-class _AsLoss:
-    """The attribute ``loss``, which may be set by a name and is an object; reading it costs what any attribute does."""
-
-    def __set__(self, net: Model, loss: LossName | Loss) -> None:
-        net.__dict__["loss"] = get_loss(loss)
+    def __set__(self, net: Model, value: Any) -> None:
+        net.__dict__[self._name] = self._made(net, value)
 
 
 class Model(State):
@@ -75,8 +74,8 @@ class Model(State):
 
     #: whether weights are from N(0, 1) although nobody asked for it, and haven't been trained; `fit` warns of it
     _drawn_unasked = False
-    loss: Any = _AsLoss()
-    precision: Any = _AsPrecision()
+    loss: Any = _Checked(lambda net, loss: get_loss(loss))
+    precision: Any = _Checked(lambda net, name: as_precision(name, net.dtype))
 
     def __init__(
         self,

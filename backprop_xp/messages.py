@@ -10,6 +10,11 @@ from . import later
 difflib = later.Module("difflib")
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or the error's name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def sentence(error: BaseException) -> str:
     """What an error says, without the system's number and with the file first."""
     if not (isinstance(error, OSError) and error.strerror):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..distributed import World
+from ..messages import first_line
 from . import folders, frames
 from .errors import DataError
 from .frames import Frame
@@ -74,8 +75,7 @@ def _named(path: Path) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} can't be read as parquet: {said}") from None
+        raise DataError(f"{path} can't be read as parquet: {first_line(error)}") from None
 
 
 def _table(file: Path, top: Path, groups: Sequence[int]) -> Any:

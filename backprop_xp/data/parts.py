@@ -15,6 +15,7 @@ import numpy as np
 
 from ..distributed import World
 from ..distributed.world import EXCHANGE, TABLE
+from ..messages import first_line
 from . import frames, parquet
 from .errors import DataError
 from .frames import Frame
@@ -98,8 +99,7 @@ def _packed(rows: Frame, names: Sequence[str]) -> np.ndarray:
         try:
             arrays.append(pyarrow.Array.from_pandas(rows[name]))
         except (pyarrow.ArrowException, TypeError, ValueError) as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise DataError(f"column {quoted(name)} can't go to other ranks: {said}") from None
+            raise DataError(f"column {quoted(name)} can't go to other ranks: {first_line(error)}") from None
     table = pyarrow.table(arrays, names=[_ROWS, *names])
     sink = pyarrow.BufferOutputStream()
     with pyarrow.ipc.new_stream(sink, table.schema) as stream:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..distributed import World
 from ..files import kind
-from ..messages import unknown
+from ..messages import first_line, unknown
 from ..training.checkpoints import UNREADABLE
 from . import folders, parquet, reader
 from .errors import DataError
@@ -134,8 +134,7 @@ def _npz(pandas: Any, path: Path) -> Frame:
     except DataError:
         raise
     except (*UNREADABLE, OSError) as error:
-        first, *_ = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(f"{path} can't be read as .npz: {first}") from None
+        raise DataError(f"{path} can't be read as .npz: {first_line(error)}") from None
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
         raise DataError(f"{path}: its arrays must have one length, got {sorted(lengths)}")

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from backprop_xp.bench.report import as_json
 
 from backprop_xp import Net, distributed

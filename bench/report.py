@@ -152,7 +152,7 @@ def file_name(device: str) -> str:
 
 
 def as_json(content: Any, margin: str = "\n") -> str:
-    """JSON with one line for all that fits in one, for a list of numbers, and for an object of these: a round is a line."""
+    """JSON with one line for whatever fits in one, for a list of numbers and for an object of these: a round is one."""
 
     def is_line(entry: Any) -> bool:
         if isinstance(entry, list | tuple):
@@ -160,7 +160,7 @@ def as_json(content: Any, margin: str = "\n") -> str:
         return not isinstance(entry, dict)
 
     text, below = json.dumps(content), f"{margin} "
-    if is_line(content) or len(text) <= LINE or isinstance(content, dict) and all(map(is_line, content.values())):
+    if is_line(content) or len(text) <= LINE or (isinstance(content, dict) and all(map(is_line, content.values()))):
         return text
     if isinstance(content, dict):
         entries = [f"{json.dumps(str(key))}: {as_json(entry, below)}" for key, entry in content.items()]

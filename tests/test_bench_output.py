@@ -293,7 +293,12 @@ def test_a_real_run_writes_every_round(tmp_path, capsys, monkeypatch):
 def test_json_has_a_line_for_every_round_and_the_values_that_were_measured():
     seconds = [0.1 + 0.2 * number for number in range(20)]
     rounds = [{"form": "nn", "seconds": seconds, "faults": []}] * 2
-    content = {"claims": ["A is faster than B, \n[1,\n 2]" * 5, "b"], "rows": [{"rounds": rounds}], "at": {}, "all": seconds}
+    content = {
+        "claims": ["A is faster than B, \n[1,\n 2]" * 5, "b"],
+        "rows": [{"rounds": rounds}],
+        "at": {},
+        "all": seconds,
+    }
     text = report.as_json(content)
     assert json.loads(text) == content
     assert sum(str(seconds) in line for line in text.splitlines()) == 3

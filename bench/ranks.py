@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from backprop_xp.bench.report import as_json
 
 from backprop_xp import Net, distributed
 from backprop_xp.distributed.world import World
@@ -214,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |")
     found = measure(options.ranks)
     if options.results:
-        options.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        options.results.write_text(f"{as_json(found)}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -75,6 +76,7 @@ class Result:
 
 
 BUSY = "busy: not to be quoted"
+LINE = 120  # characters
 HEAD = (
     f"{'':24}{'samples/s':>10}{'spread':>8}{'default':>10}{'x PyTorch':>11}{'x rival':>9}"
     f"{'% GEMM':>8}{'% FMA':>7}{'memory':>11}"
@@ -147,6 +149,23 @@ def describe(limits: Limits, machine: str) -> str:
 def file_name(device: str) -> str:
     """A device's name in lower-case letters, digits and hyphens."""
     return re.sub("[^a-z0-9]+", "-", device.lower()).strip("-") or "device"
+
+
+def as_json(content: Any, margin: str = "\n") -> str:
+    """JSON with one line for whatever fits in one, for a list of numbers and for an object of these: a round is one."""
+
+    def is_line(entry: Any) -> bool:
+        if isinstance(entry, list | tuple):
+            return all(isinstance(number, int | float) for number in entry)
+        return not isinstance(entry, dict)
+
+    text, below = json.dumps(content), f"{margin} "
+    if is_line(content) or len(text) <= LINE or (isinstance(content, dict) and all(map(is_line, content.values()))):
+        return text
+    if isinstance(content, dict):
+        entries = [f"{json.dumps(str(key))}: {as_json(entry, below)}" for key, entry in content.items()]
+        return f"{{{below}{f',{below}'.join(entries)}{margin}}}"
+    return f"[{below}{f',{below}'.join(as_json(entry, below) for entry in content)}{margin}]"
 
 
 def replace_file(path: Path, content: bytes) -> None:

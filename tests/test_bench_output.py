@@ -289,3 +289,17 @@ def test_a_real_run_writes_every_round(tmp_path, capsys, monkeypatch):
     for text in ((tmp_path / "results.md").read_text(encoding="utf-8"), json.dumps(content["results"][0]["busy"])):
         assert "the load average was 40.0 before the run" in text
     assert report.BUSY in (tmp_path / "results.md").read_text(encoding="utf-8")
+
+
+def test_json_has_a_line_for_every_round_and_the_values_that_were_measured():
+    seconds = [0.1 + 0.2 * number for number in range(20)]
+    rounds = [{"form": "nn", "seconds": seconds, "faults": []}] * 2
+    content = {
+        "claims": ["A is faster than B, \n[1,\n 2]" * 5, "b"],
+        "rows": [{"rounds": rounds}],
+        "at": {},
+        "all": seconds,
+    }
+    text = report.as_json(content)
+    assert json.loads(text) == content
+    assert sum(str(seconds) in line for line in text.splitlines()) == 3

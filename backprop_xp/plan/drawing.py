@@ -12,6 +12,7 @@ import numpy as np
 
 from ..files import replacing
 from ..messages import unknown
+from ..operations.base import called
 from . import svg
 from .plan import Node
 
@@ -137,5 +138,5 @@ def _some(array: Any, most: int) -> str:
 
 
 def _called(node: Node) -> str:
-    name = node.operation.name or type(node.operation).__name__
+    name = called(node.operation)
     return f"{name}, shared" if node.owner != node.name else name

@@ -1,7 +1,5 @@
 """Wide nets in one pass on a CUDA device: what the layered engine gives in float64, and the same bits every time."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import host

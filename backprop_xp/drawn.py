@@ -34,7 +34,7 @@ def draw(
         drawn |= tensors
     numbers = None if x is None else computed(self, x, y, sample_weight, training)
     loss = getattr(self.loss, "name", "") or type(self.loss).__name__
-    return draw_plan(self._plan().nodes, counts, loss, numbers, direction, repr(self))
+    return draw_plan(self._plan(), counts, loss, numbers, direction, repr(self))
 
 
 def computed(net: Any, x: Any, y: Any, sample_weight: Any, training: bool) -> Numbers:

@@ -52,7 +52,9 @@ def test_a_proof_of_rounded_products_is_refused_and_float32s_is_one(check, rando
     if check is check_against_torch:
         pytest.importorskip("torch")
     net, x, y = make((32, 32, 2), ("tanh", "identity")), random.normal(size=(40, 32)), random.normal(size=(40, 2))
-    with pytest.raises(ValueError, match=r'computed in bfloat16, whose rounding would hide .*net.precision = "float32"'):
+    with pytest.raises(
+        ValueError, match=r'computed in bfloat16, whose rounding would hide .*net.precision = "float32"'
+    ):
         check(net, x, y)
     assert check(net, x[:3], y[:3]).ok  # so few are computed in float32
     net.precision = "float32"

@@ -196,6 +196,12 @@ def test_a_slow_spell_of_the_processor_spoils_what_was_measured_then(ended):
     assert run.closing[-1] == "busy: not to be quoted: the machine was busy during b, 8 x float32"
 
 
+def test_a_number_and_its_spread_stand_apart_however_large_it_is():
+    found = result("a", 2.0, 1.0)
+    found.rows[0].spread = 1234.5
+    assert " 4 +-123450% " in report.table([found], LIMITS)
+
+
 def test_parts_of_a_run_alone_have_files_of_their_own(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setattr(grid, "QUICK", (grid.Part("relu", "float32", (4, 8), (2, 1024)),))

@@ -125,7 +125,9 @@ template <class S> struct TrainingCall {
     const i64 end = most < t.samples ? most : t.samples;
     const i64 y_size = t.classes ? i64(sizeof(i64)) : i64(sizeof(S));
     for (i64 s = first; s < end; ++s) {
-      __builtin_prefetch((const S*)call.x + t.rows[s] * call.x_row, 0, 2);
+      const S* const x = (const S*)call.x + t.rows[s] * call.x_row;
+      __builtin_prefetch(x, 0, 2);
+      __builtin_prefetch(x + call.layers[0].inputs - 1, 0, 2);  // a row may begin in one line and end in another
       if (call.y) __builtin_prefetch((const char*)call.y + t.rows[s] * call.y_row * y_size, 0, 2);
     }
   }

@@ -17,7 +17,7 @@ from . import compiled
 from .early import EarlyStopping
 from .fit import Run, planned
 from .history import History
-from .optimisers import OPTIMISERS, get_optimiser
+from .optimisers import OPTIMISERS
 from .schedules import get_schedule
 
 #: Arguments of :func:`fit` in which nets of one kind may differ.
@@ -34,9 +34,9 @@ def kind(given: Mapping[str, Any]) -> str | None:
     """Equal for nets, on the CPU and with the same x and y, that one run can be made for; None if none can.
 
     Args:
-        given: the arguments of :func:`fit` by name.
+        given: the arguments of :func:`fit` by name, the optimiser as an object.
     """
-    net, optimiser, stopping = given["net"], get_optimiser(given["optimiser"]), given["early_stopping"]
+    net, optimiser, stopping = given["net"], given["optimiser"], given["early_stopping"]
     if type(net).__module__ != NET or net.buffers or OVERRIDDEN & vars(net).keys() or why_not_functions(net._now()[2]):
         return None
     if not given["epochs"] or given["callbacks"] or given["checkpoint"] is not None:
@@ -48,7 +48,7 @@ def kind(given: Mapping[str, Any]) -> str | None:
     if optimiser.evaluates or optimiser.count or optimiser.state or not _plain(net):
         return None
     functions = [(id(type(f)), vars(f)) for f in net._now()[2]]
-    settings = net.sizes, net.bias, net.dtype, net.engine, net.threads, net.precision, net.reduction
+    settings = net.sizes, net.bias, net.dtype.str, net.engine, net.threads, net.precision, net.reduction
     others = [value for name, value in given.items() if name not in (*DIFFERING, "early_stopping")]
     rest = [value if type(value) in PLAIN else id(value) for value in others]
     return repr((settings, functions, type(optimiser), stopping, rest))
@@ -103,7 +103,7 @@ class Again:
             return planned(given)().go(None, False)
         run, net, flat = self._run, given["net"], self._run.flat
         tensors = sorted(net.parameters, key=lambda tensor: tensor.data.ndim < 2)
-        run.restart(get_optimiser(given["optimiser"]), given["schedule"], given["seed"])
+        run.restart(given["optimiser"], given["schedule"], given["seed"])
         np.concatenate([tensor.data for tensor in tensors], axis=None, out=flat.data)
         try:
             return run.go(None, False)

@@ -30,6 +30,7 @@ from .batches import Rows, is_iterable_of_batches
 from .fit import Run, fit, planned, warn_of_defaults
 from .history import History
 from .nan import DivergedError
+from .optimisers import get_optimiser
 from .options import known
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ class Ensemble:
             reads = getattr(net, "dtype", None), getattr(getattr(net, "loss", None), "takes_indices", None)
             given["net"], (given["x"], given["y"]) = net, data.get(reads, (x, y))
             with _of(k):
+                given["optimiser"] = get_optimiser(given["optimiser"])
                 kind = None if net.backend.on_gpu else again.kind(given)
                 if kind is not None and kind in runs:
                     again.check(given)

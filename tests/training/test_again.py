@@ -24,6 +24,7 @@ from backprop_xp.training import (
     ensemble,
 )
 from backprop_xp.training.ensembles import DEFAULTS
+from backprop_xp.training.optimisers import get_optimiser
 
 pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
 
@@ -143,7 +144,7 @@ def test_nets_are_trained_again():
         histories = [one.fit(X, Y) for one in alone]
         found = ensemble(together).fit(X, Y)
     assert [*map(everything, alone, histories)] == [*map(everything, together, found)]
-    assert again.kind(DEFAULTS | {"net": together[2]})
+    assert kind(together[2])
 
 
 def test_nets_that_were_trained_alone():
@@ -207,7 +208,8 @@ def test_an_interrupt_leaves_every_net_whole(monkeypatch):
 
 
 def kind(made, **options):
-    return again.kind(DEFAULTS | {"net": made} | options)
+    given = DEFAULTS | {"net": made} | options
+    return again.kind(given | {"optimiser": get_optimiser(given["optimiser"])})
 
 
 class Own(Net):

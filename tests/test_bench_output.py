@@ -6,6 +6,7 @@ import datetime
 import json
 import shutil
 import subprocess
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,7 @@ from backprop_xp.bench import (
     plot,
     report,
     settings,
+    worker,
 )
 from backprop_xp.bench.busy import Watch
 from backprop_xp.bench.output import Found, Run
@@ -61,6 +63,13 @@ def ended(monkeypatch):
     return make
 
 
+@pytest.fixture
+def in_this_process(brief, monkeypatch):
+    """A run starts no process: its contenders are here, and how much memory they take isn't asked."""
+    monkeypatch.setattr(command, "_workers", lambda backend: nullcontext(([worker.Here()], "memory as it is")))
+    monkeypatch.setattr(memory, "extra_bytes", lambda *asked: None)
+
+
 def test_only_sweeps_are_drawn_as_curves(ended, monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(plot, "throughput", lambda path, families, about: drawn.append(list(families)))
@@ -85,11 +94,11 @@ def test_claims_are_those_of_the_run(ended):
         assert claim in run.markdown()
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_estimators_are_a_part_of_a_run_whose_rows_are_on_disk_after_every_table(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
     for name, value in (("EPOCHS", 3), ("PREDICTIONS", 1), ("Machine", lambda threads: QUIET)):
         monkeypatch.setattr(estimators, name, value)
-    monkeypatch.setattr(estimators.measure, "REST", 0.0)
     monkeypatch.setattr(command, "packaged", lambda: [Table(name, "here", False, line) for name in ("one", "two")])
     unfinished, path = [], tmp_path / "results.json"
     write = Run.write_unfinished
@@ -141,9 +150,9 @@ def test_a_busy_run_claims_nothing(ended):
     assert all(one["busy"] for one in run.content()["results"])
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_run_that_is_stopped_leaves_what_it_has_and_what_was_there(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
-    monkeypatch.setattr(memory, "extra_bytes", lambda *asked: None)
     measured, run_case = [], command.run_case
 
     def stopped(case, *arguments):
@@ -169,9 +178,9 @@ def test_a_run_that_is_stopped_leaves_what_it_has_and_what_was_there(tmp_path, c
     assert f"not measured, for lack of time: {'; '.join(content['left out'])}" in text
 
 
-def test_cases_that_find_no_time_are_named(tmp_path, capsys, monkeypatch):
+@pytest.mark.usefixtures("in_this_process")
+def test_cases_that_find_no_time_are_named(tmp_path, capsys):
     pytest.importorskip("torch")
-    monkeypatch.setattr(memory, "extra_bytes", lambda *asked: None)
     path = tmp_path / "results.json"
     options = ("--batch", "64", "--seconds", "0.01", "--threads", "1", "--backend", "numpy", "--within", "0.001")
     assert cli.main(["bench", *options, "--dtype", "float32", "--json", str(path)]) == 0
@@ -202,12 +211,12 @@ def test_a_number_and_its_spread_stand_apart_however_large_it_is():
     assert " 4 +-123450% " in report.table([found], LIMITS)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_parts_of_a_run_alone_have_files_of_their_own(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setattr(grid, "QUICK", (grid.Part("relu", "float32", (4, 8), (2, 1024)),))
     rows = [replace(row, speedup=2.0) for row in result("a", 1.0, 2.0).rows]
     monkeypatch.setattr(grid, "run_case", lambda case, *rest: Result(case, rows))
-    monkeypatch.setattr(limits, "measure", lambda *asked: LIMITS)
     options = ("--threads", "1", "--backend", "numpy", "--results", str(tmp_path))
     assert cli.main(["bench", *options, "--only", "grid"]) == 0
     text = capsys.readouterr().out
@@ -260,6 +269,7 @@ def test_without_git_the_commit_is_the_version(monkeypatch, tmp_path):
     assert environment.commit() == __version__
 
 
+@pytest.mark.usefixtures("brief")
 def test_a_real_run_writes_every_round(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setattr(busy, "load", lambda: 40.0)  # whatever else it finds, the machine is busy

@@ -84,7 +84,7 @@ def test_check_fails_with_the_engine(capsys, monkeypatch):
     assert "WRONG" in out
 
 
-def test_bench_prints_a_table_and_writes_files(capsys, tmp_path):
+def test_bench_prints_a_table_and_writes_files(capsys, tmp_path, brief):
     pytest.importorskip("torch")
     files = {kind: tmp_path / f"results.{kind}" for kind in ("json", "markdown", "png")}
     code = run(

@@ -41,9 +41,9 @@ class Link:
         self._places: list[Any] = []
         #: ready calls of the net, of which it is known that their arrays are those that both sides share
         self._prepared: calls.Prepared | None = None
-        #: the same on the CPU in another form: tensor and parameter, the one's array, with what Watched says of it, and
-        #: the other's address and strides
-        self._known: list[tuple[Tensor, Any, np.ndarray, Any, Any, bytes, int, tuple[int, ...]]] = []
+        #: the same on the CPU in another form: a tensor, its array, with what Watched says of it, and the parameter,
+        #: its address and its strides
+        self._known: list[tuple[Tensor, np.ndarray, Any, Any, bytes, Any, int, tuple[int, ...]]] = []
         if parameters is not None:
             self._take(parameters)
 
@@ -87,21 +87,19 @@ class Link:
 
     def _untouched(self, parameters: Sequence[Any]) -> bool:
         """Whether it is plain that all is as it was: half a microsecond for each parameter."""
-        prepared = self._net._prepared
-        if prepared is not None and prepared is self._prepared and prepared.current(self._net):
-            known = self._known  # of the net's side, which is as it was
-            return len(parameters) == len(known) and all(
-                parameter is theirs and parameter.data_ptr() == at and parameter.stride() == strides
-                for parameter, (_, theirs, _, _, _, _, at, strides) in zip(parameters, known)
-            )
-        tensors = self._net._places()
-        if not len(tensors) == len(parameters) == len(self._known):
+        if len(parameters) != len(self._known):
             return False
-        for tensor, parameter, known in zip(tensors, parameters, self._known):
-            our_tensor, theirs, array, shape, head, raw, at, strides = known
-            if tensor is not our_tensor or tensor._data is not array or array.shape != shape or head.raw != raw:
-                return False
+        for parameter, (*_, theirs, at, strides) in zip(parameters, self._known):
             if parameter is not theirs or parameter.data_ptr() != at or parameter.stride() != strides:
+                return False
+        prepared = self._net._prepared
+        if self._prepared is not None and self._prepared is prepared and self._prepared.current(self._net):
+            return True  # its arrays are the net's
+        tensors = self._net._places()
+        if len(tensors) != len(self._known):
+            return False
+        for tensor, (ours, array, shape, head, raw, *_) in zip(tensors, self._known):
+            if tensor is not ours or tensor._data is not array or array.shape != shape or head.raw != raw:
                 return False
         self._prepared = prepared if isinstance(prepared, calls.Prepared) and prepared.current(self._net) else None
         return True
@@ -112,7 +110,7 @@ class Link:
         for tensor, parameter in zip(tensors, parameters):
             if isinstance(tensor.data, np.ndarray):
                 ours, place = Watched(tensor.data), (parameter.data_ptr(), parameter.stride())
-                self._known.append((tensor, parameter, ours.array, ours.shape, ours.head, ours.raw, *place))
+                self._known.append((tensor, ours.array, ours.shape, ours.head, ours.raw, parameter, *place))
 
     def _give(self, parameters: Sequence[Any]) -> None:
         """The module takes over the net's arrays."""

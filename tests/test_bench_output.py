@@ -117,6 +117,7 @@ def test_a_table_that_others_disturbed_is_named(ended):
     run = Run(run._watch, {}, Found(estimated=rows))
     assert run.busy == ["the machine was busy during estimators on t"]
     assert run.claims[0].startswith("backprop_xp: no claim about tables, by the time of fit")
+    assert f"```text\n{estimators.report(rows)}\n```" in run.markdown()
 
 
 def test_one_disturbed_case_is_named_and_supports_no_claim(ended):

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from .. import later
 from ..backend import Array, owner_of
 from ..literals import EngineName
-from ..messages import unknown
 from ..plan.call import Call, Result, Values
 from ..plan.engine import Engine, Rounding, Yielding
 from ..toolchain import compiler
@@ -165,9 +164,6 @@ def _choose(name: str, call: Call) -> tuple[str, str]:
     if call.keep_signals or call.single or not call.samples:
         what = "its signals are kept" if call.keep_signals else "it is one sample" if call.samples else "it is empty"
         return "layered", what
-    known = ("auto", *ENGINES)
-    if name not in known:
-        raise ValueError(unknown("engine", str(name), known))
     reasons: list[str] = []
     for engine in _on(call) if name == "auto" else (name,):
         found = _engine(engine, call)

@@ -165,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--only",
         metavar="A,B",
-        help="parts of the run: cases, derivatives, training, estimators, ablation, sweeps, grid, first-calls",
+        help="of cases, derivatives, in-pytorch, training, estimators, ablation, sweeps, grid, first-calls",
     )
     bench.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of timing a case (default: 10)")
     bench.add_argument(

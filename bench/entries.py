@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from backprop_xp.bench import contenders as make
+from backprop_xp.bench import in_pytorch
 from backprop_xp.bench.cases import Case
 from backprop_xp.bench.contenders import Contender
 from backprop_xp.bench.settings import Settings
@@ -17,6 +18,8 @@ from backprop_xp.messages import first_line
 
 def contenders(case: Case, settings: Settings, notes: list[str]) -> list[Contender]:
     """All of them, ready for their first step; ``notes`` gets a sentence on whoever can't take part."""
+    if case.optimiser:
+        return in_pytorch.contenders(case, settings.threads)
     backend = get_backend(settings.backend)
     everybody = [make.ours(case, engine, settings.threads, settings.backend) for engine in settings.engines]
     if backend.on_gpu and everybody[0].form in repeated.CAPTURED:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import is_
 from typing import Any
 
 from ..activations import Identity
@@ -97,6 +99,19 @@ class Plan:
     def functions(self) -> list[Any]:
         """The activations as they are now, then other operations that have settings."""
         return [*(function for form in self._activated for function in form.functions), *self._settled]
+
+    def with_functions(self, functions: Sequence[Any]) -> Plan:
+        """The plan with the activations that it had when :meth:`functions` gave this; itself if it still has them."""
+        if all(map(is_, functions, self.functions())):
+            return self
+        nodes, activations = [], iter(functions)
+        for node in self.nodes:
+            if node.form.functions:
+                operation: Any = copy.copy(node.operation)
+                operation.activation = next(activations)
+                node = replace(node, operation=operation)
+            nodes.append(node)
+        return Plan(tuple(nodes), self.layered)
 
     @cached_property
     def _activated(self) -> list[BuiltInOperation]:

@@ -34,7 +34,7 @@ def draw(
         counts[node] = sum(tensor.data.size for tensor in tensors)
         drawn |= tensors
     numbers = None if x is None else computed(self, x, y, sample_weight, training)
-    return draw_plan(self._plan().nodes, counts, called(self.loss), numbers, direction, repr(self))
+    return draw_plan(self._plan(), counts, called(self.loss), numbers, direction, repr(self))
 
 
 def computed(net: Any, x: Any, y: Any, sample_weight: Any, training: bool) -> Numbers:

@@ -282,7 +282,9 @@ def _scores_in_words(rows: Sequence[Row]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m backprop_xp.bench.estimators", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m backprop_xp.bench.estimators", description=__doc__.split("\n")[0], allow_abbrev=False
+    )
     known = {table.name: table for table in packaged()}
     parser.add_argument("--tables", metavar="A,B", help=f"of {', '.join(known)} (default: all)")
     parser.add_argument("--splits", type=int, default=len(SPLITS), metavar="N", help="how many (default: 20)")

@@ -198,7 +198,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="backprop_xp.bench.ranks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="backprop_xp.bench.ranks", description=__doc__, allow_abbrev=False)
     parser.add_argument("--ranks", type=int, default=max(2, min(4, os.cpu_count() or 2)), help="at most, two at least")
     parser.add_argument("--results", type=Path, help="a JSON file for what was measured")
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)

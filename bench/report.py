@@ -177,10 +177,15 @@ def replace_file(path: Path, content: bytes) -> None:
 def _line(case: Case, row: Row, limits: Limits) -> str:
     name = f"  {row.contender}" + (f" ({row.form})" if row.form not in row.contender else "")
     return (
-        f"{name:24}{_rate(row.samples_per_second):>10}{f'+-{row.spread:.0%}':>8}{_rate(row.by_default):>10}"
+        f"{name:24}{_rate(row.samples_per_second):>10}{spread(row.spread):>8}{_rate(row.by_default):>10}"
         f"{_ratio(row.speedup):>11}{_ratio(row.over_rival):>9}{_share(case, row, limits.gemm):>8}"
         f"{_share(case, row, limits.fma):>7}{_bytes(row.extra_bytes):>11}"
     )
+
+
+def spread(share: float) -> str:
+    """A spread as it stands behind a number, with a space before it however large it is."""
+    return f" +-{share:.0%}"
 
 
 def _rate(value: float | None) -> str:

@@ -117,6 +117,7 @@ def test_a_table_that_others_disturbed_is_named(ended):
     run = Run(run._watch, {}, Found(estimated=rows))
     assert run.busy == ["the machine was busy during estimators on t"]
     assert run.claims[0].startswith("backprop_xp: no claim about tables, by the time of fit")
+    assert f"```text\n{estimators.report(rows)}\n```" in run.markdown()
 
 
 def test_one_disturbed_case_is_named_and_supports_no_claim(ended):
@@ -193,6 +194,12 @@ def test_a_slow_spell_of_the_processor_spoils_what_was_measured_then(ended):
     run = ended([quick, slow], peaks=[1.0, 1.0, 0.5])
     assert [bool(one["busy"]) for one in run.content()["results"]] == [False, True]
     assert run.closing[-1] == "busy: not to be quoted: the machine was busy during b, 8 x float32"
+
+
+def test_a_number_and_its_spread_stand_apart_however_large_it_is():
+    found = result("a", 2.0, 1.0)
+    found.rows[0].spread = 1234.5
+    assert " 4 +-123450% " in report.table([found], LIMITS)
 
 
 def test_parts_of_a_run_alone_have_files_of_their_own(tmp_path, capsys, monkeypatch):

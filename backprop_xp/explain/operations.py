@@ -242,8 +242,6 @@ class ConcatenateWriting(Writing, of=operations.Concatenate):
 
 
 class SoftmaxWriting(Writing, of=operations.Softmax):
-    op = "own"
-
     def value(self) -> Line:
         formula = self._math("exp($z) / sum exp($z)", r"\frac{e^{$z}}{\sum e^{$z}}")
         _, log_total = functions.terms_of_softmax(self._of_input())

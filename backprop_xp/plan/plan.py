@@ -85,6 +85,10 @@ class Plan:
         """The features of every node's value, by its name."""
         return {node.name: node.width for node in self.nodes}
 
+    def symbol(self, name: str) -> str:
+        """What people call the value of this node: t_0 in layers, as in the article, else the node's name."""
+        return f"{name[0]}_{name[1:]}" if self.layered and name not in self.inputs else name
+
     @cached_property
     def drawing(self) -> tuple[str, ...]:
         """The names of the nodes that draw in training."""

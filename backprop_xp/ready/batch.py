@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import forks, threads, workspace
+from ..literals import PrecisionName
 from ..losses import SoftmaxCrossEntropy, terms
 from ..losses.given import GIVEN
 from ..plan.net import AnyNet
@@ -85,7 +86,7 @@ class Ready:
             self._allow(net.precision)
         return ready.numbers()
 
-    def _allow(self, precision: str) -> None:
+    def _allow(self, precision: PrecisionName) -> None:
         self._precision = precision
         self._pass.allow(precision)
 
@@ -167,7 +168,7 @@ class Kept:
 
     __slots__ = ("_memory", "precision", "samples", "threads")
 
-    def __init__(self, memory: workspace.Loan, samples: int, threads: int, precision: str) -> None:
+    def __init__(self, memory: workspace.Loan, samples: int, threads: int, precision: PrecisionName) -> None:
         self._memory: workspace.Loan | None = memory
         self.samples, self.threads, self.precision = samples, threads, precision  # that the memory is laid out for
 

@@ -126,6 +126,7 @@ def test_a_table_that_others_disturbed_is_named(ended):
     run = Run(run._watch, {}, Found(estimated=rows))
     assert run.busy == ["the machine was busy during estimators on t"]
     assert run.claims[0].startswith("backprop_xp: no claim about tables, by the time of fit")
+    assert f"```text\n{estimators.report(rows)}\n```" in run.markdown()
 
 
 def test_one_disturbed_case_is_named_and_supports_no_claim(ended):
@@ -202,6 +203,12 @@ def test_a_slow_spell_of_the_processor_spoils_what_was_measured_then(ended):
     run = ended([quick, slow], peaks=[1.0, 1.0, 0.5])
     assert [bool(one["busy"]) for one in run.content()["results"]] == [False, True]
     assert run.closing[-1] == "busy: not to be quoted: the machine was busy during b, 8 x float32"
+
+
+def test_a_number_and_its_spread_stand_apart_however_large_it_is():
+    found = result("a", 2.0, 1.0)
+    found.rows[0].spread = 1234.5
+    assert " 4 +-123450% " in report.table([found], LIMITS)
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -298,3 +305,17 @@ def test_a_real_run_writes_every_round(tmp_path, capsys, monkeypatch):
     for text in ((tmp_path / "results.md").read_text(encoding="utf-8"), json.dumps(content["results"][0]["busy"])):
         assert "the load average was 40.0 before the run" in text
     assert report.BUSY in (tmp_path / "results.md").read_text(encoding="utf-8")
+
+
+def test_json_has_a_line_for_every_round_and_the_values_that_were_measured():
+    seconds = [0.1 + 0.2 * number for number in range(20)]
+    rounds = [{"form": "nn", "seconds": seconds, "faults": []}] * 2
+    content = {
+        "claims": ["A is faster than B, \n[1,\n 2]" * 5, "b"],
+        "rows": [{"rounds": rounds}],
+        "at": {},
+        "all": seconds,
+    }
+    text = report.as_json(content)
+    assert json.loads(text) == content
+    assert sum(str(seconds) in line for line in text.splitlines()) == 3

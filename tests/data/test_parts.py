@@ -153,7 +153,7 @@ def test_a_world_of_one(whole):
 @needs_mpi
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_have_the_bits_of_one_that_reads_all(ranks, top, whole):
-    found, lengths, different = json.loads(output(ranks, PROGRAM + RANKS, top, timeout=120))
+    found, lengths, different = json.loads(output(ranks, PROGRAM + RANKS, top))
     assert found == whole[0] and different == 1
     assert sum(lengths) == 240 and max(lengths) < 240
 

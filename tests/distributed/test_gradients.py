@@ -121,7 +121,7 @@ def test_runs_have_the_bits_of_one_rank_also_resumed_on_others(tmp_path):
     assert len({*digests[:4]}) == len({*digests[4:]}) == 1  # whatever ranks share out
     assert output(2, PROGRAM + RUNS, tmp_path / "two", 30, 0, 6) == one
     last = one[one.rindex("normalised") :]
-    assert output(7, PROGRAM + RUNS, tmp_path / "seven", 30, 5, 6, timeout=120) == last
+    assert output(7, PROGRAM + RUNS, tmp_path / "seven", 30, 5, 6) == last
     output(4, PROGRAM + RUNS, tmp_path / "four", 2, 0, 6, 5)
     assert output(3, PROGRAM + RUNS, tmp_path / "four", 30, 0, 6, 5) == one[: one.index("\n") + 1] + last
 
@@ -383,10 +383,10 @@ sys.modules["backprop_xp.backend"].nccl = lambda: copies
 @needs_mpi
 @pytest.mark.gpu
 def test_ranks_on_a_gpu_have_the_bits_of_one():
-    one = output(1, PROGRAM + ON_GPU, timeout=300)
-    assert output(2, PROGRAM + ON_GPU, timeout=300) == one
+    one = output(1, PROGRAM + ON_GPU)
+    assert output(2, PROGRAM + ON_GPU) == one
     code = PROGRAM + NCCL + ON_GPU.replace("world()", "world(nccl=True)")
-    assert output(3, code + INEXACT_ON_GPU, timeout=300) == one
+    assert output(3, code + INEXACT_ON_GPU) == one
 
 
 INEXACT_ON_GPU = """

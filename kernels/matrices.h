@@ -440,8 +440,11 @@ template <class S, class Factors = Exact<S>> struct MatrixCall : Steps<MatrixCal
     kept = m.half == both_halves ? 0 : before * signals_of_a_chunk();
   }
   void finish(i64 number) {
-    if (!gives_outputs() && step_of(number) == m.depth + 1)
-      for (i64 s = 0; s < count; ++s) m.total += losses()[s];
+    if (gives_outputs() || step_of(number) != m.depth + 1) return;
+    const double* const each = losses();
+    double total = m.total;
+    for (i64 s = 0; s < count; ++s) total += each[s];
+    m.total = total;
   }
   void one_step(i64 number, int worker) {
     const i64 step = step_of(number);

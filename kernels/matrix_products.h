@@ -55,12 +55,9 @@ template <int MOST, class Op> BPX_FN void with_count(int n, Op op) {
   op(Index<MOST>());
 }
 
-/// to = (start + a b) (* times) for MR rows and NB panels: a (rows, depth), b (depth, features); what stands in a and b is
-/// of Factors.
-///
-/// `start.data` and `times` may be null; a `start` whose rows are 0 apart is a bias.
+/// One of product_blocks().
 template <class Factors, int MR, int NB, class S>
-BPX_BLOCK void product_block(i64 depth, View<const S> a, View<const S> b, View<const S> start, View<S> to, const S* times) {
+BPX_FN void product_block(i64 depth, View<const S> a, View<const S> b, View<const S> start, View<S> to, const S* times) {
   using T = Pack<S, 1>;
   constexpr int V = panel<S>, together = Factors::together;
   T sums[MR][NB];
@@ -90,18 +87,38 @@ BPX_BLOCK void product_block(i64 depth, View<const S> a, View<const S> b, View<c
       store<T>(to.at(r, n), sum);
     }
 }
+/// to = (start + a b) (* times) for some blocks of MR rows and NB panels: a (rows, depth), b (depth, features); what stands
+/// in a and b is of Factors.
+///
+/// `start.data` and `times` may be null; a `start` whose rows are 0 apart is a bias.
+template <class Factors, int MR, int NB, class S>
+BPX_BLOCK void product_blocks(i64 blocks, i64 depth, View<const S> a, View<const S> b, View<const S> start, View<S> to,
+                              const S* times) {
+  for (; blocks > 0; --blocks) {
+    product_block<Factors, MR, NB>(depth, a, b, start, to, times);
+    a.data += MR * a.row, to.data += MR * to.row;
+    if (start.data) start.data += MR * start.row;
+    if (times) times += MR * to.row;
+  }
+}
 /// Rows that product() goes through at once: blocks begin where pairs of rows do.
 template <class Factors> constexpr int block_rows = product_rows / Factors::together * Factors::together;
-/// product_block() for any number of rows; `times` lies as `to` does.
+/// product_blocks() for any number of rows; `times` lies as `to` does.
 template <class Factors, class S>
 static void product(i64 rows, i64 depth, int count, View<const S> a, View<const S> b, View<const S> start, View<S> to,
                     const S* times) {
   with_count<product_panels>(count, [&](auto columns) __attribute__((always_inline)) {
     constexpr int NB = decltype(columns)::value;
-    row_blocks<block_rows<Factors>>(rows, [&](i64 s, auto size) __attribute__((always_inline)) {
-      constexpr int MR = decltype(size)::value;
-      product_block<Factors, MR, NB>(depth, a.from(s, 0), b, {start.data ? start.at(s, 0) : nullptr, start.panel, start.row},
-                            to.from(s, 0), times ? times + s * to.row : nullptr);
+    auto from = [&](i64 s, i64 blocks, auto size) __attribute__((always_inline)) {
+      product_blocks<Factors, decltype(size)::value, NB>(
+          blocks, depth, a.from(s, 0), b, {start.data ? start.at(s, 0) : nullptr, start.panel, start.row}, to.from(s, 0),
+          times ? times + s * to.row : nullptr);
+    };
+    constexpr int most = block_rows<Factors>;
+    const i64 whole = rows / most;
+    if (whole) from(0, whole, Index<most>());
+    row_blocks<most>(rows % most, [&](i64 s, auto size) __attribute__((always_inline)) {
+      from(whole * most + s, 1, size);
     });
   });
 }

@@ -155,6 +155,13 @@ def test_code_is_differentiated_once():
         torch.autograd.grad(layer(x).sum(), x, create_graph=True)
 
 
+def test_an_export_of_code_says_that_a_formula_is_missing():
+    layer = as_torch(make(activations=("tanh", Same()))).eval()
+    x = torch.ones(2, 3, dtype=torch.float64)
+    with pytest.raises(TypeError, match="Same is written in Python, of which an export has no form: write it"):
+        torch.jit.trace(layer, (x,))
+
+
 LAST = ["identity", "tanh", Same(), Elementwise("straight", value="t", grad="where(abs(t) < 1, 1, 0)")]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..distributed import World
 from ..files import kind
+from ..keywords import known_options
 from ..messages import first_line, unknown
 from ..training.checkpoints import UNREADABLE
 from . import folders, parquet, reader
@@ -32,6 +33,7 @@ TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 SUFFIXES = (".csv", ".tsv", ".npz", parquet.SUFFIX, ".csv.gz", ".tsv.gz")
 
 
+@known_options
 def read(
     source: str | Path, *, separator: str | None = None, encoding: str | None = None, world: World | None = None
 ) -> Frame:

@@ -87,6 +87,10 @@ class Plan:
         """The features of every node's value, by its name."""
         return {node.name: node.width for node in self.nodes}
 
+    def symbol(self, name: str) -> str:
+        """What people call the value of this node: t_0 in layers, as in the article, else the node's name."""
+        return f"{name[0]}_{name[1:]}" if self.layered and name not in self.inputs else name
+
     @cached_property
     def drawing(self) -> tuple[str, ...]:
         """The names of the nodes that draw in training."""
@@ -183,32 +187,25 @@ def _steps(nodes: Sequence[Node]) -> tuple[Step, ...]:
         for name in node.inputs:
             uses[name].append(node)
 
-    def only_user(name: str, kind: type[Operation]) -> Node | None:
+    def only_user(name: str, part: str) -> Node | None:
         users = uses[name]
-        return users[0] if len(users) == 1 and _is_plain(users[0].operation, kind) else None
+        return users[0] if len(users) == 1 and users[0].form.part == part else None
 
     steps, done = [], set()
     for node in nodes:
         if node.name in done or node.form.is_input:
             continue
-        if not _is_plain(node.operation, Linear):
+        if node.form.part != "linear":
             steps.append(Step(node.inputs, node.name, node))
             continue
         chain: list[Pair] = []
         linear: Node | None = node
         last = node.name
         while linear is not None:
-            activation = only_user(linear.name, Activate)
+            activation = only_user(linear.name, "activation")
             chain.append((linear, activation))
             last = linear.name if activation is None else activation.name
             done |= {linear.name, last}
-            linear = only_user(last, Linear)
+            linear = only_user(last, "linear")
         steps.append(Step(node.inputs, last, chain=tuple(chain)))
     return tuple(steps)
-
-
-def _is_plain(operation: Operation, kind: type[Operation]) -> bool:
-    """Whether it is of this kind and computes as this does, in a class that may differ in other ways."""
-    cls, overridden = type(operation), {"forward", "backward"} & vars(operation).keys()
-    same = isinstance(operation, kind) and cls.forward is kind.forward and cls.backward is kind.backward
-    return same and not overridden

@@ -260,6 +260,13 @@ def test_parameter_groups_and_lbfgs():
     np.testing.assert_allclose(net(x.numpy()), layer(x).detach(), rtol=1e-10)
 
 
+def test_a_graph_is_compiled_for_any_number_of_samples():
+    layer = as_torch(graph(batch=False)).eval()
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    for n in (5, 6, 7):
+        torch.testing.assert_close(compiled(samples(n)), layer(samples(n)))
+
+
 def test_a_net_without_parameters_is_compiled_too():
     net = GraphNet({"x": __import__("backprop_xp").Input(3), "y": ("tanh", "x")}, backend="numpy")
     x = samples()

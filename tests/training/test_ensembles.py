@@ -262,7 +262,7 @@ random = np.random.default_rng(0)
 x, y = random.normal(size=(32, 2)), random.normal(size=(32, 1))
 nets = [Net((2, 3, 1), loss="mse", dtype="float32", rng=k, backend="numpy") for k in range(1000)]
 with distributed.world() as world:
-    histories = ensemble(nets).fit(x, y, each=[{"seed": k} for k in range(1000)], epochs=2, batch_size=16, world=world)
+    histories = ensemble(nets).fit(x, y, each=[{"seed": k} for k in range(1000)], epochs=1, batch_size=16, world=world)
 found = hashlib.sha256(b"".join(p.data.tobytes() for net in nets for p in net.parameters))
 found.update(str([epoch.loss for history in histories for epoch in history.epochs]).encode())
 sys.stdout.write(found.hexdigest() + chr(10))

@@ -183,6 +183,7 @@ class ReLU(BuiltIn):
     value = "maximum(t, 0)"
     derivative = "where(t <= 0, 0, where(t > 0, 1, t))"
     textbook = ("maximum(t, 0)", "where(t > 0, 1, 0)")
+    cuda_kernel = "rectifier"
 
 
 class LeakyReLU(BuiltIn):

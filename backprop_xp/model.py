@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeGuard, TypeVar, get_args, overload
 
 from . import engines, inputs, later, scope, workspace
 from .backend import Array, Backend, get_backend
 from .dtypes import as_dtype
 from .engines import Choice, layered
+from .environment import MOST_THREADS
 from .literals import Dtype, EngineName, LossName, PrecisionName, Reduction
 from .losses import Loss, averaged, check_outputs, get_loss, product, resolved
-from .numbers import flag
+from .numbers import flag, whole
 from .passes import steps
 from .plan.call import Buffered, Call, Values
 from .precision import as_precision
 from .ready import calls
 from .state import State
 from .tensor import Tensor
-from .threads import count
 
 if TYPE_CHECKING:  # what a first pass doesn't need is imported when it is asked for, which halves the package's import
     from typing import TypedDict, Unpack
@@ -53,20 +53,25 @@ else:
     parted = later.Module("backprop_xp.training.shards")
 
 
+T = TypeVar("T")
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
 
-class _Checked:
+class _Checked(Generic[T]):
     """An attribute that is what a function makes of what is set; reading it costs what any attribute does."""
 
-    def __init__(self, made: Callable[[Model, Any], Any]) -> None:
+    def __init__(self, made: Callable[[Model, Any], T]) -> None:
         self._made = made
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __set__(self, net: Model, value: Any) -> None:
+    def __set__(self, net: Model, value: T) -> None:
         net.__dict__[self._name] = self._made(net, value)
+
+    if TYPE_CHECKING:
+
+        def __get__(self, net: Model, owner: type) -> T: ...
 
 
 class Model(State):
@@ -74,8 +79,11 @@ class Model(State):
 
     #: whether weights are from N(0, 1) although nobody asked for it, and haven't been trained; `fit` warns of it
     _drawn_unasked = False
-    loss: Any = _Checked(lambda net, loss: get_loss(loss))
-    precision: Any = _Checked(lambda net, name: as_precision(name, net.dtype))
+    loss = _Checked[Any](lambda net, loss: get_loss(loss))
+    reduction = _Checked[Reduction](lambda net, name: inputs.one_of("reduction", name, REDUCTIONS))
+    engine = _Checked[EngineName](lambda net, name: inputs.one_of("engine", name, ("auto", *engines.ENGINES)))
+    threads = _Checked[int | None](lambda net, n: n if n is None else whole("threads", n, 1, MOST_THREADS))
+    precision = _Checked[PrecisionName](lambda net, name: as_precision(name, net.dtype))
 
     def __init__(
         self,
@@ -89,9 +97,9 @@ class Model(State):
     ) -> None:
         self.loss = loss
         self.dtype = as_dtype(dtype)
-        self.reduction: Reduction = inputs.one_of("reduction", reduction, REDUCTIONS)
-        self.engine: EngineName = inputs.one_of("engine", engine, ("auto", *engines.ENGINES))
-        self.threads = threads if threads is None else count(threads)
+        self.reduction = reduction
+        self.engine = engine
+        self.threads = threads
         self.precision = precision
         self.backend = get_backend(backend)
         #: what the signals that the net holds come from, and they themselves
@@ -336,7 +344,7 @@ class Model(State):
                 )
                 for each in (factor, counts)
             )
-            if inputs.one_of("reduction", self.reduction, REDUCTIONS) == "mean":
+            if self.reduction == "mean":
                 call.scale, call.weight = averaged(call.loss, shape, call.weight, counts, alone, share)
         call.y, call.weight = (None if a is None else call.as_batch(a) for a in (call.y, call.weight))
 

@@ -44,24 +44,25 @@ from typing import Any
 
 import numpy as np
 
-from .messages import unknown
+from . import inputs
+from .literals import PrecisionName
 
 #: The names of all, beside "auto".
-PRECISIONS = ("float32", "tf32x3", "tf32", "bfloat16", "float16")
+PRECISIONS: tuple[PrecisionName, ...] = ("float32", "tf32x3", "tf32", "bfloat16", "float16")
+#: Those in which gradients are 1e-3 or more of their size away from what they would be: a wrong one looks no worse.
+ROUGH = ("tf32", "bfloat16", "float16")
 #: The first architecture whose tensor cores know them all, the 80 of sm_80.
 FIRST_ARCHITECTURE = 80
 #: A product of matrices that are less wide on one side is not worth tensor cores, which compute 16 by 8 at a time.
 LEAST_WIDTH = 16
 
 
-def as_precision(name: Any, dtype: np.dtype) -> str:
+def as_precision(name: Any, dtype: np.dtype) -> PrecisionName:
     """A precision that a net of this dtype may have. Raises ValueError."""
-    known = ("auto", *PRECISIONS)
-    if name not in known:
-        raise ValueError(unknown("precision", str(name), known))
+    name = inputs.one_of("precision", name, ("auto", *PRECISIONS))
     if dtype != np.float32 and name not in ("auto", "float32"):
         raise ValueError(f"precision {name!r} is for nets of dtype float32, this one is of {dtype.name}")
-    return str(name)
+    return name
 
 
 def why_not(products: Sequence[tuple[int, int]], dtype: np.dtype, lacking: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from backprop_xp.bench import estimators, grid, heat_map, plot, report, standing, training
+from backprop_xp.bench import ablation, estimators, first_call, grid, heat_map, plot, report, standing, training
 from backprop_xp.bench.ablation import Step
 from backprop_xp.bench.busy import Watch
 from backprop_xp.bench.cases import Case
@@ -67,6 +66,13 @@ class Run:
         points |= {f"points over {family}": report.points(swept) for family, swept in families.items()}
         self.claims = [standing.sentence(some, where) for where, some in points.items() if some]
         self.claims += estimators.claims(estimated) if estimated else []
+        tables = (
+            training.table(trained) if trained else "",
+            estimators.report(estimated) if estimated else "",
+            ablation.table(found.steps) if found.steps else "",
+            first_call.table(found.first_calls) if found.first_calls else "",
+        )
+        self._tables = [table.strip("\n") for table in tables if table]
         self._environment = environment | {
             "load before": watch.load_before,
             "load after": watch.load_after,
@@ -97,10 +103,10 @@ class Run:
         }
 
     def markdown(self) -> str:
-        """The closing lines, and all results as one table."""
-        return "\n".join(
-            [*(f"{line}\n" for line in self.closing), report.markdown(self.everything, self._watch.limits)]
-        )
+        """The closing lines, all results as one table, and what else was measured as people saw it."""
+        parts = [*self.closing]
+        parts += [report.markdown(self.everything, self._watch.limits)] if self.everything else []
+        return "\n\n".join([*parts, *(f"```text\n{table}\n```" for table in self._tables)])
 
     def write(self, arguments: argparse.Namespace) -> None:
         """The files that were asked for."""
@@ -121,7 +127,7 @@ class Run:
 
     def _files(self, arguments: argparse.Namespace) -> dict[Path, bytes]:
         """The contents of the files that were asked for, but for pictures."""
-        whole, table = json.dumps(self.content(), indent=1).encode(), self.markdown()
+        whole, table = f"{report.as_json(self.content())}\n".encode(), self.markdown()
         files: dict[Path, bytes] = {}
         if arguments.json is not None:
             files[arguments.json] = whole

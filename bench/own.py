@@ -11,7 +11,7 @@ import numpy as np
 from backprop_xp.bench import environment, measure
 from backprop_xp.bench.contenders import EAGER, Contender, torch_loss
 from backprop_xp.bench.quiet import Machine
-from backprop_xp.bench.report import BUSY, Row
+from backprop_xp.bench.report import BUSY, Row, spread
 from backprop_xp.bench.run import rows
 from backprop_xp.bench.standing import OURS
 
@@ -40,7 +40,7 @@ class Comparison:
         lines = [self.about, f"{'':24}{'samples/s':>12}{'spread':>9}{'x PyTorch':>11}"]
         for row in self.rows:
             name = f"{row.contender} ({row.form})"
-            lines.append(f"{name:24}{row.samples_per_second:12,.0f}{f'+-{row.spread:.0%}':>9}{row.speedup:11.2f}")
+            lines.append(f"{name:24}{row.samples_per_second:12,.0f}{spread(row.spread):>9}{row.speedup:11.2f}")
         lines.append(f"gradients equal PyTorch's: within {self.difference:.1e} of their norms")
         return "\n".join([*lines, *([f"{BUSY}: {self.busy}"] if self.busy else [])])
 

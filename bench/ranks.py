@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from backprop_xp.bench.report import as_json
 
 from backprop_xp import Net, distributed
 from backprop_xp.distributed.world import World
@@ -206,7 +207,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="backprop_xp.bench.ranks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="backprop_xp.bench.ranks", description=__doc__, allow_abbrev=False)
     parser.add_argument("--ranks", type=int, default=max(2, min(4, os.cpu_count() or 2)), help="at most, two at least")
     parser.add_argument("--results", type=Path, help="a JSON file for what was measured")
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
@@ -223,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |")
     found = measure(options.ranks)
     if options.results:
-        options.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        options.results.write_text(f"{as_json(found)}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

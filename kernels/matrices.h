@@ -99,6 +99,7 @@ template <class S, class Factors = Exact<S>> struct MatrixCall : Steps<MatrixCal
   i64 chunk;         // samples computed at once
   i64 first, count;  // the samples of this chunk
   i64 kept = 0;      // numbers before its signals: of other chunks, between two halves
+  S* besides = nullptr;  // what threads need besides: null where it stands behind the signals
   bool few;
 
   explicit MatrixCall(Matrices& m, i64 origin = 0)
@@ -127,8 +128,9 @@ template <class S, class Factors = Exact<S>> struct MatrixCall : Steps<MatrixCal
   }
   i64 signals_of_a_chunk() const { return numbers_of_a_sample(m) * filled(chunk); }
   i64 signals() const { return (m.half == both_halves ? 1 : chunks()) * signals_of_a_chunk(); }
-  /// Numbers of S: for the signals, a scratch for each thread, and the losses.
-  i64 memory() const { return signals() + m.threads * scratch_numbers() + filled(chunk) * i64(sizeof(double) / sizeof(S)); }
+  /// Numbers of S that threads need besides: a scratch for each, and the losses.
+  i64 numbers_besides() const { return m.threads * scratch_numbers() + filled(chunk) * i64(sizeof(double) / sizeof(S)); }
+  i64 memory() const { return signals() + numbers_besides(); }
 
   // ---- where signals stand ----------------------------------------------------------------------------------------
 
@@ -148,10 +150,8 @@ template <class S, class Factors = Exact<S>> struct MatrixCall : Steps<MatrixCal
   View<S> slope(i64 l) const { return view(offset(l) + filled(m.layers[l].outputs) + 16, m.layers[l].outputs); }
   /// The gradient in t of layer l: for the last layer it stands in place of z.
   View<S> grad(i64 l) const { return l == m.depth - 1 ? z(l) : slope(l); }
-  S* scratch(int worker) const {
-    return (S*)m.memory + signals() + worker * scratch_numbers();
-  }
-  double* losses() const { return (double*)((S*)m.memory + signals() + m.threads * scratch_numbers()); }
+  S* scratch(i64 worker) const { return (besides ? besides : (S*)m.memory + signals()) + worker * scratch_numbers(); }
+  double* losses() const { return (double*)scratch(m.threads); }
 
   // ---- how a step is cut ------------------------------------------------------------------------------------------
 
@@ -440,8 +440,11 @@ template <class S, class Factors = Exact<S>> struct MatrixCall : Steps<MatrixCal
     kept = m.half == both_halves ? 0 : before * signals_of_a_chunk();
   }
   void finish(i64 number) {
-    if (!gives_outputs() && step_of(number) == m.depth + 1)
-      for (i64 s = 0; s < count; ++s) m.total += losses()[s];
+    if (gives_outputs() || step_of(number) != m.depth + 1) return;
+    const double* const each = losses();
+    double total = m.total;
+    for (i64 s = 0; s < count; ++s) total += each[s];
+    m.total = total;
   }
   void one_step(i64 number, int worker) {
     const i64 step = step_of(number);

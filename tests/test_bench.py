@@ -230,6 +230,7 @@ def test_limits_are_measured():
 
 
 def test_what_each_step_brings(monkeypatch):
+    monkeypatch.setattr(ablation, "SECONDS", 0.0)
     steps = ablation.run(cases.ARTICLE.with_samples(3000), 1)
     assert [step.what for step in steps][:2] == ["layered, 1 thread", "layered, 1 threads"]
     assert all(step.samples_per_second > 0 for step in steps)

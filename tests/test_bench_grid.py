@@ -1,7 +1,5 @@
 """The tables of widths by batches: their cases, ratios, pictures, first calls, and a real run of a small one."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 

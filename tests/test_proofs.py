@@ -1,7 +1,5 @@
 """What `backprop-xp check` proves: everything that is built in, or what is asked for."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

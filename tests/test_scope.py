@@ -1,7 +1,5 @@
 """Code that looks at the whole batch gets the whole batch, whatever the engine, and is refused by name elsewhere."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

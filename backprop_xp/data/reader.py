@@ -101,7 +101,7 @@ def _table(path: Path, separator: str | None, encoding: str | None, world: World
         names = frames.unique(header)
     except DataError as error:
         raise DataError(f"{path}, row {line}: {error}") from None
-    if 2 * sum(map(_is_number, header)) > len(header) - header.count(""):
+    if 2 * sum(frames.as_float(name) is not None for name in header) > len(header) - header.count(""):
         notes.append(f"{path}: row {line}, {listed(names, 5)}, is taken for the names of the columns")
     if world is not None:
         records = _own(records, 1 + max(text.count("\n"), text.count("\r")), world)
@@ -210,11 +210,3 @@ def _fit(path: Path, line: int, row: list[str], width: int) -> None:
             f"{path}, row {line}: {saw} column{'s' * (saw != 1)} where {width} {were} expected; if something else "
             "separates them than was found, name it with --separator"
         )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -15,6 +15,7 @@ import numpy as np
 from ..distributed import World
 from ..distributed.share import of_rank
 from ..files import kind
+from ..keywords import known_options
 from ..messages import first_line, unknown
 from ..training.checkpoints import UNREADABLE
 from . import folders, parquet, reader
@@ -36,6 +37,7 @@ SUFFIXES = (".csv", ".tsv", ".npz", parquet.SUFFIX, ".csv.gz", ".tsv.gz")
 LARGE = 64 << 20
 
 
+@known_options
 def read(
     source: str | Path, *, separator: str | None = None, encoding: str | None = None, world: World | None = None
 ) -> Frame:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..exchange.container import ModelFileError, field, short_text
+from ..exchange.container import ModelFileError, as_object, field, short_text
 from ..losses import MSE, BCEWithLogits
 from . import targets
 from .frames import Frame
@@ -53,7 +53,7 @@ class Several:
     def outputs(self) -> int:
         return sum(member.outputs for member in self.members)
 
-    def loss(self, truth: np.ndarray, balanced: bool = False) -> MSE | BCEWithLogits:
+    def loss(self, truth: np.ndarray, balanced: bool) -> MSE | BCEWithLogits:
         """What nets learn with."""
         if balanced:
             raise ValueError(f"class_weight is of one target, and there are {len(self.members)}")
@@ -153,9 +153,7 @@ def build(saved: dict[str, Any]) -> Target:
     """What ``describe`` described; from a file, which may hold anything."""
     if short_text(saved, "kind") != KIND:
         return targets.build(saved)
-    members = field(saved, "members", list)
-    if not all(isinstance(member, dict) for member in members):
-        raise ModelFileError("its targets must be JSON objects")
+    members = [as_object(member, "its targets") for member in field(saved, "members", list)]
     found = [targets.build(member) for member in members]
     if len({member.column for member in found}) != len(found) or len(found) < 2:
         raise ModelFileError("its several targets must be of different columns")

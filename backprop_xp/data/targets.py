@@ -15,7 +15,7 @@ from ..operations.softmax import softmax
 from . import columns
 from .cells import MOMENT, NOT_KNOWN, NUMBER, TEXT, Cells, Series, cells
 from .errors import DataError
-from .frames import Frame
+from .frames import Frame, as_float
 from .kinds import NAMES, Conventions, Kind, kind_of
 from .numerals import PLAIN, Notation, survey
 from .wording import listed, option, quoted
@@ -55,7 +55,7 @@ class Classes(_OfColumn):
     def outputs(self) -> int:
         return len(self.labels)
 
-    def loss(self, truth: np.ndarray, balanced: bool = False) -> SoftmaxCrossEntropy:
+    def loss(self, truth: np.ndarray, balanced: bool) -> SoftmaxCrossEntropy:
         """What nets learn with; ``balanced``, every class counts alike, however many of ``truth``, (n,), it has."""
         if not balanced:
             return SoftmaxCrossEntropy()
@@ -154,7 +154,7 @@ class Amount(_OfColumn):
     def kind(self) -> Kind:
         return Kind(NUMBER, self.notation)
 
-    def loss(self, truth: np.ndarray, balanced: bool = False) -> MSE:
+    def loss(self, truth: np.ndarray, balanced: bool) -> MSE:
         """What nets learn with."""
         if balanced:
             raise ValueError(f"class_weight is of classes, and the target {quoted(self.column)} is an amount")
@@ -318,8 +318,5 @@ def _taken_for_classes(truth: Cells, kind: Kind) -> tuple[str, ...]:
 
 def _in_order(label: str) -> tuple[float, str]:
     """Numbers by their size, before texts."""
-    try:
-        value = float(label)
-    except ValueError:
-        value = float("inf")
-    return (value if value == value else float("inf")), label
+    value = as_float(label)
+    return (float("inf") if value is None or value != value else value), label

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from .. import later
 from ..backend import Array, owner_of
 from ..literals import EngineName
-from ..messages import unknown
 from ..plan.call import Call, Result, Values
 from ..plan.engine import Engine, Rounding, Yielding
 from ..toolchain import compiler
@@ -87,12 +86,14 @@ class Choice:
         reason: a sentence.
         flops: multiplications and additions of the matrix products, for the loss and all gradients.
         bytes: of the intermediate arrays, beside input, parameters and gradients.
+        precision: of the products, see :mod:`backprop_xp.precision`.
     """
 
     engine: str
     reason: str
     flops: int
     bytes: int
+    precision: str = "float32"
 
     def __str__(self) -> str:
         return f"{self.engine}: {self.reason}; {self.flops:,} flop, about {self.bytes:,} bytes of intermediate arrays"
@@ -105,18 +106,13 @@ def choice(name: str, call: Call) -> Choice:
         engine, reason = _without(call), f"not {engine}: {failure}"
     if call.backend.on_gpu and any(owner_of(x) == "numpy" for x in call.inputs.values()):
         reason += "; the batch stays on the host and is computed in pieces"
-    reason += _precision(engine, call)
-    bytes_ = _engine(engine, call).intermediate_bytes(call)
-    return Choice(engine, reason, 2 * call.samples * call.multiply_adds, bytes_)
-
-
-def _precision(engine: str, call: Call) -> str:
-    """A clause on the precision of products, where it is not float32, or was to be another."""
     found = _engine(engine, call)
-    used, reason = found.products(call) if isinstance(found, Rounding) else ("float32", "this engine rounds nothing")
+    used, why = found.products(call) if isinstance(found, Rounding) else ("float32", "this engine rounds nothing")
     if used != "float32":
-        return f"; products in {used}"
-    return "" if call.precision in ("auto", "float32") else f"; products in float32, not {call.precision}: {reason}"
+        reason += f"; products in {used}"
+    elif call.precision not in ("auto", "float32"):
+        reason += f"; products in float32, not {call.precision}: {why}"
+    return Choice(engine, reason, 2 * call.samples * call.multiply_adds, found.intermediate_bytes(call), used)
 
 
 def _run(name: str, call: Call, what: str) -> Any:
@@ -165,9 +161,6 @@ def _choose(name: str, call: Call) -> tuple[str, str]:
     if call.keep_signals or call.single or not call.samples:
         what = "its signals are kept" if call.keep_signals else "it is one sample" if call.samples else "it is empty"
         return "layered", what
-    known = ("auto", *ENGINES)
-    if name not in known:
-        raise ValueError(unknown("engine", str(name), known))
     reasons: list[str] = []
     for engine in _on(call) if name == "auto" else (name,):
         found = _engine(engine, call)

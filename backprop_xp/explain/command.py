@@ -122,9 +122,7 @@ def _of_file(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     if arguments.row not in frame.index:
         raise ValueError(f"--row must be from {frame.index[0]} to {frame.index[-1]}, got {arguments.row}")
     row = frame.loc[[arguments.row]]
-    if model.target.column not in row.columns:
-        raise ValueError(f"{arguments.data} has no column {model.target.column!r}, which the loss needs as a target")
-    return model.net, model.table.arrays(row)[0], model.target.encode(row[model.target.column])[0]
+    return model.net, model.table.arrays(row)[0], model.targets(row, arguments.data)[0]
 
 
 def _target(net: Any, text: str | None) -> Any:

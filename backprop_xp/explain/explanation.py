@@ -56,7 +56,7 @@ class Explanation(Walk):
         return self.text
 
     def __repr__(self) -> str:
-        return f"Explanation({self._net!r}, {len(self.steps)} steps, loss {self.loss:.6g})"
+        return f"Explanation({self.net!r}, {len(self.steps)} steps, loss {self.loss:.6g})"
 
     def _repr_html_(self) -> str:
         page = html.escape(self.html)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..backend import Backend
-from ..literals import EngineName, Reduction
+from ..literals import EngineName, PrecisionName, Reduction
 from ..tensor import Tensor
 from .call import Buffered, Call, Parameters, Values
 from .plan import Plan
@@ -36,7 +36,7 @@ class AnyNet(Protocol):
     backend: Backend
     dtype: np.dtype
     engine: EngineName
-    precision: str
+    precision: PrecisionName
     loss: Any
     reduction: Reduction
     threads: int | None

@@ -173,6 +173,11 @@ class Rows:
         samples = min(self.batch_size, self.samples - step * self.batch_size)
         return Share(self.world, samples, sum(tensor.data.size for tensor in self._net._places()))
 
+    def first(self) -> tuple[Any, Any]:
+        """x and y of the first row, as a batch of it would hold them."""
+        x, y = (_each(column, self._take, slice(0, 1)) for column in (self.x, self.y))
+        return x, y
+
     def order(self, number: int) -> np.ndarray:
         """The rows (samples,) int64 in the order in which this epoch takes them."""
         if not self.shuffle:

@@ -1,7 +1,5 @@
 """Every message that names an option is tested by following it, as a user would type it."""
 
-from __future__ import annotations
-
 import re
 import shlex
 

@@ -1,7 +1,5 @@
 """Wide nets in one pass on a CUDA device: what the layered engine gives in float64, and the same bits every time."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import host
@@ -53,10 +51,21 @@ def test_the_last_variant_surely_fits():
 
 def test_tiles_are_as_large_as_fit():
     net, _ = COMPILED["three hidden layers"]
-    assert [block.tilings(net, kib << 10)[0].rows for kib in (227, 99, 48, 24)] == [64, 32, 16, 8]
-    assert block.tilings(net, 12 << 10) == ()
+    assert [block.tilings(net, kib << 10)[0].rows for kib in (227, 99, 48, 24)] == [64, 64, 32, 16]
+    assert block.tilings(net, 8 << 10) == ()
     assert all(cooperative.TILES % tiling.rows == 0 for tiling in block.tilings(net, 227 << 10))
     assert block.tilings(shape((1 << 24, 128), ("tanh",), "mse")[0], 227 << 10) == ()
+
+
+def test_hidden_layers_have_no_room_for_derivatives_that_their_outputs_tell():
+    (net, _), sizes = COMPILED["three hidden layers"], (64, 64, 64, 64, 10)
+    stored, _ = shape(sizes, ("tanh", "silu", "tanh", "identity"), "classes")
+    last, _ = shape(sizes, ("tanh", "tanh", "tanh", "tanh"), "classes")
+    way, bytes_ = block.tilings(net, 227 << 10)[0], 4 * (64 + 4)  # of a feature
+    assert (way.rows, way.threads, way.resident) == (64, 128, 3)
+    assert block.shared_bytes(net, way) == bytes_ * (64 + 3 * 64 + 10) + 4 * 128
+    assert block.shared_bytes(stored, way) == block.shared_bytes(net, way) + bytes_ * 64
+    assert block.shared_bytes(last, way) == block.shared_bytes(net, way) + bytes_ * 10
 
 
 def test_no_double_arithmetic_in_float_kernels():

@@ -1,7 +1,5 @@
 """Nets to PyTorch and back: the same outputs, the same gradients."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

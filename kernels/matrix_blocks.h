@@ -38,7 +38,7 @@ template <class S, class Factors, class Call> struct MatrixBlocks : MatrixPlaces
         for (i64 s = s0; s < end; ++s) {
           const S* const from = x_of(at + s) + p * V * m.x_column;
           S* const target = to.at(at + s, p);
-          if (m.rows && s + taken_rows < rows) __builtin_prefetch(x_of(at + s + taken_rows) + p * V * m.x_column);
+          if (s + taken_rows < rows) __builtin_prefetch(x_of(at + s + taken_rows) + p * V * m.x_column);
           if (m.x_column == 1) {
             store<Pack<S, 1>>(target, load_part<S>(from, most));
           } else {

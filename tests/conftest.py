@@ -1,7 +1,5 @@
 """Settings for all tests, and what several of them need."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Programs on several ranks, for tests: with the mpiexec of the mpich wheel, skipped where it isn't installed."""
 
-from __future__ import annotations
-
 import functools
 import importlib.metadata
 import os

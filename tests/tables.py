@@ -1,7 +1,5 @@
 """Small tables that tests of estimators share."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -1,7 +1,5 @@
 """Compiling ahead: afterwards no call of the net, in this process or another, starts a compiler."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -10,6 +8,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from here import needs_compiler
 
 from backprop_xp import Elementwise, Equation, Graph, GraphNet, Net, cli, engines
 from backprop_xp.programs import elementwise, fused, matrices
@@ -17,8 +16,6 @@ from backprop_xp.programs import graph as graphs
 from backprop_xp.programs import narrow as of_narrow
 from backprop_xp.toolchain import cache, compiler
 from backprop_xp.toolchain.compiler import CompileError
-
-needs_compiler = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
 
 
 @pytest.fixture(scope="module")

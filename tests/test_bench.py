@@ -1,7 +1,5 @@
 """The benchmark: honest contenders, the proof before the speed, tables and pictures, and files whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import subprocess

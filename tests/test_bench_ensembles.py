@@ -1,7 +1,5 @@
 """The benchmark of many small nets: its proof, its table and its arguments."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from backprop_xp.bench import ensembles, measure, report

@@ -1,7 +1,5 @@
 """Steps of training in PyTorch: everybody computes the same, in every step, and each form is there."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a run leaves: JSON that can be traced, claims that its own rounds support, and one line if nothing is to be quoted."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import shutil

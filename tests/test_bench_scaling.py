@@ -1,7 +1,5 @@
 """The model of many ranks agrees with a simulation of their schedule, which is that of the real tree."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from backprop_xp.bench import scaling

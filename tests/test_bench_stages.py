@@ -1,7 +1,5 @@
 """A run in stages: boxes that close, output that stays, and one exit code for all."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -1,7 +1,5 @@
 """Contenders in processes of their own: the same answers as in this one, errors in a sentence, nothing left behind."""
 
-from __future__ import annotations
-
 import os
 import signal
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Locks in a forked child."""
 
-from __future__ import annotations
-
 import os
 import threading
 

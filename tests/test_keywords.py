@@ -1,7 +1,5 @@
 """Arguments that a function doesn't have are refused with the nearest that it has."""
 
-from __future__ import annotations
-
 import inspect
 
 import pytest

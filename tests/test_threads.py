@@ -1,7 +1,5 @@
 """How many worker threads, and running one function on all of them."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -13,10 +11,10 @@ import weakref
 
 import numpy as np
 import pytest
+from here import needs_compiler
 
 from backprop_xp import Net, environment, threads
 from backprop_xp.programs import matrices
-from backprop_xp.toolchain import compiler
 
 
 def test_count_prefers_the_argument_then_the_environment(monkeypatch):
@@ -267,7 +265,7 @@ def test_many_interrupts_of_a_wide_call_with_input_gradients(engine, graph):
     assert (result.returncode, result.stdout) == (0, "whole True\n"), result.stderr[-2000:]
 
 
-@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+@needs_compiler
 def test_an_interrupt_keeps_the_gradients_of_before(monkeypatch):
     net, x = Net((64, 64, 64), rng=0, threads=2), np.ones((4096, 64))
     net.loss_and_grad(x[:8])

@@ -1,12 +1,11 @@
 """Graph nets as layers of PyTorch models: the same numbers as PyTorch alone, in shared memory."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 
 import numpy as np
 import pytest
+from here import needs_compiler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +13,6 @@ from backprop_xp import Graph, GraphNet, Input, Linear, Net, Operation, Residual
 from backprop_xp.backend import NUMPY
 from backprop_xp.graph import Dropout, LayerNorm
 from backprop_xp.programs import matrices
-from backprop_xp.toolchain import compiler
 
 torch = pytest.importorskip("torch")
 
@@ -36,7 +34,7 @@ def make(p=0.5, dtype="float64", **options):
     return g.net(g.linear(out, 2, name="out"), dtype=dtype, rng=0, backend="numpy", **options)
 
 
-@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+@needs_compiler
 @pytest.mark.parametrize("engine", ["auto", "layered"])
 def test_products_have_the_nets_precision(engine, monkeypatch):
     monkeypatch.setattr(matrices, "lacking", lambda: "")
@@ -289,7 +287,7 @@ def test_a_normalisation_is_trained_by_its_nets_names():
 
 @pytest.mark.parametrize("dtype, n", [("float32", 300), ("float32", 5000), ("float64", 5000)])
 @pytest.mark.parametrize("sizes", [(2, 7, 3), (3, 70, 40, 2)], ids=["narrow", "any widths"])
-@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+@needs_compiler
 def test_the_fused_passes_from_a_given_gradient(sizes, dtype, n, random):
     """Of a chain that is kept ready, of its copy by an engine, and of the layered engine, which keeps signals."""
     net = Net(sizes, ["sin"] * (len(sizes) - 2) + ["tanh"], bias=True, dtype=dtype, rng=0, backend="numpy")

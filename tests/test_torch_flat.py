@@ -1,7 +1,5 @@
 """Nets as layers of PyTorch models with one Parameter: the same numbers as with one for each array."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 

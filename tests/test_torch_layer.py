@@ -1,16 +1,14 @@
 """Nets as layers of PyTorch models: the same numbers as PyTorch alone, in shared memory."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np
 import pytest
+from here import needs_compiler
 
 from backprop_xp import Activation, Elementwise, GraphNet, Input, Linear, Net
 from backprop_xp.activations import get_activation
 from backprop_xp.operations import Activate, BatchNorm
-from backprop_xp.toolchain import compiler
 
 torch = pytest.importorskip("torch")
 
@@ -242,7 +240,7 @@ def test_it_runs_on_pytorchs_current_stream():
     torch.testing.assert_close(grad, torch.autograd.grad(layer(2 * x).sum(), layer.weights[0])[0])
 
 
-@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+@needs_compiler
 def test_an_activation_swapped_between_the_passes_counts_from_the_next_call_on():
     net, x = make(activations=("tanh", "identity")), torch.ones(5, 3, dtype=torch.float64)
     layer, gradients = as_torch(net), []

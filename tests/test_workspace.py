@@ -1,7 +1,5 @@
 """Recycled memory: never handed out twice at a time, never kept without end, and each thread has its own."""
 
-from __future__ import annotations
-
 import gc
 import threading
 import weakref

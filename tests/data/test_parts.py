@@ -1,7 +1,5 @@
 """Tables that ranks read in parts: the models, notes, scores and errors of one rank that reads all."""
 
-from __future__ import annotations
-
 import json
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """Text files: separators, names, and rows as an editor shows them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

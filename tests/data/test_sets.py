@@ -1,7 +1,5 @@
 """Tables from scikit-learn and from files; what is wrong with a file is said with row and column."""
 
-from __future__ import annotations
-
 import pickle
 import sys
 

@@ -1,7 +1,5 @@
 """Several targets at once."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas
 import pytest

@@ -1,7 +1,5 @@
 """Columns whose types differ between tables."""
 
-from __future__ import annotations
-
 import datetime
 from pathlib import Path
 

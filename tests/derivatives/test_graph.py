@@ -1,7 +1,5 @@
 """Derivatives of graphs, and equations of them, against PyTorch's nested automatic differentiation."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from graphs import arrays, descriptions, output_in_torch

@@ -1,7 +1,5 @@
 """The bits of loss, gradients and runs don't depend on the number of ranks."""
 
-from __future__ import annotations
-
 import sys
 from itertools import pairwise
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Ranks that end, differ, or were never started."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+from here import needs_compiler
 
 from backprop_xp import Activation, Net
 from backprop_xp.engines import warn_uncompiled
@@ -20,7 +21,6 @@ from backprop_xp.programs import fused, narrow
 from backprop_xp.programs.narrow import Narrow
 from backprop_xp.toolchain import cache, compiler
 
-needs_compiler = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
 pytestmark = needs_compiler
 
 

@@ -1,7 +1,5 @@
 """ONNX files, run by onnxruntime: the outputs are the net's."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`backprop-xp explain` and `demo`, as a user types them."""
 
-from __future__ import annotations
-
 import importlib.util
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The page: its own passes against the library's, in a real browser, and what a person does there."""
 
-from __future__ import annotations
-
 import json
 import re
 

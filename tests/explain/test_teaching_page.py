@@ -1,7 +1,5 @@
 """The page docs/teaching.md does what it says."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Gradients of every sample for itself, against those of batches of one sample and against torch.func."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import target

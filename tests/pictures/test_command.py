@@ -1,7 +1,5 @@
 """`backprop-xp picture`, as a user types it."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

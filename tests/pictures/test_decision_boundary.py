@@ -1,7 +1,5 @@
 """What a net of two features answers where, drawn."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np

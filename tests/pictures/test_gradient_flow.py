@@ -1,7 +1,5 @@
 """How large signals and gradients are, as numbers, as a sentence, and drawn."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np

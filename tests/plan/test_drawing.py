@@ -1,7 +1,5 @@
 """Graphs as text and as SVG."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import xml.etree.ElementTree as ET

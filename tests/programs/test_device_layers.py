@@ -1,7 +1,5 @@
 """The layered engine's launches: they compile for every architecture, and compute what NumPy computes, in few passes."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

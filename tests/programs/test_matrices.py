@@ -1,17 +1,14 @@
 """The pass for nets of any widths and its threads: it always comes to an end, and waits for nobody it doesn't need."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from here import needs_compiler
 
-from backprop_xp.toolchain import compiler
-
-pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
 
 NET = """\
 import sys

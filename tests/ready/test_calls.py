@@ -1,7 +1,5 @@
 """Calls of one net with everything at hand: never stale, and the same bits as the engine's."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 import signal
@@ -13,13 +11,13 @@ import time
 
 import numpy as np
 import pytest
+from here import needs_compiler
 
 from backprop_xp import ACTIVATIONS, LOSSES, Elementwise, Net, Tanh
 from backprop_xp.programs import matrices
 from backprop_xp.ready import calls
-from backprop_xp.toolchain import compiler
 
-pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
 
 
 def changed(net, what):

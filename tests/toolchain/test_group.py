@@ -1,7 +1,5 @@
 """A compiler that is stopped, in whatever way: nothing that it started goes on, and its folder is gone."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

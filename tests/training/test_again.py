@@ -1,16 +1,14 @@
 """Nets of one kind are trained by one run, made again with the numbers of each, to the bits of runs of their own."""
 
-from __future__ import annotations
-
 from unittest import mock
 
 import numpy as np
 import pytest
+from here import needs_compiler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop_xp import BatchNorm, LeakyReLU, Net
-from backprop_xp.toolchain import compiler
 from backprop_xp.training import (
     LBFGS,
     SGD,
@@ -26,7 +24,7 @@ from backprop_xp.training import (
 from backprop_xp.training.ensembles import DEFAULTS
 from backprop_xp.training.optimisers import get_optimiser
 
-pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(53, 3)), RANDOM.normal(size=(53, 2))

@@ -1,7 +1,5 @@
 """Steps in calls of C are those of the loop in Python, bit for bit, and Python makes those that they can't."""
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 import sys
@@ -10,6 +8,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from here import needs_compiler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +35,7 @@ from backprop_xp.training.batches import as_batches
 from backprop_xp.training.checkpoints import Folder, read
 from backprop_xp.training.loop import Loop, Options
 
-pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
 
 OPTIMISERS = {
     "sgd": lambda: SGD(lr=0.05),

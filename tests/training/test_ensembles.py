@@ -1,7 +1,5 @@
 """Nets that are trained side by side get the bits of training each alone, and what goes wrong is told."""
 
-from __future__ import annotations
-
 import signal
 import threading
 import time

@@ -1,7 +1,5 @@
 """Losses on a device are looked at one step late, and what a step left when its loss was bad is what was there before."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

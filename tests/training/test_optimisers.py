@@ -1,7 +1,5 @@
 """Optimisers step by step against PyTorch's, compiled and by NumPy, and what may be changed between steps."""
 
-from __future__ import annotations
-
 import copy
 import math
 import pickle

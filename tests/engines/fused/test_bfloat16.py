@@ -1,11 +1,10 @@
 """Products with factors in bfloat16: of whole numbers what arithmetic says, exactly, and of others as near as is said."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np
 import pytest
+from here import needs_compiler
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
@@ -15,7 +14,7 @@ from backprop_xp.programs import fused, matrices
 from backprop_xp.toolchain import compiler
 from backprop_xp.training import SGD, compiled
 
-pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
 
 #: Whole numbers up to here are float32's.
 EXACT = 1 << 24

@@ -2,7 +2,7 @@
 
 `python -m backprop_xp.bench.sass` prints it. The kernel of 64-64-64-64-10 is compiled with all its loops written out,
 so that what stands in the loop over tiles is what a thread does for a tile: a loop that stays a loop would be counted
-once. Nothing is executed, and no device is needed.
+once. It may take all registers there are, which the loops don't need. Nothing is executed, and no device is needed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from backprop_xp.bench import bounds, graphs, machine_code
 from backprop_xp.bench.cases import Case
@@ -22,8 +23,7 @@ from backprop_xp.plan.cost import CACHE_SPEEDUP
 from backprop_xp.plan.devices import Device
 from backprop_xp.precision import PRECISIONS
 from backprop_xp.programs import block, block_graph, fused, graph_source
-from backprop_xp.programs.tiling import RESERVED, Tiling
-from backprop_xp.toolchain.cuda import Resources
+from backprop_xp.programs.tiling import Tiling
 
 CASE = Case("64-wide", (64, 64, 64, 64, 10), ("tanh", "tanh", "tanh", "identity"), 1 << 20, bias=True)
 #: The same widths with two skips around two layers each, and with layers that see all before them.
@@ -48,21 +48,17 @@ class Counted:
         sample: what is done for a sample, by kind; a warp's instruction for a tile counts for all its threads. Under
             "global bytes" what global loads and stores move to and from the first-level cache, and under "cache bytes"
             what must come from and go to the second, which has no room for it: a tile's weights and sums, each once.
-        registers: of a thread, by the highest number that the machine code names.
-        blocks: that share a multiprocessor, by registers and shared memory.
     """
 
     precision: str
     architecture: int
     tiling: Tiling
     sample: Counter[str]
-    registers: int
-    blocks: int
 
     @property
     def warps(self) -> int:
         """At work in a multiprocessor."""
-        return self.blocks * self.tiling.threads // 32
+        return self.tiling.resident * self.tiling.threads // 32
 
 
 @dataclass(frozen=True)
@@ -71,31 +67,34 @@ class Kernel:
 
     Attributes:
         packed, sums: how many numbers the parameters are as it reads them, and their gradients.
-        shared_bytes: dynamic shared memory of a block.
     """
 
     source: str
     tiling: Tiling
     packed: int
     sums: int
-    shared_bytes: int
 
 
 def kernel(case: Case, precision: str, architecture: int) -> Kernel:
     """What a case is compiled to, by the first way to cut it."""
     limit = SHARED[architecture] << 10
     found = _chain(case, precision, limit) if case.form == "chain" else _graph(case, precision, limit)
-    return replace(found, source=re.sub(r"#pragma unroll \d+\n", "#pragma unroll\n", found.source))
+    source = re.sub(r"#pragma unroll \d+\n", "#pragma unroll\n", found.source)
+    return replace(found, source=re.sub(r"(__launch_bounds__\(\w+::threads), \w+::resident", r"\1", source))
 
 
-def _chain(case: Case, precision: str, limit: int) -> Kernel:
+def shape_of(case: Case, precision: str = "float32") -> tuple[fused.Shape, list[Any]]:
+    """What a chain is compiled by, and its activations."""
     activations = [get_activation(name) for name in case.activations]
     texts, loss = tuple(f.text for f in activations), kernel_of(get_loss(case.loss), None)
     biases = (case.bias,) * len(activations)
-    shape = fused.Shape(case.sizes, biases, case.dtype, texts, loss, precision=precision)
+    return fused.Shape(case.sizes, biases, case.dtype, texts, loss, precision=precision), activations
+
+
+def _chain(case: Case, precision: str, limit: int) -> Kernel:
+    shape, activations = shape_of(case, precision)
     way = block.tilings(shape, limit)[0]
-    source, shared = block.source(shape, activations, way), block.shared_bytes(shape, way)
-    return Kernel(source, way, block.packed(shape), shape.parameters, shared)
+    return Kernel(block.source(shape, activations, way), way, block.packed(shape), shape.parameters)
 
 
 def _graph(case: Case, precision: str, limit: int) -> Kernel:
@@ -104,8 +103,7 @@ def _graph(case: Case, precision: str, limit: int) -> Kernel:
     writer = block_graph.BlockWriter(replace(shape, precision=precision), nodes)
     (stage,) = writer.stages
     way = writer.tilings(stage, limit)[0]
-    shared = writer.shared_numbers(stage, way) * writer.itemsize
-    return Kernel(writer.source_for(stage, way), way, writer.packing.params, writer.packing.grads, shared)
+    return Kernel(writer.source_for(stage, way), way, writer.packing.params, writer.packing.grads)
 
 
 def count(case: Case, precision: str, architecture: int, program: Path) -> Counted:
@@ -120,11 +118,7 @@ def count(case: Case, precision: str, architecture: int, program: Path) -> Count
     sample = Counter({kind: number * way.threads // way.rows for kind, number in counts.items()})
     sample["global bytes"] = moved * way.threads // way.rows
     sample["cache bytes"] = 4 * (written.packed + 2 * written.sums) // way.rows
-    named = re.findall(r"\bR(\d+)\b", " ".join(i.operands for i in instructions))
-    registers = 1 + max(map(int, named))
-    by_registers = Resources(registers, 0, 0, 1024).blocks(way.threads)
-    by_memory = ((SHARED[architecture] << 10) + RESERVED) // (written.shared_bytes + RESERVED)
-    return Counted(precision, architecture, way, sample, registers, min(by_registers, by_memory))
+    return Counted(precision, architecture, way, sample)
 
 
 def times(on: Device, counted: Counted, case: Case) -> dict[str, float]:
@@ -136,17 +130,12 @@ def times(on: Device, counted: Counted, case: Case) -> dict[str, float]:
         "other arithmetic": counts["other arithmetic"] / on.others,
         "transcendentals": counts["mufu"] / on.mufu,
         "loads and stores": (counts["shared wavefronts"] + counts["global bytes"] / 4 + counts["local"]) / on.lanes,
-        "instructions issued": instructions(counts) / on.issued,
+        "instructions issued": bounds.instructions(counts) / on.issued,
     }
     seconds = {unit: clock / (on.multiprocessors * on.clock) for unit, clock in clocks.items()}
     seconds["second-level cache"] = counts["cache bytes"] / (CACHE_SPEEDUP * on.memory)
     seconds["global memory"] = 4 * case.sizes[0] / on.memory
     return seconds
-
-
-def instructions(counts: Counter[str]) -> int:
-    """All of them, as opposed to bytes and wavefronts."""
-    return sum(number for kind, number in counts.items() if kind not in (*bounds.MEASURES, "cache bytes"))
 
 
 def report(case: Case, counted: Sequence[Counted]) -> str:
@@ -163,9 +152,8 @@ def report(case: Case, counted: Sequence[Counted]) -> str:
     for row in ROWS:
         lines.append(f"| {row} | " + " | ".join(f"{c.sample[row]:,}" for c in counted) + " |")
     facts = {
-        "instructions": [f"{instructions(c.sample):,}" for c in counted],
+        "instructions": [f"{bounds.instructions(c.sample):,}" for c in counted],
         "samples in a tile": [str(c.tiling.rows) for c in counted],
-        "registers, written out": [str(c.registers) for c in counted],
         "warps of 64": [str(c.warps) for c in counted],
     }
     lines += [f"| {what} | " + " | ".join(each) + " |" for what, each in facts.items()]
@@ -180,6 +168,6 @@ def report(case: Case, counted: Sequence[Counted]) -> str:
     return "\n".join(lines)
 
 
-def counted(case: Case, program: Path, architectures: Sequence[int] = ARCHITECTURES) -> list[Counted]:
+def counted(case: Case, program: Path) -> list[Counted]:
     """All precisions on all architectures."""
-    return [count(case, precision, a, program) for precision in PRECISIONS for a in architectures]
+    return [count(case, precision, a, program) for precision in PRECISIONS for a in ARCHITECTURES]

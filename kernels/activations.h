@@ -7,6 +7,7 @@ namespace bpx {
 /// z = t. Layers with it neither store nor multiply by its derivative.
 struct identity {
   static constexpr int params = 0;
+  template <class T> BPX_FN static T slope(T) { return c<T>(1.0f); }
   template <class T, class P> BPX_FN static T value(T t, P) { return t; }
 };
 
@@ -20,6 +21,7 @@ struct hyperbolic_tangent {
   }
 
 #if BPX_CUDA
+  template <class T> BPX_FN static T slope(T z) { return fma(-z, z, T(1)); }
   /// In float a value is off by some 2 ULP, a derivative by what one ULP of t makes: one exponential, one reciprocal.
   template <class P> BPX_FN static void both(float t, P, float& value, float& grad) {
     const float a = abs(t), e = rough_exp2(-2.885390081777927f * a), half = fma(e, 0.5f, 0.5f);  // (1 + e) / 2
@@ -87,6 +89,7 @@ struct hyperbolic_tangent {
 /// 1 / (1 + exp(-t)), for float with as little work as tanh; in double the formula's own steps.
 struct logistic {
   static constexpr int params = 0;
+  template <class T> BPX_FN static T slope(T z) { return fma(-z, z, z); }
   template <class T, class P> BPX_FN static T value(T t, P p) {
     T value, grad;
     both(t, p, value, grad);
@@ -95,9 +98,9 @@ struct logistic {
 
   /// Both are right for a number within one ULP of t, to some 2 ULP.
   template <class P> BPX_FN static void both(float t, P, float& value, float& grad) {
-    const float e = rough_exp2(-1.4426950408889634f * abs(t)), sum = 1.0f + e, rest = rough_divide(e, sum);
-    value = t < 0.0f ? rest : 1.0f - rest;
-    grad = rough_divide(rest, sum);
+    const float e = rough_exp2(-1.4426950408889634f * t), q = rough_divide(1.0f, 1.0f + e);  // inf, and 0, from -88 on
+    value = q;
+    grad = ::fminf(e, 0x1p126f) * q * q;
   }
   template <class P> BPX_FN static void both(double t, P, double& value, double& grad) {
     const double e = exp(-abs(t)), q = reciprocal(1.0 + e);
@@ -105,6 +108,22 @@ struct logistic {
     grad = e * q * q;
   }
 };
+
+/// max(t, 0), with the derivative 0 at 0.
+struct rectifier {
+  static constexpr int params = 0;
+  template <class T> BPX_FN static T slope(T z) { return where(z <= T(0), T(0), where(z > T(0), T(1), z)); }
+  template <class T, class P> BPX_FN static T value(T t, P) { return maximum(t, T(0)); }
+  template <class T, class P> BPX_FN static void both(T t, P p, T& value_, T& grad) { value_ = value(t, p), grad = slope(t); }
+};
+
+/// Whether F::slope says the derivative by the value alone. It is off by some ULP of 1, not of itself: where tanh is 1, it
+/// is 0.
+template <class F> constexpr bool has_slope = false;
+template <> constexpr bool has_slope<identity> = true;
+template <> constexpr bool has_slope<hyperbolic_tangent> = true;
+template <> constexpr bool has_slope<logistic> = true;
+template <> constexpr bool has_slope<rectifier> = true;
 #endif
 
 }  // namespace bpx

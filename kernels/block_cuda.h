@@ -18,7 +18,8 @@
 //   packed        numbers in the copy of the parameters
 //
 // A tile's few barriers: after x is loaded, after each product on the way up, after the loss, and after each layer on the
-// way down, where the gradients of its weights and those of its inputs are computed side by side.
+// way down, where the gradients of its weights and those of its inputs are computed side by side; between the two as well
+// where the latter take the inputs' place.
 
 namespace bpx {
 
@@ -68,8 +69,15 @@ BPX_FN void load_tile(const BlockTile<S>& tile, const void* matrix, i64 row, i64
   }
 }
 
-/// z = f(t) for a slice of the depth; only the last slice applies f. `slope` takes f', if Net::backward.
-template <class Net, class L, class P, class S>
+/// Whether f' of a hidden layer is computed from its output z when it is needed: grad_t then takes the place of z. Else f' is
+/// stored, and takes grad_t.
+template <class L> constexpr bool slope_from_output = has_slope<typename L::Act>;
+template <> constexpr bool slope_from_output<void> = false;
+template <class Net, class L, bool TOP>
+constexpr bool stores_slope = Net::backward && (TOP ? !L::identity : !slope_from_output<L>);
+
+/// z = f(t) for a slice of the depth; only the last slice applies f. With SLOPE, `slope` takes f'.
+template <class Net, class L, class P, bool SLOPE, class S>
 BPX_FN void block_forward(const BlockTile<S>& tile, const S* params, const S* scalars, int from, int depth, const S* z_in,
                           S* z, S* slope) {
   const bool whole_depth = from + depth == L::in;
@@ -86,39 +94,38 @@ BPX_FN void block_forward(const BlockTile<S>& tile, const S* params, const S* sc
           value.v[v] = sums[v];
           if constexpr (!L::identity) {
             if (whole_depth) {
-              if constexpr (Net::backward) L::Act::both(sums[v], scalars, value.v[v], grad.v[v]);
+              if constexpr (SLOPE) L::Act::both(sums[v], scalars, value.v[v], grad.v[v]);
               else value.v[v] = L::Act::value(sums[v], scalars);
             }
           }
           if (s + v >= tile.valid) value.v[v] = S(0);
         }
         *(Vector<S>*)(z + o * stride<Net> + s) = value;
-        if constexpr (Net::backward && !L::identity) {
+        if constexpr (SLOPE) {
           if (whole_depth) *(Vector<S>*)(slope + o * stride<Net> + s) = grad;
         }
       });
 }
 
 /// The first layer takes x in slices.
-template <class Net, class L, class P, class S>
+template <class Net, class L, class P, bool SLOPE, class S>
 BPX_FN void block_input(const BlockTile<S>& tile, const S* params, const S* scalars, S* x, S* z, S* slope) {
   for (int from = 0; from < L::in; from += Net::slice) {
     const int depth = L::in - from < Net::slice ? L::in - from : Net::slice;
     if (from > 0) __syncthreads();
     load_tile<Net>(tile, tile.args->x, tile.args->x_row, tile.args->x_column, from, depth, x);
     __syncthreads();
-    block_forward<Net, L, P>(tile, params, scalars, from, depth, x, z, slope);
+    block_forward<Net, L, P, SLOPE>(tile, params, scalars, from, depth, x, z, slope);
   }
 }
 
-/// Numbers of shared memory that a layer and those above it take: z and f', which becomes grad_t.
+/// Numbers of shared memory that a layer and those above it take: z, and f' if it is stored.
 template <class Net> BPX_FN constexpr int block_numbers(Layers<>) { return 0; }
 template <class Net, class L, class... Rest> BPX_FN constexpr int block_numbers(Layers<L, Rest...>) {
-  const bool second = Net::backward && (sizeof...(Rest) > 0 || !L::identity);
-  return (second ? 2 : 1) * L::out * stride<Net> + block_numbers<Net>(Layers<Rest...>());
+  return (stores_slope<Net, L, sizeof...(Rest) == 0> ? 2 : 1) * L::out * stride<Net> + block_numbers<Net>(Layers<Rest...>());
 }
 
-/// Layers from L on: z_in is the output of the layer BELOW, whose f' in g_in becomes its grad_t.
+/// Layers from L on: z_in is the output of the layer BELOW, whose grad_t goes to g_in, where f' or z_in is.
 template <class Net, class BELOW, class S>
 BPX_FN void block_backprop(Layers<>, const BlockTile<S>& tile, const S*, const S* scalars, S*, S* z, S* slope, S*) {
   BlockLoss<Net, typename Net::Loss>::template run<BELOW>(tile, scalars, z, slope);
@@ -127,11 +134,11 @@ BPX_FN void block_backprop(Layers<>, const BlockTile<S>& tile, const S*, const S
 template <class Net, class BELOW, class S, class L, class... Rest>
 BPX_FN void block_backprop(Layers<L, Rest...>, const BlockTile<S>& tile, const S* params, const S* scalars, S* sums, S* z_in,
                            S* g_in, S* memory) {
-  constexpr bool lowest = IsVoid<BELOW>::value, top = sizeof...(Rest) == 0;
+  constexpr bool lowest = IsVoid<BELOW>::value, top = sizeof...(Rest) == 0, slope = stores_slope<Net, L, top>;
   using P = PackedIn<Net, L, lowest>;
-  S *const z = memory, *const g = top && L::identity ? z : z + L::out * stride<Net>;
-  if constexpr (lowest) block_input<Net, L, P>(tile, params, scalars, z_in, z, g);
-  else block_forward<Net, L, P>(tile, params, scalars, 0, L::in, z_in, z, g);
+  S *const z = memory, *const g = slope ? z + L::out * stride<Net> : z;
+  if constexpr (lowest) block_input<Net, L, P, slope>(tile, params, scalars, z_in, z, g);
+  else block_forward<Net, L, P, slope>(tile, params, scalars, 0, L::in, z_in, z, g);
   __syncthreads();
   block_backprop<Net, L>(Layers<Rest...>(), tile, params + P::params, scalars + L::Act::params, sums + L::params, z, g,
                          g + L::out * stride<Net>);
@@ -152,6 +159,7 @@ BPX_FN void block_backprop(Layers<L, Rest...>, const BlockTile<S>& tile, const S
     }
   }
   if constexpr (!lowest || Net::input_grad) {
+    if constexpr (slope_from_output<BELOW>) __syncthreads();
     product<Net, L::in>(
         L::out, params + P::plain, padded(L::in), grad_t, [](int, int) { return S(0); },
         [&](int i, int s, const S* grad_z) {
@@ -162,7 +170,9 @@ BPX_FN void block_backprop(Layers<L, Rest...>, const BlockTile<S>& tile, const S
               if (real) tile.args->x_grad[(tile.first + s + v) * L::in + i] = grad_z[v];
             } else {
               S& below = g_in[i * stride<Net> + s + v];
-              below = !real ? S(0) : BELOW::identity ? grad_z[v] : grad_z[v] * below;
+              S df = below;
+              if constexpr (slope_from_output<BELOW>) df = BELOW::Act::slope(df);
+              below = real ? grad_z[v] * df : S(0);
             }
           }
         });
@@ -174,8 +184,8 @@ BPX_FN void block_backprop(Layers<L, Rest...>, const BlockTile<S>& tile, const S
 template <class Net, bool LOWEST, class S, class L, class... Rest>
 BPX_FN const S* block_infer(Layers<L, Rest...>, const BlockTile<S>& tile, const S* params, const S* scalars, S* z_in, S* z) {
   using P = PackedIn<Net, L, LOWEST>;
-  if constexpr (LOWEST) block_input<Net, L, P>(tile, params, scalars, z_in, z, (S*)nullptr);
-  else block_forward<Net, L, P>(tile, params, scalars, 0, L::in, z_in, z, (S*)nullptr);
+  if constexpr (LOWEST) block_input<Net, L, P, false>(tile, params, scalars, z_in, z, (S*)nullptr);
+  else block_forward<Net, L, P, false>(tile, params, scalars, 0, L::in, z_in, z, (S*)nullptr);
   __syncthreads();
   if constexpr (sizeof...(Rest) == 0) {
     return z;

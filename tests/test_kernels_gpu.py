@@ -1,17 +1,16 @@
 """The kernel headers on the GPU: functions right to a few ULP, and the same results as from the host's compiler."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import reference
 from backprop_xp.kernels import source
+from here import needs_compiler
 
 from backprop_xp import ACTIVATIONS, Net
 from backprop_xp.dtypes import C_NAMES
 from backprop_xp.formulas import emit
 from backprop_xp.programs.fused_cuda import WRITTEN_OUT
-from backprop_xp.toolchain import compiler, cuda
+from backprop_xp.toolchain import cuda
 
 pytestmark = pytest.mark.gpu
 
@@ -67,7 +66,27 @@ def test_specials(cupy, name, dtype):
     np.testing.assert_array_equal(np.signbit(value[[3, 4]]), np.signbit(expected(t[[3, 4]])))
 
 
-@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["identity", "relu", "sigmoid", "tanh"])
+def test_derivatives_from_values_are_right_to_some_ulp_of_one(cupy, name, dtype):
+    struct = WRITTEN_OUT.get(ACTIVATIONS[name].text, "bpx::identity")
+    number = C_NAMES[dtype]
+    code = (
+        f'{source("activations.h")}\nstatic_assert(bpx::has_slope<{struct}>, "");\n'
+        f"BPX_ENTRY void slopes(const {number}* t, {number}* grad) {{\n"
+        f"  grad[threadIdx.x] = {struct}::slope({struct}::value(t[threadIdx.x], (const {number}*)0));\n}}\n"
+    )
+    t = np.append(reference.points(dtype, 60), np.array([np.inf, -np.inf, np.nan], dtype))
+    grad = cupy.empty(len(t), dtype)
+    cuda.kernel(code, "slopes")((1,), (len(t),), (cupy.asarray(t), grad))
+    *grad, above, below, unknown = grad.get()
+    exact = [float(reference.FUNCTIONS[name][1](reference.mp.mpf(float(x)))) for x in t[:-3]]
+    np.testing.assert_allclose(grad, exact, rtol=0, atol=8 * np.finfo(dtype).eps)
+    assert (below, above) == tuple(slope for _, slope in reference.AT_INFINITY[name])
+    assert name == "identity" or np.isnan(unknown)
+
+
+@needs_compiler
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_host_and_device_agree(dtype, random):
     x, y = random.normal(size=(200, 5)).astype(dtype), random.normal(size=(200, 12)).astype(dtype)

@@ -15,6 +15,7 @@ from ..plan import cost
 from ..plan.call import Call, Result, Values
 from ..plan.devices import device
 from ..programs import arguments, fused_cuda
+from ..programs.arguments import Written
 from ..programs.pieces import Added, BatchLaunch, Pieces, whole
 from ..sums import rounds
 from ..toolchain import cuda
@@ -93,7 +94,7 @@ def forward(call: Call) -> tuple[Array, Values | None]:
     output = call.backend.xp.empty((call.samples, call.sizes[-1]), call.dtype)
     program = _program(call, _dense(call.x))
     blocks = min(-(-call.samples // THREADS), program.blocks)
-    batch = arguments.batch(call, 0, {"output": output})
+    batch = arguments.batch(call, 0, Written(output=output))
     cuda.launch(program.kernel, (blocks,), (THREADS,), [batch, *_net(call)])
     return output, None
 
@@ -105,7 +106,7 @@ def loss_and_grad(call: Call) -> Result:
 
 def pieces(call: Call) -> Pieces:
     """The loss and the gradients of a batch, of which pieces of whole chunks come one after another."""
-    return Pieces(call, Pass(call), chunk_samples(call))
+    return Pieces(call, Pass(call))
 
 
 class Pass:
@@ -116,25 +117,14 @@ class Pass:
 
     def __init__(self, call: Call) -> None:
         self._net, self.places = _net(call), [[at] for at in arguments.places(call)]
-        self.numbers, self.wave = call.numbers, max(1, call.samples)
+        self.numbers, self.chunk, self.wave = call.numbers, chunk_samples(call), max(1, call.samples)
         self.stages: Sequence[Added] = [Added(0, self.numbers)]
 
-    def launch(
-        self,
-        stage: int,
-        call: Call,
-        chunk: int,
-        grads: Mapping[str, Array],
-        totals: Array | None = None,
-        sums: Array | None = None,
-        losses: Array | None = None,
-        output: Array | None = None,
-    ) -> BatchLaunch:
+    def launch(self, stage: int, call: Call, written: Written, totals: Array | None = None) -> BatchLaunch:
         """The launch for the chunks of these samples."""
         program = _program(call, _dense(call.x) and _dense(call.y))
-        blocks = min(-(-call.samples // chunk), program.blocks)
-        (x_grad,) = grads.values() or (None,)
-        batch = arguments.batch(call, chunk, {"x_grad": x_grad, "sums": sums, "losses": losses})
+        blocks = min(-(-call.samples // self.chunk), program.blocks)
+        batch = arguments.batch(call, self.chunk, written)
         launch = cuda.Launch(program.kernel, (blocks,), (THREADS,), [batch, *self._net])
         return BatchLaunch(launch, batch, [batch], slice(0))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -171,8 +171,23 @@ def stride(array: np.ndarray, axis: int) -> int:
     return array.strides[axis] // array.itemsize
 
 
-def batch(call: Call, chunk: int, written: Mapping[str, Array | None]) -> Any:
-    """``bpx::Batch`` of a call on a CUDA device, whose kernel writes these arrays; x is a chain's.
+class Written(NamedTuple):
+    """The arrays that a launch for some samples writes on a CUDA device; those that it doesn't are None.
+
+    Attributes:
+        sums, losses: of each chunk the gradients of all parameters, and the sum of the samples' losses.
+        output: the outputs.
+        grads: the gradients in the inputs by their names, if there are any.
+    """
+
+    sums: Array | None = None
+    losses: Array | None = None
+    output: Array | None = None
+    grads: Mapping[str, Array] = {}
+
+
+def batch(call: Call, chunk: int, written: Written) -> Any:
+    """``bpx::Batch`` of a call on a CUDA device, whose kernel writes these arrays; x and its gradient are a chain's.
 
     It holds addresses: keep the arrays until the kernel is launched.
     """
@@ -180,8 +195,12 @@ def batch(call: Call, chunk: int, written: Mapping[str, Array | None]) -> Any:
     for name, array in {"x": call.x if call.plan.chain else None, "y": call.y, "weight": call.weight}.items():
         if array is not None:
             place(args, name, array)
-    for name, array in written.items():
-        setattr(args, name, None if array is None else array.data.ptr)
+    arrays = {"sums": written.sums, "losses": written.losses, "output": written.output}
+    if call.plan.chain:
+        arrays["x_grad"] = next(iter(written.grads.values()), None)
+    for name, array in arrays.items():
+        if array is not None:
+            setattr(args, name, array.data.ptr)
     return args
 
 

@@ -10,6 +10,7 @@ from ..backend import Array
 from ..plan.call import Call, Result
 from ..sums.chunk_sums import ChunkSums
 from ..toolchain import cuda
+from .arguments import Written
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Kernel(Protocol):
         stages: what is launched one after another, and adds up which of them.
         places: where among them the gradients of each parameter lie, in the call's order; several if it is shared.
         changed: where new buffers lie among them, by node and name.
+        chunk: samples in a chunk.
         wave: chunks of a launch at most.
     """
 
@@ -61,26 +63,11 @@ class Kernel(Protocol):
     stages: Sequence[Added]
     places: list[list[slice]]
     changed: Mapping[str, Mapping[str, slice]]
+    chunk: int
     wave: int
 
-    def launch(
-        self,
-        stage: int,
-        call: Call,
-        chunk: int,
-        grads: Mapping[str, Array],
-        totals: Array | None = None,
-        sums: Array | None = None,
-        losses: Array | None = None,
-        output: Array | None = None,
-    ) -> BatchLaunch:
-        """The launch of a stage for the chunks of these samples.
-
-        Args:
-            grads: get the gradients in the inputs, if there are any.
-            totals: the sums over the batch of the stages before.
-            sums, losses: get those of each chunk; output: gets the outputs.
-        """
+    def launch(self, stage: int, call: Call, written: Written, totals: Array | None = None) -> BatchLaunch:
+        """The launch of a stage for the chunks of these samples; ``totals`` are the sums of the stages before."""
 
 
 class Pieces:
@@ -88,12 +75,11 @@ class Pieces:
 
     Args:
         call: the whole batch, or all but its inputs and targets.
-        chunk: samples in a chunk.
     """
 
-    def __init__(self, call: Call, kernel: Kernel, chunk: int) -> None:
+    def __init__(self, call: Call, kernel: Kernel) -> None:
         xp = call.backend.xp
-        self._call, self._kernel, self._chunk = call, kernel, chunk
+        self._call, self._kernel = call, kernel
         self._stream = xp.cuda.get_current_stream().ptr
         self._sums = [ChunkSums(xp, stage.numbers, call.dtype) for stage in kernel.stages]
         self._totals, self._loss = xp.empty(kernel.numbers, call.dtype), None
@@ -104,18 +90,19 @@ class Pieces:
         ``grads`` (n, features) get the gradients in the piece's inputs, if there are any; ``output`` (n, features) the
         outputs, where no gradients are computed.
         """
-        for number, stage in enumerate(self._kernel.stages):
+        kernel = self._kernel
+        for number, stage in enumerate(kernel.stages):
             if number:
                 self._add_up(number - 1)
-            samples = call.samples if stage.outputs else self._kernel.wave * self._chunk
+            samples = call.samples if stage.outputs else kernel.wave * kernel.chunk
             for first in range(0, call.samples, samples):
                 at = slice(first, min(first + samples, call.samples))
-                part, chunks = call.rows(at), -(-(at.stop - first) // self._chunk)
-                own = {name: grad[at] for name, grad in grads.items()}
-                sums, losses = (None, None) if stage.outputs else self._sums[number].place(chunks)
-                launch = self._kernel.launch(number, part, self._chunk, own, self._totals, sums, losses, output)
-                launch.launch(self._stream)
-        if self._kernel.stages[-1].outputs:
+                written = Written(output=output, grads={name: grad[at] for name, grad in grads.items()})
+                if not stage.outputs:
+                    sums, losses = self._sums[number].place(-(-(at.stop - first) // kernel.chunk))
+                    written = written._replace(sums=sums, losses=losses)
+                kernel.launch(number, call.rows(at), written, self._totals).launch(self._stream)
+        if kernel.stages[-1].outputs:
             self._change_buffers()
 
     def result(self, grads: Mapping[str, Array]) -> Result:

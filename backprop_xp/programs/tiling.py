@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..activations import Identity
+from ..activations import Identity, ReLU, Sigmoid, Tanh
 from . import fused
 
 #: Samples in a tile, and input features held at a time: the first that fit are taken. Calculated: every tile reads all
@@ -20,6 +20,8 @@ THREADS, FEW_THREADS, NARROW = 256, 128, 32
 #: multiprocessor, so that a thread has 128 registers, and where one block has it. Calculated; what fits is found by
 #: compiling.
 SUMS, MANY_SUMS = 32, 64
+#: Hidden layers with these activations need no room for derivatives: `has_slope` of kernels/activations.h.
+SLOPE_FROM_OUTPUT = {cls.text for cls in (Identity, Tanh, Sigmoid, ReLU)}
 #: Bytes of shared memory that the driver keeps for itself beside each block: CUDA's number.
 RESERVED = 1 << 10
 
@@ -37,13 +39,14 @@ class Tiling:
 
 def tilings(shape: fused.Shape, limit: int) -> list[Tiling]:
     """Ways to cut a net's pass where a block may have ``limit`` bytes of shared memory, best first."""
-    threads = FEW_THREADS if max(shape.sizes[1:]) <= NARROW else THREADS
+    narrow = max(shape.sizes[1:]) <= NARROW
     found: list[Tiling] = []
     for rows, most in itertools.product(ROWS, SLICES):
-        tiling = Tiling(rows, threads, 1, SUMS, slice_of(shape.sizes[0], most))
+        tiling = Tiling(rows, THREADS, 1, SUMS, slice_of(shape.sizes[0], most))
         fit = (limit + RESERVED) // (shared_numbers(shape, tiling) * shape.itemsize + RESERVED)
         if fit and not (found and found[-1].rows == rows):
-            found += _blockings(shape, replace(tiling, resident=min(fit, 2 * THREADS // threads)))
+            threads = FEW_THREADS if narrow or fit > 1 else THREADS
+            found += _blockings(shape, replace(tiling, threads=threads, resident=min(fit, 2 * THREADS // threads)))
     return found
 
 
@@ -86,8 +89,8 @@ def shared_numbers(shape: fused.Shape, tiling: Tiling) -> int:
     last = len(shape.activations) - 1
     features = tiling.slice
     for i, width in enumerate(shape.sizes[1:]):
-        slopes = (shape.loss is not None and i < last) or has_slopes(shape, i)
-        features += 2 * width if slopes else width
+        stored = has_slopes(shape, i) and (i == last or shape.activations[i] not in SLOPE_FROM_OUTPUT)
+        features += 2 * width if stored else width
     return features * stride + tiling.threads
 
 

@@ -16,6 +16,7 @@ from ..backend import Array
 from ..engines import cooperative, fused_gpu
 from ..plan.call import Call
 from ..plan.net import AnyNet
+from ..programs.arguments import Written
 from ..sums.chunk_sums import ReadySums
 from ..toolchain.compiler import CompileError
 from .chain import why_not_loss
@@ -59,12 +60,12 @@ class Ready:
     """
 
     def __init__(self, engine: Any, call: Call) -> None:
-        chunk, kernel = engine.chunk_samples(call), engine.Pass(call)
-        chunks = -(-call.samples // chunk)
+        kernel = engine.Pass(call)
+        chunks = -(-call.samples // kernel.chunk)
         if chunks > kernel.wave:
             raise MemoryError("the sums of all chunks are too many to be held at once")
         self._stages = [
-            (kernel.launch(k, call, chunk, {}), ReadySums(chunks, stage.numbers, call.dtype, call.scale), stage)
+            (kernel.launch(k, call, Written()), ReadySums(chunks, stage.numbers, call.dtype, call.scale), stage)
             for k, stage in enumerate(kernel.stages)
         ]
         self._pack, self._itemsize = kernel.pack, call.dtype.itemsize

@@ -14,6 +14,7 @@ from ..backend import Array
 from ..engines import fused_gpu
 from ..plan.call import Call
 from ..programs import arguments
+from ..programs.arguments import Written
 from ..sums.chunk_sums import ROWS, SumsOfNets
 from ..toolchain import cuda
 
@@ -48,7 +49,7 @@ class SideBySide:
         chunks = -(-call.samples // chunk)
         sums, losses = xp.empty((nets, chunks, call.numbers), call.dtype), xp.empty((nets, chunks))
         self._held = parameters, sums, losses, ended
-        self._batch = arguments.batch(call, chunk, {"sums": sums, "losses": losses})
+        self._batch = arguments.batch(call, chunk, Written(sums, losses))
         self._add = SumsOfNets(sums, losses, call.scale)
         numbers = [np.int64(0 if array is None or not own else array.size) for array in (call.x, call.y)]
         scalars = [call.dtype.type(a) for a in arguments.scalars(call)]

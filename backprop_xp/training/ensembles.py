@@ -22,6 +22,7 @@ from ..backend import on_host
 from ..distributed import World
 from ..distributed.alike import of_net
 from ..distributed.world import TRAINED
+from ..keywords import known
 from ..numbers import whole
 from ..tensor import tensors_of
 from . import again
@@ -31,7 +32,6 @@ from .fit import Run, fit, planned, warn_of_defaults
 from .history import History
 from .nan import DivergedError
 from .optimisers import get_optimiser
-from .options import known
 
 if TYPE_CHECKING:
     from . import together

@@ -9,7 +9,6 @@ on every stream. Nothing here waits for the device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +20,7 @@ from ...plan import cost
 from ...plan.call import Call, Result, Values
 from ...plan.devices import device
 from ...programs import arguments, block, block_graph, fused
+from ...programs.arguments import Written
 from ...programs.pieces import Added, BatchLaunch, Pieces, whole
 from ...sums import rounds
 from ...sums.chunk_sums import ROWS
@@ -122,7 +122,7 @@ def loss_and_grad(call: Call) -> Result:
 
 def pieces(call: Call) -> Pieces:
     """The loss and the gradients of a batch, of which pieces of whole chunks come one after another."""
-    return Pieces(call, Pass(call), chunk_samples(call))
+    return Pieces(call, Pass(call))
 
 
 class Pass:
@@ -137,7 +137,8 @@ class Pass:
 
     def __init__(self, call: Call) -> None:
         xp = call.backend.xp
-        self.wave, self._first = wave_chunks(call.numbers, call.dtype), call.first
+        self.chunk, self.wave = chunk_samples(call), wave_chunks(call.numbers, call.dtype)
+        self._first = call.first
         compiled = _compiled(call) if call.plan.chain else graph.compiled(call, products(call)[0])
         self._programs, self.stages, self.numbers = compiled.programs, compiled.stages, compiled.numbers
         self.places, self.changed, self.names = compiled.places, compiled.changed, compiled.names
@@ -148,30 +149,16 @@ class Pass:
         self.pack = cuda.Launch(self._programs[0].pack, (PACK_BLOCKS,), (PACK_THREADS,), arguments_of_pack)
         self.pack(xp.cuda.get_current_stream().ptr)
 
-    def launch(
-        self,
-        stage: int,
-        call: Call,
-        chunk: int,
-        grads: Mapping[str, Array],
-        totals: Array | None = None,
-        sums: Array | None = None,
-        losses: Array | None = None,
-        output: Array | None = None,
-    ) -> BatchLaunch:
+    def launch(self, stage: int, call: Call, written: Written, totals: Array | None = None) -> BatchLaunch:
         """The launch of a stage for the chunks of these samples, a block each."""
-        written, program = {"sums": sums, "losses": losses, "output": output}, self._programs[stage]
-        inputs: list[Any]
-        between, keys = None, list[Any]()
-        if call.plan.chain:
-            batch = arguments.batch(call, chunk, written | {"x_grad": next(iter(grads.values()), None)})
-            inputs, own = [batch], []
-        else:
-            batch, inputs, keys = arguments.batch(call, chunk, written), graph.inputs(call, grads), graph.keys(call)
+        program, batch = self._programs[stage], arguments.batch(call, self.chunk, written)
+        inputs, own, keys, between = [batch], list[Any](), list[Any](), None
+        if not call.plan.chain:
+            inputs, keys = graph.inputs(call, written.grads), graph.keys(call)
             between = graph.between(self.kept, call.first - self._first, totals, self._samples)
             own = [*inputs, between]
         given = [batch, self.packed, *own, *keys, *(call.dtype.type(a) for a in arguments.scalars(call))]
-        blocks, at = -(-call.samples // chunk), 2 + len(own)
+        blocks, at = -(-call.samples // self.chunk), 2 + len(own)
         launch = cuda.Launch(program.run, (blocks,), (program.threads,), given, program.shared_bytes)
         return BatchLaunch(launch, batch, inputs, slice(at, at + len(keys)), between)
 

@@ -19,6 +19,7 @@ from .backend import NUMPY, on_host
 from .exchange.pytorch import MODULES, as_module, to_module
 from .losses import LOSSES, terms
 from .model import Model
+from .precision import ROUGH
 from .rounding import EPS, Computed, computed, forward_error
 from .tensor import Tensor
 
@@ -115,7 +116,11 @@ def check_gradients(net: Model, x: Any, y: Any = None, sample_weight: Any = None
     - the forward error of the net's own dtype, see :func:`~backprop_xp.rounding.forward_error`.
 
     In training, dropout drops the numbers that the net's next call would drop.
+
+    Raises:
+        ValueError: products are computed in a precision of :data:`backprop_xp.precision.ROUGH`.
     """
+    _refuse_rough(net, x)
     loss, grad_x = _undrawn(net, x, y, sample_weight=sample_weight, input_grad=True, training=training)
     expected = numerical_gradients(net, x, y, sample_weight, training=training)
     found = _computed(net, x, y, sample_weight, training)
@@ -137,12 +142,14 @@ def check_against_torch(net: Model, x: Any, y: Any = None, sample_weight: Any = 
 
     Raises:
         ImportError: PyTorch is not installed. TypeError: an activation, an operation or the loss is not built in.
+        ValueError: products are computed in a precision of :data:`backprop_xp.precision.ROUGH`.
     """
     try:
         import torch
     except ImportError:
         raise ImportError("this check needs PyTorch: pip install 'backprop-xp[bench]'") from None
 
+    _refuse_rough(net, x)
     model, parameters = as_module(net, torch_activation)
     kind = getattr(torch, net.dtype.name)
     tensors = {
@@ -227,6 +234,15 @@ def differences(array: np.ndarray, loss: Callable[[], float]) -> np.ndarray:
             array[index] = value
             result[index] = (above - below) / (2 * step)
     return result
+
+
+def _refuse_rough(net: Model, x: Any) -> None:
+    used = net.plan(x).precision
+    if used in ROUGH:
+        raise ValueError(
+            f"products of this net are computed in {used}, whose rounding would hide a wrong gradient: set "
+            'net.precision = "float32" for the check'
+        )
 
 
 def _unit(net: Model, x: Any, y: Any, sample_weight: Any) -> float:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import __version__, info, later, net_options, proofs, threads
 from .backend import BackendError
 from .data.command import add_to as add_data_commands
+from .distributed import launched, world
 from .dtypes import DTYPES
 from .engines import ENGINES
 from .explain.command import add_to as add_explain_commands
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 else:
     bench = later.Module("backprop_xp.bench.command")
 
-#: What can only be meant as an option, unlike -1,0 or -,NA, which are values.
-OPTION = re.compile(r"--?[^\W\d_][\w-]*")
+#: What can only be meant as an option, unlike -1,0 or -inf or -,NA, which are values.
+OPTION = re.compile(r"(--|-(?!(inf|infinity|nan)$))[^\W\d_][\w-]*", re.IGNORECASE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,13 +56,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parsed(argv)
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             return arguments.run(arguments)
     finally:
         if sys.stdout is not None:  # which it is where standard output was closed
             sys.stdout.flush()
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    try:
+        return _parser().parse_args(argv)
+    except ValueError:
+        if not launched():
+            raise
+        with world(brief=True):  # where what all ranks were given wrong is told once
+            raise
 
 
 def _drop_output() -> None:
@@ -82,7 +93,7 @@ def _say(text: str) -> None:
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, with exit code 1, and which name is nearest to one that is not known.
 
-    An option may be cut short where what is left is the beginning of one option alone, as argparse has it.
+    Options are written in full. What begins with a hyphen and can't be the name of an option is a value.
     """
 
     def error(self, message: str) -> None:  # type: ignore[override]
@@ -93,23 +104,37 @@ class _Parser(argparse.ArgumentParser):
         args = sys.argv[1:] if args is None else list(args)
         known = list(self._option_string_actions)
         for name in self._named(args):
-            if name not in known and not (name.startswith("--") and any(full.startswith(name) for full in known)):
+            if name not in known:
                 self.error(unknown("option", name, known))
         return super().parse_known_args(args, namespace)
+
+    def _parse_optional(self, arg_string):  # type: ignore[no-untyped-def]
+        return super()._parse_optional(arg_string) if _is_option(arg_string) else None
+
+    def _match_arguments_partial(self, actions, arg_strings_pattern):  # type: ignore[no-untyped-def]
+        """As many actions as can be; those that need no argument wait for arguments behind the next option."""
+        counts = super()._match_arguments_partial(actions, arg_strings_pattern)
+        while counts and counts[-1] == 0 and "A" in arg_strings_pattern[sum(counts) :]:
+            counts.pop()
+        return counts
 
     def _named(self, args: Sequence[str]) -> Iterator[str]:
         """The names of options in ``args``, without those of a command, which are for its own parser."""
         for text in args:
-            name = text.partition("=")[0]
             if text == "--" or (self._subparsers is not None and not text.startswith("-")):
                 break
-            if OPTION.fullmatch(name):
-                yield name
+            if _is_option(text):
+                yield text.partition("=")[0]
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             kind, where = ("value", action) if action.option_strings else (action.dest, None)
             raise argparse.ArgumentError(where, unknown(kind, value, action.choices))
+
+
+def _is_option(text: str) -> bool:
+    """Whether an argument is an option, or one with its value, --lr=0.1."""
+    return OPTION.fullmatch(text.partition("=")[0]) is not None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,7 +156,8 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         default="",
         metavar="NAME",
-        help="ours once more with products in this one, PyTorch in a half format",
+        help="float32 cases once more, ours with factors of products rounded to it (bfloat16, float16, tf32, tf32x3), "
+        "PyTorch with autocast if it is one of the first two",
     )
     bench.add_argument("--compile", action="store_true", help="torch.compile as well")
     bench.add_argument("--jax", action="store_true", help="JAX as well")
@@ -139,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--only",
         metavar="A,B",
-        help="parts of the run: cases, derivatives, training, estimators, ablation, sweeps, grid, first-calls",
+        help="of cases, derivatives, in-pytorch, training, estimators, ablation, sweeps, grid, first-calls",
     )
     bench.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of timing a case (default: 10)")
     bench.add_argument(

@@ -6,6 +6,7 @@ from typing import Any
 
 from .backend import NUMPY
 from .engines import layered
+from .operations.base import called
 from .plan.drawing import Drawing, Numbers
 from .plan.drawing import draw as draw_plan
 from .tensor import Tensor
@@ -33,8 +34,7 @@ def draw(
         counts[node] = sum(tensor.data.size for tensor in tensors)
         drawn |= tensors
     numbers = None if x is None else computed(self, x, y, sample_weight, training)
-    loss = getattr(self.loss, "name", "") or type(self.loss).__name__
-    return draw_plan(self._plan().nodes, counts, loss, numbers, direction, repr(self))
+    return draw_plan(self._plan(), counts, called(self.loss), numbers, direction, repr(self))
 
 
 def computed(net: Any, x: Any, y: Any, sample_weight: Any, training: bool) -> Numbers:

@@ -4,8 +4,6 @@ They know names only where these are written out, so tests compare each list wit
 variable for a name is annotated with its type, ``loss: LossName = "mse"``.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import numpy as np

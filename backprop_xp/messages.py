@@ -25,9 +25,13 @@ def sentence(error: BaseException) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant, in either case; None if there is none."""
+    """The known name that was probably meant, in either case; None if there is none.
+
+    It is the one that begins so, if no other does.
+    """
     written = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(name.lower(), written, 1)
+    begun = [each for each in written if name and each.startswith(name.lower())]
+    close = begun if len(begun) == 1 else difflib.get_close_matches(name.lower(), written, 1)
     return written[close[0]] if close else None
 
 

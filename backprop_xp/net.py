@@ -17,6 +17,7 @@ from . import inputs
 from .activations import Activation
 from .backend import Array, Backend
 from .initialisers import Draw, as_random, get_initialiser
+from .keywords import known_options
 from .literals import ActivationName, Dtype, EngineName, InitName, LayerName, LossName, PrecisionName, Reduction
 from .losses import Loss
 from .model import Model
@@ -70,6 +71,7 @@ class Net(Model):
         seed, draws: what dropout draws depend on; ``draws`` counts the calls in training.
     """
 
+    @known_options
     def __init__(
         self,
         sizes: Sequence[int] | None = None,

@@ -51,7 +51,9 @@ def functions(activations: str, depth: int) -> list[str]:
 
 def refuse_beside_file(arguments: argparse.Namespace, *names: str) -> None:
     """Raise a ValueError where one of these options is given beside MODEL, the file of a net."""
-    for name in ("net", "activations", "loss", "bias", *names):
+    if arguments.net is not None:
+        raise ValueError(f"give MODEL, the file of a net, or --net: got {arguments.model} and --net {arguments.net}")
+    for name in ("activations", "loss", "bias", *names):
         value = getattr(arguments, name)
         if value is not None and value is not False:
             raise ValueError(f"{arguments.model} holds a net, which says --{name} itself")

@@ -49,6 +49,8 @@ from .literals import PrecisionName
 
 #: The names of all, beside "auto".
 PRECISIONS: tuple[PrecisionName, ...] = ("float32", "tf32x3", "tf32", "bfloat16", "float16")
+#: Those in which gradients are 1e-3 or more of their size away from what they would be: a wrong one looks no worse.
+ROUGH = ("tf32", "bfloat16", "float16")
 #: The first architecture whose tensor cores know them all, the 80 of sm_80.
 FIRST_ARCHITECTURE = 80
 #: A product of matrices that are less wide on one side is not worth tensor cores, which compute 16 by 8 at a time.

@@ -12,7 +12,7 @@ import torch
 
 from .backend import Backend
 from .torch_calls import Calls
-from .torch_link import as_tensor, backend_of
+from .torch_link import backend_of
 
 
 def outputs(calls: Calls, inputs: Sequence[torch.Tensor], parameters: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -39,9 +39,11 @@ class Backprop(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, calls: Calls, recorded: bool, inputs: int, *tensors: torch.Tensor) -> torch.Tensor:
-        keeps = recorded and any(ctx.needs_input_grad)
-        with _backend_of(tensors[0]) as backend:
-            result = as_tensor(calls.forward(backend, tensors[:inputs], tensors[inputs:], keeps), backend)
+        given = tensors[:inputs], tensors[inputs:]
+        result = calls.up(*given) if recorded and any(ctx.needs_input_grad) else None
+        if result is None:
+            with _backend_of(tensors[0]) as backend:
+                result = calls.forward(backend, *given)
         ctx.save_for_backward(*tensors)  # PyTorch notices if these are changed before the backward pass
         ctx.save_for_forward(*tensors)
         ctx.calls, ctx.inputs = calls, inputs
@@ -53,9 +55,12 @@ class Backprop(torch.autograd.Function):
         # these gradients may be differentiated in turn, or are many at once, as with is_grads_batched=True
         if torch.is_grad_enabled() or is_transformed() or torch._C._functorch.is_legacy_batchedtensor(grad_output):
             return None, None, None, *_gradients(ctx.calls, inputs, tensors, needed, grad_output)
-        with _backend_of(tensors[0]) as backend:
-            found = ctx.calls.backward(backend, tensors[:inputs], tensors[inputs:], grad_output, any(needed[:inputs]))
-        return None, None, None, *found
+        return (
+            None,
+            None,
+            None,
+            *_gradients_at_once(ctx.calls, tensors[:inputs], tensors[inputs:], grad_output, any(needed[:inputs])),
+        )
 
     @staticmethod
     def jvp(ctx: Any, _: None, __: None, ___: None, *tangents: torch.Tensor | None) -> torch.Tensor:
@@ -69,6 +74,21 @@ class Backprop(torch.autograd.Function):
             pulled = torch.autograd.grad(output, moving, v, create_graph=True, materialize_grads=True)
             along = [tangent for tangent in tangents if tangent is not None]
             return torch.autograd.grad(pulled, v, along, materialize_grads=True)[0]
+
+
+def _gradients_at_once(
+    calls: Calls,
+    inputs: Sequence[torch.Tensor],
+    parameters: Sequence[torch.Tensor],
+    grad_output: torch.Tensor,
+    input_grad: bool,
+) -> list[torch.Tensor | None]:
+    """The gradients in the inputs, None unless ``input_grad``, and in the parameters, as numbers alone."""
+    found = calls.down(inputs, parameters, grad_output, input_grad)
+    if found is not None:
+        return found
+    with _backend_of(grad_output) as backend:
+        return calls.backward(backend, inputs, parameters, grad_output, input_grad)
 
 
 def _gradients(
@@ -125,7 +145,7 @@ def outputs_operator(module: int, inputs: list[torch.Tensor], parameters: list[t
     """The outputs of the net of this module, which trains nothing that draws or keeps buffers."""
     calls = _calls_of(module, parameters)
     with _backend_of(inputs[0]) as backend:
-        return as_tensor(calls.forward(backend, inputs, parameters), backend)
+        return calls.forward(backend, inputs, parameters)
 
 
 @torch.library.custom_op("backprop_xp::gradients", mutates_args=())
@@ -134,8 +154,7 @@ def _gradients_operator(
 ) -> list[torch.Tensor]:
     """The gradients in the inputs, where they are wanted, and in the parameters."""
     calls = _calls_of(module, parameters)
-    with _backend_of(grad) as backend:
-        found = calls.backward(backend, inputs, parameters, grad, input_grad)
+    found = _gradients_at_once(calls, inputs, parameters, grad, input_grad)
     return [tensor.clone() for tensor in found if tensor is not None]  # none is a view of another one's memory
 
 

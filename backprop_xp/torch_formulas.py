@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from .derivatives.activations import formula_of
-from .formulas import Formula
+from .formulas import Formula, is_formula
 
 
 def activate(activation: Any, t: torch.Tensor) -> torch.Tensor:
@@ -27,7 +27,12 @@ def activate(activation: Any, t: torch.Tensor) -> torch.Tensor:
 
 def traced(activation: Any, t: torch.Tensor) -> torch.Tensor:
     """f(t) for those who trace operations. TypeError: the activation is written in Python."""
-    formula_of(activation, 0)
+    if not is_formula(activation):
+        shown = getattr(activation, "name", type(activation).__name__)
+        raise TypeError(
+            f"{shown} is written in Python, of which an export has no form: write it as a formula, "
+            "Elementwise(name, value=...)"
+        )
     return Term(activation, activation.parameters, 0)(t)
 
 

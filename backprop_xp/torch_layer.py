@@ -15,8 +15,10 @@ import torch
 from .backend import NUMPY
 from .graph import GraphNet
 from .net import Net
+from .numbers import flag
 from .torch_backprop import is_transformed, numbered, outputs, outputs_operator, outputs_plainly
 from .torch_calls import Calls
+from .torch_flat import FlatLink
 from .torch_formulas import traced
 from .torch_link import Link, backend_of, module_paths
 
@@ -24,19 +26,24 @@ from .torch_link import Link, backend_of, module_paths
 HALVES = (torch.float16, torch.bfloat16)
 
 
-def as_torch(net: Net | GraphNet) -> NetModule:
+def as_torch(net: Net | GraphNet, flat: bool = False) -> NetModule:
     """A module that computes the net's outputs, whose parameters are the net's.
 
     They share memory, so an optimizer's step is seen by the net, and an in-place step of the net's user by the module.
     Where one side is given other memory (by ``net.fit``, by a load, a move or a conversion of the module), the other
     takes it over at the next use of the module or of its ``net``, with the dtype and the device; a copy of a module
     has a net of its own. Dropout drops numbers while the module is in training mode, those that the net would drop.
+
+    Args:
+        flat: have all numbers in one Parameter (count,), ``module.flat``, of which the net's arrays are views, in the
+            order in which the module would have them. PyTorch's optimisers then go over one tensor, which takes a small
+            net a fraction of the time; groups of some parameters, and freezing one, aren't possible.
     """
     if isinstance(net, GraphNet):
-        return GraphModule(net)
+        return GraphModule(net, flag("flat", flat))
     if not isinstance(net, Net):
         raise TypeError(f"as_torch takes a Net or a GraphNet, got {type(net).__name__}")
-    return ChainModule(net)
+    return ChainModule(net, flag("flat", flat))
 
 
 class NetModule(torch.nn.Module):
@@ -44,16 +51,22 @@ class NetModule(torch.nn.Module):
 
     _net: Any
 
-    def __init__(self, net: Net | GraphNet) -> None:
+    def __init__(self, net: Net | GraphNet, flat: bool) -> None:
         super().__init__()
-        self._net, self._link = net, Link(net)
-        self._take_in(self._link.make())
+        self._kind: type[Link] = FlatLink if flat else Link
+        self._net, self._link = net, self._kind(net)
+        self._at: list[tuple[torch.nn.Module, str]] = []
+        if flat:
+            (parameter,) = self._link.make()
+            self.register_parameter("flat", parameter)
+            self._at = [(self, "flat")]
+        else:
+            self._take_in(self._link.make())
         self._number, self.features = numbered(self), net._plan().output.width
         self.register_load_state_dict_post_hook(_loaded)
 
     def _take_in(self, parameters: list[torch.nn.Parameter]) -> None:
         """Register the Parameters of the net's places, as modules of its nodes' names."""
-        self._at: list[tuple[torch.nn.Module, str]] = []
         places = [(node, name) for node, own in self._net._tensors().items() for name in own]
         paths = module_paths(dict.fromkeys(node for node, _ in places))
         for (node, name), parameter in zip(places, parameters, strict=True):
@@ -70,7 +83,7 @@ class NetModule(torch.nn.Module):
         return module, name
 
     def _in_places(self) -> list[torch.nn.Parameter]:
-        """The Parameters of the net's places, as they are now."""
+        """The Parameters of the net's places, or of all places, as they are now."""
         return [_parameter(module, name) for module, name in self._at]
 
     @property
@@ -94,7 +107,7 @@ class NetModule(torch.nn.Module):
         """The outputs (n, out) from every input (n, features)."""
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self._traced(inputs, parameters)
-        calls = Calls(self._net, self.training, _are_own(parameters))
+        calls = Calls(self._net, self.training, _are_own(parameters), flat=self._link.flat)
         if is_transformed():
             self._refuse_training("torch.func's transforms")
             return outputs_plainly(calls, inputs, parameters)
@@ -104,7 +117,7 @@ class NetModule(torch.nn.Module):
         """The outputs as an operator for torch.compile, or as PyTorch's own operations for those who export them."""
         if torch.jit.is_tracing() or torch.compiler.is_exporting():
             self._refuse_training("an export")
-            return outputs_plainly(Calls(self._net, activated=traced), inputs, parameters)
+            return outputs_plainly(Calls(self._net, activated=traced, flat=self._link.flat), inputs, parameters)
         if self.training and _changing(self._net):
             return self._uncompiled(inputs)
         return outputs_operator(self._number, inputs, parameters)
@@ -125,7 +138,7 @@ class NetModule(torch.nn.Module):
         """
         if not self._link.holds():
             raise RuntimeError("the net was given other arrays since this was compiled: call the module itself once")
-        return Calls(self._net, False, self._link.shares(parameters))
+        return Calls(self._net, False, self._link.shares(parameters), flat=self._link.flat)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._share()
@@ -166,7 +179,7 @@ class NetModule(torch.nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._link, self._number = Link(self._net, self._in_places()), numbered(self)
+        self._link, self._number = self._kind(self._net, self._in_places()), numbered(self)
 
     def extra_repr(self) -> str:
         return repr(self._net)
@@ -178,6 +191,7 @@ class ChainModule(NetModule):
     Attributes:
         weights, biases: Parameters that share memory with those of the net.
         tensors: those of normalisations, see :class:`GraphModule`.
+        flat: all of them in one Parameter instead, see :func:`as_torch`.
     """
 
     _net: Net
@@ -222,11 +236,10 @@ class GraphModule(NetModule):
             raise TypeError(f"the inputs are {expected}, got {len(inputs)} in order and by name {[*named]}")
         for name, width in widths.items():
             given[name] = _checked(given[name], f"input {name!r}", width, parameters[0] if parameters else None)
-        shapes = list({str(tuple(x.shape[:-1])): x.shape[:-1] for x in given.values()}.values())
-        if len(shapes) != 1:
+        shape = next(iter(given.values())).shape[:-1]
+        if any(x.shape[:-1] != shape for x in given.values()):
             found = ", ".join(f"{name!r} {tuple(x.shape)}" for name, x in given.items())
             raise ValueError(f"the inputs must be alike in all dimensions but the last, got {found}")
-        (shape,) = shapes
         flat = [given[name].reshape(math.prod(shape), width) for name, width in widths.items()]
         output = self._outputs(flat, parameters)
         return output.reshape(*shape, output.shape[-1])
@@ -250,6 +263,8 @@ def _changing(net: Net | GraphNet) -> str:
 
 def _checked(x: torch.Tensor, name: str, width: int, like: torch.Tensor | None) -> torch.Tensor:
     """An input that the parameters, of which one is ``like``, can be multiplied with; autocast may have rounded it."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name} must be a tensor of PyTorch, got {type(x).__name__}")
     if like is not None and (x.dtype != like.dtype or x.device != like.device):
         if x.dtype not in HALVES or x.device != like.device or not torch.is_autocast_enabled(x.device.type):
             raise TypeError(

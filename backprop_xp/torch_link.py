@@ -18,6 +18,7 @@ from .backend import NUMPY, Array, Backend, get_backend, owner_of
 from .dtypes import DTYPES
 from .graph import GraphNet
 from .net import Net
+from .ready import calls
 from .tensor import Tensor
 from .watched import Watched
 
@@ -27,14 +28,22 @@ INSIDE = frozenset({"training", "meta", "weight", "gain", "bias"})
 
 
 class Link:
-    """Where the parameters of a net and of its module were when they last shared memory."""
+    """Where the parameters of a net and of its module were when they last shared memory.
+
+    Attributes:
+        flat: where the net's arrays lie in the module's only Parameter; None where each is a Parameter.
+    """
+
+    flat: Any = None
 
     def __init__(self, net: Net | GraphNet, parameters: Sequence[torch.nn.Parameter] | None = None) -> None:
         self._net = net
         self._places: list[Any] = []
-        #: the same on the CPU in another form: tensor and parameter, the one's array, with what Watched says of it, and
-        #: the other's address and strides
-        self._known: list[tuple[Tensor, Any, np.ndarray, Any, Any, bytes, int, tuple[int, ...]]] = []
+        #: ready calls of the net, of which it is known that their arrays are those that both sides share
+        self._prepared: calls.Prepared | None = None
+        #: the same on the CPU in another form: a tensor, its array, with what Watched says of it, and the parameter,
+        #: its address and its strides
+        self._known: list[tuple[Tensor, np.ndarray, Any, Any, bytes, Any, int, tuple[int, ...]]] = []
         if parameters is not None:
             self._take(parameters)
 
@@ -45,7 +54,7 @@ class Link:
         self._places = [_place(tensor.data) for tensor in tensors]
         return [made[tensor] for tensor in tensors]
 
-    def renew(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+    def renew(self, parameters: Sequence[Any]) -> None:
         """Let both sides share memory again, if they don't.
 
         Raises:
@@ -55,7 +64,7 @@ class Link:
         if self._untouched(parameters):
             return
         tensors = self._net._places()
-        if _pattern(tensors) != _pattern(parameters):
+        if pattern(tensors) != pattern(parameters):
             raise RuntimeError(f"the net's layers have other parameters, or share others, than its module's: {AGAIN}")
         ours, theirs = [_place(t.data) for t in tensors], [_place(p) for p in parameters]
         if ours == theirs:
@@ -76,44 +85,53 @@ class Link:
         """Whether these tensors are in the memory that both sides share."""
         return [_place(parameter) for parameter in parameters] == self._places
 
-    def _untouched(self, parameters: Sequence[torch.nn.Parameter]) -> bool:
+    def _untouched(self, parameters: Sequence[Any]) -> bool:
         """Whether it is plain that all is as it was: half a microsecond for each parameter."""
-        tensors = self._net._places()
-        if not len(tensors) == len(parameters) == len(self._known):
+        if len(parameters) != len(self._known):
             return False
-        for tensor, parameter, known in zip(tensors, parameters, self._known):
-            our_tensor, theirs, array, shape, head, raw, at, strides = known
-            if tensor is not our_tensor or tensor._data is not array or array.shape != shape or head.raw != raw:
-                return False
+        for parameter, (*_, theirs, at, strides) in zip(parameters, self._known):
             if parameter is not theirs or parameter.data_ptr() != at or parameter.stride() != strides:
                 return False
+        prepared = self._net._prepared
+        if self._prepared is not None and self._prepared is prepared and self._prepared.current(self._net):
+            return True  # its arrays are the net's
+        tensors = self._net._places()
+        if len(tensors) != len(self._known):
+            return False
+        for tensor, (ours, array, shape, head, raw, *_) in zip(tensors, self._known):
+            if tensor is not ours or tensor._data is not array or array.shape != shape or head.raw != raw:
+                return False
+        self._prepared = prepared if isinstance(prepared, calls.Prepared) and prepared.current(self._net) else None
         return True
 
-    def _watch(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+    def _watch(self, parameters: Sequence[Any]) -> None:
         tensors = self._net._places()
-        self._known = []
+        self._known, self._prepared = [], None
         for tensor, parameter in zip(tensors, parameters):
             if isinstance(tensor.data, np.ndarray):
                 ours, place = Watched(tensor.data), (parameter.data_ptr(), parameter.stride())
-                self._known.append((tensor, parameter, ours.array, ours.shape, ours.head, ours.raw, *place))
+                self._known.append((tensor, ours.array, ours.shape, ours.head, ours.raw, parameter, *place))
 
-    def _give(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+    def _give(self, parameters: Sequence[Any]) -> None:
         """The module takes over the net's arrays."""
         for parameter, memory in zip(parameters, self._arrays()):
-            if parameter.grad is not None and (parameter.grad.dtype, parameter.grad.device) != (
-                memory.dtype, memory.device,
-            ):  # fmt: skip
-                parameter.grad = None
-            parameter.data = memory
-            torch.autograd.graph.increment_version(parameter)  # a backward pass with the old memory is refused
+            self._put(parameter, memory)
         self._places = [_place(parameter) for parameter in parameters]
 
-    def _take(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+    def _put(self, parameter: Any, memory: torch.Tensor) -> None:
+        """Let a Parameter be in other memory."""
+        grad = parameter.grad
+        if grad is not None and (grad.dtype, grad.device) != (memory.dtype, memory.device):
+            parameter.grad = None
+        parameter.data = memory
+        torch.autograd.graph.increment_version(parameter)  # a backward pass with the old memory is refused
+
+    def _take(self, parameters: Sequence[Any]) -> None:
         """The net takes over the module's memory, dtype and device."""
         net, tensors = self._net, self._net._places()
         first = parameters[0]
         backend = backend_of(first)
-        for parameter, shape in zip(parameters, _shapes(net)):
+        for parameter, shape in zip(parameters, shapes(net)):
             if (parameter.dtype, parameter.device) != (first.dtype, first.device) or tuple(parameter.shape) != shape:
                 raise RuntimeError(
                     f"the module must have a parameter of shape {shape}, {first.dtype} on {first.device}, as its net; "
@@ -178,7 +196,8 @@ def backend_of(tensor: torch.Tensor) -> Backend:
 
 def as_array(tensor: torch.Tensor, backend: Backend) -> Array:
     """The tensor's memory as an array."""
-    return backend.xp.from_dlpack(tensor.detach()) if backend.on_gpu else tensor.detach().numpy()
+    tensor = tensor.detach().resolve_neg()
+    return backend.xp.from_dlpack(tensor) if backend.on_gpu else tensor.numpy()
 
 
 def as_tensor(array: Array, backend: Backend) -> torch.Tensor:
@@ -197,13 +216,13 @@ def _place(data: Any) -> Any:
     return (data.data.ptr, data.shape, data.strides, data.dtype.name) if owner == "cupy" else None
 
 
-def _pattern(things: Sequence[Any]) -> list[int]:
+def pattern(things: Sequence[Any]) -> list[int]:
     """For each thing the number of the first place at which it stands."""
     first: dict[int, int] = {}
     return [first.setdefault(id(thing), i) for i, thing in enumerate(things)]
 
 
-def _shapes(net: Net | GraphNet) -> list[tuple[int, ...]]:
+def shapes(net: Net | GraphNet) -> list[tuple[int, ...]]:
     """The shapes of the arrays of the net's places."""
     plan = net._plan()
     known = {node.name: node.form.shapes(tuple(plan.widths[name] for name in node.inputs)) for node in plan.nodes}

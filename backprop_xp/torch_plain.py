@@ -55,7 +55,8 @@ class Plainly:
 
     def _value(self, node: Node, z: Sequence[torch.Tensor], own: Mapping[str, torch.Tensor]) -> torch.Tensor:
         if not is_built_in(node.operation):
-            raise TypeError(f"node {node.name!r} is written in Python, of which PyTorch knows no second derivatives")
+            what = f"node {node.name!r} is written in Python"
+            raise TypeError(f"{what}, of which PyTorch knows no second derivatives and exports no form")
         buffers, key = self._buffers.get(node.name, {}), self._keys.get(node.name) if self._training else None
         maker = Maker(torch, self._activated, node, self._backend, self._training, buffers, key)
         value = node.form.in_torch(maker, z, own)

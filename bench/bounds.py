@@ -12,10 +12,13 @@ from backprop_xp.backend import Backend
 from backprop_xp.plan.devices import A100, H100, Device, device
 
 #: What is counted beside instructions.
-MEASURES = ("global bytes", "shared wavefronts")
-
-
+MEASURES = ("global bytes", "shared wavefronts", "cache bytes")
 DEVICES = (A100, H100)
+
+
+def instructions(counts: Mapping[str, float]) -> float:
+    """All of them, as opposed to bytes and wavefronts."""
+    return sum(number for kind, number in counts.items() if kind not in MEASURES)
 
 
 def here(backend: Backend, memory: float) -> Device:
@@ -38,7 +41,7 @@ def bound(on: Device, dtype: str, counts: Mapping[str, float], bytes_moved: floa
         "other arithmetic": counts.get("other arithmetic", 0) / on.others,
         "transcendentals": counts.get("mufu", 0) / on.mufu,
         "loads and stores": (memory + counts.get("local", 0)) / on.lanes,
-        "instructions issued": sum(number for kind, number in counts.items() if kind not in MEASURES) / on.issued,
+        "instructions issued": instructions(counts) / on.issued,
     }
     seconds = {what: clock / (on.multiprocessors * on.clock) for what, clock in clocks.items()}
     seconds["global memory"] = bytes_moved / on.memory

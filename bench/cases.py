@@ -38,6 +38,7 @@ class Case:
         form: "chain", "residual" (two layers at a time are a block, to whose result its input is added; the last layer
             stands alone) or "dense" (each layer sees the outputs of all earlier ones and the input).
         equation: the loss of a chain with biases and one output, instead of ``loss``: a name in equations.py, or "".
+        optimiser: "adam" if it is a step of training in PyTorch (in_pytorch.py) of a chain with biases and a target.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Case:
     data: str = "normal"
     form: str = "chain"
     equation: str = ""
+    optimiser: str = ""
 
     @property
     def multiply_adds(self) -> int:
@@ -124,6 +126,16 @@ DERIVATIVES = (
     Case("Burgers of 2-20 (8 times)-1", (2, *(20,) * 8, 1), chain("tanh", 9), 10_000, bias=True, equation="Burgers"),
     replace(LAPLACIAN, name="Laplacian of 3-128-128-128-1", sizes=(3, 128, 128, 128, 1), samples=4096),
 )  # fmt: skip
+
+#: Steps of training in PyTorch, for a full run.
+IN_PYTORCH = tuple(
+    Case(name, sizes, activations, samples, loss="mse", bias=True, optimiser="adam")
+    for name, sizes, activations in (
+        ("2-64-64-1 tanh in PyTorch", (2, 64, 64, 1), chain("tanh", 3)),
+        ("3-256-256-256-4 relu in PyTorch", (3, 256, 256, 256, 4), chain("relu", 4)),
+    )
+    for samples in (256, 4096, 65_536)
+)
 
 #: And on a GPU, which needs more samples to be busy; what matters most comes first, for a run that has little time.
 GPU = (

@@ -19,6 +19,7 @@ from backprop_xp.bench import (
     first_call,
     grid,
     heat_map,
+    in_pytorch,
     limits,
     limits_gpu,
     report,
@@ -26,7 +27,7 @@ from backprop_xp.bench import (
     training,
     worker,
 )
-from backprop_xp.bench.cases import ARTICLE, DEFAULT, DERIVATIVES, GPU, Case, own, parse_net
+from backprop_xp.bench.cases import ARTICLE, DEFAULT, DERIVATIVES, GPU, IN_PYTORCH, Case, own, parse_net
 from backprop_xp.bench.output import Found, Run, named
 from backprop_xp.bench.run import SWEEPS, run_case, sweep
 from backprop_xp.bench.settings import Settings
@@ -42,7 +43,7 @@ from backprop_xp.precision import PRECISIONS
 
 PLOTTED_BATCHES = tuple(1 << k for k in range(0, 21, 2))
 #: What a run consists of, in this order; and what of it is done without --full.
-PARTS = ("cases", "derivatives", "training", "estimators", "ablation", "sweeps", "grid", "first-calls")
+PARTS = ("cases", "derivatives", "in-pytorch", "training", "estimators", "ablation", "sweeps", "grid", "first-calls")
 QUICK_PARTS = ("cases", "training", "grid")
 
 
@@ -103,10 +104,15 @@ def run(arguments: argparse.Namespace, threads: int) -> int:
             curves = {"losses with derivatives": DERIVATIVES} | curves
         if "sweeps" not in parts and arguments.plot is not None and "cases" in parts:
             curves |= {"batch": [cases[0].with_samples(n) for n in PLOTTED_BATCHES]}
-        for family, result in sweep(curves, settings, progress.show, workers):
-            watch.after(result)
-            found.families.setdefault(family, []).append(result)
-            Run(watch, about, found).write_unfinished(arguments)
+        swept = [(curves, settings)]
+        if "in-pytorch" in parts:
+            counts = sorted({1, threads})
+            swept += [({in_pytorch.family(n): IN_PYTORCH}, replace(settings, threads=n)) for n in counts]
+        for curves, chosen in swept:
+            for family, result in sweep(curves, chosen, progress.show, workers):
+                watch.after(result)
+                found.families.setdefault(family, []).append(result)
+                Run(watch, about, found).write_unfinished(arguments)
         if "grid" in parts:
             tables = grid.WHOLE if arguments.full else grid.QUICK
             seconds = grid.MOST_SECONDS if arguments.within is None else arguments.within - (time.monotonic() - begin)
@@ -197,6 +203,7 @@ def _parts(arguments: argparse.Namespace, backend: Backend) -> list[str]:
     whole = arguments.net is arguments.dtype is arguments.batch is None
     on_cpu = {
         "derivatives": whole,
+        "in-pytorch": whole and contenders.available("torch"),
         "training": whole and training.available(),
         "estimators": whole and contenders.available("sklearn"),
         "ablation": True,

@@ -85,8 +85,9 @@ def ours(
         return [_host(a) for a in (last[0], *(p.grad for p in (*weights, *biases)))]
 
     chosen = net.plan(x, loss)
-    if precision and not chosen.reason.endswith(f"products in {precision}"):
-        raise RuntimeError(chosen.reason)
+    if precision and chosen.precision != precision:
+        _, _, why = chosen.reason.partition(f"products in float32, not {precision}: ")
+        raise RuntimeError(f"it is computed in {chosen.precision}" + (f": {why}" if why else ""))
     name = " ".join(["backprop_xp", *(word for word in (engine, precision) if word not in ("auto", ""))])
     name = "backprop_xp repeated" if repeated else name
     timer = _cupy_timer(net, step) if net.backend.on_gpu else None

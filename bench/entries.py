@@ -7,15 +7,19 @@ from collections.abc import Callable
 from functools import partial
 
 from backprop_xp.bench import contenders as make
+from backprop_xp.bench import in_pytorch
 from backprop_xp.bench.cases import Case
 from backprop_xp.bench.contenders import Contender
 from backprop_xp.bench.settings import Settings
 
 from backprop_xp import get_backend, repeated
+from backprop_xp.messages import first_line
 
 
 def contenders(case: Case, settings: Settings, notes: list[str]) -> list[Contender]:
     """All of them, ready for their first step; ``notes`` gets a sentence on whoever can't take part."""
+    if case.optimiser:
+        return in_pytorch.contenders(case, settings.threads)
     backend = get_backend(settings.backend)
     everybody = [make.ours(case, engine, settings.threads, settings.backend) for engine in settings.engines]
     if backend.on_gpu and everybody[0].form in repeated.CAPTURED:
@@ -46,14 +50,14 @@ def contenders(case: Case, settings: Settings, notes: list[str]) -> list[Contend
                 contender = rival()
                 contender.step()
             except Exception as error:  # they need compilers and captures of their own, and fail in many ways
-                notes.append(f"{name} is left out, it failed: {str(error).strip().partition(chr(10))[0][:200]}")
+                notes.append(f"{name} is left out, it failed: {first_line(error)[:200]}")
             else:
                 everybody.append(contender)
     if settings.jax and make.available("jax"):
         try:
             everybody += [make.jax_jit(case, backend.device, form) for form in make.jax_forms(case)]
         except RuntimeError as error:  # a JAX without CUDA
-            notes.append(f"JAX is left out: {str(error).strip().partition(chr(10))[0][:200]}")
+            notes.append(f"JAX is left out: {first_line(error)[:200]}")
     return everybody
 
 

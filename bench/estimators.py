@@ -11,7 +11,6 @@ with fewer splits where that is used up. Memory is kept for everybody alike (`al
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 from backprop_xp.bench import allocator, contenders, measure, standing
 from backprop_xp.bench.quiet import Machine
-from backprop_xp.bench.report import BUSY, replace_file
+from backprop_xp.bench.report import BUSY, as_json, replace_file
 from backprop_xp.bench.standing import OURS, Point
 from backprop_xp.bench.tables import SCIKIT_LEARN, STATSMODELS, Table, packaged
 
@@ -283,7 +282,9 @@ def _scores_in_words(rows: Sequence[Row]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m backprop_xp.bench.estimators", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m backprop_xp.bench.estimators", description=__doc__.split("\n")[0], allow_abbrev=False
+    )
     known = {table.name: table for table in packaged()}
     parser.add_argument("--tables", metavar="A,B", help=f"of {', '.join(known)} (default: all)")
     parser.add_argument("--splits", type=int, default=len(SPLITS), metavar="N", help="how many (default: 20)")
@@ -302,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def after(rows: list[Row]) -> None:
         print(rows[-1].table, flush=True)
         if given.json:
-            replace_file(given.json, json.dumps([asdict(row) for row in rows], indent=1).encode() + b"\n")
+            replace_file(given.json, f"{as_json([asdict(row) for row in rows])}\n".encode())
 
     rows = run(
         [known[name] for name in names],

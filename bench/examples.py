@@ -131,7 +131,9 @@ def compare(name: str, epochs: int | None) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     names = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "show")
-    parser = argparse.ArgumentParser(prog="python -m backprop_xp.bench.examples", description=__doc__.split(":")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m backprop_xp.bench.examples", description=__doc__.split(":")[0], allow_abbrev=False
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)} (default: all)")
     parser.add_argument("--epochs", type=int, help="instead of each example's own number")
     asked = parser.parse_args(arguments)

@@ -147,7 +147,9 @@ def _lacking(name: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m backprop_xp.bench.gpu", description="the proof, then the speed")
+    parser = argparse.ArgumentParser(
+        prog="python -m backprop_xp.bench.gpu", description="the proof, then the speed", allow_abbrev=False
+    )
     parser.add_argument("--minutes", type=float, default=8.0, help="of the whole run, about (default: 8)")
     parser.add_argument("--out", type=Path, default=Path("build", "gpu"), help="folder for what is printed")
     parser.add_argument(

@@ -66,10 +66,10 @@ def peak_loop() -> Iterator[Peak]:
         yield peak
 
 
-def _best(step, attempts: int = 5) -> float:  # type: ignore[no-untyped-def]
+def _best(step) -> float:  # type: ignore[no-untyped-def]
     step()
     times = []
-    for _ in range(attempts):
+    for _ in range(5):
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)

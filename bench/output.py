@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -128,7 +127,7 @@ class Run:
 
     def _files(self, arguments: argparse.Namespace) -> dict[Path, bytes]:
         """The contents of the files that were asked for, but for pictures."""
-        whole, table = json.dumps(self.content(), indent=1).encode(), self.markdown()
+        whole, table = f"{report.as_json(self.content())}\n".encode(), self.markdown()
         files: dict[Path, bytes] = {}
         if arguments.json is not None:
             files[arguments.json] = whole

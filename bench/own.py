@@ -11,11 +11,12 @@ import numpy as np
 from backprop_xp.bench import environment, measure
 from backprop_xp.bench.contenders import EAGER, Contender, torch_loss
 from backprop_xp.bench.quiet import Machine
-from backprop_xp.bench.report import BUSY, Row
+from backprop_xp.bench.report import BUSY, Row, spread
 from backprop_xp.bench.run import rows
 from backprop_xp.bench.standing import OURS
 
 from backprop_xp import exchange, threads
+from backprop_xp.keywords import known_options
 from backprop_xp.losses import get_loss
 from backprop_xp.model import Model
 
@@ -40,11 +41,12 @@ class Comparison:
         lines = [self.about, f"{'':24}{'samples/s':>12}{'spread':>9}{'x PyTorch':>11}"]
         for row in self.rows:
             name = f"{row.contender} ({row.form})"
-            lines.append(f"{name:24}{row.samples_per_second:12,.0f}{f'+-{row.spread:.0%}':>9}{row.speedup:11.2f}")
+            lines.append(f"{name:24}{row.samples_per_second:12,.0f}{spread(row.spread):>9}{row.speedup:11.2f}")
         lines.append(f"gradients equal PyTorch's: within {self.difference:.1e} of their norms")
         return "\n".join([*lines, *([f"{BUSY}: {self.busy}"] if self.busy else [])])
 
 
+@known_options
 def compare(
     net: Any, x: Any, y: Any = None, *, loss: str | None = None, seconds: float = 5.0, machine: Machine | None = None
 ) -> Comparison:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -75,6 +76,7 @@ class Result:
 
 
 BUSY = "busy: not to be quoted"
+LINE = 120  # characters
 HEAD = (
     f"{'':24}{'samples/s':>10}{'spread':>8}{'default':>10}{'x PyTorch':>11}{'x rival':>9}"
     f"{'% GEMM':>8}{'% FMA':>7}{'memory':>11}"
@@ -149,6 +151,23 @@ def file_name(device: str) -> str:
     return re.sub("[^a-z0-9]+", "-", device.lower()).strip("-") or "device"
 
 
+def as_json(content: Any, margin: str = "\n") -> str:
+    """JSON with one line for whatever fits in one, for a list of numbers and for an object of these: a round is one."""
+
+    def is_line(entry: Any) -> bool:
+        if isinstance(entry, list | tuple):
+            return all(isinstance(number, int | float) for number in entry)
+        return not isinstance(entry, dict)
+
+    text, below = json.dumps(content), f"{margin} "
+    if is_line(content) or len(text) <= LINE or (isinstance(content, dict) and all(map(is_line, content.values()))):
+        return text
+    if isinstance(content, dict):
+        entries = [f"{json.dumps(str(key))}: {as_json(entry, below)}" for key, entry in content.items()]
+        return f"{{{below}{f',{below}'.join(entries)}{margin}}}"
+    return f"[{below}{f',{below}'.join(as_json(entry, below) for entry in content)}{margin}]"
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     with replacing(path) as file:
@@ -158,10 +177,15 @@ def replace_file(path: Path, content: bytes) -> None:
 def _line(case: Case, row: Row, limits: Limits) -> str:
     name = f"  {row.contender}" + (f" ({row.form})" if row.form not in row.contender else "")
     return (
-        f"{name:24}{_rate(row.samples_per_second):>10}{f'+-{row.spread:.0%}':>8}{_rate(row.by_default):>10}"
+        f"{name:24}{_rate(row.samples_per_second):>10}{spread(row.spread):>8}{_rate(row.by_default):>10}"
         f"{_ratio(row.speedup):>11}{_ratio(row.over_rival):>9}{_share(case, row, limits.gemm):>8}"
         f"{_share(case, row, limits.fma):>7}{_bytes(row.extra_bytes):>11}"
     )
+
+
+def spread(share: float) -> str:
+    """A spread as it stands behind a number, with a space before it however large it is."""
+    return f" +-{share:.0%}"
 
 
 def _rate(value: float | None) -> str:

@@ -16,10 +16,9 @@ from backprop_xp.bench.cases import ARTICLE, Case
 from backprop_xp.bench.limits import Limits
 from backprop_xp.bench.report import Result
 
-from backprop_xp.activations import get_activation
 from backprop_xp.backend import Backend
-from backprop_xp.losses import get_loss, kernel_of
-from backprop_xp.programs import fused, fused_cuda
+from backprop_xp.messages import first_line
+from backprop_xp.programs import fused_cuda
 
 ARCHITECTURES = (80, 90, 100)
 ROWS = (
@@ -28,28 +27,15 @@ ROWS = (
 )  # fmt: skip
 
 
-def kernel_source(case: Case, variant: fused_cuda.Variant = fused_cuda.VARIANTS[0]) -> str:
+def kernel_source(case: Case) -> str:
     """CUDA source of the fused kernel ``bpx_backprop`` for this case."""
-    activations = [get_activation(name) for name in case.activations]
-    shape = fused.Shape(
-        case.sizes,
-        (case.bias,) * len(activations),
-        case.dtype,
-        tuple(f.text for f in activations),
-        kernel_of(get_loss(case.loss), None),
-    )
-    return fused_cuda.source(shape, activations, variant)
+    return fused_cuda.source(*sass_blocks.shape_of(case))
 
 
 def per_sample(source: str, kernel: str, architecture: int, program: Path) -> Counter[str]:
     """What the kernel's main loop, a turn of which is one sample, holds of each kind."""
     text = machine_code.disassembled(machine_code.compiled(source, architecture), program)
     return machine_code.count(machine_code.main_loop(*machine_code.parse(text, kernel)))
-
-
-def instructions(counts: Counter[str]) -> int:
-    """All of them, as opposed to bytes and wavefronts."""
-    return counts.total() - sum(counts[measure] for measure in bounds.MEASURES)
 
 
 def report(case: Case, counted: dict[int, Counter[str]]) -> str:
@@ -64,10 +50,10 @@ def report(case: Case, counted: dict[int, Counter[str]]) -> str:
     ]
     for row in ROWS:
         lines.append(f"{row:24}{minimum.get(row, 0):>10}" + "".join(f"{c[row]:>10}" for c in counted.values()))
+    numbers = [bounds.instructions(counts) for counts in counted.values()]
     lines += [
-        f"{'instructions':24}{case.multiply_adds:>10}" + "".join(f"{instructions(c):>10}" for c in counted.values()),
-        f"{'per multiply-add':24}{1:>10}"
-        + "".join(f"{instructions(c) / case.multiply_adds:>10.2f}" for c in counted.values()),
+        f"{'instructions':24}{case.multiply_adds:>10}" + "".join(f"{number:>10}" for number in numbers),
+        f"{'per multiply-add':24}{1:>10}" + "".join(f"{number / case.multiply_adds:>10.2f}" for number in numbers),
         "",
         "bounds in samples/s, if nothing ever waits:",
     ]
@@ -95,7 +81,7 @@ def reached(result: Result, backend: Backend, limits: Limits) -> list[str]:
     try:
         counts = per_sample(kernel_source(ARTICLE), "bpx_backprop", device.architecture, program)
     except ValueError as error:  # a device that is newer than the disassembler, say
-        return [f"no bound from machine code: {str(error).partition(chr(10))[0]}"]
+        return [f"no bound from machine code: {first_line(error)}"]
     rate, limit = bounds.bound(device, ARTICLE.dtype, counts, counts["global bytes"])
     share = ours[0].samples_per_second / rate
     return [f"fused reached {share:.0%} of what its machine code would allow if nothing ever waited ({limit})"]

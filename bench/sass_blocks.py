@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from backprop_xp.bench import bounds, graphs, machine_code
 from backprop_xp.bench.cases import Case
@@ -82,11 +83,16 @@ def kernel(case: Case, precision: str, architecture: int) -> Kernel:
     return replace(found, source=re.sub(r"(__launch_bounds__\(\w+::threads), \w+::resident", r"\1", source))
 
 
-def _chain(case: Case, precision: str, limit: int) -> Kernel:
+def shape_of(case: Case, precision: str = "float32") -> tuple[fused.Shape, list[Any]]:
+    """What a chain is compiled by, and its activations."""
     activations = [get_activation(name) for name in case.activations]
     texts, loss = tuple(f.text for f in activations), kernel_of(get_loss(case.loss), None)
     biases = (case.bias,) * len(activations)
-    shape = fused.Shape(case.sizes, biases, case.dtype, texts, loss, precision=precision)
+    return fused.Shape(case.sizes, biases, case.dtype, texts, loss, precision=precision), activations
+
+
+def _chain(case: Case, precision: str, limit: int) -> Kernel:
+    shape, activations = shape_of(case, precision)
     way = block.tilings(shape, limit)[0]
     return Kernel(block.source(shape, activations, way), way, block.packed(shape), shape.parameters)
 
@@ -124,17 +130,12 @@ def times(on: Device, counted: Counted, case: Case) -> dict[str, float]:
         "other arithmetic": counts["other arithmetic"] / on.others,
         "transcendentals": counts["mufu"] / on.mufu,
         "loads and stores": (counts["shared wavefronts"] + counts["global bytes"] / 4 + counts["local"]) / on.lanes,
-        "instructions issued": instructions(counts) / on.issued,
+        "instructions issued": bounds.instructions(counts) / on.issued,
     }
     seconds = {unit: clock / (on.multiprocessors * on.clock) for unit, clock in clocks.items()}
     seconds["second-level cache"] = counts["cache bytes"] / (CACHE_SPEEDUP * on.memory)
     seconds["global memory"] = 4 * case.sizes[0] / on.memory
     return seconds
-
-
-def instructions(counts: Counter[str]) -> int:
-    """All of them, as opposed to bytes and wavefronts."""
-    return sum(number for kind, number in counts.items() if kind not in (*bounds.MEASURES, "cache bytes"))
 
 
 def report(case: Case, counted: Sequence[Counted]) -> str:
@@ -151,7 +152,7 @@ def report(case: Case, counted: Sequence[Counted]) -> str:
     for row in ROWS:
         lines.append(f"| {row} | " + " | ".join(f"{c.sample[row]:,}" for c in counted) + " |")
     facts = {
-        "instructions": [f"{instructions(c.sample):,}" for c in counted],
+        "instructions": [f"{bounds.instructions(c.sample):,}" for c in counted],
         "samples in a tile": [str(c.tiling.rows) for c in counted],
         "warps of 64": [str(c.warps) for c in counted],
     }
@@ -167,6 +168,6 @@ def report(case: Case, counted: Sequence[Counted]) -> str:
     return "\n".join(lines)
 
 
-def counted(case: Case, program: Path, architectures: Sequence[int] = ARCHITECTURES) -> list[Counted]:
+def counted(case: Case, program: Path) -> list[Counted]:
     """All precisions on all architectures."""
-    return [count(case, precision, a, program) for precision in PRECISIONS for a in architectures]
+    return [count(case, precision, a, program) for precision in PRECISIONS for a in ARCHITECTURES]

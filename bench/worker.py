@@ -79,7 +79,7 @@ class Here:
                     others = [contender for contender in everybody if contender is not eager[0]]
                     ready.difference = prove([contender for contender in others if not contender.precision])
                     for contender in [contender for contender in others if contender.precision]:
-                        error = f"gradients within {prove([contender]):.1e} of PyTorch's"
+                        error = f"gradients within {prove([contender]):.1e} of PyTorch's in {case.dtype}"
                         ready.notes.append(f"{contender.name} ({contender.form}): {error}")
                 else:
                     for contender in everybody:

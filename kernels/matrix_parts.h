@@ -47,18 +47,30 @@ template <class S> struct MatrixParts : Steps<MatrixParts<S>> {
     return part >= least_part && m.n >= enough_parts * part && parameters_of(m) * i64(sizeof(S)) <= parameter_bytes;
   }
 
-  // ---- memory: for each thread what its part takes, or for each part; for those of a wave gradients and losses ----------
+  // ---- memory: the signals of each thread's part, or of each part; what threads need besides; for the parts of a wave
+  // gradients and losses ---------------------------------------------------------------------------------------------------
 
-  i64 of_a_part() const {
+  Matrices one_of(i64 samples) const {
     Matrices one = m;
-    one.n = part, one.threads = 1;
-    return filled(MatrixCall<S>(one).memory());
+    one.n = samples, one.threads = 1;
+    return one;
   }
-  i64 memory_of_parts() const { return (m.half == both_halves ? m.threads : parts()) * of_a_part(); }
+  i64 signals() const {
+    Matrices one = one_of(part);
+    return MatrixCall<S>(one).signals();
+  }
+  i64 numbers_besides() const {
+    Matrices one = one_of(part);
+    return filled(MatrixCall<S>(one).numbers_besides());
+  }
+  /// Of the numbers in the memory, the first that a thread needs besides.
+  i64 besides(i64 worker) const {
+    return (m.half == both_halves ? m.threads : parts()) * signals() + worker * numbers_besides();
+  }
   i64 memory() const {
-    return memory_of_parts() + (m.loss ? wave_parts * (parameters + i64(sizeof(double) / sizeof(S))) : 0);
+    return besides(m.threads) + (m.loss ? wave_parts * (parameters + i64(sizeof(double) / sizeof(S))) : 0);
   }
-  double* losses() const { return (double*)((S*)m.memory + memory_of_parts()); }
+  double* losses() const { return (double*)((S*)m.memory + besides(m.threads)); }
   S* gradients(i64 k) const { return (S*)(losses() + wave_parts) + k * parameters; }
 
   // ---- steps: a wave of parts, and the sum of its gradients -------------------------------------------------------------
@@ -83,12 +95,14 @@ template <class S> struct MatrixParts : Steps<MatrixParts<S>> {
   }
   void one_part(i64 k, int worker) {
     const i64 from = (first + k) * part;
-    Matrices one = m;
-    one.n = m.n - from < part ? m.n - from : part;
-    one.threads = 1, one.next = 0, one.total = 0, one.time = 1e9;
-    one.memory = (S*)m.memory + (m.half == both_halves ? worker : first + k) * of_a_part();
+    Matrices one = one_of(m.n - from < part ? m.n - from : part);
+    one.next = 0, one.total = 0, one.time = 1e9;
+    one.memory = (S*)m.memory + (m.half == both_halves ? worker : first + k) * signals();
     one.grads = gradients(k);
-    with_factors<S>(one, from, [](auto& call) { call.alone(); });
+    with_factors<S>(one, from, [&](auto& call) {
+      call.besides = (S*)m.memory + besides(worker);
+      call.alone();
+    });
     if (has_gradients()) losses()[k] = one.total;
   }
   /// The block's numbers of every part of the wave: number k is added to number k ^ 1, their sums alike, and so on.

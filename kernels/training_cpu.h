@@ -51,6 +51,9 @@ struct Training {
 /// Numbers of an array that a thread takes at once, whole registers; and numbers that are worth a thread.
 constexpr i64 sweep_block = 1 << 12, worth_a_sweep = 1 << 14;
 constexpr int most_arrays = 16;
+/// Bytes of a row of x that is asked for a step ahead, at most: of a longer one a processor asks for the rest itself; and
+/// rows, which fill a quarter of a second-level cache. Calculated.
+constexpr i64 short_row = 128, rows_ahead = 2048;
 
 template <class S> struct SweepCall {
   const Sweep& sweep;
@@ -110,8 +113,23 @@ template <class S> struct TrainingCall {
     for (i64 s = 0; t.classes && s < n; ++s)
       if ((unsigned long long)((const i64*)t.call->y)[rows[s] * t.call->y_row] >= (unsigned long long)t.classes) return false;
     is_narrow() ? aim(*t.narrow, rows) : aim(*t.call, rows);
+    if (!is_narrow()) ask_for_next();
     t.begun = 1;
     return true;
+  }
+  /// Asks for the rows of the step after this one, which lie anywhere, if each is short.
+  void ask_for_next() const {
+    const Matrices& call = *t.call;
+    if (call.x_column != 1 || call.layers[0].inputs * i64(sizeof(S)) > short_row) return;
+    const i64 first = t.first + t.batch, most = first + (t.batch < rows_ahead ? t.batch : rows_ahead);
+    const i64 end = most < t.samples ? most : t.samples;
+    const i64 y_size = t.classes ? i64(sizeof(i64)) : i64(sizeof(S));
+    for (i64 s = first; s < end; ++s) {
+      const S* const x = (const S*)call.x + t.rows[s] * call.x_row;
+      __builtin_prefetch(x, 0, 2);
+      __builtin_prefetch(x + call.layers[0].inputs - 1, 0, 2);  // a row may begin in one line and end in another
+      if (call.y) __builtin_prefetch((const char*)call.y + t.rows[s] * call.y_row * y_size, 0, 2);
+    }
   }
   template <class Pass> void aim(Pass& pass, const i64* rows) const {
     pass.n = samples();

@@ -1,7 +1,5 @@
 """What the tests of passes by blocks of threads share."""
 
-from __future__ import annotations
-
 from arrays import host
 
 from backprop_xp import ACTIVATIONS

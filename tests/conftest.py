@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from backprop_xp.programs import matrices, narrow, stack
 from backprop_xp.toolchain import compiler
 
-settings.register_profile("here", deadline=None, max_examples=40, derandomize=True)
+settings.register_profile(
+    "here", deadline=None, max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("here")
 
 #: NumPy on every machine: what a GPU computes is tested by the tests marked so.
@@ -44,6 +48,17 @@ def engine(request):
     if request.param == "fused" and compiler.missing():
         pytest.skip("no C++ compiler on this machine")
     return request.param
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """A benchmark takes no longer than its processes: small matrices for the limits, turns of one step, and no rests."""
+    from backprop_xp.bench import limits, measure
+
+    monkeypatch.setattr(limits, "measure", partial(limits.measure, size=64))
+    monkeypatch.setattr(limits, "_copy", lambda: 1e10)
+    monkeypatch.setattr(measure, "REST", 0.0)
+    monkeypatch.setattr(measure, "SHORTEST", 0.0)
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """A small net to train, for tests of training."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from backprop_xp import Net

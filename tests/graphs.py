@@ -1,7 +1,5 @@
 """Random graphs, and the same computation in PyTorch."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from hypothesis import strategies as st

@@ -10,6 +10,7 @@ import ctypes
 import os
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -102,6 +103,18 @@ def libraries() -> list[Library]:
     """All of them, the installed one last."""
     found = sorted(Path(sys.prefix, "nvrtc").glob("*/nvidia/*/lib/libnvrtc.so.*"))
     return [*map(Library, found), installed()]
+
+
+def spread(entries: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
+    """Every architecture, with what is to be compiled for it, for kernels of one kind.
+
+    All of them for the oldest and the newest, and the rest of the architectures share them out: each kernel is compiled
+    for three, and each architecture has some of the kind.
+    """
+    first, *between, last = ARCHITECTURES
+    yield first, entries
+    yield from ((architecture, entries[k :: len(between)]) for k, architecture in enumerate(between))
+    yield last, entries
 
 
 def ptx(source: str, *options: str) -> str:

@@ -1,7 +1,5 @@
 """Activations in 40 digits, by their textbook formulas, for comparison."""
 
-from __future__ import annotations
-
 import mpmath as mp
 import numpy as np
 

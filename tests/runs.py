@@ -1,7 +1,5 @@
 """What tests of interrupted runs share: small runs here, and programs that are killed."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Every activation: value and derivative to a few units in the last place, specials, kinks, parameters, inputs."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 import warnings

@@ -23,15 +23,18 @@ needs_compiler = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ com
 
 @pytest.fixture(scope="module")
 def once(tmp_path_factory):
-    """A cache that holds what is compiled once for all nets, which takes long."""
+    """A cache that holds what is compiled once for all nets, which takes long: a copy of what the ordinary one holds."""
     folder = tmp_path_factory.mktemp("once")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BACKPROP_XP_CACHE", str(folder))
+        asked, read = [], cache.read
+        patch.setattr(cache, "read", lambda path: asked.append(path) or read(path))
         forget(patch)
         for dtype in ("float32", "float64"):
             matrices.core(dtype)
             of_narrow.parts(dtype)
         forget(patch)
+    for path in asked:
+        shutil.copy2(path, folder)
     return folder
 
 

@@ -1,7 +1,5 @@
 """Operations on whole arrays: sums that keep their digits."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from backprop_xp import arrays

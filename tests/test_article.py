@@ -1,7 +1,5 @@
 """The article's programs, on our names."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

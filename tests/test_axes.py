@@ -1,7 +1,5 @@
 """Names as they are drawn."""
 
-from __future__ import annotations
-
 from backprop_xp import axes
 
 

@@ -1,7 +1,5 @@
 """The shim: which backend is chosen, why, and what it takes as an array."""
 
-from __future__ import annotations
-
 import importlib.util
 import subprocess
 import sys

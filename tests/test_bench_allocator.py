@@ -1,7 +1,5 @@
 """Memory that is kept: with it a step costs no page faults, wherever it is allocated."""
 
-from __future__ import annotations
-
 import ctypes
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Bounds on paper: rates that the data sheets give, and numbers that can be counted by hand."""
 
-from __future__ import annotations
-
 import pytest
 from backprop_xp.bench import bounds
 from backprop_xp.bench.cases import ARTICLE, Case

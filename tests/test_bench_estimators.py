@@ -1,7 +1,5 @@
 """The benchmark of estimators: its tables, its contenders and what it says."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The examples beside PyTorch: both minimise the same loss, by the same steps."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What `make gpu` runs: every check finds its tests, tools that are missing are named, and the parts run by themselves."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

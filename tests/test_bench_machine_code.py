@@ -1,7 +1,5 @@
 """Machine code is read right: from text as the disassembler prints it, and from kernels whose counts are known."""
 
-from __future__ import annotations
-
 import pytest
 from backprop_xp.bench import machine_code
 

@@ -1,7 +1,5 @@
 """Rounds: everybody's turn in each, those that others disturbed set aside, statistics over rounds."""
 
-from __future__ import annotations
-
 import pytest
 from backprop_xp.bench import measure, run
 from backprop_xp.bench.contenders import EAGER, Contender

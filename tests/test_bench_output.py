@@ -6,6 +6,7 @@ import datetime
 import json
 import shutil
 import subprocess
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,7 @@ from backprop_xp.bench import (
     plot,
     report,
     settings,
+    worker,
 )
 from backprop_xp.bench.busy import Watch
 from backprop_xp.bench.output import Found, Run
@@ -61,6 +63,13 @@ def ended(monkeypatch):
     return make
 
 
+@pytest.fixture
+def in_this_process(brief, monkeypatch):
+    """A run starts no process: its contenders are here, and how much memory they take isn't asked."""
+    monkeypatch.setattr(command, "_workers", lambda backend: nullcontext(([worker.Here()], "memory as it is")))
+    monkeypatch.setattr(memory, "extra_bytes", lambda *asked: None)
+
+
 def test_only_sweeps_are_drawn_as_curves(ended, monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(plot, "throughput", lambda path, families, about: drawn.append(list(families)))
@@ -85,11 +94,11 @@ def test_claims_are_those_of_the_run(ended):
         assert claim in run.markdown()
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_estimators_are_a_part_of_a_run_whose_rows_are_on_disk_after_every_table(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
     for name, value in (("EPOCHS", 3), ("PREDICTIONS", 1), ("Machine", lambda threads: QUIET)):
         monkeypatch.setattr(estimators, name, value)
-    monkeypatch.setattr(estimators.measure, "REST", 0.0)
     monkeypatch.setattr(command, "packaged", lambda: [Table(name, "here", False, line) for name in ("one", "two")])
     unfinished, path = [], tmp_path / "results.json"
     write = Run.write_unfinished
@@ -141,9 +150,9 @@ def test_a_busy_run_claims_nothing(ended):
     assert all(one["busy"] for one in run.content()["results"])
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_run_that_is_stopped_leaves_what_it_has_and_what_was_there(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
-    monkeypatch.setattr(memory, "extra_bytes", lambda *asked: None)
     measured, run_case = [], command.run_case
 
     def stopped(case, *arguments):
@@ -169,9 +178,9 @@ def test_a_run_that_is_stopped_leaves_what_it_has_and_what_was_there(tmp_path, c
     assert f"not measured, for lack of time: {'; '.join(content['left out'])}" in text
 
 
-def test_cases_that_find_no_time_are_named(tmp_path, capsys, monkeypatch):
+@pytest.mark.usefixtures("in_this_process")
+def test_cases_that_find_no_time_are_named(tmp_path, capsys):
     pytest.importorskip("torch")
-    monkeypatch.setattr(memory, "extra_bytes", lambda *asked: None)
     path = tmp_path / "results.json"
     options = ("--batch", "64", "--seconds", "0.01", "--threads", "1", "--backend", "numpy", "--within", "0.001")
     assert cli.main(["bench", *options, "--dtype", "float32", "--json", str(path)]) == 0
@@ -196,12 +205,18 @@ def test_a_slow_spell_of_the_processor_spoils_what_was_measured_then(ended):
     assert run.closing[-1] == "busy: not to be quoted: the machine was busy during b, 8 x float32"
 
 
+def test_a_number_and_its_spread_stand_apart_however_large_it_is():
+    found = result("a", 2.0, 1.0)
+    found.rows[0].spread = 1234.5
+    assert " 4 +-123450% " in report.table([found], LIMITS)
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_parts_of_a_run_alone_have_files_of_their_own(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setattr(grid, "QUICK", (grid.Part("relu", "float32", (4, 8), (2, 1024)),))
     rows = [replace(row, speedup=2.0) for row in result("a", 1.0, 2.0).rows]
     monkeypatch.setattr(grid, "run_case", lambda case, *rest: Result(case, rows))
-    monkeypatch.setattr(limits, "measure", lambda *asked: LIMITS)
     options = ("--threads", "1", "--backend", "numpy", "--results", str(tmp_path))
     assert cli.main(["bench", *options, "--only", "grid"]) == 0
     text = capsys.readouterr().out
@@ -254,6 +269,7 @@ def test_without_git_the_commit_is_the_version(monkeypatch, tmp_path):
     assert environment.commit() == __version__
 
 
+@pytest.mark.usefixtures("brief")
 def test_a_real_run_writes_every_round(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setattr(busy, "load", lambda: 40.0)  # whatever else it finds, the machine is busy
@@ -289,3 +305,17 @@ def test_a_real_run_writes_every_round(tmp_path, capsys, monkeypatch):
     for text in ((tmp_path / "results.md").read_text(encoding="utf-8"), json.dumps(content["results"][0]["busy"])):
         assert "the load average was 40.0 before the run" in text
     assert report.BUSY in (tmp_path / "results.md").read_text(encoding="utf-8")
+
+
+def test_json_has_a_line_for_every_round_and_the_values_that_were_measured():
+    seconds = [0.1 + 0.2 * number for number in range(20)]
+    rounds = [{"form": "nn", "seconds": seconds, "faults": []}] * 2
+    content = {
+        "claims": ["A is faster than B, \n[1,\n 2]" * 5, "b"],
+        "rows": [{"rounds": rounds}],
+        "at": {},
+        "all": seconds,
+    }
+    text = report.as_json(content)
+    assert json.loads(text) == content
+    assert sum(str(seconds) in line for line in text.splitlines()) == 3

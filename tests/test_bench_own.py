@@ -1,7 +1,5 @@
 """One's own case: from the command line's words, and `bench.compare` of a net or a module."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np

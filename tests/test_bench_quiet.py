@@ -1,7 +1,5 @@
 """A busy machine is called one, by each of the signs, and a quiet one is not."""
 
-from __future__ import annotations
-
 import io
 import os
 from dataclasses import replace

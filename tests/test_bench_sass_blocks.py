@@ -1,7 +1,5 @@
 """What is counted of kernels by blocks of threads is all that a tile takes, and the report says what it is."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """What is claimed is what the rounds say: wins, losses, close ones, and what supports no claim."""
 
-from __future__ import annotations
-
 import pytest
 from backprop_xp.bench.standing import Point, sentence
 from hypothesis import given

@@ -1,7 +1,5 @@
 """The training benchmark: the loops are the same, and the table says what was measured."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The proof of gradients itself: it passes what is right and fails what is wrong, NaN included."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 from backprop_xp.bench import contenders, limits
+from ranks import launch, needs_mpi
 
 from backprop_xp import ACTIVATIONS, __version__, cli, environment, proofs
 from backprop_xp.toolchain import cache
@@ -19,12 +22,15 @@ def run(*arguments):
     return cli.main(list(arguments))
 
 
+def parser_of(command):
+    return next(action for action in cli._parser()._actions if action.dest == "command").choices[command]
+
+
 def options_of(command):
     """The command's long options, each with its action."""
-    commands = next(action for action in cli._parser()._actions if action.dest == "command")
     return {
         option: action
-        for action in commands.choices[command]._actions
+        for action in parser_of(command)._actions
         for option in action.option_strings
         if option.startswith("--")
     }
@@ -78,7 +84,7 @@ def test_check_fails_with_the_engine(capsys, monkeypatch):
     assert "WRONG" in out
 
 
-def test_bench_prints_a_table_and_writes_files(capsys, tmp_path):
+def test_bench_prints_a_table_and_writes_files(capsys, tmp_path, brief):
     pytest.importorskip("torch")
     files = {kind: tmp_path / f"results.{kind}" for kind in ("json", "markdown", "png")}
     code = run(
@@ -212,7 +218,10 @@ def test_a_misspelt_choice(command, option, choice, capsys):
         (("train", "--data", "digits", "--decimal", ";"), "argument --decimal: unknown value ';'; known are '.', ','"),
         (("train",), "the following arguments are required: --data"),
         (("info", "train"), "unrecognized arguments: train"),
-        (("train", "--missing", "-,NA"), "argument --missing: expected one argument"),
+        (("train", "--missing", "-,NA"), "the following arguments are required: --data"),
+        (("train", "--missing", "--data"), "argument --missing: expected one argument"),
+        (("train", "--date", "dmy"), "unknown option '--date'; did you mean '--dates'? (see backprop-xp train --help)"),
+        (("train", "--val=0.1"), "unknown option '--val'; did you mean '--validation'?"),
         (("predict", "--", "--modle", "x"), "--modle: No such file"),
         (("bench", "--engines", "auto,fusde"), "unknown engine of --engines 'fusde'; did you mean 'fused'?"),
         (("bench", "--only", "grid,abalation"), "unknown part of --only 'abalation'; did you mean 'ablation'?"),
@@ -225,15 +234,86 @@ def test_what_is_near_is_named(arguments, message, capsys):
     assert one_line(capsys).startswith(f"backprop-xp: {message}")
 
 
-@pytest.mark.parametrize("beginning", ["--b", "--bi", "--bia", "--bias"])
-def test_an_option_may_be_cut_short(beginning, capsys):
-    assert run("explain", "--net", "2-1", beginning, "--inp=1,0", "--targ", "1", "--los", "mse") == 0
-    assert "b_0" in capsys.readouterr().out
+@pytest.mark.parametrize("command, option", [found[:2] for found in OPTIONS])
+def test_no_option_may_be_cut_short(command, option):
+    parser, known = parser_of(command), options_of(command)
+    for short in {option[:end] for end in range(3, len(option))} - known.keys():
+        with pytest.raises(ValueError, match=f"unknown option {short!r}; "):
+            parser.parse_args([short])
 
 
-def test_an_option_cut_too_short(capsys):
-    assert run("explain", "--l", "1") == 1
-    assert "ambiguous option: --l could match --loss, --lr, --latex" in one_line(capsys)
+@pytest.mark.parametrize(
+    "name, short", [("estimators", "--split"), ("examples", "--epoch"), ("gpu", "--minute"), ("ranks", "--rank")]
+)
+def test_nor_one_of_a_benchmark(name, short, capsys):
+    for package in ("torch", "sklearn"):
+        pytest.importorskip(package)
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"backprop_xp.bench.{name}").main([short, "1"])
+    assert f"unrecognized arguments: {short}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command, option", [found[:2] for found in OPTIONS if found[2].nargs != 0])
+def test_a_value_may_begin_with_a_minus(command, option):
+    """It is taken for the option's value, which may be wrong for other reasons, and never for another option."""
+    parser = parser_of(command)
+    for value in ("-1", "-1,2", "-1,2;-3,4", "-.5", "-1e-3", "-inf", "-nan,1", "-,NA"):
+        said = []
+        for arguments in ([option, value], [f"{option}={value}"]):
+            try:
+                said.append(parser.parse_args([*arguments, *["a"] * required(parser)]))
+            except ValueError as error:
+                said.append(str(error))
+        assert said[0] == said[1] and "expected" not in str(said[0])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("explain", "MODEL", "DATA", "--row", "3"),
+        ("picture", "gradients", "MODEL", "DATA", "--force", "--output", "x.png"),
+        ("predict", "MODEL", "DATA", "--id", "a", "--proba"),
+        ("cache", "clear"),
+        ("compile", "2-1", "--bias"),
+    ],
+)
+def test_names_may_stand_before_options_behind_and_between(arguments):
+    """A word without a hyphen that follows no option stays where it is among such words."""
+    command, *others = arguments
+    start = next((i for i, text in enumerate(others) if text.startswith("-")), len(others))
+    words, options, groups = others[:start], others[start:], []
+    for text in options:
+        groups = [*groups, [text]] if text.startswith("-") else [*groups[:-1], [*groups[-1], text]]
+    parser = parser_of(command)
+    expected = parser.parse_args(others)
+    for places in itertools.combinations_with_replacement(range(len(groups) + 1), len(words)):
+        mixed = [text for i, group in enumerate([*groups, []]) for text in [*_at(words, places, i), *group]]
+        assert parser.parse_args(mixed) == expected, mixed
+
+
+def _at(words, places, i):
+    return [word for word, place in zip(words, places) if place == i]
+
+
+def required(parser):
+    """How many arguments without a name a command needs."""
+    return sum(not action.option_strings and action.required for action in parser._actions)
+
+
+@needs_mpi
+@pytest.mark.parametrize("arguments", [("train", "--data", "digits", "--date", "dmy"), ("bench", "--secnds", "1")])
+def test_ranks_tell_of_a_mistake_once(arguments):
+    run = launch(2, "-m", "backprop_xp", *arguments, timeout=60)
+    told = [line for line in run.stderr.splitlines() if "unknown option" in line]
+    assert len(told) == 1 and "rank 0 of 2 ends all ranks: ValueError: unknown option '--" in told[0]
+    assert run.returncode == 1 and run.stdout == ""
+
+
+@needs_mpi
+def test_a_mistake_on_a_rank_of_one_is_told_as_without_ranks():
+    run = launch(1, "-m", "backprop_xp", "demo", "--lrr", "1")
+    assert run.stderr == "backprop-xp: unknown option '--lrr'; did you mean '--lr'? (see backprop-xp demo --help)\n"
+    assert run.returncode == 1
 
 
 def test_help_and_version(capsys):

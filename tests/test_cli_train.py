@@ -1,7 +1,5 @@
 """`backprop-xp train` and `backprop-xp predict`, as a user types them."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

@@ -1,7 +1,5 @@
 """What is handed out: the source distribution has what its tests need, and the metadata are right."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What the documentation names is there: links, files, constants and environment variables."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import re

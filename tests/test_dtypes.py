@@ -1,7 +1,5 @@
 """The float types, in one place."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

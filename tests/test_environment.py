@@ -1,7 +1,5 @@
 """The environment: one table of what is read, and no value that ends a call."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from pathlib import Path

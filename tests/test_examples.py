@@ -1,7 +1,5 @@
 """Every example runs: with a few steps its loss falls, and its picture is drawn. docs/derivatives.md has the full runs."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from pathlib import Path

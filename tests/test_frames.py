@@ -1,7 +1,5 @@
 """Frames, sparse matrices and arrays of objects where a net takes an array."""
 
-from __future__ import annotations
-
 import sys
 from decimal import Decimal
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """Methods that stand elsewhere are, to those who ask, the functions they are; modules are there when they are asked."""
 
-from __future__ import annotations
-
 import inspect
 import pydoc
 import subprocess

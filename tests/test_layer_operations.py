@@ -1,7 +1,5 @@
 """Dropout and normalisations in the layers of a Net: it is the GraphNet of the same nodes, in everything."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 

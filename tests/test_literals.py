@@ -1,7 +1,5 @@
 """What type checkers know of the arguments of nets is what nets take, and a user's mistakes are found by mypy."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Every loss: PyTorch's numbers, weights, extremes, and the shapes it takes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import target

@@ -1,7 +1,5 @@
 """`make gpu` from end to end, at a small size, with tools that only say what they were asked for."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

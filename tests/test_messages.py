@@ -11,6 +11,8 @@ from backprop_xp.messages import nearest, unknown
         ("trian", ("train", "predict"), "did you mean 'train'?"),
         ("TRAIN", ("train", "predict"), "did you mean 'train'?"),
         ("linear", ("Linear", "ReLU"), "did you mean 'Linear'?"),
+        ("val", ("validation", "verbose"), "did you mean 'validation'?"),
+        ("", ("x",), "known are x"),
         ("q", ("x", "X"), "known are x, X"),
         (";", (".", ","), "known are '.', ','"),
     ],

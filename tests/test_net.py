@@ -1,7 +1,5 @@
 """Nets: shapes, options, what is kept, what is never stale, and what a user gets wrong."""
 
-from __future__ import annotations
-
 import copy
 import os
 import pickle

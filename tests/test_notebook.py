@@ -1,7 +1,5 @@
 """How tensors and nets look in a notebook."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ET
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Every notebook runs from its beginning to its end."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What holds for the package as a whole: its version, its imports, and a clone that nothing was installed from."""
 
-from __future__ import annotations
-
 import ast
 import importlib.metadata
 import re
@@ -207,67 +205,18 @@ def test_an_attribute_that_is_not_there_is_said_as_of_any_module():
 
 
 #: What takes long to import, and a first forward and backward pass of a chain on the CPU needs none of.
-HEAVY = (
-    *(
-        "cupy",
-        "email",
-        "http",
-        "importlib.metadata",
-        "matplotlib",
-        "pandas",
-        "sklearn",
-        "ssl",
-        "torch",
-        "urllib.request",
-    ),
-    *(
-        "graphlib",
-        "difflib",
-        "hashlib",
-        "html",
-        "importlib.abc",
-        "locale",
-        "secrets",
-        "shlex",
-        "shutil",
-        "socket",
-        "statistics",
-        "subprocess",
-    ),
-    *("tempfile", "threadpoolctl", "traceback", "zipfile"),
-    *(
-        f"backprop_xp.{name}"
-        for name in (
-            *(
-                "ahead",
-                "by_sample",
-                "derivatives.equation",
-                "derivatives.graph",
-                "derivatives.loops",
-                "derivatives.of_outputs",
-            ),
-            *(
-                "derived",
-                "distributed",
-                "drawn",
-                "engines.cooperative",
-                "engines.fused.equation",
-                "engines.fused_gpu",
-                "equations",
-            ),
-            *("exchange", "explain", "formulas.device", "graph", "notebook", "passes.per_sample", "passes.streamed"),
-            *(
-                "plan.cost",
-                "plan.devices",
-                "plan.drawing",
-                "programs.cublas",
-                "programs.device_layers",
-                "programs.stack",
-            ),
-            *("ready.device", "repeated", "sums.chunk_sums", "toolchain.cuda", "toolchain.group", "training"),
-        )
-    ),
-)
+HEAVY = [
+    "cupy", "difflib", "email", "graphlib", "hashlib", "html", "http", "importlib.abc", "importlib.metadata", "locale",
+    "matplotlib", "pandas", "secrets", "shlex", "shutil", "sklearn", "socket", "ssl", "statistics", "subprocess", "tempfile",
+    "threadpoolctl", "torch", "traceback", "urllib.request", "zipfile",
+]  # fmt: skip
+HEAVY += [f"backprop_xp.{name}" for name in (
+    "ahead", "by_sample", "derivatives.equation", "derivatives.graph", "derivatives.loops", "derivatives.of_outputs",
+    "derived", "distributed", "drawn", "engines.cooperative", "engines.fused.equation", "engines.fused_gpu", "equations",
+    "exchange", "explain", "formulas.device", "graph", "notebook", "passes.per_sample", "passes.streamed", "plan.cost",
+    "plan.devices", "plan.drawing", "programs.cublas", "programs.device_layers", "programs.stack", "ready.device",
+    "repeated", "sums.chunk_sums", "toolchain.cuda", "toolchain.group", "training",
+)]  # fmt: skip
 
 
 def test_importing_brings_nothing_that_takes_long():

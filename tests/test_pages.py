@@ -1,7 +1,5 @@
 """Pages of the documentation: their programs run, what they say of numbers is so, and the site is built without a warning."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Systems that lack what is POSIX's: the package is imported, trains, keeps checkpoints and writes files there too."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Matrix products on several threads: their bits are those of any number of threads, BLAS's own included."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 

@@ -1,7 +1,5 @@
 """Parameters outside their range are refused, whenever they got there and whatever runs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

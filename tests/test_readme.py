@@ -1,7 +1,5 @@
 """The README's programs run, one after another, and each kind of reader is led to a page whose programs run too."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import sys

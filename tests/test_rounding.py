@@ -1,7 +1,5 @@
 """What rounding is allowed to do to gradients: enough for right ones of any graph."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,9 +1,8 @@
 """Code that looks at the whole batch gets the whole batch, whatever the engine, and is refused by name elsewhere."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
+from own import Doubled
 
 from backprop_xp import (
     ACTIVATIONS,
@@ -137,15 +136,6 @@ def declared(thing, value="sample"):
 
 
 def test_what_says_that_it_works_sample_by_sample_is_cut():
-    class Doubled(Operation):
-        scope = "sample"
-
-        def forward(self, z):
-            return 2 * z
-
-        def backward(self, grad, z):
-            return 2 * grad
-
     class Tripled(Doubled):
         def width(self, *widths):
             return widths[0]

@@ -257,7 +257,7 @@ def test_operations_of_the_users_and_nets_without_parameters():
     assert [*layer.parameters()] == []
     assert torch.autograd.gradcheck(layer, (x,))
     torch.testing.assert_close(layer(x), x.flip(1) * x)
-    with pytest.raises(TypeError, match="node 's' is written in Python, of which PyTorch knows no second derivatives"):
+    with pytest.raises(TypeError, match="node 's' is written in Python, of which PyTorch knows no second d"):
         torch.autograd.grad(layer(x).sum(), x, create_graph=True)
 
 
@@ -299,7 +299,8 @@ def test_the_fused_passes_from_a_given_gradient(sizes, dtype, n, random):
         net.engine = engine
         calls = Calls(net, shared=shared)
         parameters = [torch.from_numpy(tensor.data) for tensor in net._places()]
-        z = calls.forward(NUMPY, [torch.from_numpy(x)], parameters)
+        given_ = [torch.from_numpy(x)]
+        z = calls.forward(NUMPY, given_, parameters)
         assert (calls._values is None) == (engine == "auto")
         # a gradient that lies in memory as PyTorch's may: columns apart, backwards in time, or one number for all
         for grad in (
@@ -307,8 +308,12 @@ def test_the_fused_passes_from_a_given_gradient(sizes, dtype, n, random):
             torch.from_numpy(g.T.copy()).T,
             torch.ones(1, 1, dtype=getattr(torch, dtype)).expand(g.shape),
         ):
-            found = calls.backward(NUMPY, [torch.from_numpy(x)], parameters, grad, True)
-            found += calls.backward(NUMPY, [torch.from_numpy(x)], parameters, grad, False)[1:]
+            found = []
+            for wanted in (True, False):
+                gradients = calls.down(given_, parameters, grad, wanted)
+                assert (gradients is not None) == (engine == "auto" and shared)
+                found += gradients or calls.backward(NUMPY, given_, parameters, grad, wanted)
+            assert found.pop(len(found) // 2) is None
             results.append([z, *found])
     for i, result in enumerate(results):
         for a, b in zip(results[i % 3], result, strict=True):
@@ -328,3 +333,44 @@ def test_a_graph_of_every_engine_gives_the_same_gradients(training):
         results.append([tensor.grad for tensor in (*x.values(), *layer.parameters())])
     for a, b in zip(*results):
         torch.testing.assert_close(a, b)
+
+
+def at_odd_addresses(x):
+    memory = bytearray(x.numel() * x.element_size() + 1)
+    odd = torch.frombuffer(memory, dtype=x.dtype, offset=1, count=x.numel()).view(x.shape)
+    return odd.copy_(x)
+
+
+LIES = {
+    "as it is": lambda x: x,
+    "column by column": lambda x: x.T.contiguous().T,
+    "every other row": lambda x: x.repeat_interleave(2, 0)[::2],
+    "lazily negated": lambda x: torch._neg_view(-x),
+    "at odd addresses": at_odd_addresses,
+}
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("lies", LIES.values(), ids=LIES)
+def test_numbers_may_lie_in_memory_as_they_like(lies, flat, random):
+    net = Net((3, 70, 40, 2), ("sin", "tanh", "identity"), bias=True, dtype="float32", rng=0, backend="numpy")
+    x, g = (torch.from_numpy(random.normal(size=(60, width)).astype("float32")) for width in (3, 2))
+    layer, results = as_torch(net, flat), []
+    for how in (LIES["as it is"], lies):
+        given_ = how(x).requires_grad_()
+        output = layer(given_)
+        results.append([output, *torch.autograd.grad(output, [given_, *layer.parameters()], how(g))])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-5)
+
+
+def test_saved_tensors_may_come_back_as_copies(random):
+    net = Net((3, 70, 2), bias=True, dtype="float32", rng=0, backend="numpy")
+    layer, x = as_torch(net), torch.from_numpy(random.normal(size=(60, 3)).astype("float32"))
+    expected = torch.autograd.grad(layer(x).sum(), list(layer.parameters()))
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor.clone(), lambda tensor: tensor):
+        output = layer(x).sum()
+    with torch.no_grad():
+        x.zero_()
+    for a, b in zip(expected, torch.autograd.grad(output, list(layer.parameters())), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-5)

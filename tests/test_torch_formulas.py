@@ -1,7 +1,5 @@
 """Activations in PyTorch's operations: values and derivatives of every order, in every transform, are the package's."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -7,8 +7,9 @@ import copy
 import numpy as np
 import pytest
 
-from backprop_xp import Activation, Elementwise, Net
+from backprop_xp import Activation, Elementwise, GraphNet, Input, Linear, Net
 from backprop_xp.activations import get_activation
+from backprop_xp.operations import Activate, BatchNorm
 from backprop_xp.toolchain import compiler
 
 torch = pytest.importorskip("torch")
@@ -154,6 +155,18 @@ def test_code_is_differentiated_once():
         torch.autograd.grad(layer(x).sum(), x, create_graph=True)
 
 
+def test_an_export_of_code_says_that_a_formula_is_missing():
+    layer = as_torch(make(activations=("tanh", Same()))).eval()
+    x = torch.ones(2, 3, dtype=torch.float64)
+    with pytest.raises(TypeError, match="Same is written in Python, of which an export has no form: write it"):
+        torch.jit.trace(layer, (x,))
+
+
+def test_what_is_no_tensor_is_said():
+    with pytest.raises(TypeError, match="x must be a tensor of PyTorch, got ndarray"):
+        as_torch(make())(np.ones((2, 3)))
+
+
 LAST = ["identity", "tanh", Same(), Elementwise("straight", value="t", grad="where(abs(t) < 1, 1, 0)")]
 
 
@@ -236,6 +249,52 @@ def test_an_activation_swapped_between_the_passes_counts_from_the_next_call_on()
     for then in (get_activation("tanh"), get_activation("relu")):
         output = layer(x).sum()
         net.activations[0] = then
+        gradients.append(torch.autograd.grad(output, list(layer.parameters())))
+    for before, after in zip(*gradients, strict=True):
+        torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+def of_names(engine):
+    net = make(activations=("tanh", "identity"), engine=engine)
+    net.activations[0] = "tanh"
+    return net, lambda f: net.activations.__setitem__(0, f)
+
+
+def of_nodes(engine):
+    net = make(activations=(Activate("tanh"), "identity"), engine=engine)
+    return net, lambda f: setattr(net.activations[0], "activation", get_activation(f))
+
+
+def of_a_graph(engine):
+    node = Activate("tanh")
+    description = {"x": Input(3), "h": (Linear(4), "x"), "a": (node, "h"), "y": ("add", "a", "h")}
+    net = GraphNet(description, rng=0, backend="numpy", engine=engine)
+    return net, lambda f: setattr(node, "activation", get_activation(f))
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "differentiated again"])
+@pytest.mark.parametrize("engine", ["auto", "layered"])
+@pytest.mark.parametrize("swapped", [of_names, of_nodes, of_a_graph])
+def test_backward_has_the_activations_of_forward_in_every_engine(swapped, engine, again):
+    gradients = []
+    for then in ("tanh", "relu"):
+        net, swap = swapped(engine)
+        layer = as_torch(net)
+        output = layer(torch.linspace(-1, 1, 15, dtype=torch.float64).view(5, 3)).square().sum()
+        swap(then)
+        gradients.append(torch.autograd.grad(output, list(layer.parameters()), create_graph=again))
+    for before, after in zip(*gradients, strict=True):
+        torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("engine", ["auto", "layered"])
+def test_backward_has_the_buffers_of_forward(engine):
+    gradients = []
+    for then in (1.0, 9.0):
+        net = Net((3, 4, 2), ([BatchNorm(), "tanh"], "identity"), rng=0, backend="numpy", engine=engine)
+        layer = as_torch(net).eval()
+        output = layer(torch.ones(5, 3, dtype=torch.float64)).square().sum()
+        net.buffers["z0.0.running_var"].data = np.full(4, then)
         gradients.append(torch.autograd.grad(output, list(layer.parameters())))
     for before, after in zip(*gradients, strict=True):
         torch.testing.assert_close(after, before, rtol=0, atol=0)

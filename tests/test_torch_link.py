@@ -1,7 +1,5 @@
 """A net and its PyTorch module share their parameters, whatever is done to either."""
 
-from __future__ import annotations
-
 import copy
 import io
 import pickle

@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "pytorch.md"
 
 def test_the_blocks_print_what_they_say():
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names: dict = {}
     for block in blocks:
         said = re.findall(r"^ *print\(.*\)  # (.*)$", block, re.MULTILINE)

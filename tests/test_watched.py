@@ -1,7 +1,5 @@
 """What an array can become without becoming another object."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..exchange.container import ModelFileError, field, short_text
+from ..exchange.container import ModelFileError, as_object, field, short_text
 from . import dates, scaling
 from .cells import MOMENT, NUMBER, TEXT, Cells
 from .errors import DataError
@@ -124,13 +124,11 @@ def learn(cells: Cells, kind: Kind, rows: np.ndarray) -> tuple[Column | None, li
 
 def build(saved: Any) -> Column:
     """What a column's ``describe`` described; from a file, which may hold anything."""
-    if not isinstance(saved, dict):
-        raise ModelFileError("its columns must be JSON objects")
-    name = short_text(saved, "column")
+    name = short_text(as_object(saved, "its columns"), "column")
     if "labels" in saved:
         return Category(name, texts(saved, "labels"), field(saved, "missing", bool))
     if "form" in saved:
-        lines = [(short_text(line, "line"), scaling.build(line)) for line in _objects(saved)]
+        lines = [(short_text(line, "line"), scaling.build(line)) for line in _lines(saved)]
         form, circles = short_text(saved, "form"), texts(saved, "circles")
         unknown = {form} - dates.FORMS.keys() | {line for line, _ in lines} - dates.LINES.keys()
         if unknown := unknown | set(circles) - dates.CIRCLES.keys():
@@ -160,11 +158,8 @@ def texts(saved: dict[str, Any], key: str) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def _objects(saved: dict[str, Any]) -> list[dict[str, Any]]:
-    lines = field(saved, "lines", list)
-    if not all(isinstance(line, dict) for line in lines):
-        raise ModelFileError("the lines of its dates must be JSON objects")
-    return lines
+def _lines(saved: dict[str, Any]) -> list[dict[str, Any]]:
+    return [as_object(line, "the lines of its dates") for line in field(saved, "lines", list)]
 
 
 def _learn_number(cells: Cells, kind: Kind, rows: np.ndarray) -> tuple[Number | None, list[str]]:
@@ -177,7 +172,7 @@ def _learn_number(cells: Cells, kind: Kind, rows: np.ndarray) -> tuple[Number | 
     learnt = scaling.learn(values[rows], cells.name)
     if learnt is None:
         return None, []
-    notes = _with_colon(kind.notes)
+    notes = [f": {note}" for note in kind.notes]
     if missing := _missing(cells, kind.missing(cells)):
         notes.append(f": {missing} take the mean, {learnt.mean:.6g}")
     return Number(cells.name, learnt, kind.notation), notes
@@ -191,7 +186,7 @@ def _learn_moment(cells: Cells, kind: Kind, rows: np.ndarray) -> tuple[Moment | 
     circles = [name for name, turns in dates.CIRCLES.items() if any(np.ptp(t(some)) > 0 for t in turns if len(some))]
     if not lines and not circles:
         return None, []
-    notes = _with_colon(kind.notes)
+    notes = [f": {note}" for note in kind.notes]
     if missing := _missing(cells, kind.missing(cells)):
         notes.append(f": {missing} take the mean")
     return Moment(cells.name, kind.form, tuple(lines), tuple(circles)), notes
@@ -221,10 +216,6 @@ def _learn_category(cells: Cells, kind: Kind, rows: np.ndarray) -> tuple[Categor
 
 
 _LEARN: dict[str, Any] = {NUMBER: _learn_number, MOMENT: _learn_moment, TEXT: _learn_category}
-
-
-def _with_colon(notes: tuple[str, ...]) -> list[str]:
-    return [f": {note}" for note in notes]
 
 
 def _missing(cells: Cells, missing: np.ndarray) -> str:

@@ -94,7 +94,7 @@ def without(frame: Frame, missing: Collection[str]) -> Frame:
     missing = tuple(map(str, names(missing)))
     if not missing:
         return frame
-    amounts = {value for text in missing if (value := _number(text)) is not None}
+    amounts = {value for text in missing if (value := as_float(text)) is not None}
     found = {}
     for column in frame.columns:
         try:
@@ -103,7 +103,7 @@ def without(frame: Frame, missing: Collection[str]) -> Frame:
             continue
         if column_cells.kind == TEXT:
             gone = column_cells.is_any(
-                [t for t in column_cells.distinct if t.strip() in missing or _number(t) in amounts]
+                [t for t in column_cells.distinct if t.strip() in missing or as_float(t) in amounts]
             )
         elif column_cells.kind == NUMBER:
             gone = np.isin(column_cells.spread(column_cells.distinct), list(amounts))
@@ -114,7 +114,8 @@ def without(frame: Frame, missing: Collection[str]) -> Frame:
     return frame.assign(**found) if found else frame
 
 
-def _number(text: str) -> float | None:
+def as_float(text: str) -> float | None:
+    """The number that a text says in Python's notation, None if it says none."""
     try:
         return float(text)
     except ValueError:

@@ -23,6 +23,7 @@ from .nets import widths
 from .sets import need
 from .several import Target
 from .table import Table, where_possible
+from .wording import meant, quoted
 
 
 class Model:
@@ -66,6 +67,25 @@ class Model:
         """What these outputs for the rows of this table say."""
         answers = self.target.answers(outputs, probabilities)
         return need("pandas").DataFrame(answers, index=frames.alike(frame).index)
+
+    def take_decimal(self, mark: str) -> None:
+        """Read the numbers of tables, those of targets too, with this mark before decimals from now on."""
+        self.table, self.target = self.table.with_decimal(mark), self.target.with_decimal(mark)
+
+    def targets(self, frame: Frame, source: str) -> np.ndarray:
+        """What the loss takes for the rows of this table.
+
+        Args:
+            source: where the table is from, for messages.
+
+        Raises:
+            DataError: it lacks a target.
+        """
+        for name in self.target.columns:
+            if name not in frame.columns:
+                asked = meant(name, frame.columns)
+                raise DataError(f"{source} has no column {quoted(name)}{asked}, which the loss needs as a target")
+        return self.target.encode(self.target.of(frame))
 
     def describe_score(self, frame: Frame, outputs: np.ndarray) -> str | None:
         """How good these outputs are, where the table has the targets in every row; None if it hasn't."""

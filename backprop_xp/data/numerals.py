@@ -21,24 +21,9 @@ TRUTH = {"true": 1.0, "false": 0.0}
 MULTIPLES = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9}
 #: What all numbers of a column must have or none: 12 and 12 %, or 12 million, are different; 12 and $12 aren't.
 SHARES = {
-    "%",
-    "‰",
-    "k",
-    "m",
-    "mn",
-    "mln",
-    "mio",
-    "mrd",
-    "b",
-    "bn",
-    "bln",
-    "tn",
-    "tsd",
-    "thousand",
-    "thousands",
-    "million",
-}
-SHARES |= {"millions", "billion", "billions", "trillion", "trillions", "lakh", "lakhs", "lac", "crore", "crores", "cr"}
+    "%", "‰", "k", "m", "mn", "mln", "mio", "mrd", "b", "bn", "bln", "tn", "tsd", "lakh", "lakhs", "lac", "crore",
+    "crores", "cr", "thousand", "thousands", "million", "millions", "billion", "billions", "trillion", "trillions",
+}  # fmt: skip
 BLANKS = " \u00a0\u2007\u2009\u202f"  # plain, no-break, figure, thin, narrow no-break
 #: What separates thousands: the mark that a notation keeps, and all that count as it.
 GROUPS = {",": ",", ".": ".", " ": BLANKS, "'": "'\u2019", "_": "_"}

@@ -13,6 +13,7 @@ from . import folders, frames
 from .errors import DataError
 from .frames import Frame
 from .reader import NOTES
+from .uniting import united
 
 SUFFIX = ".parquet"
 _UNNAMED_INDEX = "__index_level_"  # how pandas names an index without a name
@@ -25,8 +26,9 @@ def read(path: Path, world: World | None = None) -> Frame:
     With a ``world`` each rank reads some of the row groups, rank 0 the first ones, and gets all columns with the types
     that they have in the whole table.
 
-    Types that differ between files become the one that holds both; a column that a file hasn't is missing in its rows,
-    which is noted. What stands in the names of folders, as year=2024, is a column of texts, as in a text file.
+    Types that differ between files become the one that holds both; where some files have texts, all become texts, which
+    is noted. A column that a file hasn't is missing in its rows, which is noted too. What stands in the names of
+    folders, as year=2024, is a column of texts, as in a text file.
 
     Raises:
         DataError: it is no table; the message says where.
@@ -40,11 +42,12 @@ def read(path: Path, world: World | None = None) -> Frame:
         read[file].append(number)
     parts = {file: _table(file, path, numbers) for file, numbers in read.items()}
     _, notes = folders.absent_columns({file: table.column_names for file, table in parts.items()})
+    tables, changed = united(parts)
     with _named(path):
-        frame = as_frame(list(parts.values()))
+        frame = as_frame(tables)
     first = 1 + sum(rows for _, _, rows in groups[: own.start])
     frame.index = range(first, first + len(frame))
-    frame.attrs[NOTES] = notes
+    frame.attrs[NOTES] = notes + changed
     return frame
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from .. import inputs
 from ..distributed import World
 from ..distributed.world import EXCHANGE
-from ..messages import nearest
 from . import columns, frames, leaks, several, targets
 from .cells import Cells, cells
 from .dates import EITHER
@@ -26,7 +25,7 @@ from .settings import SPLIT, Recipe
 from .several import Target
 from .table import Table, feature
 from .targets import TASKS, Classes
-from .wording import listed, quoted
+from .wording import listed, meant, quoted
 
 
 @dataclass
@@ -287,7 +286,6 @@ def refuse_unknown(frame: Frame, names: Sequence[str], what: str = "the table") 
     """Raise a DataError for a name that no column has; ``what`` is that of the table."""
     for name in names:
         if name not in frame.columns:
-            meant = nearest(name, frame.columns)
-            asked = "" if meant is None else f" (did you mean {quoted(meant)}?)"
             hint = "; what separates columns can be said with --separator" if len(frame.columns) == 1 else ""
+            asked = meant(name, frame.columns)
             raise DataError(f"{what} has no column {quoted(name)}{asked}; it has {listed(frame.columns)}{hint}")

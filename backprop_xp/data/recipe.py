@@ -12,6 +12,7 @@ from ..backend import NUMPY
 from ..distributed import World
 from ..distributed.world import TABLE
 from ..graph import GraphNet
+from ..keywords import known_options
 from ..net import Net
 from ..numbers import flag
 from ..training import DivergedError, History, evaluate
@@ -36,6 +37,7 @@ __all__ = ["Prepared", "Recipe", "Trained", "fit_options", "new_net", "prepare",
 DEFAULT = Recipe()
 
 
+@known_options
 def train(
     frame: Frame,
     column: Any,

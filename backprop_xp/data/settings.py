@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import inputs
+from ..keywords import known_fields
 from ..literals import ActivationName, NormalisationName, OptimiserName, ScheduleName
 from ..numbers import as_seed, flag, real, whole
 from ..training import OPTIMISERS, Optimiser
@@ -25,6 +26,7 @@ PATIENCE = 10  # epochs
 SPLIT, STOPPING, CHOICE, IMPORTANCE = 1, 2, 3, 4  # what is drawn for; with 0, or without, weights and orders of rows
 
 
+@known_fields
 @dataclass(frozen=True)
 class Recipe:
     """How to train. The defaults suit tables of some hundred to some hundred thousand rows.

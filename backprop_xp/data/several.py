@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..exchange.container import ModelFileError, field, short_text
+from ..exchange.container import ModelFileError, as_object, field, short_text
 from ..losses import MSE, BCEWithLogits
 from . import targets
 from .frames import Frame
@@ -53,11 +53,15 @@ class Several:
     def outputs(self) -> int:
         return sum(member.outputs for member in self.members)
 
-    def loss(self, truth: np.ndarray, balanced: bool = False) -> MSE | BCEWithLogits:
+    def loss(self, truth: np.ndarray, balanced: bool) -> MSE | BCEWithLogits:
         """What nets learn with."""
         if balanced:
             raise ValueError(f"class_weight is of one target, and there are {len(self.members)}")
         return BCEWithLogits() if self.of_classes else MSE()
+
+    def with_decimal(self, mark: str) -> Several:
+        """The same for a table whose numbers have this mark before decimals."""
+        return Several(tuple(member.with_decimal(mark) for member in self.members))
 
     def of(self, frame: Frame) -> Frame:
         """The part of a table that it is about."""
@@ -153,9 +157,7 @@ def build(saved: dict[str, Any]) -> Target:
     """What ``describe`` described; from a file, which may hold anything."""
     if short_text(saved, "kind") != KIND:
         return targets.build(saved)
-    members = field(saved, "members", list)
-    if not all(isinstance(member, dict) for member in members):
-        raise ModelFileError("its targets must be JSON objects")
+    members = [as_object(member, "its targets") for member in field(saved, "members", list)]
     found = [targets.build(member) for member in members]
     if len({member.column for member in found}) != len(found) or len(found) < 2:
         raise ModelFileError("its several targets must be of different columns")

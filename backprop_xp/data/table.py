@@ -18,7 +18,7 @@ from .errors import DataError
 from .frames import Frame
 from .kinds import Conventions, evidence, kind_of
 from .leaks import Feature
-from .wording import MOST_SHOWN, listed
+from .wording import MOST_SHOWN, listed, meant, quoted
 
 
 class Table:
@@ -81,8 +81,12 @@ class Table:
         """
         absent = [column.name for column in self.columns if column.name not in frame.columns]
         if absent:
+            used = {column.name for column in self.columns}
+            others = [name for name in frame.columns if name not in used]
+            names = ", ".join(quoted(name) + meant(name, others) for name in absent[:MOST_SHOWN])
+            more = ", ..." if len(absent) > MOST_SHOWN else ""
             known = listed(frame.columns)
-            raise DataError(f"the table has no column {listed(absent)}, on which the net was trained; it has {known}")
+            raise DataError(f"the table has no column {names}{more}, on which the net was trained; it has {known}")
         return np.concatenate([c.encode(cells(frame[c.name], c.name)) for c in self.columns], axis=1)
 
     def with_decimal(self, mark: str) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from ..operations.softmax import softmax
 from . import columns
 from .cells import MOMENT, NOT_KNOWN, NUMBER, TEXT, Cells, Series, cells
 from .errors import DataError
-from .frames import Frame
+from .frames import Frame, as_float
 from .kinds import NAMES, Conventions, Kind, kind_of
 from .numerals import PLAIN, Notation, survey
 from .wording import listed, option, quoted
@@ -55,7 +55,7 @@ class Classes(_OfColumn):
     def outputs(self) -> int:
         return len(self.labels)
 
-    def loss(self, truth: np.ndarray, balanced: bool = False) -> SoftmaxCrossEntropy:
+    def loss(self, truth: np.ndarray, balanced: bool) -> SoftmaxCrossEntropy:
         """What nets learn with; ``balanced``, every class counts alike, however many of ``truth``, (n,), it has."""
         if not balanced:
             return SoftmaxCrossEntropy()
@@ -65,6 +65,10 @@ class Classes(_OfColumn):
     @property
     def kind(self) -> Kind:
         return NAMES
+
+    def with_decimal(self, mark: str) -> Classes:
+        """The same for a table whose numbers have this mark before decimals: labels are names."""
+        return self
 
     def encode(self, series: Series) -> np.ndarray:
         """(n,) indices."""
@@ -154,11 +158,15 @@ class Amount(_OfColumn):
     def kind(self) -> Kind:
         return Kind(NUMBER, self.notation)
 
-    def loss(self, truth: np.ndarray, balanced: bool = False) -> MSE:
+    def loss(self, truth: np.ndarray, balanced: bool) -> MSE:
         """What nets learn with."""
         if balanced:
             raise ValueError(f"class_weight is of classes, and the target {quoted(self.column)} is an amount")
         return MSE()
+
+    def with_decimal(self, mark: str) -> Amount:
+        """The same for a table whose numbers have this mark before decimals."""
+        return replace(self, notation=self.notation.with_decimal(mark))
 
     def encode(self, series: Series) -> np.ndarray:
         """(n, 1)."""
@@ -318,8 +326,5 @@ def _taken_for_classes(truth: Cells, kind: Kind) -> tuple[str, ...]:
 
 def _in_order(label: str) -> tuple[float, str]:
     """Numbers by their size, before texts."""
-    try:
-        value = float(label)
-    except ValueError:
-        value = float("inf")
-    return (value if value == value else float("inf")), label
+    value = as_float(label)
+    return (float("inf") if value is None or value != value else value), label

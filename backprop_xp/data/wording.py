@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+
+from ..messages import nearest
 
 MOST_SHOWN = 20  # names in a list
 LONGEST_SHOWN = 80  # characters of one of them
@@ -20,6 +22,12 @@ def quoted(text: object) -> str:
 def listed(names: Collection[object], most: int = MOST_SHOWN) -> str:
     """``'a', 'b', ...``."""
     return ", ".join(map(quoted, list(names)[:most])) + (", ..." if len(names) > most else "")
+
+
+def meant(name: str, columns: Iterable[str]) -> str:
+    """Which of these columns was probably meant, in parentheses; "" if none is near."""
+    found = nearest(name, columns)
+    return "" if found is None else f" (did you mean {quoted(found)}?)"
 
 
 def option(name: str, *values: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import scope
 from ..backend import Array, Backend, module_of
+from ..operations.base import called
 from ..passes import steps
 from ..plan.call import Call, as_layers
 from ..plan.plan import Step
@@ -158,7 +159,7 @@ def check(call: Call) -> None:
         node, operation = step.node, step.node.operation
         if not operation.has("push", "pull"):
             raise TypeError(
-                f"node {node.name!r} ({operation.name or type(operation).__name__}) has no derivatives in x: "
+                f"node {node.name!r} ({called(operation)}) has no derivatives in x: "
                 "its operation must define push and pull, as it does forward and backward"
             )
         if not node.form.functions:  # which must be formulas

@@ -86,12 +86,14 @@ class Choice:
         reason: a sentence.
         flops: multiplications and additions of the matrix products, for the loss and all gradients.
         bytes: of the intermediate arrays, beside input, parameters and gradients.
+        precision: of the products, see :mod:`backprop_xp.precision`.
     """
 
     engine: str
     reason: str
     flops: int
     bytes: int
+    precision: str = "float32"
 
     def __str__(self) -> str:
         return f"{self.engine}: {self.reason}; {self.flops:,} flop, about {self.bytes:,} bytes of intermediate arrays"
@@ -104,18 +106,13 @@ def choice(name: str, call: Call) -> Choice:
         engine, reason = _without(call), f"not {engine}: {failure}"
     if call.backend.on_gpu and any(owner_of(x) == "numpy" for x in call.inputs.values()):
         reason += "; the batch stays on the host and is computed in pieces"
-    reason += _precision(engine, call)
-    bytes_ = _engine(engine, call).intermediate_bytes(call)
-    return Choice(engine, reason, 2 * call.samples * call.multiply_adds, bytes_)
-
-
-def _precision(engine: str, call: Call) -> str:
-    """A clause on the precision of products, where it is not float32, or was to be another."""
     found = _engine(engine, call)
-    used, reason = found.products(call) if isinstance(found, Rounding) else ("float32", "this engine rounds nothing")
+    used, why = found.products(call) if isinstance(found, Rounding) else ("float32", "this engine rounds nothing")
     if used != "float32":
-        return f"; products in {used}"
-    return "" if call.precision in ("auto", "float32") else f"; products in float32, not {call.precision}: {reason}"
+        reason += f"; products in {used}"
+    elif call.precision not in ("auto", "float32"):
+        reason += f"; products in float32, not {call.precision}: {why}"
+    return Choice(engine, reason, 2 * call.samples * call.multiply_adds, found.intermediate_bytes(call), used)
 
 
 def _run(name: str, call: Call, what: str) -> Any:

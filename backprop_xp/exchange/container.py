@@ -87,6 +87,13 @@ def field(saved: Mapping[str, Any], key: str, kind: type) -> Any:
     return value
 
 
+def as_object(saved: Any, what: str) -> dict[str, Any]:
+    """A part that is one of several JSON objects; ``what`` are all of them."""
+    if not isinstance(saved, dict):
+        raise ModelFileError(f"{what} must be JSON objects")
+    return saved
+
+
 def short_text(saved: Mapping[str, Any], key: str) -> str:
     """A part that is a short text."""
     text = field(saved, key, str)

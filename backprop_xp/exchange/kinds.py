@@ -12,7 +12,7 @@ from ..graph.description import as_nodes
 from ..net import Net
 from ..operations import Operation
 from ..plan.plan import IDENTITY, Node, of_layers
-from .container import ModelFileError, field, short_text
+from .container import ModelFileError, as_object, field, short_text
 from .objects import Custom, build_object, describe_object
 from .operations import build_operation, describe_operation
 
@@ -66,7 +66,7 @@ def _build_chain(description: Description, custom: Custom) -> tuple[Sequence[Nod
 def _build_function(saved: Any, custom: Custom) -> Any:
     if not isinstance(saved, list):
         return build_object("activation", saved, ACTIVATIONS, get_activation, custom)
-    return [build_operation(_as_object(step, "the operations of its layers"), custom) for step in saved]
+    return [build_operation(as_object(step, "the operations of its layers"), custom) for step in saved]
 
 
 def _describe_graph(net: GraphNet) -> Description:
@@ -82,7 +82,7 @@ def _describe_graph(net: GraphNet) -> Description:
 def _build_graph(description: Description, custom: Custom) -> tuple[Sequence[Node], Callable[..., GraphNet]]:
     parts: dict[str, tuple[Any, ...]] = {}
     for part in field(description, "nodes", list):
-        name = short_text(_as_object(part, "its nodes"), "name")
+        name = short_text(as_object(part, "its nodes"), "name")
         if name in parts:
             raise ModelFileError(f"two of its nodes are called {name!r}")
         parts[name] = (build_operation(field(part, "operation", dict), custom), *field(part, "inputs", list))
@@ -92,12 +92,6 @@ def _build_graph(description: Description, custom: Custom) -> tuple[Sequence[Nod
         return GraphNet(parts, output, **options)
 
     return as_nodes(parts, output), make
-
-
-def _as_object(saved: Any, what: str) -> dict[str, Any]:
-    if not isinstance(saved, dict):
-        raise ModelFileError(f"{what} must be JSON objects")
-    return saved
 
 
 def _place_in_chain(node: str, name: str) -> str:

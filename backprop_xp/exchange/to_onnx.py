@@ -188,7 +188,10 @@ class _Writer:
 
     def activation(self, f: Any, t: str) -> str:
         if not isinstance(f, Elementwise) or not f.is_formula:
-            raise TypeError(f"the activation {type(f).__name__} is code; ONNX takes built-in ones and formulas")
+            raise TypeError(
+                f"the activation {type(f).__name__} is code, of which ONNX has no form: write it as a formula, "
+                "Elementwise(name, value=...)"
+            )
         if self.dtype == np.float32 and type(f) is ACTIVATIONS.get(f.name) and f.name in OPERATORS:
             op, attributes = OPERATORS[f.name]
             return self.add(op, t, **attributes(f))

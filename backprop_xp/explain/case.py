@@ -107,9 +107,8 @@ class Case:
 
     def symbol(self, name: str) -> Math:
         """What a node's value is called: t_0 in a chain, the node's name in a graph."""
-        if self.layered and name != "x":
-            return Math(f"{name[0]}_{name[1:]}", f"{name[0]}_{{{name[1:]}}}")
-        return Math(name, latex_name(name))
+        text = self.call.plan.symbol(name)
+        return Math(text, latex_name(name) if text == name else f"{name[0]}_{{{name[1:]}}}")
 
     def parameter(self, node: Node, name: str) -> Math:
         """What a parameter is called: W_0 in a chain, "h.weight" in a graph."""

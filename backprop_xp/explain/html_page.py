@@ -16,6 +16,7 @@ import numpy as np
 
 from ..formulas import Formula, special
 from ..formulas.notation import Written
+from ..operations.base import called
 from ..plan.layout import Layout
 from ..plan.plan import Node
 from . import functions, losses
@@ -99,7 +100,7 @@ def _node(
         "name": node.name,
         "symbol": case.symbol(node.name).text,
         "op": written.op,
-        "called": node.operation.name or type(node.operation).__name__,
+        "called": called(node.operation),
         "inputs": [order.index(name) for name in node.inputs],
         "width": node.width,
         "owner": order.index(node.owner),
@@ -115,7 +116,7 @@ def _node(
 
 def _loss(case: Case, found: list[functions.Function]) -> dict[str, Any]:
     written = losses.writing(case)
-    made = {"kind": written.kind, "name": getattr(case.net.loss, "name", "") or type(case.net.loss).__name__}
+    made: dict[str, Any] = {"kind": written.kind, "name": called(case.net.loss)}
     if written.function is not None:
         made["fn"] = len(found)
         found.append(written.function)

@@ -9,6 +9,7 @@ import numpy as np
 from ..arrays import elementwise
 from ..formulas.notation import SUM, number
 from ..losses import SoftmaxCrossEntropy
+from ..operations.base import called
 from . import functions
 from .case import Case
 from .math import Math, element, in_product, math, total, total_of, words
@@ -35,7 +36,7 @@ class LossWriting:
 
     @property
     def called(self) -> Math:
-        return words(getattr(self.case.net.loss, "name", "") or type(self.case.net.loss).__name__)
+        return words(called(self.case.net.loss))
 
     def value(self) -> Line:
         """The formula of the loss, and the arithmetic of its number."""

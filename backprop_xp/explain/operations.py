@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import operations
 from ..formulas.notation import SUM, Written, number
+from ..operations.base import called
 from ..plan.plan import Node
 from . import functions
 from .case import Case
@@ -61,7 +62,7 @@ class Writing:
 
     @property
     def called(self) -> Math:
-        return words(self.node.operation.name or type(self.node.operation).__name__)
+        return words(called(self.node.operation))
 
     def _math(self, text: str, latex: str | None = None, **more: Math) -> Math:
         """Templates in which $f is the operation, $t and $z its first input, $g the gradient in its value."""
@@ -241,8 +242,6 @@ class ConcatenateWriting(Writing, of=operations.Concatenate):
 
 
 class SoftmaxWriting(Writing, of=operations.Softmax):
-    op = "own"
-
     def value(self) -> Line:
         formula = self._math("exp($z) / sum exp($z)", r"\frac{e^{$z}}{\sum e^{$z}}")
         _, log_total = functions.terms_of_softmax(self._of_input())

@@ -79,7 +79,7 @@ def _forward(case: Case, node: Node) -> Step:
 def _loss(case: Case) -> Step:
     line = losses.writing(case).value()
     output = case.call.plan.output
-    shapes, array = f"a number from {_shape((output.width,))}", np.asarray(case.loss)
+    shapes, array = f"a number from {(output.width,)}", np.asarray(case.loss)
     return Step(
         "loss", output.name, "", losses.L, line.formula, line.where, line.why, shapes, array, losses.L, line.worked,
         line.worked_where, case.loss,
@@ -134,13 +134,9 @@ def _step(
     case: Case,
 ) -> Step:
     at = array[line.index] if parameter else array[(case.sample, *line.index)]
-    shapes = _shape(shape) + (f" from {', '.join(map(_shape, parts))}" if parts else "")
+    shapes = str(shape) + (f" from {', '.join(map(str, parts))}" if parts else "")
     name = element(symbol, *line.index)
     return Step(
         phase, node, parameter, symbol, line.formula, line.where, line.why, shapes, array, name, line.worked,
         line.worked_where, float(at),
     )  # fmt: skip
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return str(shape)

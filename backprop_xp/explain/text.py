@@ -70,16 +70,17 @@ def _proof(walk: Walk) -> list[str]:
         lines.append(
             "     Every number is moved up and down a little, and the loss computed again (central differences):"
         )
-        lines += _report(walk.differences)
+        lines += _report(walk, walk.differences)
     if isinstance(walk.pytorch, str):
         return [*lines, f"     {walk.pytorch}."]
-    return [*lines, "     PyTorch's autograd:", *_report(walk.pytorch)]
+    return [*lines, "     PyTorch's autograd:", *_report(walk, walk.pytorch)]
 
 
-def _report(report: check.Report) -> list[str]:
-    wide = max(len(row.name) for row in report.rows)
-    verdicts = [(row, "equal" if row.ok else "WRONG") for row in report.rows]
-    return [f"       {row.name:{wide}}  {verdict}, to {row.error:.0e}" for row, verdict in verdicts]
+def _report(walk: Walk, report: check.Report) -> list[str]:
+    symbols = {name: walk.case.call.plan.symbol(name) for name in walk.net._by_place()}
+    rows = [(symbols.get(row.name, row.name), "equal" if row.ok else "WRONG", row.error) for row in report.rows]
+    wide = max(len(name) for name, _, _ in rows)
+    return [f"       {name:{wide}}  {verdict}, to {error:.0e}" for name, verdict, error in rows]
 
 
 def _descent(walk: Walk) -> list[str]:

@@ -26,23 +26,19 @@ class Walk:
         steps: forward, loss and backward in the article's order, see :class:`backprop_xp.explain.Step`.
         loss: the loss of the call, in float64.
         lr: the learning rate of the gradient step.
+        net: the net that was explained, as it was given.
         case: what was computed, a copy of the net among it.
     """
 
     def __init__(self, net: Any, x: Any, y: Any, sample_weight: Any, lr: float, training: bool) -> None:
         self.lr = real("lr", lr, 0)
-        self._net, self._training = net, training
+        self.net, self._training = net, training
         self._given = (cases.on_host(x), cases.on_host(y), cases.on_host(sample_weight))
         self.case: Case = cases.computed(net, *self._given, training)
         if self.case.samples == 0:
             raise ValueError("a batch without samples has nothing to explain")
         self.steps: list[Step] = steps(self.case)
         self.loss = self.case.loss
-
-    @property
-    def net(self) -> Any:
-        """The net that was explained, as it was given."""
-        return self._net
 
     @property
     def numbers(self) -> int:
@@ -57,7 +53,7 @@ class Walk:
     @cached_property
     def after(self) -> float:
         """The loss after one step of gradient descent: every parameter less lr times its gradient."""
-        moved = check.in_double(self._net)
+        moved = check.in_double(self.net)
         twins = moved._tensors()
         for tensor, places in self.case.tensors.items():
             node, name = places[0]
@@ -74,7 +70,7 @@ class Walk:
         """The net's gradients against central differences; None for a net too large to do so unasked."""
         if self.numbers > MOST_CHECKED:
             return None
-        return check.check_gradients(check.in_double(self._net), *self._given, training=self._training)
+        return check.check_gradients(check.in_double(self.net), *self._given, training=self._training)
 
     @cached_property
     def pytorch(self) -> check.Report | str:
@@ -82,7 +78,7 @@ class Walk:
         if importlib.util.find_spec("torch") is None:
             return "PyTorch is not installed, so it can't be asked"
         try:
-            return check.check_against_torch(check.in_double(self._net), *self._given)
+            return check.check_against_torch(check.in_double(self.net), *self._given)
         except TypeError as error:
             return str(error)
 

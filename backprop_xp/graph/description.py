@@ -120,7 +120,7 @@ def _owned(node: Node, nodes: Mapping[str, Node]) -> Node:
     if operation.share not in nodes:
         raise ValueError(f"node {node.name!r} shares weights: {unknown('node', operation.share, nodes)}")
     owner = nodes[operation.share]
-    if not operation.may_share(owner.operation):
+    if not owner.form.is_linear or owner.form.share is not None:
         raise ValueError(
             f"node {node.name!r} can't share weights of {owner.name!r}, which is no {operation.name} node with its own"
         )

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from ..backend import Backend
 from ..initialisers import Draw, as_random, get_initialiser
+from ..keywords import known_options
 from ..literals import Dtype, EngineName, InitName, LossName, PrecisionName, Reduction
 from ..losses import Loss
 from ..model import Model
@@ -53,6 +54,7 @@ class GraphNet(Model):
         signals: a Tensor for each node, of the last call that kept its signals.
     """
 
+    @known_options
     def __init__(
         self,
         description: Mapping[str, Any],

@@ -1,7 +1,5 @@
 """The built-in losses of one output and its target, each one class with its formula."""
 
-from __future__ import annotations
-
 from .elementwise import BuiltInLoss
 
 

@@ -1,7 +1,5 @@
 """The loss that stands for what others compute of a net's outputs, of which only the gradient is known."""
 
-from __future__ import annotations
-
 from .elementwise import ElementwiseLoss
 
 #: Its gradient in the outputs is the target; its value, the sum of both's products, means nothing.

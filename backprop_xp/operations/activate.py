@@ -14,6 +14,7 @@ from ..derivatives.chain_rule import Rules
 from ..derivatives.signals import through, through_below
 from ..formulas import is_formula
 from ..scope import needs_whole_batch
+from .base import called
 from .built_in import BuiltInOperation
 from .writing import Node, Writer
 
@@ -27,13 +28,14 @@ class Activate(BuiltInOperation):
     """An activation as a node; a graph also takes the activation itself, or its name."""
 
     settings = {"activation": Activation}
+    layer_part = "activation"
 
     def __init__(self, activation: str | Activation) -> None:
         self.activation: Any = get_activation(activation)
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return getattr(self.activation, "name", "") or type(self.activation).__name__
+        return called(self.activation)
 
     def in_layer(self) -> Any:
         return self.activation

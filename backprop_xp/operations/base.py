@@ -177,6 +177,6 @@ class Operation:
         return nearest.keys() >= set(methods)
 
 
-def called(operation: Any) -> str:
-    """What to call an operation, or an activation, in messages."""
-    return getattr(operation, "name", "") or type(operation).__name__
+def called(thing: Any) -> str:
+    """What to call an operation, an activation or a loss, for people."""
+    return getattr(thing, "name", "") or type(thing).__name__

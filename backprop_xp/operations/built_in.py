@@ -10,6 +10,8 @@ from .base import Operation
 from .rounded import Computed, most
 from .writing import Node, Writer
 
+COMPUTES = ("forward", "backward", "layer_part")
+
 
 class BuiltInOperation(Operation):
     """An operation that is in files, in ONNX and in compiled code.
@@ -26,9 +28,14 @@ class BuiltInOperation(Operation):
     #: The name of the node whose parameters it takes.
     share: str | None = None
 
-    def may_share(self, other: Operation) -> bool:
-        """Whether it can take this operation's parameters if they have the right shapes."""
-        return False
+    #: What of a layer the class computes: "linear", "activation", or "" for neither.
+    layer_part: ClassVar[str] = ""
+
+    @property
+    def part(self) -> str:
+        """What of a layer it computes; "" too where a subclass, or the object, has another forward or backward."""
+        owners = (vars(owner) for owner in (self, *type(self).__mro__))
+        return next(own for own in owners if not own.keys().isdisjoint(COMPUTES)).get("layer_part", "")
 
     def multiply_adds(self, features: int, below: int) -> int:
         """Of one sample's matrix products, for a first input of ``features`` where ``below`` need gradients."""

@@ -9,14 +9,14 @@ import numpy as np
 
 from ..backend import Array
 from ..numbers import whole
-from .base import Draw, Operation
+from .base import Draw
 from .built_in import BuiltInOperation, flag
 from .rounded import Computed, most
 from .writing import Node, Writer
 
 
 class Linear(BuiltInOperation):
-    """W z + b. The article's loops compute it, see graph/passes.py.
+    """W z + b. The article's loops compute it, see passes/article.py.
 
     Args:
         features: of the result.
@@ -28,6 +28,7 @@ class Linear(BuiltInOperation):
     scope = "sample"
     settings = {"features": int, "bias": bool, "share": str | None}
     is_linear = True
+    layer_part = "linear"
     reads_pieces = True
     has_parameters = True
     in_layers = False
@@ -41,9 +42,6 @@ class Linear(BuiltInOperation):
     def initial(self, widths: tuple[int, ...], draw: Draw) -> Mapping[str, Any]:
         weight = {"weight": draw((self.features, widths[0]))}
         return weight | {"bias": np.zeros(self.features)} if self.bias else weight
-
-    def may_share(self, other: Operation) -> bool:
-        return isinstance(other, Linear) and other.share is None
 
     def multiply_adds(self, features: int, below: int) -> int:
         return self.features * (2 * features + below)

@@ -17,6 +17,7 @@ import numpy as np
 from .. import scope
 from ..backend import Array
 from ..losses import weighted
+from ..operations.base import called
 from ..plan.call import Call, Values
 from . import steps
 
@@ -82,8 +83,8 @@ def _read_off(call: Call, values: Values) -> dict[Place, list[Outer | Array]]:
             continue
         node, operation = step.node, step.node.operation
         if not operation.has("per_sample"):
-            called = operation.name or type(operation).__name__
-            raise TypeError(f"node {node.name!r} ({called}) gives no gradients sample by sample: define per_sample")
+            what = f"node {node.name!r} ({called(operation)})"
+            raise TypeError(f"{what} gives no gradients sample by sample: define per_sample")
         inputs = [values.data[name] for name in step.inputs]
         result = operation.per_sample(values.grads[step.output], *inputs, **own, **values.given[node.name])
         result = result if isinstance(result, (tuple, list)) else (result,)

@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import net_options
-from ..data import frames, read
+from ..data import frames
 from ..data.columns import Number
 from ..data.model import Model
+from ..data.options import add_reading
+from ..data.prediction import read_for
 from ..data.sets import SETS, need
+from ..data.several import Several, Target
 from ..data.targets import Classes
 from ..exchange import load_with_extra
 from ..files import check_outputs, replacing
@@ -27,6 +30,7 @@ KINDS = ("gradients", "boundary")
 FORMATS = ("png", "svg", "pdf")
 SAMPLES = 500  # rows of a table at most; drawn ones where there is no table
 SEED = 0
+USUAL = 2.0  # spreads on either side of a column's mean: where its rows are, if no table shows them
 WIDTH, HEIGHT = 6.4, 4.8  # inches, of a panel
 
 
@@ -35,15 +39,14 @@ class Subject(NamedTuple):
 
     Attributes:
         x, y: samples (n, features) and their targets, None where there are none.
-        columns: those of the table that became ``x``.
-        labels: what the classes are called, None where the target is something else.
+        columns, target: of the table that the net was trained on, where it is known.
     """
 
     net: Any
     x: Any = None
     y: Any = None
     columns: Sequence[Any] = ()
-    labels: Sequence[str] | None = None
+    target: Target | None = None
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -58,6 +61,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     told.add_argument("--seed", type=int, default=SEED, metavar="N", help="of what is drawn (default: %(default)s)")
     told.add_argument("--output", metavar="FILE", help=f"{', '.join(FORMATS)} (default: KIND.png)")
     told.add_argument("--force", action="store_true", help="write over a file that is there already")
+    add_reading(told.add_argument_group("how DATA is written"))
     told.set_defaults(run=run)
 
 
@@ -97,12 +101,25 @@ def _gradients(subject: Subject, seed: int, axes: Any) -> None:
 
 
 def _boundary(subject: Subject, axes: Any) -> None:
-    net, x, y, columns, labels = subject
+    net, x, y, columns, target = subject
     scaled = [column for column in columns if isinstance(column, Number)]
-    names: Any = {"features": [column.name for column in scaled]} if len(scaled) == 2 else {}
-    decision_boundary(net, x, y, labels=labels, axes=axes, **names)
-    if names:
+    told: dict[str, Any] = {} if target is None else _answer(target)
+    if len(scaled) == 2:
+        told["features"] = [column.name for column in scaled]
+        told["limits"] = [(-USUAL, USUAL)] * 2 if x is None else None
+    decision_boundary(net, x, y, axes=axes, **told)
+    if len(scaled) == 2:
         _in_units_of_the_table(axes, scaled)
+
+
+def _answer(target: Target) -> dict[str, Any]:
+    """What :func:`decision_boundary` is told of a table's target, or of the first of several."""
+    if isinstance(target, Classes):
+        return {"labels": target.labels}
+    first = target.members[0] if isinstance(target, Several) else target
+    if isinstance(first, Classes):
+        return {"answer": f"probability of {first.column} {first.labels[0]}"}
+    return {"answer": first.column, "units": lambda z: first.amounts(z.reshape(-1, 1)).reshape(z.shape)}
 
 
 def _in_units_of_the_table(axes: Any, columns: Sequence[Number]) -> None:
@@ -126,20 +143,18 @@ def _drawn(arguments: argparse.Namespace) -> Subject:
 def _of_file(arguments: argparse.Namespace) -> Subject:
     """The net in a file, and rows of a table."""
     net_options.refuse_beside_file(arguments, "init")
-    if arguments.data is None:
-        return Subject(load_with_extra(arguments.model, backend="numpy")[0])
+    net, extra = load_with_extra(arguments.model, backend="numpy")
+    if arguments.data is None and "table" not in extra:
+        return Subject(net)
     model = Model.load(arguments.model, backend="numpy")
-    frame = frames.alike(read(arguments.data), model.missing)
+    if arguments.data is None:
+        return Subject(net, columns=model.table.columns, target=model.target)
+    frame = frames.alike(read_for(model, arguments), model.missing)
     rows = np.unique(np.linspace(0, len(frame) - 1, min(len(frame), SAMPLES)).astype(np.intp))
     frame = frame.iloc[rows]
-    known = set(model.target.columns) <= set(frame.columns)
-    if not known and arguments.kind == "gradients":
-        raise ValueError(
-            f"{arguments.data} has no column {model.target.columns[0]!r}, which the loss needs as a target"
-        )
-    y = model.target.encode(model.target.of(frame)) if known else None
-    labels = model.target.labels if isinstance(model.target, Classes) else None
-    return Subject(model.net, model.table.arrays(frame), y, model.table.columns, labels)
+    needed = arguments.kind == "gradients" or set(model.target.columns) <= set(frame.columns)
+    y = model.targets(frame, arguments.data) if needed else None
+    return Subject(model.net, model.table.arrays(frame), y, model.table.columns, model.target)
 
 
 def _samples(net: Any, random: np.random.Generator) -> tuple[Any, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import axes as drawing
 from ..backend import NUMPY
+from ..keywords import known_options
 from ..losses import BCEWithLogits
 from ..numbers import whole
 
@@ -19,6 +20,7 @@ MOST_LISTED = 12  # classes, up to which a legend has them
 PALEST, STRONGEST = 0.12, 0.6  # opacity of a class's colour, from undecided to sure
 
 
+@known_options
 def decision_boundary(
     net: Any,
     x: Any = None,
@@ -30,6 +32,8 @@ def decision_boundary(
     level: float | None = None,
     features: Sequence[str] = ("x[0]", "x[1]"),
     labels: Sequence[str] | None = None,
+    answer: str | None = None,
+    units: Callable[[np.ndarray], np.ndarray] | None = None,
     axes: Any = None,
 ) -> Any:
     """Draw what a net with two features answers, on a grid over them, with a line where its decision changes.
@@ -49,6 +53,9 @@ def decision_boundary(
         level: of an amount the value at which the decision changes, such as 0 for targets of -1 and 1.
         features: what the two are called.
         labels: what the classes are called, by their indices; by default "class 0" and so on.
+        answer: what the amount or the probability is called, by default "output" or "probability".
+        units: a function from amounts, as the net and ``y`` have them, to those that are drawn, such as
+            ``lambda z: mean + scale * z`` for a net that was trained on (y - mean) / scale. ``level`` is one of these.
         axes: what to draw on; by default those of a new figure.
 
     Returns:
@@ -74,12 +81,15 @@ def decision_boundary(
     else:
         z = z[..., whole("output", output, 0, z.shape[-1] - 1)]
         y = None if y is None else y.reshape(len(y), -1)[:, output if y.ndim > 1 and y.shape[1] > 1 else 0]
+        called = None if answer is None else drawing.short(answer, 40)
         if isinstance(loss, BCEWithLogits):
             with np.errstate(over="ignore"):
                 z = 1 / (1 + np.exp(-z))
-            _surface(axes, z, limits, x, y, 0.5 if level is None else level, (0.0, 1.0), "probability")
+            _surface(axes, z, limits, x, y, 0.5 if level is None else level, (0.0, 1.0), called or "probability")
         else:
-            _surface(axes, z, limits, x, y, level, None, "output" if output == 0 else f"output {output}")
+            if units is not None:
+                z, y = units(z), None if y is None else units(y)
+            _surface(axes, z, limits, x, y, level, None, called or ("output" if output == 0 else f"output {output}"))
     axes.set(
         xlim=limits[0], ylim=limits[1], xlabel=drawing.short(features[0], 40), ylabel=drawing.short(features[1], 40)
     )
@@ -151,13 +161,15 @@ def _classes(
         ahead = np.where(known, z[..., k] - np.delete(z, k, axis=-1).max(axis=-1), np.nan)
         if np.nanmin(ahead, initial=0.0) < 0 < np.nanmax(ahead, initial=0.0):
             axes.contour(*sides, ahead, levels=[0], colors="black", linewidths=1)
-    if labels is None:
-        return
-    for k in np.unique(labels):
-        points, colour = x[labels == k], colours[k] if 0 <= k < count else "black"
+    if x is not None and labels is None:
+        axes.scatter(*x.T, s=22, color="white", edgecolors="black", linewidths=0.6)
+    present = set() if labels is None else set(np.unique(labels).tolist())
+    shown = sorted(present if called is None else present | set(range(count)))
+    for k in shown:
+        points, colour = x[labels == k] if k in present else np.empty((0, 2)), colours[k] if 0 <= k < count else "black"
         name = drawing.short(called[k]) if called is not None and 0 <= k < count else f"class {k}"
         axes.scatter(*points.T, s=22, color=[colour], edgecolors="white", linewidths=0.6, label=name)
-    if len(np.unique(labels)) <= MOST_LISTED:
+    if 0 < len(shown) <= MOST_LISTED:
         axes.legend(framealpha=0.9)
 
 

@@ -46,6 +46,7 @@ class GradientFlow:
         self._batch = (x, y, sample_weight, training)
         nodes = net._plan().nodes
         self.nodes = [node.name for node in nodes]
+        self._symbols = {name: net._plan().symbol(name) for name in self.nodes}
         own = [node for node in nodes if not node.form.is_input]
         #: the node whose gradient is compared with the output's: the first with a weight, if there is one
         self.first = next((node.name for node in own if node.form.is_linear), own[0].name)
@@ -78,17 +79,18 @@ class GradientFlow:
     @property
     def verdict(self) -> str:
         """A sentence on the last look: whether gradients vanish, explode or neither."""
-        last, left = self.nodes[-1], self.left
+        symbols, left = [*self._symbols.values()], self.left
+        first, last = self._symbols[self.first], symbols[-1]
         for what, sizes in (("signal", self.signals[-1]), ("gradient", self.gradients[-1][::-1])):
-            nodes = self.nodes if what == "signal" else self.nodes[::-1]
+            nodes = symbols if what == "signal" else symbols[::-1]
             if not np.isfinite(sizes).all():
                 return f"the {what} is not finite from {nodes[int(np.argmin(np.isfinite(sizes)))]} on"
         if self.gradients[-1][-1] == 0:
             return f"the gradient in {last} is 0"
         if left == 0:
-            return f"no gradient arrives in {self.first}"
+            return f"no gradient arrives in {first}"
         said = "vanish" if left < VANISHED else "explode" if left > EXPLODED else "arrive"
-        return f"gradients {said}: {self.first} has {left:.2g} times that of {last}"
+        return f"gradients {said}: {first} has {left:.2g} times that of {last}"
 
     def plot(self, axes: Any = None) -> Any:
         """Draw the sizes of signals and of gradients, node by node, a line for every look.
@@ -118,7 +120,7 @@ class GradientFlow:
                 style = {"marker": "o", "markersize": 4, "linewidth": 2} if last else {"linewidth": 1}
                 each.plot(shown, color=colour.to_rgba(epoch), **style)
             _say_what_is_no_size(each, sizes[-1])
-            _name(each, self.nodes)
+            _name(each, [*self._symbols.values()])
             _scale(each, sizes[np.isfinite(sizes) & (sizes > 0)])
             each.set(title=title, ylabel="root mean square")
         axes[1].set_title(f"gradients (read from right to left)\n{drawing.short(self.verdict, 80)}")
@@ -127,9 +129,10 @@ class GradientFlow:
         return axes
 
     def __str__(self) -> str:
-        wide = max(len("node"), *map(len, self.nodes))
+        symbols = self._symbols.values()
+        wide = max(len("node"), *map(len, symbols))
         lines = [f"{'node':{wide}}  {'signal':>9}  {'gradient':>9}"]
-        for name, signal, gradient in zip(self.nodes, self.signals[-1], self.gradients[-1]):
+        for name, signal, gradient in zip(symbols, self.signals[-1], self.gradients[-1]):
             lines.append(f"{name:{wide}}  {signal:9.3g}  {gradient:9.3g}")
         return "\n".join([*lines, self.verdict])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import numpy as np
 
 from ..files import replacing
 from ..messages import unknown
+from ..operations.base import called
 from . import svg
-from .plan import Node
+from .plan import Node, Plan
 
 DIRECTIONS = ("down", "right")
 FEW, MANY = 4, 64  # numbers of an array that are written into a box, and into a tooltip
@@ -61,14 +62,14 @@ class Drawing:
 
 
 def draw(
-    nodes: Sequence[Node],
+    plan: Plan,
     parameters: Mapping[str, int],
     loss: str | None = None,
     numbers: Numbers | None = None,
     direction: str = "down",
     title: str = "A net",
 ) -> Drawing:
-    """Draw nodes that are in topological order.
+    """Draw the nodes of a plan.
 
     Args:
         parameters: how many numbers the parameters of each node hold.
@@ -82,28 +83,29 @@ def draw(
     """
     if direction not in DIRECTIONS:
         raise ValueError(unknown("direction", str(direction), DIRECTIONS))
-    boxes = [_box(node, parameters, numbers) for node in nodes]
+    boxes = [_box(plan, node, parameters, numbers) for node in plan.nodes]
     if loss is not None:
         lines = [loss] if numbers is None else [loss, f"{numbers.loss:.6g}"]
-        boxes.append(svg.Box("loss", "loss", lines, f"the loss, {loss}", (nodes[-1].name,), "loss"))
-    text = _text(nodes, parameters, numbers)
+        boxes.append(svg.Box("loss", "loss", lines, f"the loss, {loss}", (plan.output.name,), "loss"))
+    text = _text(plan, parameters, numbers)
     return Drawing(text, svg.picture(boxes, direction, title, text))
 
 
-def _text(nodes: Sequence[Node], parameters: Mapping[str, int], numbers: Numbers | None) -> str:
+def _text(plan: Plan, parameters: Mapping[str, int], numbers: Numbers | None) -> str:
     head = ["node", "operation", "inputs", "width", "parameters"]
     right = [False, False, False, True, True]
     rows = [head if numbers is None else [*head, "value", "gradient"]]
-    for node in nodes:
+    for node in plan.nodes:
         count = f"{parameters[node.name]:,}" if node.name in parameters else ""
         if node.owner != node.name:
-            count = f"of {node.owner}"
-        rows.append([node.name, _called(node), ", ".join(node.inputs), f"{node.width:,}", count])
+            count = f"of {plan.symbol(node.owner)}"
+        inputs = ", ".join(map(plan.symbol, node.inputs))
+        rows.append([plan.symbol(node.name), _called(node), inputs, f"{node.width:,}", count])
         if numbers is not None:
             rows[-1] += [_some(numbers.values[node.name], FEW), _some(numbers.grads.get(node.name), FEW)]
     rows.append(["", "", "", "", f"{sum(parameters.values()):,}", *([""] * (len(rows[0]) - len(head)))])
     if numbers is not None:
-        rows.append(["loss", "", nodes[-1].name, "", "", f"{numbers.loss:.6g}", ""])
+        rows.append(["loss", "", plan.symbol(plan.output.name), "", "", f"{numbers.loss:.6g}", ""])
     right += [False] * (len(rows[0]) - len(right))
     wide = [max(map(len, column)) for column in zip(*rows)]
     lines = [
@@ -113,16 +115,17 @@ def _text(nodes: Sequence[Node], parameters: Mapping[str, int], numbers: Numbers
     return "\n".join(lines)
 
 
-def _box(node: Node, parameters: Mapping[str, int], numbers: Numbers | None) -> svg.Box:
+def _box(plan: Plan, node: Node, parameters: Mapping[str, int], numbers: Numbers | None) -> svg.Box:
     count = parameters.get(node.name, 0)
     lines = [f"{_called(node)} {node.width}" + (f", {count:,} parameters" if count else "")]
-    told = [f"{node.name}: {lines[0]}"]
+    title = plan.symbol(node.name)
+    told = [f"{title}: {lines[0]}"]
     if numbers is not None:
         for what, arrays in (("value", numbers.values), ("grad", numbers.grads)):
             if (array := arrays.get(node.name)) is not None:
                 lines.append(f"{what} {_some(array, FEW)}")
                 told.append(f"{what} {_some(array, MANY)}")
-    return svg.Box(node.name, node.name, lines, "\n".join(told), node.inputs, node.operation.name)
+    return svg.Box(node.name, title, lines, "\n".join(told), node.inputs, node.operation.name)
 
 
 def _some(array: Any, most: int) -> str:
@@ -137,5 +140,5 @@ def _some(array: Any, most: int) -> str:
 
 
 def _called(node: Node) -> str:
-    name = node.operation.name or type(node.operation).__name__
+    name = called(node.operation)
     return f"{name}, shared" if node.owner != node.name else name

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import is_
 from typing import Any
 
 from ..activations import Identity
@@ -85,6 +87,10 @@ class Plan:
         """The features of every node's value, by its name."""
         return {node.name: node.width for node in self.nodes}
 
+    def symbol(self, name: str) -> str:
+        """What people call the value of this node: t_0 in layers, as in the article, else the node's name."""
+        return f"{name[0]}_{name[1:]}" if self.layered and name not in self.inputs else name
+
     @cached_property
     def drawing(self) -> tuple[str, ...]:
         """The names of the nodes that draw in training."""
@@ -93,6 +99,19 @@ class Plan:
     def functions(self) -> list[Any]:
         """The activations as they are now, then other operations that have settings."""
         return [*(function for form in self._activated for function in form.functions), *self._settled]
+
+    def with_functions(self, functions: Sequence[Any]) -> Plan:
+        """The plan with the activations that it had when :meth:`functions` gave this; itself if it still has them."""
+        if all(map(is_, functions, self.functions())):
+            return self
+        nodes, activations = [], iter(functions)
+        for node in self.nodes:
+            if node.form.functions:
+                operation: Any = copy.copy(node.operation)
+                operation.activation = next(activations)
+                node = replace(node, operation=operation)
+            nodes.append(node)
+        return Plan(tuple(nodes), self.layered)
 
     @cached_property
     def _activated(self) -> list[BuiltInOperation]:
@@ -168,32 +187,25 @@ def _steps(nodes: Sequence[Node]) -> tuple[Step, ...]:
         for name in node.inputs:
             uses[name].append(node)
 
-    def only_user(name: str, kind: type[Operation]) -> Node | None:
+    def only_user(name: str, part: str) -> Node | None:
         users = uses[name]
-        return users[0] if len(users) == 1 and _is_plain(users[0].operation, kind) else None
+        return users[0] if len(users) == 1 and users[0].form.part == part else None
 
     steps, done = [], set()
     for node in nodes:
         if node.name in done or node.form.is_input:
             continue
-        if not _is_plain(node.operation, Linear):
+        if node.form.part != "linear":
             steps.append(Step(node.inputs, node.name, node))
             continue
         chain: list[Pair] = []
         linear: Node | None = node
         last = node.name
         while linear is not None:
-            activation = only_user(linear.name, Activate)
+            activation = only_user(linear.name, "activation")
             chain.append((linear, activation))
             last = linear.name if activation is None else activation.name
             done |= {linear.name, last}
-            linear = only_user(last, Linear)
+            linear = only_user(last, "linear")
         steps.append(Step(node.inputs, last, chain=tuple(chain)))
     return tuple(steps)
-
-
-def _is_plain(operation: Operation, kind: type[Operation]) -> bool:
-    """Whether it is of this kind and computes as this does, in a class that may differ in other ways."""
-    cls, overridden = type(operation), {"forward", "backward"} & vars(operation).keys()
-    same = isinstance(operation, kind) and cls.forward is kind.forward and cls.backward is kind.backward
-    return same and not overridden

@@ -12,7 +12,7 @@ from ..literals import PrecisionName
 from ..losses import SoftmaxCrossEntropy, terms
 from ..losses.given import GIVEN
 from ..plan.net import AnyNet
-from ..programs import arguments, fused
+from ..programs import fused
 from ..programs.matrices import BOTH, DOWN, UP, Pass
 from ..programs.narrow import Narrow
 from ..workspace import recycled
@@ -77,10 +77,10 @@ class Ready:
             return False
         return x.flags.c_contiguous and x.flags.aligned
 
-    def _aim(self, ready: Pass | Narrow, net: AnyNet, x: np.ndarray) -> int:
-        """Let a pass read this batch; numbers of the memory that it wants."""
-        args, n = ready.args, len(x)
-        args.n, args.x, args.x_row, args.x_column = n, x.__array_interface__["data"][0], self._features, 1
+    def _aim(self, ready: Pass | Narrow, net: AnyNet, x: int, n: int) -> int:
+        """Let a pass read the batch (n, in) at the address x; numbers of the memory that it wants."""
+        args = ready.args
+        args.n, args.x, args.x_row, args.x_column = n, x, self._features, 1
         args.threads = threads.count(net.threads) if n * self._pass.parameters > WORTH_ASKING else 1
         if net.precision != self._precision:
             self._allow(net.precision)
@@ -90,8 +90,8 @@ class Ready:
         self._precision = precision
         self._pass.allow(precision)
 
-    def _run(self, ready: Pass | Narrow, net: AnyNet, x: np.ndarray) -> None:
-        numbers = self._aim(ready, net, x)
+    def _run(self, ready: Pass | Narrow, net: AnyNet, x: int, n: int) -> None:
+        numbers = self._aim(ready, net, x, n)
         if numbers > self._memory.size and not self._grow(numbers):
             with recycled():
                 memory = workspace.empty((numbers,), self._dtype)
@@ -156,7 +156,7 @@ class Batch(Ready):
                         raise ValueError(f"class indices must be from 0 to {self._outputs - 1}, got {y[wrong]}")
             gradients = self._gradients.unused()
             args.grads = gradients.__array_interface__["data"][0]
-            self._run(ready, net, x)
+            self._run(ready, net, x.__array_interface__["data"][0], n)
             loss = self._dtype.type(args.total * args.scale)
         hand_out(gradients, self._filled, self._pass)
         drop_signals(net, self._signal)
@@ -194,57 +194,67 @@ class Backward(Ready):
         self._gradients = Gradients(self._pass.parameters, self._dtype)
         self.addresses = [array.__array_interface__["data"][0] for array in self._arrays]
 
-    def takes(self, x: np.ndarray) -> bool:
-        """Whether this is a call that needs no more checks."""
-        return self._fits(x)
+    def takes(self, samples: int) -> bool:
+        """Whether it can run now for ``samples`` rows that lie one after another (n, in) in the net's dtype."""
+        return samples > 0 and self._is_free()
 
-    def forward(self, net: AnyNet, x: np.ndarray) -> tuple[np.ndarray, Kept] | None:
-        """The outputs (n, out) and the batch's signals; None where these take over half of the workspace."""
+    def forward(self, net: AnyNet, x: int, n: int, output: int) -> Kept | None:
+        """Write the outputs (n, out) of the batch (n, in), by their addresses.
+
+        Returns:
+            The batch's signals. None where these would take over half of the workspace: then nothing is written.
+        """
         with self._lock:
             args = self._pass.args
             args.half = UP
-            size = self._aim(self._pass, net, x) * self._dtype.itemsize
+            size = self._aim(self._pass, net, x, n) * self._dtype.itemsize
             if size > KEPT_BYTES and size > workspace.limit() // 2:
                 return None
             memory = workspace.Loan(size)
-            found = Kept(memory, args.n, args.threads, self._precision)
-            output = np.empty((len(x), self._outputs), self._dtype)
-            args.output = output.__array_interface__["data"][0]
+            found = Kept(memory, n, args.threads, self._precision)
+            args.output = output
             self._pass.use(memory.buffer)
             self._pass.run()
         drop_signals(net, self._signal)
-        return output, found
+        return found
 
     def backward(
-        self, net: AnyNet, x: np.ndarray, grad: np.ndarray, input_grad: bool, kept: Kept | None = None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """The gradients of all parameters, layer by layer in one array, and that in x (n, in) where it is wanted.
+        self,
+        net: AnyNet,
+        x: int,
+        n: int,
+        grad: int,
+        strides: tuple[int, ...],
+        grad_x: int | None = None,
+        kept: Kept | None = None,
+    ) -> np.ndarray:
+        """The gradients of all parameters, layer by layer in one array.
 
         What :meth:`forward` kept is used once: afterwards it goes up again, to the same bits.
+
+        Args:
+            x, grad: addresses of the batch (n, in), and of the gradient (n, out) in its outputs, which has these
+                strides in elements.
+            grad_x: where the gradient in x goes (n, in), if it is wanted.
         """
-        n = len(x)
-        grad = arguments.readable(grad)
-        grad_x = np.empty(x.shape, self._dtype) if input_grad else None
         with self._lock:
             memory = kept.take() if kept is not None and kept.samples == n else None
             is_narrow = kept is None and self._is_narrow(n)
             ready: Pass | Narrow = self._narrow_pass() if is_narrow else self._pass
             args: Any = ready.args
-            args.y = grad.__array_interface__["data"][0]
-            args.y_row, args.y_column = arguments.stride(grad, 0), arguments.stride(grad, 1)
-            args.x_grad = None if grad_x is None else grad_x.__array_interface__["data"][0]
+            args.y, (args.y_row, args.y_column), args.x_grad = grad, strides, grad_x
             gradients = self._gradients.unused()
             args.grads = gradients.__array_interface__["data"][0]
             self._pass.args.half = BOTH if memory is None else DOWN
             if kept is None or memory is None:
-                self._run(ready, net, x)
+                self._run(ready, net, x, n)
             else:
-                self._aim(self._pass, net, x)
+                self._aim(self._pass, net, x, n)
                 args.threads = kept.threads
                 self._allow(kept.precision)
                 self._pass.use(memory.buffer)
                 self._pass.run()
-        return gradients, grad_x
+        return gradients
 
     def _narrow_pass(self) -> Narrow:
         """The pass whose products are compiled for this net alone. Raises CompileError."""
@@ -271,7 +281,7 @@ class Outputs(Ready):
         output = np.empty((len(x), self._outputs), self._dtype)
         with self._lock:
             self._pass.args.output = output.__array_interface__["data"][0]
-            self._run(self._pass, net, x)
+            self._run(self._pass, net, x.__array_interface__["data"][0], len(x))
         drop_signals(net, self._signal)
         return output
 

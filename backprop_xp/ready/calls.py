@@ -133,14 +133,14 @@ class Prepared:
             self._forward[kind] = call
         return call if call.takes(x, keep_signals) else None
 
-    def for_backward(self, net: AnyNet, x: np.ndarray) -> batch.Backward | None:
-        """The call for gradients from those in the outputs, None where there is none for it."""
+    def for_backward(self, net: AnyNet, samples: int) -> batch.Backward | None:
+        """The call for gradients from those in the outputs, None where there is none for ``samples``."""
         if self._refused["gradients"]:
             return None
         if self._backward is None:
             assert self.chain is not None
             self._backward = batch.Backward(net, self.chain)
-        return self._backward if self._backward.takes(x) else None
+        return self._backward if self._backward.takes(samples) else None
 
 
 def find(net: AnyNet, x: Any, y: Any, keep_signals: bool | None, training: bool = True) -> Any:
@@ -173,13 +173,13 @@ def find_forward(net: AnyNet, x: Any, keep_signals: bool | None, training: bool 
         return None
 
 
-def find_backward(net: AnyNet, x: Any) -> batch.Backward | None:
-    """The compiled call that gives gradients from those in the outputs, None if there is none for ``x``."""
-    prepared = of(net, x)
-    if prepared is None or x.ndim != 2:
+def find_backward(net: AnyNet, samples: int) -> batch.Backward | None:
+    """The compiled call that gives gradients from those in the outputs, None if there is none for ``samples``."""
+    prepared = now(net)
+    if prepared is None:
         return None
     try:
-        return prepared.for_backward(net, x)
+        return prepared.for_backward(net, samples)
     except (CompileError, MemoryError) as error:
         prepared.give_up(error, "gradients")
         return None
@@ -187,7 +187,12 @@ def find_backward(net: AnyNet, x: Any) -> batch.Backward | None:
 
 def of(net: AnyNet, x: Any) -> Prepared | None:
     """The prepared calls of the net as it is, None where there are none for an ``x`` of this type."""
-    if type(x) not in (np.ndarray, dict) or net.engine not in ("auto", "fused"):
+    return now(net) if type(x) in (np.ndarray, dict) else None
+
+
+def now(net: AnyNet) -> Prepared | None:
+    """The prepared calls of the net as it is, None where there are none."""
+    if net.engine not in ("auto", "fused"):
         return None
     prepared = net._prepared
     if not isinstance(prepared, Prepared) or not prepared.current(net):

@@ -51,7 +51,7 @@ class _Ready(Ready):
         found = np.empty(self._numbers, self._dtype)
         found[: self._features] = x
         self._pass.args.signals = address(found) + self._features * found.itemsize
-        self._run(self._pass, net, found[None, : self._features])
+        self._run(self._pass, net, address(found), 1)
         return found
 
     def _leave(self, net: AnyNet, found: np.ndarray) -> None:

@@ -12,6 +12,7 @@ from sklearn.base import ClassifierMixin
 from ..activations import LogSigmoid, Sigmoid
 from ..backend import NUMPY, Array, Backend, module_of
 from ..initialisers import Draw
+from ..keywords import known_options
 from ..literals import Dtype, InitName, NormalisationName, OptimiserName, ScheduleName
 from ..losses import BCEWithLogits, SoftmaxCrossEntropy, get_loss
 from ..operations.softmax import softmax
@@ -78,6 +79,7 @@ class BackpropClassifier(ClassifierMixin, BackpropEstimator):
         n_layers_, n_outputs_, out_activation_: layers with the input, outputs, and "logistic" or "softmax".
     """
 
+    @known_options
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),

@@ -19,6 +19,7 @@ from ..activations import Activation
 from ..backend import NUMPY, Array, Backend, get_backend, module_of, owner_of
 from ..graph import GraphNet
 from ..initialisers import Draw
+from ..keywords import known_options
 from ..literals import (
     ActivationName,
     Dtype,
@@ -56,6 +57,7 @@ class BackpropEstimator(BaseEstimator):
     loss_curve_: list[float]
     validation_scores_: list[float] | None
 
+    @known_options
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),

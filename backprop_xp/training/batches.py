@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..backend import Array, Backend
-from ..distributed.share import Share, least_of
+from ..distributed.share import Share
 from ..distributed.world import World
 from ..frames import is_sparse
 from ..losses import SoftmaxCrossEntropy, get_loss
@@ -171,7 +171,12 @@ class Rows:
         if self.world is None:
             return None
         samples = min(self.batch_size, self.samples - step * self.batch_size)
-        return Share(self.world, samples, least_of(sum(tensor.data.size for tensor in self._net._places())))
+        return Share(self.world, samples, sum(tensor.data.size for tensor in self._net._places()))
+
+    def first(self) -> tuple[Any, Any]:
+        """x and y of the first row, as a batch of it would hold them."""
+        x, y = (_each(column, self._take, slice(0, 1)) for column in (self.x, self.y))
+        return x, y
 
     def order(self, number: int) -> np.ndarray:
         """The rows (samples,) int64 in the order in which this epoch takes them."""

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,15 +22,16 @@ from ..backend import on_host
 from ..distributed import World
 from ..distributed.alike import of_net
 from ..distributed.world import TRAINED
+from ..keywords import known
 from ..numbers import whole
 from ..tensor import tensors_of
 from . import again
 from .again import Runs
-from .batches import Rows
+from .batches import Rows, is_iterable_of_batches
 from .fit import Run, fit, planned, warn_of_defaults
 from .history import History
 from .nan import DivergedError
-from .options import known
+from .optimisers import get_optimiser
 
 if TYPE_CHECKING:
     from . import together
@@ -71,6 +72,10 @@ class Ensemble:
             raise TypeError(f"an ensemble is made of several nets, got one {type(nets).__name__}: put it into a list")
         self.nets = list(nets)
         self.alone: dict[int, str] = {}
+        self._check()
+
+    def _check(self) -> None:
+        """That these are nets on one backend that share nothing, as they are now. Raises ValueError, TypeError."""
         if not self.nets:
             raise ValueError("an ensemble needs at least one net, got none")
         owners: dict[int, int] = {}
@@ -141,6 +146,9 @@ class Ensemble:
         Returns:
             A history for each net; the seconds of an epoch are those of all nets that were trained together.
         """
+        self._check()
+        if len(self.nets) > 1 and is_iterable_of_batches(x) and isinstance(x, Iterator):
+            raise ValueError("every net goes through x, and an iterator can be used once: give a list or a DataLoader")
         workers, own = self._workers(threads), self._options(options, each)
         histories: list[History | None] = [None] * len(self.nets)
         mine = range(len(self.nets)) if world is None else self._of_rank(world)
@@ -157,6 +165,9 @@ class Ensemble:
                     histories[k] = plan.carry_out()
             except DivergedError as error:
                 histories[k] = error.history
+            except Exception as error:
+                error.add_note(f"in the training of net {k}")
+                raise
 
         _each([*plans], one, workers)
         if world is not None:
@@ -203,6 +214,7 @@ class Ensemble:
             reads = getattr(net, "dtype", None), getattr(getattr(net, "loss", None), "takes_indices", None)
             given["net"], (given["x"], given["y"]) = net, data.get(reads, (x, y))
             with _of(k):
+                given["optimiser"] = get_optimiser(given["optimiser"])
                 kind = None if net.backend.on_gpu else again.kind(given)
                 if kind is not None and kind in runs:
                     again.check(given)
@@ -211,8 +223,7 @@ class Ensemble:
                     run = planned(given)
                     plans[k] = Planned(given, run)
                     if isinstance(rows := run.args[0].batches, Rows):
-                        call = net._call(rows.x[:1], False, False, net.loss)
-                        net._aim(call, None if rows.y is None else rows.y[:1], None)
+                        _check_shapes(net, rows)
                         data[reads] = rows.x, rows.y
                         if kind is not None:
                             runs[kind] = Runs()
@@ -269,6 +280,13 @@ class Ensemble:
                         at += found.nbytes
 
 
+def _check_shapes(net: Any, rows: Rows) -> None:
+    """That a net takes such rows; nets that others wrote say so as they are trained. Raises ValueError, TypeError."""
+    if hasattr(net, "_call"):
+        x, y = rows.first()
+        net._aim(net._call(x, False, False, net.loss), y, None)
+
+
 @contextmanager
 def _of(k: int) -> Iterator[None]:
     """Let exceptions about what was given say which net it was given to."""
@@ -280,16 +298,16 @@ def _of(k: int) -> Iterator[None]:
         raise type(error)(f"net {k}: {error}") from None
 
 
-def _each(numbers: Iterable[int], work: Callable[[int], None], workers: int) -> None:
-    """Do the work for every number, on this many threads at once. An exception ends it early."""
-    left = iter([*numbers])
+def _each(numbers: Sequence[int], work: Callable[[int], None], workers: int) -> None:
+    """Do the work for every number, on at most this many threads at once. An exception ends it early."""
+    left = iter(numbers)
 
     def take() -> None:
-        for number in left:  # next() of a list's iterator is one step of C: no two threads get the same
+        for number in left:  # next() of such an iterator is one step of C: no two threads get the same
             pool.check()
             work(number)
 
-    pool.run(take, workers, pool.Stop(), long=True)
+    pool.run(take, max(1, min(workers, len(numbers))), pool.Stop(), long=True)
 
 
 def ensemble(nets: Iterable[Any]) -> Ensemble:

@@ -17,6 +17,7 @@ import numpy as np
 from .. import inputs, threads
 from ..derivatives.equation import Equation
 from ..distributed import World
+from ..keywords import known_options
 from ..literals import OptimiserName, ScheduleName
 from ..losses import Loss, get_loss, terms
 from ..numbers import as_seed, flag, is_number, whole
@@ -29,7 +30,7 @@ from .history import Epoch, History
 from .loop import Loop, Options, Steps
 from .nan import check_parameters
 from .optimiser import Optimiser
-from .options import arguments, known_options
+from .options import arguments
 from .point_sets import PointSets, as_sets, as_source, is_point_sets, named
 from .progress import Progress
 from .ranks import Ranks

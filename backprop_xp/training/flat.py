@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ class Flat:
 
     def holds(self, tensors: Sequence[Tensor]) -> bool:
         """Whether it was made of these very tensors."""
-        return len(tensors) == len(self.given) and all(map(_same, tensors, self.given))
+        return len(tensors) == len(self.given) and all(map(is_, tensors, self.given))
 
     def gather(self) -> None:
         """Take over the arrays that were put into tensors since, and collect the gradients."""
@@ -126,10 +127,6 @@ class Flat:
                 raise ValueError(
                     f"the gradient of {_name(tensor)} must have shape {view.shape}, got {tensor.grad.shape}"
                 )
-
-
-def _same(a: object, b: object) -> bool:
-    return a is b
 
 
 def _overlap(a: Tensor, b: Tensor) -> ValueError:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, module_of, on_host
+from ..keywords import known_options
 from ..numbers import whole
 from ..tensor import Tensor
 from .flat import Flat
 from .line_search import Point, strong_wolfe
 from .optimiser import Optimiser, not_negative
-from .options import Option, arguments, known_options
+from .options import Option, arguments
 
 
 def _at_least_one(what: str, value: Any) -> int:

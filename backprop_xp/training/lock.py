@@ -77,9 +77,6 @@ class Lock:
             return os.path.samestat(os.fstat(self._file), os.stat(self.path))
         return False
 
-    def _close(self) -> None:
-        os.close(self._file)
-
 
 def _lock(file: int) -> bool:
     """Lock an open file; false where that can't be done at all."""
@@ -104,7 +101,7 @@ def _lock(file: int) -> bool:
 def _leave_to_the_parent() -> None:
     """A forked child has copies of its parent's files, which would hold the locks after the parent's end."""
     for lock in _held:
-        lock._close()
+        os.close(lock._file)
     _held.clear()
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..distributed import World
+from ..keywords import known_options
 from ..literals import OptimiserName, ScheduleName
 from ..numbers import flag, whole
 from .batches import AnyBatch, Batches, Rows
@@ -16,7 +17,6 @@ from .lookout import Lookout, Seen
 from .nan import diverged
 from .optimiser import Optimiser, as_clip_norm, not_negative
 from .optimisers import get_optimiser
-from .options import known_options
 from .point_sets import PointSets, as_source, named
 from .schedules import get_schedule
 

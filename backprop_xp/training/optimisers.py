@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from ..keywords import known_options
 from ..messages import unknown
 from ..numbers import flag, real
 from .lbfgs import LBFGS
 from .optimiser import Optimiser, Rule, not_negative
-from .options import Option, arguments, known_options
+from .options import Option, arguments
 
 
 def two_rates(what: str, value: Any) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from ..derivatives.equation import Equation
 from ..losses import Loss, get_loss
 from ..messages import unknown
 from ..numbers import as_seed, flag, is_number, real
+from ..operations.base import called
 from .batches import Batch, Batches, Rows, as_batches
 
 
@@ -171,7 +172,7 @@ def describe(loss: Any) -> Any:
     """A loss in plain texts and numbers, None for the net's own."""
     if isinstance(loss, Equation):
         return [repr(loss), *loss.parameters]
-    return None if loss is None else getattr(loss, "name", "") or type(loss).__name__
+    return None if loss is None else called(loss)
 
 
 def _as_set(given: Any) -> PointSet:

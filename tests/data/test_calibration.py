@@ -1,7 +1,5 @@
 """Bins of rows: what was said, and what was found."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas
 import pytest

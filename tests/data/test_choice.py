@@ -1,7 +1,5 @@
 """Weight decay and depth: usual ones for few rows, tried on a split of the training rows for many."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas
 import pytest

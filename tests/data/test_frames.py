@@ -1,7 +1,5 @@
 """Tables of one's own: whatever pandas keeps them in, and by whatever names."""
 
-from __future__ import annotations
-
 import datetime
 import decimal
 

@@ -1,7 +1,5 @@
 """What the score loses where a column is shuffled."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas
 import pytest

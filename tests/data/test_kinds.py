@@ -1,7 +1,5 @@
 """What a column is, decided over all of it: and applied, never guessed anew, to other tables."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What gives the answer away is left out and said."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

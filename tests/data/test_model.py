@@ -1,7 +1,5 @@
 """Training on tables, and models in files."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

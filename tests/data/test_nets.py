@@ -1,7 +1,5 @@
 """Nets for tables with residual blocks, dropout and normalisation: trained, kept, applied."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas
 import pytest

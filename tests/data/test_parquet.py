@@ -109,7 +109,24 @@ class TestFolders:
         assert frame["a"].tolist() == [1, 2, 0.5] and frame["b"][3] == "x"
         assert frame["c"].tolist() == ["x", "y", "z"] and isinstance(frame["c"].dtype, pandas.CategoricalDtype)
         write(tmp_path / "2.parquet", a=["x"], b=["x"], c=["x"])
-        with pytest.raises(DataError, match=r"can't be read as parquet: .*Field a has incompatible types"):
+        frame = read(tmp_path)
+        assert frame["a"].tolist() == ["1", "2", "0.5", "x"] and frame["c"].tolist() == ["x", "y", "z", "x"]
+        said = f"column 'a' is int64 in {tmp_path / '0.parquet'} and text in {tmp_path / '2.parquet'}"
+        assert frame.attrs[NOTES] == [f"{said}: all of it is read as text"]
+
+    def test_numbers_that_are_text_in_one_file_are_numbers_as_in_a_text_file(self, tmp_path):
+        random = np.random.default_rng(0)
+        a, b = random.normal(size=(2, 40)).round(3)
+        write(tmp_path / "0.parquet", a=a[:20], b=b[:20], y=(a - b)[:20])
+        write(tmp_path / "1.parquet", a=[*map(str, a[20:-1]), "NA"], b=b[20:], y=(a - b)[20:])
+        trained = train(read(tmp_path), "y", Recipe(epochs=1))
+        assert [type(column).__name__ for column in trained.model.table.columns] == ["Number", "Number"]
+
+    def test_what_can_not_be_united_is_named_with_both_files(self, tmp_path):
+        write(tmp_path / "0.parquet", a=[1], b=[0.5])
+        write(tmp_path / "1.parquet", a=[[1, 2]], b=[1])
+        said = r"column 'a' is int64 in .*0\.parquet and list<.*> in .*1\.parquet, which don't go together: write both"
+        with pytest.raises(DataError, match=said):
             read(tmp_path)
 
     def test_a_column_that_not_every_file_has_is_noted(self, tmp_path):

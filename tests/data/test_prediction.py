@@ -1,7 +1,5 @@
 """`backprop-xp predict`: answers row by row, and what is said of rows without one."""
 
-from __future__ import annotations
-
 import csv
 import io
 

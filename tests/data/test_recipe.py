@@ -1,7 +1,5 @@
 """Trainings: early stopping, balanced classes, folds, and tables to test with."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas
 import pytest

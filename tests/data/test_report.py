@@ -1,7 +1,5 @@
 """What a person is told of a training."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas
 import pytest

@@ -1,7 +1,5 @@
 """Columns of numbers are scaled by what is usual in them, and what is far away comes nearer."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

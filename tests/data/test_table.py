@@ -1,7 +1,5 @@
 """Tables as arrays: standardised, one-hot, and every surprise said or refused."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Targets: what a column asks for, and answers in its own terms."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas
 import pytest

@@ -1,7 +1,5 @@
 """Advice that can be typed."""
 
-from __future__ import annotations
-
 import shlex
 
 import pytest

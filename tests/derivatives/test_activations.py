@@ -1,7 +1,5 @@
 """Derivatives of every activation, of every order, against mpmath's."""
 
-from __future__ import annotations
-
 import mpmath
 import numpy as np
 import pytest

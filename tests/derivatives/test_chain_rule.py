@@ -1,7 +1,5 @@
 """Faà di Bruno's formula: terms of known derivatives, and Bell's numbers."""
 
-from __future__ import annotations
-
 import pytest
 
 from backprop_xp.derivatives.chain_rule import rules

@@ -1,7 +1,5 @@
 """Equations: losses and gradients against nested automatic differentiation and central differences, and messages."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from graphs import arrays, descriptions, output_in_torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop_xp import Equation, Graph, GraphNet, Input, Linear, Net, Operation, Residual
@@ -42,7 +42,7 @@ def of_all(net, parameters):
 GRAPHS = descriptions(most_nodes=6, widths=(1, 2, 3))
 
 
-@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=20)
 @given(description=GRAPHS, n=st.integers(1, 3), seed=st.integers(0, 1000))
 def test_everything_is_pytorchs(description, n, seed):
     net = of_description(description, seed)
@@ -69,7 +69,7 @@ def test_everything_is_pytorchs(description, n, seed):
         np.testing.assert_allclose(found[name], values, rtol=1e-7, atol=1e-8 * max(1, abs(values).max()), err_msg=name)
 
 
-@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=20)
 @given(description=GRAPHS, n=st.integers(1, 3), seed=st.integers(0, 1000))
 def test_an_equations_gradients_are_pytorchs(description, n, seed):
     net = of_description(description, seed)

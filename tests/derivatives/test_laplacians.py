@@ -1,7 +1,5 @@
 """Sums of second derivatives in formulas: where they are found, and that they are what they stand for."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """The chain rule as formulas: for every activation and set of derivatives what the two loops compute with arrays."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

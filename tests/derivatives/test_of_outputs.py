@@ -1,7 +1,5 @@
 """Net.derivatives against PyTorch's nested automatic differentiation, and its messages."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

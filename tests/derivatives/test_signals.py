@@ -1,7 +1,5 @@
 """Products of stacks, against products of polynomials; and that gradients are the transposed."""
 
-from __future__ import annotations
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """Losses with derivatives in one pass on a CUDA device: what the two loops give in float64, and the same bits."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import host

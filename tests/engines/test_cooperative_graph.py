@@ -1,7 +1,5 @@
 """Graphs that are no chains in one pass on a CUDA device: what the layered engine gives in float64, and the same bits."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

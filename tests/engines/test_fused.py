@@ -70,7 +70,7 @@ def test_an_interrupt_is_honoured_within_a_second(threads):
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=20)[0] == "interrupted\n"  # the whole call would take minutes
+        assert process.communicate(timeout=60)[0] == "interrupted\n"  # the whole call would take minutes
         assert process.returncode == 0
     finally:
         process.kill()
@@ -229,16 +229,21 @@ def test_address_and_undefined_behaviour_sanitizers(tmp_path):
     library = subprocess.run([cxx, "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
     if not os.path.isabs(library):
         pytest.skip("no AddressSanitizer with this compiler")
+    wrapped = tmp_path / "c++"  # what is asked for here stands behind the flags of kernels, -O3 among them
+    wrapped.write_text(
+        f'#!/bin/sh\nexec {cxx} "$@" -fsanitize=address,undefined -fno-sanitize-recover=all -g1 -O1\n', encoding="utf-8"
+    )
+    wrapped.chmod(0o700)
     environment = {
         **os.environ,
-        "CXX": f"{cxx} -fsanitize=address,undefined -fno-sanitize-recover=all -g1 -O1",
+        "CXX": str(wrapped),
         "LD_PRELOAD": library,
         "ASAN_OPTIONS": "detect_leaks=0",
         "BACKPROP_XP_CACHE": str(tmp_path / "cache"),
         "BACKPROP_XP_BACKEND": "numpy",
     }
     result = subprocess.run(
-        [sys.executable, "-c", SANITIZED], env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", SANITIZED], env=environment, capture_output=True, text=True, timeout=600
     )
     assert result.stdout.endswith("clean\n"), result.stderr[-3000:]
     assert "runtime error" not in result.stderr

@@ -1,7 +1,5 @@
 """Products by tensor cores: how far each precision is from float64, and that nothing else is different."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

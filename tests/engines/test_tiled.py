@@ -1,7 +1,5 @@
 """The rule for tiled against layered, where nothing can be compiled: of net, batch and dtype alone, and right on both sides."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

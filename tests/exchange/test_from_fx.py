@@ -1,7 +1,5 @@
 """Modules of PyTorch that are no chains, traced or exported, as graph nets: the same numbers, or a refusal by name."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Batch normalisation between graphs and PyTorch: parameters, running statistics, both modes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Features of values are told where they can be, and never wrong."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,7 +1,5 @@
 """Tensors in several places of a net: kept as one in files, in PyTorch and in ONNX."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

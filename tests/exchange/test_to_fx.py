@@ -1,7 +1,5 @@
 """Graph nets as torch.fx.GraphModule: the same numbers, the same parameters by name, and back."""
 
-from __future__ import annotations
-
 import pickle
 
 import numpy as np

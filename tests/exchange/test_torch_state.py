@@ -1,7 +1,5 @@
 """State_dicts of PyTorch's modules into nets and back."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

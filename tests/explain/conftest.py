@@ -1,7 +1,5 @@
 """A real browser for tests: a Chromium of the system or of Playwright (`python -m playwright install chromium`)."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -40,7 +40,7 @@ def test_a_wrong_gradient_ends_with_1(capsys, monkeypatch):
     monkeypatch.setattr(article, "outer", lambda grad_t, z: 2 * right(grad_t, z))
     assert run("demo") == 1
     captured = capsys.readouterr()
-    assert "W0  WRONG" in captured.out and "a gradient is wrong" in captured.err
+    assert "W_0  WRONG" in captured.out and "a gradient is wrong" in captured.err
 
 
 def test_a_net_of_ones_own(capsys):
@@ -52,6 +52,17 @@ def test_a_net_of_ones_own(capsys):
     assert run("explain", *arguments, "--input", "1,-1;0.5,2", "--target", "1;0", "--reduction", "mean") == 0
     assert "2 samples" in capsys.readouterr().out
     assert run("explain", *arguments, "--input", "1,-1", "--target", "0.25,0.75") == 0
+
+
+@pytest.mark.parametrize("x", ["-1,2", "-.5,-1e-3", "-1,2;-3,4", "-inf,nan"])
+def test_numbers_may_begin_with_a_minus(x, capsys):
+    target = "-1e-1" if ";" not in x else "-1;-2"
+    net = ("explain", "--net", "2-1", "--loss", "mse", "--seed", "1")
+    codes, said = [], []
+    for given in (("--input", x, "--target", target), (f"--input={x}", f"--target={target}")):
+        codes.append(run(*net, *given))
+        said.append(capsys.readouterr().out)
+    assert codes[0] == codes[1] == int("inf" in x) and said[0] == said[1] and "grad W_0" in said[0]
 
 
 @pytest.mark.parametrize("kind", ["latex", "html"])
@@ -102,12 +113,29 @@ def test_a_row_of_a_table(capsys, tmp_path, monkeypatch):
     assert "which says --loss itself" in capsys.readouterr().err
 
 
+def test_a_row_with_several_targets(capsys, tmp_path):
+    pytest.importorskip("safetensors")
+    pandas = pytest.importorskip("pandas")
+    from backprop_xp.data import Recipe, train
+
+    frame = pandas.DataFrame(np.random.default_rng(0).normal(size=(40, 4)), columns=list("abyz"))
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    train(frame, ("y", "z"), Recipe(hidden=(3,), epochs=1)).model.save(tmp_path / "m.safetensors")
+    assert run("explain", str(tmp_path / "m.safetensors"), str(tmp_path / "t.csv"), "--row", "5") == 0
+    frame.rename(columns={"z": "zz"}).to_csv(tmp_path / "t.csv", index=False)
+    assert run("explain", str(tmp_path / "m.safetensors"), str(tmp_path / "t.csv"), "--row", "5") == 1
+    said = capsys.readouterr().err
+    assert "t.csv has no column 'z' (did you mean 'zz'?), which the loss needs as a target" in said
+
+
 @pytest.mark.parametrize(("arguments", "said"), [
+    (["--net", "2-1", "m"], "give MODEL, the file of a net, or --net: got m and --net 2-1"),
     (["--net", "2-x"], "--net takes widths such as 2-3-1, got '2-x'"),
     (["--net", "2-1", "--input", "1,a"], "--input takes numbers such as 1,0, of a batch 1,0;0,1, got '1,a'"),
     (["--net", "2-1", "--input", "1,2;3"], "--input takes numbers such as 1,0"),
     (["--net", "2-1", "--input", "1,2,3"], "x must have 2 features, got 3"),
-    (["--net", "2-1", "--loss", "mse", "--input", "1,2"], "the loss mse needs a target"),
+    (["--net", "2-1", "--loss", "mse", "--input", "1,2"], "the loss mse needs a target: --target 1, or of two outputs"),
+    (["--net", "2-1", "--input", "1,2", "--target", "1"], "half_sum_sq takes no target: leave --target out, or name"),
     (["--net", "2-1", "--lr", "-1"], "lr must be a number"),
     (["--row", "3"], "--row is one of DATA"),
     (["--text", "--html", "x.html"], "not allowed with argument"),

@@ -72,8 +72,18 @@ def test_a_graph_with_everything(opened, random, training):
 def test_softmax_as_a_node(opened, random):
     net = Net((3, 4, 3), ("tanh", ["softmax"]), "mse", True, rng=0)
     explanation = net.explain(random.normal(size=(4, 3)), random.dirichlet(np.ones(3), 4))
-    assert_equal(opened(explanation), explanation)
-    assert "exp(t_1) / sum exp(t_1)" in str(explanation)
+    page = opened(explanation)
+    assert_equal(page, explanation)
+    assert page.locator("#descend").is_enabled() and "Python code" not in page.locator("#live").inner_text()
+    page.get_by_label("x[1]", exact=True).fill("2.5")
+    page.get_by_label("x[1]", exact=True).press("Tab")
+    given = np.array(explanation.case.rows("x"))
+    given[0, 1] = 2.5
+    assert_equal(page, net.explain(given, explanation.case.targets))
+    page.click("#last")
+    page.locator("#steps button", has_text="z_1 = exp(t_1) / sum exp(t_1)").click()
+    assert page.locator("#formula").inner_text() == "z_1 = exp(t_1) / sum exp(t_1)"
+    assert re.match(r"z_1\[0\] = exp\(.* - .*\) = ", lines(page)[-1])
 
 
 def test_every_built_in_operation_is_written():
@@ -179,6 +189,7 @@ def test_the_arithmetic_is_the_texts(opened):
         article(),
         residual(random),
         Net((2, 2), ("silu",), "bce_with_logits", rng=0).explain([1, 2], [0, 1]),
+        Net((2, 3), (["tanh", "softmax"],), "mse", rng=0).explain([1, 2], [0.5, 0.25, 0.25]),
     ):
         page = opened(explanation)
         for step in explanation.steps:

@@ -1,7 +1,5 @@
 """Every step, and the arithmetic that is shown of it, against what the library computes."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

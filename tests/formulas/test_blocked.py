@@ -1,7 +1,5 @@
 """Formulas on NumPy: the same as computed step by step, whatever the shapes, lengths and aliasing."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

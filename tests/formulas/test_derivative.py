@@ -1,7 +1,5 @@
 """Derivatives by rule: equal to the written ones, to central differences, and PyTorch's at kinks."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -17,8 +17,8 @@ LOSS_OUTPUTS = ("value", "grad", "grad_scaled", "value_weighted", "grad_weighted
 SPECIALS = [0.0, -0.0, 1e-30, -1e-30, 3.0, -3.0, 6.0, 20, -20, 88, -88, 709, -709, 1e30, -1e30, np.inf, -np.inf, np.nan]
 
 
-def all_kernels(dtype: str) -> tuple[str, int]:
-    """Every kernel of every built-in activation and loss, as one source, and how many they are."""
+def all_kernels(dtype: str) -> list[str]:
+    """Every kernel of every built-in activation and loss."""
     entries = [
         device.entry(cls().formula, (output,), widths, dtype, f"{name}_{output}")
         for name, cls in ACTIVATIONS.items()
@@ -30,17 +30,16 @@ def all_kernels(dtype: str) -> tuple[str, int]:
                 arrays = len(cls().formula.variables) - 1
                 widths = (1,) * arrays + (12 if "weighted" in output else 0,)
                 entries.append(device.entry(cls().formula, (output,), widths, dtype, f"{name}_{output}"))
-    return source("math.h") + "".join(entries), len(entries)
+    return entries
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_kernel_compiles_for_every_architecture(dtype):
     nvrtc = pytest.importorskip("nvrtc")
-    code, count = all_kernels(dtype)
-    for architecture in nvrtc.ARCHITECTURES:
-        binary, resources = nvrtc.compile_for(code, architecture)
+    for architecture, entries in nvrtc.spread(all_kernels(dtype)):
+        binary, resources = nvrtc.compile_for(source("math.h") + "".join(entries), architecture)
         assert binary
-        assert len(resources) == count
+        assert len(resources) == len(entries)
         # sin and cos of large arguments, CUDA's own as well, keep the bits of 2/pi that matter on the stack
         waves = ("sin_", "cos_")
         spilling = [name for name, r in resources.items() if r.spills or (r.stack and not name.startswith(waves))]
@@ -49,7 +48,7 @@ def test_every_kernel_compiles_for_every_architecture(dtype):
 
 def test_float_kernels_compute_nothing_in_double():
     nvrtc = pytest.importorskip("nvrtc")
-    assert ".f64" not in nvrtc.ptx(all_kernels("float32")[0], "-std=c++17")
+    assert ".f64" not in nvrtc.ptx(source("math.h") + "".join(all_kernels("float32")), "-std=c++17")
 
 
 def close(got, expected, dtype):

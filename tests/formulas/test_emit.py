@@ -1,7 +1,5 @@
 """Formulas as C++: what is printed, and that a plain compiler makes the same numbers of it."""
 
-from __future__ import annotations
-
 import ctypes
 import subprocess
 

@@ -1,7 +1,5 @@
 """The language of formulas: what it takes, what it refuses, and that nothing is ever evaluated as Python."""
 
-from __future__ import annotations
-
 import contextlib
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Graphs written down step by step."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

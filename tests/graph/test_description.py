@@ -1,7 +1,5 @@
 """What may be written down as a graph, and what is said about the rest."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Nets that are graphs: calls, engines, signals, devices of numbers, and what they refuse."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 

@@ -1,7 +1,5 @@
 """Binary cross-entropy where digits would be lost and where logits are infinite, and its weights; in every engine."""
 
-from __future__ import annotations
-
 import mpmath as mp
 import numpy as np
 import pytest

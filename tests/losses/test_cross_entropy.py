@@ -1,7 +1,5 @@
 """Weights of classes, an ignored index and smoothed labels: PyTorch's numbers in every engine."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

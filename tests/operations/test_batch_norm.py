@@ -1,7 +1,5 @@
 """Batch normalisation: what it keeps, when it trains, and what becomes of its buffers in nets, files and runs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

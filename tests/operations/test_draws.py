@@ -1,7 +1,5 @@
 """Dropout: which numbers it keeps, when, and that nobody else draws otherwise."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from arrays import target
 from graphs import arrays, descriptions, output_in_torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop_xp import (
@@ -88,7 +88,7 @@ def test_it_is_torch_funcs(random):
     assert net.per_sample_norms(x[0], y[0]) == pytest.approx(np.linalg.norm(expected[0]))
 
 
-@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=20)
 @given(description=descriptions(most_nodes=6, widths=(1, 2, 3)), n=st.integers(1, 3), seed=st.integers(0, 1000))
 def test_of_graphs_it_is_torch_funcs(description, n, seed):
     net = GraphNet(description, rng=seed, backend="numpy", init="glorot_normal", loss="mse")

@@ -1,7 +1,5 @@
 """The two loops over a graph, by PyTorch's autograd and by finite differences."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import assert_central_differences

@@ -1,7 +1,5 @@
 """Pictures are drawn without a screen, and closed."""
 
-from __future__ import annotations
-
 import pytest
 
 

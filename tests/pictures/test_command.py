@@ -62,7 +62,7 @@ def test_a_net_with_drawn_weights(kind, loss, capsys, tmp_path):
     out = capsys.readouterr().out
     assert out.endswith(f"picture in {kind}.png\n")
     assert (tmp_path / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
-    assert ("times that of z1" in out) == (kind == "gradients")
+    assert ("times that of z_1" in out) == (kind == "gradients")
 
 
 def test_the_seed_and_the_way_that_weights_are_drawn_decide(capsys):
@@ -91,11 +91,51 @@ def test_a_boundary_of_a_trained_model_is_in_the_tables_own_words_and_units(draw
     assert abs(ticks["500"]) < 0.5 and -FAR < ticks["490"] < ticks["510"] < FAR
 
 
-def test_a_boundary_without_targets(drawn):
+def test_a_boundary_without_targets_has_its_points_and_a_legend(drawn):
     trained(classes=True)
     table(classes=True).drop(columns="y").to_csv("u.csv", index=False)
     assert run("picture", "boundary", "m.safetensors", "u.csv") == 0
-    assert drawn[0].get_legend() is None
+    assert [text.get_text() for text in drawn[0].get_legend().get_texts()] == ["high", "low"]
+    assert sum(len(points.get_offsets()) for points in drawn[0].collections if points.get_label()[0] == "_") >= 90
+
+
+@pytest.mark.parametrize("classes", [True, False])
+def test_a_boundary_without_a_table_is_in_the_models_words_and_units(classes, drawn):
+    trained(classes=classes)
+    assert run("picture", "boundary", "m.safetensors") == 0
+    (panel,) = drawn
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("c0", "c1")
+    ticks = [float(text.get_text()) for text in panel.get_xticklabels()]
+    assert len(ticks) > 3 and all(470 < tick < 530 for tick in ticks)
+    if classes:
+        assert [text.get_text() for text in panel.get_legend().get_texts()] == ["high", "low"]
+    else:
+        assert bar(panel).get_ylabel() == "y"
+
+
+def bar(panel):
+    """The axes of the colour bar."""
+    return panel.get_images()[0].colorbar.ax
+
+
+def test_amounts_are_in_the_tables_units(drawn):
+    trained()
+    assert run("picture", "boundary", "m.safetensors", "t.csv") == 0
+    image, cloud = drawn[0].get_images()[0], drawn[0].collections[-1]
+    truth = table()["y"]
+    np.testing.assert_allclose(np.sort(cloud.get_array()), np.sort(truth), rtol=1e-9)
+    low, high = image.get_clim()
+    assert low <= truth.min() and truth.max() <= high and bar(drawn[0]).get_ylabel() == "y"
+    assert 900 < np.ma.median(image.get_array()) < 1100
+
+
+@pytest.mark.parametrize("classes", [True, False])
+def test_of_several_targets_the_first_is_drawn(classes, drawn):
+    frame = table(classes=classes).assign(z=lambda frame: frame.y)
+    frame.to_csv("t.csv", index=False)
+    train(frame, ("y", "z"), QUICK).model.save("m.safetensors")
+    assert run("picture", "boundary", "m.safetensors", "t.csv") == 0
+    assert bar(drawn[0]).get_ylabel() == ("probability of y high" if classes else "y")
 
 
 def test_gradients_of_a_trained_model(capsys, monkeypatch):
@@ -124,6 +164,16 @@ def test_a_graph_of_several_inputs(tmp_path):
     assert run("picture", "boundary", "g.safetensors") == 0
 
 
+def test_a_table_that_is_written_otherwise(drawn, capsys):
+    trained()
+    table().to_csv("comma.csv", index=False, sep=";", decimal=",")
+    for kind in command.KINDS:
+        assert run("picture", kind, "m.safetensors", "comma.csv") == 1
+        assert "--decimal , reads it" in capsys.readouterr().err
+        assert run("picture", kind, "m.safetensors", "comma.csv", "--decimal", ",", "--separator", ";") == 0
+    np.testing.assert_allclose(np.sort(drawn[-1].collections[-1].get_array()), np.sort(table()["y"]))
+
+
 MISTAKES = [
     (("gradient", "--net", "2-1"), "unknown kind 'gradient'; did you mean 'gradients'?"),
     (("boundary",), "give MODEL, the file of a net, or --net"),
@@ -135,12 +185,14 @@ MISTAKES = [
     (("boundary", "--net", "2-1", "--loss", "mes"), "did you mean 'mse'?"),
     (("boundary", "--net", "2-1", "--init", "he"), "unknown initialiser 'he'"),
     (("boundary", "--net", "2-1", "--seed", "-1"), "--seed"),
-    (("boundary", "n.safetensors", "--net", "2-1"), "says --net itself"),
+    (("boundary", "n.safetensors", "--net", "2-1"), "give MODEL, the file of a net, or --net: got n"),
+    (("gradients", "--net", "8-4-2", "n.safetensors"), "got n.safetensors and --net 8-4-2"),
     (("boundary", "n.safetensors", "--init", "he_normal"), "says --init itself"),
     (("boundary", "n.safetensors", "--bias"), "--bias itself"),
     (("boundary", "n.safetensors", "--output", "n.safetensors"), "unknown format 'safetensors'"),
     (("gradients", "n.safetensors", "t.csv"), "not the table"),
     (("gradients", "m.safetensors", "u.csv"), "u.csv has no column 'y', which the loss needs as a target"),
+    (("gradients", "m.safetensors", "v.csv"), "the table has no column 'c0' (did you mean 'c_0'?), on which"),
     (("gradients", "there.safetensors"), "there.safetensors"),
     (("gradients", "--net", "2-1", "--output", "there.png"), "there.png"),
 ]
@@ -153,6 +205,7 @@ def test_a_mistake_is_one_sentence(arguments, message, capsys, tmp_path):
     if "m.safetensors" in arguments:
         trained(columns=2)
         table().drop(columns="y").to_csv("u.csv", index=False)
+        table().rename(columns={"c0": "c_0"}).to_csv("v.csv", index=False)
     assert run("picture", *arguments) == 1
     streams = capsys.readouterr()
     assert streams.out == "" and streams.err.count("\n") == 1 and message in streams.err

@@ -78,6 +78,27 @@ def test_amounts_have_level_lines_and_points_their_colours(pyplot, random):
     axes.figure.canvas.draw()
 
 
+def test_amounts_in_units_of_ones_own(pyplot, random):
+    x = random.uniform(-1, 1, (20, 2))
+    units = lambda z: 100 + 10 * z  # noqa: E731
+    axes = draw(net([[1.0, 2.0]], "mse"), x, x[:, :1], answer="price", units=units, level=100)
+    (cloud,) = points(axes)
+    np.testing.assert_allclose(cloud.get_array(), 100 + 10 * x[:, 0])
+    for line in contours(axes):
+        np.testing.assert_allclose(line[:, 0] + 2 * line[:, 1], 0, atol=1e-12)
+    assert axes.get_images()[0].colorbar.ax.get_ylabel() == "price"
+    assert draw(net([[1.0, 1.0]], "bce_with_logits"), answer="$p$").get_images()[0].colorbar.ax.get_ylabel() == r"\$p\$"
+
+
+def test_classes_with_names_are_all_listed(pyplot):
+    made = net([[1.0, 0.0], [-1.0, 0.0], [0.0, 3.0]], "softmax_cross_entropy")
+    for x, y in ((None, None), ([[0.0, 1.0]], None), ([[0.0, 1.0]], [1])):
+        axes = draw(made, x, y, labels=("a", "b", "c"))
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b", "c"]
+        assert sum(len(each.get_offsets()) for each in points(axes)) == (x is not None)
+    assert draw(made).get_legend() is None
+
+
 def test_graphs_of_one_input_and_of_two(pyplot):
     nodes = {"a": Input(1), "b": Input(1), "both": ("concatenate", "a", "b"), "y": (Linear(1), "both")}
     axes = draw(GraphNet(nodes, **OPTIONS))

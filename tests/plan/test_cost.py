@@ -1,7 +1,5 @@
 """The model of what engines cost on a GPU: that it says what it is meant to say."""
 
-from __future__ import annotations
-
 import itertools
 import types
 from dataclasses import replace

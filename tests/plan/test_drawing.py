@@ -17,6 +17,7 @@ from backprop_xp.graph import Input, Linear, Residual
 from backprop_xp.graph.description import as_nodes
 from backprop_xp.plan.drawing import draw
 from backprop_xp.plan.layout import Layout
+from backprop_xp.plan.plan import Plan
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -36,14 +37,14 @@ def test_the_text_is_a_table_in_topological_order():
 def test_a_chain_is_drawn_as_its_signals():
     text = str(Net((1000, 4), ("tanh",), bias=True).draw())
     assert [line.split() for line in text.splitlines()[1:]] == [
-        ["x", "input", "1,000"], ["t0", "linear", "x", "4", "4,004"], ["z0", "tanh", "t0", "4"], ["4,004"],
+        ["x", "input", "1,000"], ["t_0", "linear", "x", "4", "4,004"], ["z_0", "tanh", "t_0", "4"], ["4,004"],
     ]  # fmt: skip
 
 
 @given(descriptions(most_nodes=14), st.sampled_from(["down", "right"]))
 def test_the_svg_shows_every_node_and_edge_and_no_box_covers_another(description, direction):
     nodes = as_nodes(description)
-    root = ET.fromstring(draw(nodes, {}, direction=direction).svg)
+    root = ET.fromstring(draw(Plan(nodes), {}, direction=direction).svg)
     assert [element.text for element in root.iter(f"{SVG}text") if element.get("font-weight")] == [
         n.name for n in nodes
     ]
@@ -90,7 +91,7 @@ def test_values_gradients_and_the_loss_are_shown_and_the_net_stays_as_it_is(rand
     assert f"{loss:.6g}" in texts and "linear 2, 8 parameters" in texts
     assert f"[{z[0]:.3g} {z[1]:.3g}]" in str(drawing) and str(drawing).splitlines()[-1].split() == [
         "loss",
-        "z0",
+        "z_0",
         f"{loss:.6g}",
     ]
 
@@ -110,7 +111,7 @@ def test_it_can_be_heard():
     root = ET.fromstring(Net((3, 2), rng=0).draw().svg)
     assert root.get("role") == "img" and root.get("aria-label").startswith("Net(3-2, identity, half_sum_sq")
     assert root.find(f"{SVG}title").text == root.get("aria-label")
-    assert "t0    linear" in root.find(f"{SVG}desc").text
+    assert "t_0   linear" in root.find(f"{SVG}desc").text
 
 
 def test_dropout_and_batch_norm_stay_as_they_are(random):

@@ -1,7 +1,5 @@
 """Every engine is what plan/engine.py says one is: the functions, their parameters and their annotations."""
 
-from __future__ import annotations
-
 import inspect
 import pkgutil
 

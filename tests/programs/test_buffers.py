@@ -1,7 +1,5 @@
 """Where buffers lie: what is read later is never overwritten, and what is not makes room."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 from hypothesis import given

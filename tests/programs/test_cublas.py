@@ -1,7 +1,5 @@
 """Matrix products by cuBLAS: what it is asked for, and that it is handed the right matrices."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

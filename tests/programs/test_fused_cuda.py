@@ -1,7 +1,5 @@
 """The fused kernel compiles for every architecture, and spills nothing where it is meant to run."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

@@ -1,7 +1,5 @@
 """The steps that operations write, strung together: one graph with all of them, as text."""
 
-from __future__ import annotations
-
 from backprop_xp import get_loss
 from backprop_xp.graph import BatchNorm, Dropout, Input, LayerNorm, Linear
 from backprop_xp.graph.description import as_nodes

@@ -1,7 +1,5 @@
 """Parameters of a compiled graph: nothing overlaps, and gradients come back where they belong."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Batches on a device with everything at hand: the bits of a plain call, whatever is changed in between."""
 
-from __future__ import annotations
-
 import threading
 
 import numpy as np

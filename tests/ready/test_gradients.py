@@ -1,7 +1,5 @@
 """Arrays for gradients: what was handed out is kept, and an interrupt leaves them whole."""
 
-from __future__ import annotations
-
 import sys
 from itertools import pairwise
 

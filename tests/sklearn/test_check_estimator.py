@@ -1,7 +1,5 @@
 """scikit-learn's checks of estimators: all of them, and no failure is expected."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The classifier: classes and labels, probabilities, weights of classes, training in parts."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 
 import numpy as np

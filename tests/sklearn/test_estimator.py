@@ -1,7 +1,5 @@
 """What both estimators have in common: what they take, what they keep, and what they leave alone."""
 
-from __future__ import annotations
-
 import copy
 import io
 import pickle

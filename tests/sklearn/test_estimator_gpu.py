@@ -1,7 +1,5 @@
 """Estimators with CuPy's arrays: they stay on the device, and so do the answers."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import subprocess

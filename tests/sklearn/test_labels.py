@@ -1,7 +1,5 @@
 """Labels of any kind, and the codes that stand for them."""
 
-from __future__ import annotations
-
 import datetime
 import enum
 from decimal import Decimal

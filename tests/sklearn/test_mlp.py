@@ -4,8 +4,6 @@ They are run as they are installed with scikit-learn, wherever they ask for what
 stand in NOT_RUN, each with the reason. A parameter of theirs that we lack is translated, see :func:`translated`.
 """
 
-from __future__ import annotations
-
 import inspect
 import itertools
 

@@ -1,7 +1,5 @@
 """Estimators with dropout and normalisation, whose nets are graphs."""
 
-from __future__ import annotations
-
 import pickle
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The regressor: one target and several, losses."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from tables import line

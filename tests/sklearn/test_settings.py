@@ -1,7 +1,5 @@
 """Parameters are checked where they are first read, in ``fit``."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from tables import blobs

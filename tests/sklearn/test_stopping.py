@@ -1,7 +1,5 @@
 """When a run ends, and with which parameters."""
 
-from __future__ import annotations
-
 import math
 import warnings
 

@@ -1,7 +1,5 @@
 """How much each sample counts."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

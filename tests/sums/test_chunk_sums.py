@@ -1,7 +1,5 @@
 """The second pass on the GPU: bit for bit the tree of the CPU's engines, in one piece or in many."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from backprop_xp.kernels import source

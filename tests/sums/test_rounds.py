@@ -1,7 +1,5 @@
 """Chunks for devices that aren't known: by the batch alone, and with a worst case that is better than that of other cuts."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

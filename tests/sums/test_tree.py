@@ -1,7 +1,5 @@
 """Sums in a fixed tree."""
 
-from __future__ import annotations
-
 import random
 import threading
 

@@ -1,7 +1,5 @@
 """Folders in which kernels are built: those of living processes stay, leftovers go."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Kernels of the current device, and the choice among variants."""
 
-from __future__ import annotations
-
 import json
 import os
 

@@ -1,7 +1,5 @@
 """The compiler that comes as a Python package, used where the machine has none."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import subprocess

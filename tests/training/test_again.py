@@ -11,8 +11,20 @@ from hypothesis import strategies as st
 
 from backprop_xp import BatchNorm, LeakyReLU, Net
 from backprop_xp.toolchain import compiler
-from backprop_xp.training import LBFGS, SGD, Adagrad, Adam, DivergedError, EarlyStopping, again, ensemble
+from backprop_xp.training import (
+    LBFGS,
+    SGD,
+    Adagrad,
+    Adam,
+    DivergedError,
+    EarlyStopping,
+    History,
+    again,
+    compiled,
+    ensemble,
+)
 from backprop_xp.training.ensembles import DEFAULTS
+from backprop_xp.training.optimisers import get_optimiser
 
 pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
 
@@ -132,11 +144,72 @@ def test_nets_are_trained_again():
         histories = [one.fit(X, Y) for one in alone]
         found = ensemble(together).fit(X, Y)
     assert [*map(everything, alone, histories)] == [*map(everything, together, found)]
-    assert again.kind(DEFAULTS | {"net": together[2]})
+    assert kind(together[2])
+
+
+def test_nets_that_were_trained_alone():
+    """Their parameters are then parts of one array."""
+
+    def made():
+        found = [net(k) for k in range(3)]
+        for one in found:
+            one.fit(X, Y)
+        return found
+
+    assert assert_the_bits_of_each_alone(made, [{}] * 3, threads=1, epochs=2) == 1
+
+
+def test_epochs_that_are_equal_make_one_kind():
+    each = [{"epochs": int(text)} for text in ("300", "300", "301")]
+    assert assert_the_bits_of_each_alone(lambda: [net(k) for k in range(3)], each, threads=1, batch_size=60) == 1
+
+
+def test_no_epoch_leaves_the_gradients_as_they_were():
+    def made():
+        found = [net(k) for k in range(2)]
+        for one in found:
+            one.loss_and_grad(X, Y)
+        return found
+
+    assert_the_bits_of_each_alone(made, [{}, {}], epochs=0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_net_that_begins_with_what_is_no_number(bad):
+    def made():
+        found = [net(k) for k in range(4)]
+        found[1].weights[1].data[1, 2] = bad
+        return found
+
+    with pytest.warns(RuntimeWarning, match="^1 of 4 nets diverged: 1"):
+        assert assert_the_bits_of_each_alone(made, [{}] * 4, threads=1, epochs=2) == 1
+
+
+def test_an_interrupt_leaves_every_net_whole(monkeypatch):
+    """The first is trained by then, the second as far as it has come, the third as it was."""
+    run, calls = compiled._Ready.run, iter(range(9))
+
+    def interrupted(self, *args):
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        run(self, *args)
+
+    alone, together = [net(k) for k in range(3)], [net(k) for k in range(3)]
+    for one, epochs in zip(alone, (3, 1, 0)):
+        one.fit(X, Y, epochs=epochs)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(compiled._Ready, "run", interrupted)
+        ensemble(together).fit(X, Y, epochs=3, threads=1)
+    nothing = History()
+    assert [everything(one, nothing) for one in together] == [everything(one, nothing) for one in alone]
+    histories = ensemble(together).fit(X, Y, epochs=2, threads=1)
+    for one, history in zip(alone, histories):
+        assert (history.losses == one.fit(X, Y, epochs=2).losses).all()
 
 
 def kind(made, **options):
-    return again.kind(DEFAULTS | {"net": made} | options)
+    given = DEFAULTS | {"net": made} | options
+    return again.kind(given | {"optimiser": get_optimiser(given["optimiser"])})
 
 
 class Own(Net):
@@ -144,8 +217,14 @@ class Own(Net):
 
 
 def of_one_memory():
+    made, memory = net(), np.zeros(24)
+    made.weights[0].data, made.weights[1].data = memory[:15].reshape(5, 3), memory[14:].reshape(2, 5)
+    return made
+
+
+def in_columns():
     made = net()
-    made.weights[0].data = np.zeros((6, 3))[:5]
+    made.weights[0].data = np.asfortranarray(made.weights[0].data)
     return made
 
 
@@ -165,6 +244,7 @@ def in_another_dtype():
     "made, options",
     [
         (of_one_memory, {}),
+        (in_columns, {}),
         (with_a_loss_of_its_own, {}),
         (in_another_dtype, {}),
         (lambda: Own((3, 2), rng=0), {}),
@@ -172,6 +252,7 @@ def in_another_dtype():
         (net, {"callbacks": [print]}),
         (net, {"checkpoint": "folder"}),
         (net, {"optimiser": LBFGS()}),
+        (net, {"epochs": 0}),
     ],
 )
 def test_what_has_no_kind(made, options):

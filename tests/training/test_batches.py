@@ -1,7 +1,5 @@
 """Batches from arrays, from files larger than memory, and from anything that gives batches."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import textwrap

@@ -1,7 +1,5 @@
 """`fit` says once what to set for a net whose weights are the article's though nobody asked for them."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 import warnings

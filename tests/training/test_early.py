@@ -1,7 +1,5 @@
 """Runs that end because they no longer improve."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from fitting import assert_same, net, parameters

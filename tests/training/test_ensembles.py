@@ -15,7 +15,9 @@ from ranks import needs_mpi, output
 
 from backprop_xp import BatchNorm, Dropout, Net
 from backprop_xp import threads as pool
-from backprop_xp.training import SGD, DivergedError, EarlyStopping, ensemble
+from backprop_xp.graph import Add, GraphNet, Input, Linear
+from backprop_xp.losses import SoftmaxCrossEntropy
+from backprop_xp.training import SGD, DivergedError, EarlyStopping, ensemble, fit
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(300, 3)), RANDOM.normal(size=(300, 2))
@@ -179,6 +181,110 @@ def test_checkpoints_are_of_each_net(tmp_path):
     assert_alike(whole, parts)
 
 
+class Own:
+    """A net that somebody wrote: what fit asks for, and nothing else."""
+
+    def __init__(self, seed):
+        self._net = fitting.net(rng=seed)
+        self.backend, self.dtype, self.loss = self._net.backend, self._net.dtype, self._net.loss
+        self.parameters, self.loss_and_grad, self.forward = (
+            self._net.parameters, self._net.loss_and_grad, self._net.forward,
+        )  # fmt: skip
+
+
+def test_nets_that_somebody_wrote():
+    alone, together = [Own(k) for k in range(3)], [Own(k) for k in range(3)]
+    for net in alone:
+        fit(net, X, Y, epochs=2)
+    ensemble(together).fit(X, Y, epochs=2)
+    assert_alike(alone, together)
+
+
+def test_graphs_with_several_inputs():
+    def made():
+        nodes = {"a": Input(3), "b": Input(2), "h": (Linear(2), "a"), "k": (Linear(2), "b"), "y": (Add(), "h", "k")}
+        return [GraphNet(nodes, loss="mse", rng=k, init="glorot_uniform", engine="layered") for k in range(3)]
+
+    x = {"a": X, "b": X[:, :2] ** 2}
+    alone, together = made(), made()
+    for net in alone:
+        net.fit(x, Y, epochs=2, validation=(x, Y))
+    ensemble(together).fit(x, Y, epochs=2, validation=(x, Y))
+    assert_alike(alone, together)
+    with pytest.raises(ValueError, match=r"^net 0: .*2 features"):
+        ensemble(together).fit({"a": X, "b": X}, Y)
+
+
+def test_sparse_rows():
+    x = pytest.importorskip("scipy.sparse").random_array((300, 3), density=0.5, rng=np.random.default_rng(0))
+    alone, together = nets(3), nets(3)
+    for net in alone:
+        net.fit(x, Y, epochs=2)
+    ensemble(together).fit(x, Y, epochs=2)
+    assert_alike(alone, together)
+
+
+def test_a_list_of_batches_and_point_sets():
+    for x in ([(X[:9], Y[:9]), (X[9:20], Y[9:20])], {"inside": (X, Y), "wall": (X[:30], "half_sum_sq", 0.5)}):
+        alone, together = nets(3), nets(3)
+        for net in alone:
+            net.fit(x, epochs=2)
+        ensemble(together).fit(x, epochs=2, threads=3)
+        assert_alike(alone, together)
+
+
+def test_an_iterator_of_batches():
+    message = r"^every net goes through x, and an iterator can be used once: give a list or a DataLoader$"
+    with pytest.raises(ValueError, match=message):
+        ensemble(nets(2)).fit(iter([(X, Y)]))
+    alone, together = nets(1), nets(1)
+    alone[0].fit(iter([(X, Y)]))
+    ensemble(together).fit(iter([(X, Y)]))
+    assert_alike(alone, together)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_weights_of_samples_and_of_classes(threads):
+    y, weight = RANDOM.integers(0, 2, 300), RANDOM.uniform(size=300)
+
+    def made():
+        losses = [SoftmaxCrossEntropy(), SoftmaxCrossEntropy(weight=[1.0, 3.0]), SoftmaxCrossEntropy()]
+        return [
+            fitting.net(rng=k, loss=loss, dtype=dtype)
+            for dtype in ("float32", "float64")
+            for k, loss in enumerate(losses)
+        ]
+
+    options = {"epochs": 3, "sample_weight": weight, "validation": (X[:40], y[:40])}
+    each = [{}, {}, {"sample_weight": None, "early_stopping": 1}] * 2
+    alone, together = made(), made()
+    told = [net.fit(X, y, **options | own) for net, own in zip(alone, each)]
+    histories = ensemble(together).fit(X, y, threads=threads, each=each, **options)
+    assert_alike(alone, together)
+    for a, b in zip(told, histories):
+        assert (a.losses == b.losses).all() and (a.validation_losses == b.validation_losses).all() and a.best == b.best
+
+
+def test_an_error_says_in_which_net():
+    y = np.zeros(300, int)
+    y[250] = 2
+    made = [fitting.net(rng=0), *(fitting.net(rng=k, loss="softmax_cross_entropy") for k in (1, 2))]
+    with pytest.raises(ValueError, match="class") as error:
+        ensemble(made[1:]).fit(X, y, threads=1)
+    assert error.value.__notes__ == ["in the training of net 0"]
+
+
+def test_what_nets_share_since():
+    made = nets(3)
+    those = ensemble(made)
+    made[2].biases[0] = made[0].biases[0]
+    with pytest.raises(ValueError, match=r"^net 0 and net 2 share b0$"):
+        those.fit(X, Y)
+    those.nets.clear()
+    with pytest.raises(ValueError, match=r"^an ensemble needs at least one net, got none$"):
+        those.fit(X, Y)
+
+
 def shared():
     a, b = nets(2)
     b.weights[0] = a.weights[0]
@@ -250,3 +356,25 @@ sys.stdout.write(str([len(history.epochs) for history in histories]) + chr(10))
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_ranks_share_out_the_nets(ranks):
     assert output(ranks, PROGRAM) == "[2, 2, 2, 2, 2]\n" * ranks
+
+
+THOUSAND = """
+import hashlib, sys
+import numpy as np
+from backprop_xp import Net, distributed
+from backprop_xp.training import ensemble
+
+random = np.random.default_rng(0)
+x, y = random.normal(size=(32, 2)), random.normal(size=(32, 1))
+nets = [Net((2, 3, 1), loss="mse", dtype="float32", rng=k, backend="numpy") for k in range(1000)]
+with distributed.world() as world:
+    histories = ensemble(nets).fit(x, y, each=[{"seed": k} for k in range(1000)], epochs=1, batch_size=16, world=world)
+found = hashlib.sha256(b"".join(p.data.tobytes() for net in nets for p in net.parameters))
+found.update(str([epoch.loss for history in histories for epoch in history.epochs]).encode())
+sys.stdout.write(found.hexdigest() + chr(10))
+"""
+
+
+@needs_mpi
+def test_a_thousand_nets_on_ranks_have_the_bits_of_one():
+    assert output(2, THOUSAND) == 2 * output(1, THOUSAND)

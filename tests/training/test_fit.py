@@ -1,7 +1,5 @@
 """fit, and the same loop written out against PyTorch."""
 
-from __future__ import annotations
-
 import inspect
 import sys
 

@@ -1,7 +1,5 @@
 """All parameters in one array: what is seen of changes, and what is refused."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """How a history shows itself."""
 
-from __future__ import annotations
-
 import builtins
 
 import numpy as np

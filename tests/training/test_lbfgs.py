@@ -1,7 +1,5 @@
 """L-BFGS against PyTorch's, and in runs."""
 
-from __future__ import annotations
-
 import copy
 import math
 

@@ -1,7 +1,5 @@
 """The line search: both of Wolfe's conditions, on functions that are steep, flat, kinked or not there."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Two runs in one folder, and folders whose run has died."""
 
-from __future__ import annotations
-
 import os
 import signal
 import textwrap

@@ -1,7 +1,5 @@
 """The loop as a generator."""
 
-from __future__ import annotations
-
 import numpy as np
 from fitting import assert_same, net, parameters
 

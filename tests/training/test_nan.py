@@ -1,7 +1,5 @@
 """Runs whose loss is no longer a number."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

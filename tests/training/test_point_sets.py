@@ -1,7 +1,5 @@
 """Several point sets in one step: what a step is, runs that are resumed, what is said of each term, and messages."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from fitting import assert_same, parameters

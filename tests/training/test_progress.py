@@ -1,7 +1,5 @@
 """The progress line: in a terminal, and only there."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import pty

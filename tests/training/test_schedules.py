@@ -1,7 +1,5 @@
 """Schedules against PyTorch's, alone and put together."""
 
-from __future__ import annotations
-
 import pytest
 
 from backprop_xp.training import Constant, Cosine, StepDecay, WarmUp

@@ -1,7 +1,5 @@
 """Parts of the parameters, of which each rank has the optimiser's state; runs on ranks: tests/distributed."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from types import SimpleNamespace
 

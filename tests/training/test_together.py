@@ -1,7 +1,5 @@
 """Nets that are trained together on a CUDA device get the bits of training each alone, in a few launches a step."""
 
-from __future__ import annotations
-
 from unittest import mock
 
 import numpy as np

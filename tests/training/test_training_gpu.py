@@ -1,7 +1,5 @@
 """Training on CuPy equals training on NumPy."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Graph nets in training: inputs by name, dropout that goes on in a resumed run, nodes that are named."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from runs import assert_same

@@ -1,7 +1,5 @@
 """Formulas that overwrite their variables: compiled, by NumPy, on any number of elements."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

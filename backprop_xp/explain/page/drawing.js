@@ -79,7 +79,7 @@ const Drawing = (() => {
 
     function drawEdges({ from, to, points }) {
       const source = model.nodes[from], node = model.nodes[to], on = reached.edge(to);
-      if (points.length || node.op === "layer_norm" || node.op === "own") {
+      if (points.length || ["layer_norm", "softmax", "own"].includes(node.op)) {
         drawRibbon(from, to, points, on);
       } else if (node.op === "linear") drawWeights(from, to, on);
       else drawPairs(from, to, on);

@@ -149,6 +149,30 @@ const Passes = (() => {
     backward: (node, grad) => ({ inputs: [node.kept ? grad.map((g, i) => g * node.kept[i]) : grad], parameters: {} }),
   };
 
+  // Of numbers [start, start + width) of an array: e^x over the sum of all, and the logarithm of that sum.
+  function shares(z, start, width) {
+    const row = z.subarray(start, start + width), most = Math.max(...row), powers = row.map((x) => Math.exp(x - most));
+    const sum = powers.reduce((a, b) => a + b, 0);
+    return { shares: powers.map((x) => x / sum), log: Math.log(sum) + most };
+  }
+
+  const softmax = {
+    forward(node, [z]) {
+      const out = zeros(z.length);
+      for (let at = 0; at < z.length; at += node.width) out.set(shares(z, at, node.width).shares, at);
+      return out;
+    },
+    backward(node, grad, [z]) {
+      const out = zeros(z.length);
+      for (let at = 0; at < z.length; at += node.width) {
+        const { shares: p } = shares(z, at, node.width), g = grad.subarray(at, at + node.width);
+        const mean = p.reduce((sum, x, k) => sum + x * g[k], 0);
+        out.set(p.map((x, k) => x * (g[k] - mean)), at);
+      }
+      return { inputs: [out], parameters: {} };
+    },
+  };
+
   // The normal numbers n = (z - mean) * scale, and the scale of each, over groups of numbers that `group` numbers.
   function normalised(node, z, group, groups) {
     const mean = zeros(groups), variance = zeros(groups), size = z.length / groups;
@@ -191,7 +215,7 @@ const Passes = (() => {
   };
 
   const KINDS = {
-    linear, activation, add, multiply, concatenate, dropout, layer_norm: normalisation, batch_norm: normalisation,
+    linear, activation, add, multiply, concatenate, softmax, dropout, layer_norm: normalisation, batch_norm: normalisation,
   };
 
   function columnSums(array, width) {
@@ -307,5 +331,5 @@ const Passes = (() => {
     return read;
   }
 
-  return { run, descend, decoded, evaluate, parametersAt, probability, factor, normalisation, withParameters };
+  return { run, descend, decoded, evaluate, parametersAt, probability, factor, shares, normalisation, withParameters };
 })();

@@ -80,6 +80,10 @@ const Worked = (() => {
       case "add": return { text: total(inputs.map((_, position) => number(of(position)))) };
       case "multiply": return { text: product(...inputs.map((_, position) => of(position))) };
       case "concatenate": return { text: number(result.values[i][s * node.width + k], SUM) };
+      case "softmax": {
+        const { log } = Passes.shares(inputs[0], s * node.width, node.width);
+        return { text: `exp(${number(of(0), SUM)} - ${number(log)})` };
+      }
       case "dropout":
         return { text: node.kept ? product(of(0), node.kept[s * node.width + k]) : number(of(0), SUM) };
       case "layer_norm": case "batch_norm": {
@@ -116,6 +120,11 @@ const Worked = (() => {
       case "concatenate": {
         const start = node.inputs.slice(0, position).reduce((sum, j) => sum + model.nodes[j].width, 0);
         return { text: number(grad[s * node.width + start + k], SUM) };
+      }
+      case "softmax": {
+        const at = s * width, p = result.values[i].subarray(at, at + width);
+        const mean = p.reduce((sum, x, j) => sum + x * grad[at + j], 0);
+        return { text: `${number(p[k])} * (${number(g, SUM)} - ${number(mean)})` };
       }
       case "dropout": return { text: node.kept ? product(g, node.kept[s * node.width + k]) : number(g, SUM) };
       case "layer_norm": case "batch_norm": {

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from backprop_xp import Elementwise, Net
+from backprop_xp import Elementwise, Net, check_gradients
+from backprop_xp.check import check_against_torch
 from backprop_xp.programs import fused, matrices
 from backprop_xp.toolchain import compiler
 from backprop_xp.training import SGD, compiled
@@ -44,6 +45,28 @@ def rounded(numbers):
     bits = np.asarray(numbers, np.float32).view(np.uint32).astype(np.uint64)
     bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
     return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("check", [check_gradients, check_against_torch])
+def test_a_proof_of_rounded_products_is_refused_and_float32s_is_one(check, random):
+    if check is check_against_torch:
+        pytest.importorskip("torch")
+    net, x, y = make((32, 32, 2), ("tanh", "identity")), random.normal(size=(40, 32)), random.normal(size=(40, 2))
+    with pytest.raises(
+        ValueError, match=r'computed in bfloat16, whose rounding would hide .*net.precision = "float32"'
+    ):
+        check(net, x, y)
+    assert check(net, x[:3], y[:3]).ok  # so few are computed in float32
+    net.precision = "float32"
+    assert check(net, x, y).ok
+
+
+def test_a_plan_says_its_precision(random):
+    net = make((32, 32, 2), ("tanh", "identity"))
+    x = random.normal(size=(40, 32))
+    assert net.plan(x).precision == "bfloat16" and net.plan(x[:3]).precision == "float32"
+    net.precision = "float32"
+    assert net.plan(x).precision == "float32"
 
 
 def product(a, b):

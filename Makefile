@@ -32,7 +32,9 @@ bench-full: $(VENV)/.full
 bench-ranks: $(VENV)/.dev
 	$(BIN)/python -m backprop_xp.bench.ranks
 
-# In a process for each processor.
+# In a process for each processor, which threads that wait leave to the others at once.
+test: export OMP_WAIT_POLICY ?= passive
+test: export OPENBLAS_THREAD_TIMEOUT ?= 4
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(TESTS)
 

@@ -46,14 +46,14 @@ def started(ranks, *command, **environment):
             process.communicate()
 
 
-def launch(ranks, *command, timeout=60, **environment):
+def launch(ranks, *command, timeout=300, **environment):
     """Python with these arguments on so many ranks; ended with a TimeoutExpired if it hangs."""
     with started(ranks, *command, **environment) as process:
         out, err = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def output(ranks, code, *arguments, timeout=60):
+def output(ranks, code, *arguments, timeout=300):
     """What a program prints that ends well."""
     run = launch(ranks, "-c", code, *arguments, timeout=timeout)
     assert run.returncode == 0, run.stderr
@@ -61,7 +61,7 @@ def output(ranks, code, *arguments, timeout=60):
 
 
 def ends(ranks, code, *arguments):
-    """What a program, and mpiexec, says that ends badly, within seconds."""
-    run = launch(ranks, "-c", code, *arguments, timeout=20)
+    """What a program, and mpiexec, says that ends badly, although some of its ranks would go on for an hour."""
+    run = launch(ranks, "-c", code, *arguments, timeout=120)
     assert run.returncode != 0, run.stdout
     return run.stdout + run.stderr

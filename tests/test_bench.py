@@ -178,12 +178,7 @@ def test_no_speed_is_shown_for_a_wrong_gradient(monkeypatch):
     assert " M " not in text
 
 
-@pytest.fixture
-def without_rest(monkeypatch):
-    monkeypatch.setattr(measure, "REST", 0.0)
-
-
-def test_a_result_has_everything_the_table_shows(without_rest):
+def test_a_result_has_everything_the_table_shows(brief):
     result = bench_run.run_case(SMALL[0], SETTINGS, machine=QUIET)
     assert [row.contender for row in result.rows] == ["backprop_xp", contenders.EAGER]
     assert result.difference < measure.TOLERANCE["float32"]
@@ -200,7 +195,7 @@ def test_a_result_has_everything_the_table_shows(without_rest):
     assert len(point.ours) == len(point.rivals[contenders.EAGER]) == measure.FEWEST_ROUNDS
 
 
-def test_figures_of_a_busy_machine_are_not_to_be_quoted(without_rest):
+def test_figures_of_a_busy_machine_are_not_to_be_quoted(brief):
     result = bench_run.run_case(SMALL[0], SETTINGS, machine=BUSY)
     text, marked = report.table([result], LIMITS), report.markdown([result], LIMITS)
     assert f"busy: not to be quoted: in 5 of 5 rounds the machine did other work ({OTHERS})" in text
@@ -239,7 +234,7 @@ def test_what_each_step_brings(monkeypatch):
     assert len(text.splitlines()) == len(steps) + 1
 
 
-def test_a_picture_says_what_it_shows(tmp_path, without_rest, monkeypatch):
+def test_a_picture_says_what_it_shows(tmp_path, brief, monkeypatch):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     shown = []
     monkeypatch.setattr(pyplot, "close", shown.append)
@@ -266,9 +261,8 @@ def test_a_picture_says_what_it_shows(tmp_path, without_rest, monkeypatch):
     ]  # fmt: skip
 
 
-def test_sweeps_show_what_a_user_gets_beside_rivals(without_rest, monkeypatch):
+def test_sweeps_show_what_a_user_gets_beside_rivals(brief, monkeypatch):
     assert list(bench_run.SWEEPS) == ["batch", "width", "depth"]
-    monkeypatch.setattr(measure, "SHORTEST", 0.0)
     everything = replace(SETTINGS, engines=("auto", "tiled", "layered"))
     few = {"batch": [cases.ARTICLE.with_samples(8)], "width": [cases.WIDTHS[0].with_samples(8)], "depth": []}
     swept = list(bench_run.sweep(few, everything, machine=BUSY))
@@ -278,7 +272,7 @@ def test_sweeps_show_what_a_user_gets_beside_rivals(without_rest, monkeypatch):
 
 
 @pytest.mark.parametrize("machine", [QUIET, BUSY])
-def test_latency_is_proven_and_says_whether_to_quote_it(machine, without_rest):
+def test_latency_is_proven_and_says_whether_to_quote_it(machine, brief):
     rounds = latency.run(1e-9, machine)
     text = latency.table(rounds, "kept")
     assert len(rounds.spells) == measure.FEWEST_ROUNDS
@@ -287,7 +281,7 @@ def test_latency_is_proven_and_says_whether_to_quote_it(machine, without_rest):
     assert (report.BUSY in text) == (machine is BUSY) == ("no claim" in text)
 
 
-def test_latency_of_a_graph_stands_beside_that_of_a_chain(without_rest):
+def test_latency_of_a_graph_stands_beside_that_of_a_chain(brief):
     rounds = latency.run_graphs(1e-9, BUSY)
     sizes = [sum(tensor.data.size for tensor in net.parameters) for net in (latency.chain(), latency.residual())]
     assert sizes[0] == sizes[1]

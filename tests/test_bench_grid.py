@@ -72,7 +72,7 @@ def test_points_that_torch_compile_takes_part_in_come_first_and_time_ends(monkey
     assert not list(grid.run(parts, SETTINGS, lambda what, share: None, seconds=-1.0))
 
 
-def test_a_real_point():
+def test_a_real_point(brief):
     pytest.importorskip("torch")
     found = grid.run([part((8,), (4,))], SETTINGS, lambda what, share: None, machine=QUIET)
     ((_, result),) = found

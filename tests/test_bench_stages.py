@@ -29,9 +29,12 @@ def stage(*commands, share=1.0, **options):
 
 @pytest.fixture
 def run(tmp_path):
-    def ran(*planned, seconds=60.0):
-        said = []
-        code = stages.run(planned, seconds, tmp_path / "out", said.append)
+    def ran(*planned, seconds=60.0, until=None):
+        """``until``: a file, as soon as which is there the time is over."""
+        said, clock = [], time.monotonic
+        if until is not None:
+            seconds, clock = 1e6, lambda: time.monotonic() + 1e6 * until.exists()
+        code = stages.run(planned, seconds, tmp_path / "out", said.append, clock)
         summary = (tmp_path / "out" / stages.SUMMARY).read_text(encoding="utf-8")
         assert summary.strip() == said[-1].strip()
         return code, summary.splitlines(), tmp_path / "out"
@@ -82,20 +85,19 @@ def test_commands_of_a_stage_run_side_by_side(run, tmp_path):
 def test_a_box_that_closes_ends_everything_that_was_started_in_it(run, tmp_path):
     child = f"import time\nfor _ in range(600): open({str(tmp_path / 'alive')!r}, 'w').write(str(time.time())); time.sleep(0.05)"
     deaf = f"import signal, subprocess, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('began', flush=True); subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
-    code, summary, _ = run(stage(python("deaf", deaf)), seconds=3.0)
+    code, summary, _ = run(stage(python("deaf", deaf)), until=tmp_path / "alive")
     assert code == 1
     assert "box closed" in summary[0] and summary[0].endswith("began")
-    assert (tmp_path / "alive").exists()
     ended = time.time()
     time.sleep(0.3)
     assert float((tmp_path / "alive").read_text(encoding="utf-8") or 0) < ended
 
 
-def test_an_interrupt_lets_a_program_close_its_files(run):
-    polite = (
-        "import time\ntry:\n  print('began', flush=True); time.sleep(60)\nexcept KeyboardInterrupt:\n  print('closed')"
-    )
-    _, summary, _ = run(stage(python("polite", polite)), seconds=3.0)
+def test_an_interrupt_lets_a_program_close_its_files(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "GRACE", 20.0)  # of which a polite program takes little
+    began = tmp_path / "began"
+    polite = f"import time\ntry:\n  open({str(began)!r}, 'w').close(); time.sleep(60)\nexcept KeyboardInterrupt:\n  print('closed')"
+    _, summary, _ = run(stage(python("polite", polite)), until=began)
     assert "box closed" in summary[0] and summary[0].endswith("closed")
 
 
@@ -118,8 +120,8 @@ def test_what_is_left_out_says_why_and_takes_no_time(run):
     code, summary, _ = run(noted("a"), left_out, noted("b"), seconds=20.0)
     assert code == 0
     assert summary[1].startswith("absent") and summary[1].endswith("left out: it is not installed")
-    assert boxes[0] == pytest.approx(10.0, abs=0.5)
-    assert 15.0 < boxes[1] < 20.0  # what the first one didn't need is the second one's
+    assert 8.0 < boxes[0] <= 10.0
+    assert 11.0 < boxes[1] < 20.0  # what the first one didn't need is the second one's
 
 
 def test_an_interrupt_ends_the_run_with_a_summary(run, monkeypatch):

@@ -89,8 +89,7 @@ def test_a_process_that_dies_is_said_to_have(number, code):
             one.turn(0, 1)
 
 
-def test_both_settings_take_part_and_none_is_left(monkeypatch):
-    monkeypatch.setattr(measure, "REST", 0.0)
+def test_both_settings_take_part_and_none_is_left(brief):
     with worker.processes() as (workers, text):
         pids = [one.pid for one in workers]
         result = bench_run.run_case(CASE, SETTINGS, workers=workers, machine=QUIET)

@@ -19,11 +19,11 @@ def test_a_lock_that_another_thread_holds_is_open_in_the_child_alone(kind):
     def hold():
         with lock:
             held.set()
-            end.wait(20)
+            end.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    held.wait(20)
+    held.wait(60)
     child = os.fork()
     if child == 0:
         os._exit(0 if lock.acquire(timeout=2) else 1)

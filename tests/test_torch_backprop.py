@@ -1,16 +1,14 @@
 """What PyTorch does with a net's gradients: derivatives of them, transforms, compilation, export, autocast."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 
 import numpy as np
 import pytest
+from here import needs_compiler
 
 from backprop_xp import ACTIVATIONS, Graph, GraphNet, Net
 from backprop_xp.ready.batch import Backward
-from backprop_xp.toolchain import compiler
 
 torch = pytest.importorskip("torch")
 
@@ -182,7 +180,7 @@ def test_onnx_export(functions, tmp_path, capfd):
     torch.testing.assert_close(torch.from_numpy(found), model(x).detach(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+@needs_compiler
 def test_compiled_without_a_break():
     net = chain()
     layer = as_torch(net)
@@ -287,7 +285,7 @@ def test_two_forward_passes_before_two_backward_passes_and_one_again():
             assert all(map(torch.equal, found, expected[i]))
 
 
-@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+@needs_compiler
 def test_signals_are_kept_only_where_a_backward_pass_may_come(monkeypatch):
     kept = []
     forward = Backward.forward

@@ -104,7 +104,7 @@ def test_each_thread_has_its_own():
 
 def test_the_limit_is_of_the_process_not_of_a_thread(monkeypatch):
     monkeypatch.setenv("BACKPROP_XP_WORKSPACE", "8")
-    barrier = threading.Barrier(4, timeout=20)
+    barrier = threading.Barrier(4, timeout=60)
 
     def work():
         with recycled():

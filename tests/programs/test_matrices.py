@@ -31,7 +31,7 @@ def same():
 def run(program):
     """What it prints; one that hangs is a failure."""
     result = subprocess.run(
-        [sys.executable, "-c", NET + textwrap.dedent(program)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", NET + textwrap.dedent(program)], capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()

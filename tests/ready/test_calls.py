@@ -236,13 +236,13 @@ def test_a_signals_handler_may_call_the_net_that_was_interrupted(sizes, shape, m
     grad = net.weights[0].grad
     Net(sizes, rng=0, engine="layered").loss_and_grad(x)  # for its import, which isn't to be interrupted
     before = signal.signal(signal.SIGALRM, handler)
-    end = time.monotonic() + 20
+    begin = time.monotonic()
     try:
         signal.setitimer(signal.ITIMER_REAL, 1e-3, 1e-3)
-        while not (handler.losses and time.monotonic() > end - 19):
+        while not handler.losses or time.monotonic() < begin + 1:
             assert net.loss_and_grad(x) == loss
             net.forward(x)
-            assert time.monotonic() < end
+            assert time.monotonic() < begin + 60
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -283,7 +283,7 @@ def test_finalisers_at_the_end_wait_for_no_daemon_thread(sizes, daemons):
         time.sleep(0.2)
     """)
     for _ in range(3 if daemons else 1):
-        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
         assert result.returncode == 0
         # where a daemon has a lock, another way is tried, for whose imports it may be too late
         assert result.stdout == "True\n" or (daemons and "Python is likely shutting down" in result.stderr)

@@ -25,7 +25,7 @@ if "--version" in sys.argv:
 open({note!r}, "a").write(f"{{os.getpid()}}\\n")
 if sys.argv[-1] != "worker":
     sys.exit(subprocess.call([sys.executable, __file__, "worker"]))
-time.sleep(60)
+time.sleep(3600)
 """
 PROGRAM = """
 import warnings
@@ -61,7 +61,7 @@ def alive(number):
 
 
 def until(condition):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)
     return condition()
@@ -74,7 +74,7 @@ def test_no_orphan_and_no_folder_is_left_where_the_caller_is_stopped(slow, numbe
     process = subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stderr=subprocess.DEVNULL)
     assert until(lambda: len(numbers(note)) == 2)
     process.send_signal(number)
-    process.wait(20)
+    process.wait(60)
     assert until(lambda: not any(alive(n) for n in numbers(note)))
     assert until(lambda: not list(cache.iterdir()))
 

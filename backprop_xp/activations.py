@@ -16,6 +16,7 @@ from . import ranges
 from .arrays import elementwise
 from .formulas import Formula
 from .formulas.of_activation import of_activation
+from .keywords import known_options
 from .messages import unknown
 
 Array = Any
@@ -57,6 +58,7 @@ class Elementwise(Activation):
     text: tuple[str, str | None, tuple[tuple[str, str], ...], tuple[str, ...]]  # value, grad, let, parameters' names
     requires: tuple[str, ...] = ()  # what the parameters must fulfil, see backprop_xp.ranges
 
+    @known_options
     def __init__(
         self,
         name: str,

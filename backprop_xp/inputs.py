@@ -191,7 +191,7 @@ def _as_indices(array: Array, output_shape: tuple[int, ...], backend: Backend, i
     if array.shape != output_shape[:-1]:
         raise ValueError(f"y must hold {output_shape[0]} class indices, one a sample, got shape {array.shape}")
     if array.dtype.kind not in "biu":
-        raise TypeError(f"class indices must be integers, got dtype {array.dtype}")
+        raise TypeError(f"class indices must be integers, got dtype {array.dtype}; y.astype(int) makes them so")
     # looking at values on a device would wait for it
     counting = array if ignored is None or owner_of(array) != "numpy" else array[array != ignored]
     if owner_of(array) == "numpy" and counting.size:

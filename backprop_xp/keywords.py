@@ -20,7 +20,8 @@ OF_OPTIMISERS = ("lr", "learning_rate", "momentum", "weight_decay", "betas")
 
 def known_options(function: F) -> F:
     """The function, with a TypeError for an unknown option that names the nearest known one."""
-    names = [name for name in inspect.signature(function).parameters if name != "self"]
+    parameters = inspect.signature(function).parameters.items()
+    names = [name for name, parameter in parameters if name != "self" and parameter.kind != parameter.VAR_POSITIONAL]
     makes = function.__name__ == "__init__"
 
     @wraps(function)

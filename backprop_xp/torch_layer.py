@@ -263,6 +263,8 @@ def _changing(net: Net | GraphNet) -> str:
 
 def _checked(x: torch.Tensor, name: str, width: int, like: torch.Tensor | None) -> torch.Tensor:
     """An input that the parameters, of which one is ``like``, can be multiplied with; autocast may have rounded it."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name} must be a tensor of PyTorch, got {type(x).__name__}")
     if like is not None and (x.dtype != like.dtype or x.device != like.device):
         if x.dtype not in HALVES or x.device != like.device or not torch.is_autocast_enabled(x.device.type):
             raise TypeError(

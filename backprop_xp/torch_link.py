@@ -196,7 +196,8 @@ def backend_of(tensor: torch.Tensor) -> Backend:
 
 def as_array(tensor: torch.Tensor, backend: Backend) -> Array:
     """The tensor's memory as an array."""
-    return backend.xp.from_dlpack(tensor.detach()) if backend.on_gpu else tensor.detach().numpy()
+    tensor = tensor.detach().resolve_neg()
+    return backend.xp.from_dlpack(tensor) if backend.on_gpu else tensor.numpy()
 
 
 def as_tensor(array: Array, backend: Backend) -> torch.Tensor:

@@ -24,7 +24,7 @@ OPTIMISERS: dict[str, dict[str, Any]] = {"": {}, " fused Adam": {"fused": True}}
 
 
 def family(threads: int) -> str:
-    """What the points of so many threads are called together."""
+    """What the points measured on ``threads`` are called together."""
     return f"steps in PyTorch, threads: {threads}"
 
 

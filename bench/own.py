@@ -16,6 +16,7 @@ from backprop_xp.bench.run import rows
 from backprop_xp.bench.standing import OURS
 
 from backprop_xp import exchange, threads
+from backprop_xp.keywords import known_options
 from backprop_xp.losses import get_loss
 from backprop_xp.model import Model
 
@@ -45,6 +46,7 @@ class Comparison:
         return "\n".join([*lines, *([f"{BUSY}: {self.busy}"] if self.busy else [])])
 
 
+@known_options
 def compare(
     net: Any, x: Any, y: Any = None, *, loss: str | None = None, seconds: float = 5.0, machine: Machine | None = None
 ) -> Comparison:

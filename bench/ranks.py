@@ -2,8 +2,8 @@
 
 Steps of training (loss, gradients, SGD) of a batch that ranks share out, beside the plain loop on one thread and
 PyTorch's DistributedDataParallel over gloo on the same ranks; each in processes of its own, in turn, the best of
-several rounds. Strong scaling keeps the batch, weak scaling gives each rank as many samples. How long a rank is in
-exchanges in a step, waiting for others included, and what it sends, is counted by the world itself.
+several rounds. Strong scaling keeps the batch, weak scaling gives each rank as many samples. What a rank sends in a
+step, and how long its exchanges take from when all ranks are ready for them, the world itself counts in more steps.
 """
 
 from __future__ import annotations
@@ -52,17 +52,24 @@ def rounds(step: Callable[[], Any], together: Callable[[float], float]) -> tuple
 
 
 class Counting(World):
-    """A world that counts what this rank sends, and the seconds until it has what others sent."""
+    """A world that can count what this rank sends, and seconds from when all are ready until it has what they sent."""
 
-    messages, bytes, seconds = 0, 0, 0.0
+    counts, messages, bytes, seconds = False, 0, 0, 0.0
 
     def gather(self, task: int, data: np.ndarray) -> list[np.ndarray]:
         return self._timed(lambda: World.gather(self, task, data), data.nbytes)
+
+    def deal(self, task: int, data: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return self._timed(lambda: World.deal(self, task, data), sum(each.nbytes for each in data))
 
     def reduce(self, task: int, data: np.ndarray, bounds: Sequence[int] | None = None) -> np.ndarray:
         return self._timed(lambda: World.reduce(self, task, data, bounds), data.nbytes)
 
     def _timed(self, exchange: Callable[[], Any], size: int) -> Any:
+        if not self.counts:
+            return exchange()
+        if self._comm is not None:
+            self._comm.Barrier()
         started = time.perf_counter()
         found = exchange()
         self.seconds += time.perf_counter() - started
@@ -87,11 +94,13 @@ def ours(sizes: tuple[int, ...], batch: int, kind: str) -> dict[str, Any]:
     with Counting(made._all, made.parts, exact=made.exact) as world:
         world.checks = False
         seconds, count = rounds(lambda: step(world=world), lambda count: float(world.hear(str(count))))
-        world.messages, world.bytes, world.seconds = 0, 0, 0.0
+        world.counts, least = True, np.inf
         for _ in range(count):
+            world.messages, world.bytes, world.seconds = 0, 0, 0.0
             step(world=world)
-        per_step = {name: getattr(world, name) / count for name in ("messages", "bytes")}
-        return {"seconds": seconds, "waiting": world.seconds / count} | per_step
+            least = min(least, world.seconds)
+        world.counts = False
+        return {"seconds": seconds, "exchanging": least, "messages": world.messages, "bytes": world.bytes}
 
 
 def ddp(sizes: tuple[int, ...], batch: int, port: int) -> dict[str, Any]:
@@ -188,7 +197,7 @@ def line(row: dict[str, Any]) -> str:
     """A row of the table in bench/scaling.md."""
     net = "-".join(map(str, row["net"]))
     told = (
-        [f"{row['bytes']:,.0f}", f"{row['messages']:.0f}", f"{1e6 * row['waiting']:,.0f}"]
+        [f"{row['bytes']:,.0f}", f"{row['messages']:.0f}", f"{1e6 * row['exchanging']:,.0f}"]
         if "bytes" in row
         else [""] * 3
     )

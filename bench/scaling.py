@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from backprop_xp.distributed.adding import MANY
-from backprop_xp.distributed.share import least_of, of_rank, parts_of
+from backprop_xp.distributed.share import of_rank, parts_of
 
 #: Bytes of all ranks together up to which MPICH's allgather takes log2(ranks) rounds, and a ring beyond.
 SHORT = 512 << 10
@@ -76,7 +76,7 @@ def subtrees(parts: range) -> int:
 def work(machine: Machine, net: Sequence[int], batch: int, ranks: int, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Seconds until each rank has its sums, and how many these are."""
     numbers = numbers_of(net)
-    count = parts_of(batch, most, least_of(numbers))
+    count = parts_of(batch, most, numbers)
     edges = np.arange(ranks + 1) * count // ranks
     rows = np.diff(edges) * (batch / count)
     seconds = 3 * numbers * rows / machine.rate + np.diff(edges) * (
@@ -124,7 +124,7 @@ def modelled(machine: Machine, net: Sequence[int], batch: int, ranks: int, most:
         rows = math.ceil(batch / ranks)
         moved = 2 * (ranks - 1) / ranks * NUMBER * numbers
         return 3 * numbers * rows / machine.rate + 3 * depth * machine.latency + moved / machine.bandwidth
-    count = parts_of(batch, most, least_of(numbers))
+    count = parts_of(batch, most, numbers)
     own = math.ceil(count / ranks)
     compute = own * (3 * numbers * batch / count / machine.rate + machine.part + 3 * NUMBER * numbers / machine.memory)
     sums = count if count <= ranks else sum(subtrees(of_rank(rank, ranks, count)) for rank in range(min(ranks, count)))
@@ -151,7 +151,7 @@ def overlapped(machine: Machine, net: Sequence[int], batch: int, ranks: int) -> 
 
 def fitted(results: Sequence[dict[str, Any]]) -> tuple[float, float]:
     """Latency and bandwidth of an exchange, in seconds and bytes a second, of what the ranks of a machine measured."""
-    found = [(row["bytes"], row["waiting"]) for row in results if row["kind"] == "ranks" and row["ranks"] > 1]
+    found = [(row["bytes"], row["exchanging"]) for row in results if row["kind"] == "ranks" and row["ranks"] > 1]
     sizes, seconds = np.array(found).T
     slope, start = np.polyfit(sizes, seconds, 1)
     return max(float(start) / 2, 0.0), 1 / float(slope)
@@ -177,7 +177,7 @@ def _line(machine: Machine, net: Sequence[int], batch: int, most: int) -> str:
     many = simulated(machine, net, batch, machine.ranks, most) if machine.ranks <= 1024 else math.nan
     model, other = (modelled(machine, net, batch, machine.ranks, most, exact) for exact in (True, False))
     efficiency = alone / (machine.ranks * (model if math.isnan(many) else many))
-    parts = parts_of(batch, most, least_of(numbers_of(net)))
+    parts = parts_of(batch, most, numbers_of(net))
     times = [f"{1e3 * many:,.3f}" if many == many else "", f"{1e3 * model:,.3f}", f"{100 * efficiency:.1f} %"]
     times += [f"{1e3 * seconds:,.3f}" for seconds in (other, overlapped(machine, net, batch, machine.ranks))]
     cells = [machine.name, "-".join(map(str, net)), f"{batch:,}", str(parts), *times]

@@ -2,6 +2,7 @@
 #include "activations.h"
 #include "dense.h"
 #include "losses.h"
+#include "transpose_cpu.h"
 // What the passes of matrices.h and narrow_cpu.h are given for one net: activations and a loss, over blocks of signals.
 
 namespace bpx {
@@ -84,23 +85,27 @@ template <class Loss, class S> void loss_block(const LossBlock& block, S* memory
     const i64 at = block.first + s0;
     alignas(64) S losses[V], weight[V], factor[V];
     S* const z = (S*)block.z + s0 * block.row;
+    const bool rows_of_y = target == Target::values && !block.rows && block.y_column == 1;
+    for (int o = 0; o < out; o += V) {
+      const int some = out - o < V ? out - o : V;
+      transpose_square(z + o / V * block.panel, block.row, count, some, outputs + o * V, V);
+      if (rows_of_y) transpose_square((const S*)block.y + at * block.y_row + o, block.y_row, count, some, y + o * V, V);
+    }
     for (int k = 0; k < V; ++k) {
       const int s = k < count ? k : 0;  // a sample that isn't there is like the first
       const i64 y_at = (block.rows ? block.rows[at + s] : at + s) * block.y_row;
       weight[k] = block.weight ? ((const S*)block.weight)[(at + s) * block.weight_row] : S(1);
       factor[k] = weight[k] * S(block.scale);
-      for (int o = 0; o < out; ++o) outputs[o * V + k] = z[o / V * block.panel + s * block.row + o % V];
       if constexpr (target == Target::values) {
-        for (int o = 0; o < out; ++o) y[o * V + k] = ((const S*)block.y)[y_at + o * block.y_column];
+        for (int o = 0; !rows_of_y && o < out; ++o) y[o * V + k] = ((const S*)block.y)[y_at + o * block.y_column];
       } else if constexpr (target == Target::classes) {
         y[k] = S(((const i64*)block.y)[y_at]);
       }
     }
     store<T>(losses, Loss::template run<any_outputs, V>(outputs, y, (const S*)block.p, load<T>(factor), scaled, out));
-    for (int k = 0; k < count; ++k) {
-      block.losses[s0 + k] = double(block.weight ? losses[k] * weight[k] : losses[k]);
-      for (int o = 0; o < out; ++o) z[o / V * block.panel + k * block.row + o % V] = outputs[o * V + k];
-    }
+    for (int k = 0; k < count; ++k) block.losses[s0 + k] = double(block.weight ? losses[k] * weight[k] : losses[k]);
+    for (int o = 0; o < out; o += V)
+      transpose_square(outputs + o * V, V, out - o < V ? out - o : V, count, z + o / V * block.panel, block.row);
   }
 }
 

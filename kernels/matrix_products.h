@@ -39,13 +39,25 @@ BPX_FN void stores_are_seen() {
 #endif
 }
 
+/// Calls op(first, count, Index<block>) for as many of n as are whole blocks of MOST, then for what is left in blocks of
+/// halves of it: a function for each block would take as long to be called as 250 multiply-adds of registers.
+template <int MOST, class Op> BPX_FN void row_runs(i64 n, Op op) {
+  i64 first = 0;
+  auto run = [&](auto block) __attribute__((always_inline)) {
+    const i64 count = (n - first) / decltype(block)::value * decltype(block)::value;
+    if (count) op(first, count, block);
+    first += count;
+  };
+  run(Index<MOST>());
+  if constexpr (MOST > 4) run(Index<4>());
+  if constexpr (MOST > 2) run(Index<2>());
+  if constexpr (MOST > 1) run(Index<1>());
+}
 /// Calls op(first, Index<count>) for blocks of MOST of n, then for what is left in blocks of halves of it.
 template <int MOST, class Op> BPX_FN void row_blocks(i64 n, Op op) {
-  i64 first = 0;
-  for (; n - first >= MOST; first += MOST) op(first, Index<MOST>());
-  if constexpr (MOST > 4) { for (; n - first >= 4; first += 4) op(first, Index<4>()); }
-  if constexpr (MOST > 2) { for (; n - first >= 2; first += 2) op(first, Index<2>()); }
-  for (; n - first >= 1; ++first) op(first, Index<1>());
+  row_runs<MOST>(n, [&](i64 first, i64 count, auto block) __attribute__((always_inline)) {
+    for (i64 i = first; i < first + count; i += decltype(block)::value) op(i, block);
+  });
 }
 /// Calls op(Index<n>) for n from 1 to MOST.
 template <int MOST, class Op> BPX_FN void with_count(int n, Op op) {
@@ -55,116 +67,105 @@ template <int MOST, class Op> BPX_FN void with_count(int n, Op op) {
   op(Index<MOST>());
 }
 
-/// One of product_blocks().
+/// to = (start + a b) (* times) for blocks of MR rows and NB panels: a (rows, depth), b (depth, features); what stands in a
+/// and b is of Factors.
+///
+/// `start.data` and `times` may be null; a `start` whose rows are 0 apart is a bias. `times` lies as `to` does.
 template <class Factors, int MR, int NB, class S>
-BPX_FN void product_block(i64 depth, View<const S> a, View<const S> b, View<const S> start, View<S> to, const S* times) {
+BPX_BLOCK void product_blocks(i64 rows, i64 depth, View<const S> a, View<const S> b, View<const S> start, View<S> to,
+                              const S* times) {
   using T = Pack<S, 1>;
   constexpr int V = panel<S>, together = Factors::together;
-  T sums[MR][NB];
-  for (int r = 0; r < MR; ++r)
-    for (int n = 0; n < NB; ++n) sums[r][n] = start.data ? load<T>(start.at(r, n)) : T{};
-  for (i64 k0 = 0; k0 < depth; k0 += V) {
-    const S* const rows = a.at(0, k0 / V);
-    const S* const columns = b.at(k0 / together, 0);
-    const int most = ((depth - k0 < V ? int(depth - k0) : V) + together - 1) / together;
-    BPX_UNROLL_SOME
-    for (int k = 0; k < most; ++k) {
-      T x[NB];
+  for (i64 s = 0; s < rows; s += MR) {
+    T sums[MR * NB];
+    BPX_UNROLL
+    for (T& sum : sums) sum = T{};
+    if (start.data) {
       BPX_UNROLL
-      for (int n = 0; n < NB; ++n) x[n] = load<T>(columns + n * b.panel + k * b.row);
-      BPX_UNROLL
-      for (int r = 0; r < MR; ++r) {
-        const T y = Factors::everywhere(rows[Factors::features(r, a.row) + k]);
+      for (int i = 0; i < MR * NB; ++i) sums[i] = load<T>(start.at(s + i / NB, i % NB));
+    }
+    for (i64 k0 = 0; k0 < depth; k0 += V) {
+      const S* const features = a.at(s, k0 / V);
+      const S* const columns = b.at(k0 / together, 0);
+      const int most = ((depth - k0 < V ? int(depth - k0) : V) + together - 1) / together;
+      BPX_UNROLL_SOME
+      for (int k = 0; k < most; ++k) {
+        T x[NB];
         BPX_UNROLL
-        for (int n = 0; n < NB; ++n) sums[r][n] = Factors::multiply_add(y, x[n], sums[r][n]);
+        for (int n = 0; n < NB; ++n) x[n] = load<T>(columns + n * b.panel + k * b.row);
+        BPX_UNROLL
+        for (int r = 0; r < MR; ++r) {
+          const T y = Factors::everywhere(features[Factors::features(r, a.row) + k]);
+          BPX_UNROLL
+          for (int n = 0; n < NB; ++n) sums[r * NB + n] = Factors::multiply_add(y, x[n], sums[r * NB + n]);
+        }
       }
     }
-  }
-  for (int r = 0; r < MR; ++r)
-    for (int n = 0; n < NB; ++n) {
-      T sum = sums[r][n];
-      if (times) sum = sum * load<T>(times + n * to.panel + r * to.row);
-      store<T>(to.at(r, n), sum);
+    BPX_UNROLL
+    for (int i = 0; i < MR * NB; ++i) {
+      const i64 at = i % NB * to.panel + (s + i / NB) * to.row;
+      store<T>(to.data + at, times ? sums[i] * load<T>(times + at) : sums[i]);
     }
-}
-/// to = (start + a b) (* times) for some blocks of MR rows and NB panels: a (rows, depth), b (depth, features); what stands
-/// in a and b is of Factors.
-///
-/// `start.data` and `times` may be null; a `start` whose rows are 0 apart is a bias.
-template <class Factors, int MR, int NB, class S>
-BPX_BLOCK void product_blocks(i64 blocks, i64 depth, View<const S> a, View<const S> b, View<const S> start, View<S> to,
-                              const S* times) {
-  for (; blocks > 0; --blocks) {
-    product_block<Factors, MR, NB>(depth, a, b, start, to, times);
-    a.data += MR * a.row, to.data += MR * to.row;
-    if (start.data) start.data += MR * start.row;
-    if (times) times += MR * to.row;
   }
 }
 /// Rows that product() goes through at once: blocks begin where pairs of rows do.
 template <class Factors> constexpr int block_rows = product_rows / Factors::together * Factors::together;
-/// product_blocks() for any number of rows; `times` lies as `to` does.
+/// product_blocks() for any number of rows.
 template <class Factors, class S>
 static void product(i64 rows, i64 depth, int count, View<const S> a, View<const S> b, View<const S> start, View<S> to,
                     const S* times) {
   with_count<product_panels>(count, [&](auto columns) __attribute__((always_inline)) {
-    constexpr int NB = decltype(columns)::value;
-    auto from = [&](i64 s, i64 blocks, auto size) __attribute__((always_inline)) {
-      product_blocks<Factors, decltype(size)::value, NB>(
-          blocks, depth, a.from(s, 0), b, {start.data ? start.at(s, 0) : nullptr, start.panel, start.row}, to.from(s, 0),
+    row_runs<block_rows<Factors>>(rows, [&](i64 s, i64 some, auto block) __attribute__((always_inline)) {
+      product_blocks<Factors, decltype(block)::value, decltype(columns)::value>(
+          some, depth, a.from(s, 0), b, {start.data ? start.at(s, 0) : nullptr, start.panel, start.row}, to.from(s, 0),
           times ? times + s * to.row : nullptr);
-    };
-    constexpr int most = block_rows<Factors>;
-    const i64 whole = rows / most;
-    if (whole) from(0, whole, Index<most>());
-    row_blocks<most>(rows % most, [&](i64 s, auto size) __attribute__((always_inline)) {
-      from(whole * most + s, 1, size);
     });
   });
 }
 
-/// dw[o][i] (+)= sum over the samples of g[s][o] * z[s][i], for MR outputs and NB panels of inputs, the last of which has
-/// `last` of them. What is added to is read at the end: sums of many samples are sums of a few sums. `past_caches` is for a
-/// dw whose rows are whole registers, and to which nothing is added.
+/// dw[o][i] (+)= sum over the samples of g[s][o] * z[s][i], for outputs `first` to `first + rows` in blocks of MR, and NB
+/// panels of inputs, the last of which has `last` of them; dw is the row of the first of these outputs. What is added to is
+/// read at the end: sums of many samples are sums of a few sums. `past_caches` is for a dw whose rows are whole registers,
+/// and to which nothing is added.
 template <class Factors, int MR, int NB, class S>
-BPX_BLOCK void weight_block(i64 samples, const S* g, i64 g_row, View<const S> z, S* dw, i64 dw_row, int last, bool add,
-                            bool past_caches) {
+BPX_BLOCK void weight_blocks(i64 samples, i64 first, i64 rows, View<const S> g, View<const S> z, S* dw, i64 dw_row,
+                             int last, bool add, bool past_caches) {
   using T = Pack<S, 1>;
   constexpr int V = panel<S>;
-  T sums[MR][NB];
-  for (int r = 0; r < MR; ++r)
-    for (int n = 0; n < NB; ++n) sums[r][n] = T{};
-  BPX_UNROLL_SOME
-  for (i64 s = 0; s < samples; s += Factors::together) {
-    T x[NB];
+  for (i64 o = first; o < first + rows; o += MR, dw += MR * dw_row) {
+    const S* const outputs = g.at(0, o / V) + o % V;
+    T sums[MR * NB];
     BPX_UNROLL
-    for (int n = 0; n < NB; ++n) x[n] = load<T>(z.at(s, n));
-    BPX_UNROLL
-    for (int r = 0; r < MR; ++r) {
-      const T y = Factors::everywhere(g[s * g_row + r]);
+    for (T& sum : sums) sum = T{};
+    BPX_UNROLL_SOME
+    for (i64 s = 0; s < samples; s += Factors::together) {
+      T x[NB];
       BPX_UNROLL
-      for (int n = 0; n < NB; ++n) sums[r][n] = Factors::multiply_add(y, x[n], sums[r][n]);
+      for (int n = 0; n < NB; ++n) x[n] = load<T>(z.at(s, n));
+      BPX_UNROLL
+      for (int r = 0; r < MR; ++r) {
+        const T y = Factors::everywhere(outputs[s * g.row + r]);
+        BPX_UNROLL
+        for (int n = 0; n < NB; ++n) sums[r * NB + n] = Factors::multiply_add(y, x[n], sums[r * NB + n]);
+      }
+    }
+    BPX_UNROLL
+    for (int i = 0; i < MR * NB; ++i) {
+      S* const to = dw + i / NB * dw_row + i % NB * V;
+      const int count = i % NB + 1 < NB ? V : last;
+      if (past_caches) store_past_caches(to, sums[i]);
+      else store_part(to, add ? load_part<S>(to, count) + sums[i] : sums[i], count);
     }
   }
-  for (int r = 0; r < MR; ++r)
-    for (int n = 0; n < NB; ++n) {
-      S* const to = dw + r * dw_row + n * V;
-      const int count = n + 1 < NB ? V : last;
-      if (past_caches) store_past_caches(to, sums[r][n]);
-      else store_part(to, add ? load_part<S>(to, count) + sums[r][n] : sums[r][n], count);
-    }
 }
-/// The same for outputs `first` to `first + rows` of all in g, a multiple of weight_rows in.
+/// weight_blocks() for outputs `first` to `first + rows` of all in g; `first` is a multiple of weight_rows.
 template <class Factors, class S>
 static void weight_product(i64 samples, i64 first, i64 rows, int count, View<const S> g, View<const S> z, S* dw, i64 dw_row,
                            int last, bool add, bool past_caches) {
-  constexpr int V = panel<S>;
   with_count<weight_panels>(count, [&](auto columns) __attribute__((always_inline)) {
-    constexpr int NB = decltype(columns)::value;
-    row_blocks<weight_rows>(rows, [&](i64 o, auto size) __attribute__((always_inline)) {
-      constexpr int MR = decltype(size)::value;
-      weight_block<Factors, MR, NB>(samples, g.at(0, (first + o) / V) + (first + o) % V, g.row, z, dw + o * dw_row, dw_row, last, add,
-                           past_caches);
+    row_runs<weight_rows>(rows, [&](i64 o, i64 some, auto block) __attribute__((always_inline)) {
+      weight_blocks<Factors, decltype(block)::value, decltype(columns)::value>(samples, first + o, some, g, z, dw + o * dw_row,
+                                                                               dw_row, last, add, past_caches);
     });
   });
 }

@@ -1,7 +1,5 @@
 """Arrays for tests: results on the host, batches, targets for losses, and gradients against central differences."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -32,6 +30,21 @@ def batch_of(net, shape, seed=0):
     random = np.random.default_rng(seed)
     made = (random.normal(size=(*shape, width)).astype(net.dtype) for width in (net.sizes[0], net.sizes[-1]))
     return tuple(net.backend.asarray(a, net.dtype, "a batch") for a in made)
+
+
+def everything(net, *args, **options):
+    """The loss, the gradient in x and those of all parameters, on the host."""
+    loss, grad_x = net.loss_and_grad(*args, input_grad=True, **options)
+    return [host(a) for a in (loss, grad_x, *(p.grad for p in net.parameters))]
+
+
+def assert_close(got, expected, dtype, epsilons=300):
+    """That arrays are of this dtype and agree to so many of its epsilons, of a number or of the largest of its array."""
+    rtol = epsilons * np.finfo(dtype).eps
+    for a, b in zip(got, expected, strict=True):
+        assert a.dtype == dtype
+        scale = max(1.0, np.abs(b[np.isfinite(b)]).max(initial=0))
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * scale)
 
 
 def assert_central_differences(gradients, arrays, loss, step=1e-6):

@@ -46,5 +46,7 @@ def test_overlapping_hides_exchanges_behind_gradients_at_most(net, batch):
 
 
 def test_links_are_found_again():
-    rows = [{"kind": "ranks", "ranks": 2, "bytes": size, "waiting": 2 * 1e-5 + size / 1e9} for size in (1e3, 1e5, 1e6)]
+    rows = [
+        {"kind": "ranks", "ranks": 2, "bytes": size, "exchanging": 2 * 1e-5 + size / 1e9} for size in (1e3, 1e5, 1e6)
+    ]
     np.testing.assert_allclose(scaling.fitted(rows), (1e-5, 1e9))

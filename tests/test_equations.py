@@ -1,24 +1,22 @@
 """The choice for losses that are equations: what runs them, what net.plan says, and what happens without a compiler."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
+from here import failing_compiler, needs_compiler
 
 from backprop_xp import Activation, Elementwise, Equation, Net, equations
 from backprop_xp.engines import warn_uncompiled
 from backprop_xp.programs import stack_source
-from backprop_xp.toolchain import cache, compiler
+from backprop_xp.toolchain import cache
 
 WAVE = Equation("u_tt - u_xx - u_yy", inputs="x y t")
-with_compiler = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
 
 
 def make(activation="tanh", **options):
     return Net((3, 8, 1), (activation, "identity"), "mse", True, rng=0, backend="numpy", **options)
 
 
-@with_compiler
+@needs_compiler
 def test_what_the_plan_says():
     net, x = make(), np.ones((100, 3))
     plan = net.plan(x, loss=WAVE)
@@ -67,14 +65,8 @@ def test_without_a_compiler_it_runs_layered(monkeypatch):
 
 
 def test_a_compiler_that_fails_is_one_warning(monkeypatch, tmp_path, new_functions):
-    broken = tmp_path / "broken"
-    broken.write_text(
-        '#!/bin/sh\n[ "$1" = --version ] && echo broken 1.0 && exit 0\necho "error: broken" >&2\nexit 1\n',
-        encoding="utf-8",
-    )
-    broken.chmod(0o755)
     expected = make(engine="layered").loss_and_grad(np.ones((5, 3)), loss=WAVE)
-    monkeypatch.setenv("CXX", str(broken))
+    monkeypatch.setenv("CXX", failing_compiler(tmp_path))
     monkeypatch.setenv("BACKPROP_XP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "_loaded", {})
     monkeypatch.setattr(equations, "_failures", {})
@@ -87,7 +79,7 @@ def test_a_compiler_that_fails_is_one_warning(monkeypatch, tmp_path, new_functio
     assert net.plan(np.ones((5, 3)), loss=WAVE).reason.endswith("error: broken")
 
 
-@with_compiler
+@needs_compiler
 def test_an_activation_that_is_changed_or_swapped_counts(random):
     x = random.normal(size=(6, 3))
     slope = Elementwise("slope", "k * t * t * t", params={"k": 1.0})

@@ -1,7 +1,5 @@
 """Files are written whole or not at all, and what a path names stays what it is."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket
@@ -14,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from backprop_xp.bench import report
-from users import IS_ROOT
+from here import IS_ROOT
 
 from backprop_xp import Net, files
 from backprop_xp.exchange import to_onnx

@@ -1,21 +1,20 @@
 """The kernel headers, compiled by the machine's C++ compiler, against NumPy: every activation, both dtypes."""
 
-from __future__ import annotations
-
 import ctypes
 
 import numpy as np
 import pytest
 import reference
 from backprop_xp.kernels import source
+from here import needs_compiler
 
 from backprop_xp import ACTIVATIONS
 from backprop_xp.dtypes import C_NAMES
 from backprop_xp.formulas import Formula, blocked
 from backprop_xp.programs import elementwise
-from backprop_xp.toolchain import cache, compiler
+from backprop_xp.toolchain import cache
 
-pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
 DTYPES = ["float32", "float64"]
 FUNCTIONS = [
     "exp",

@@ -1,17 +1,16 @@
 """The kernel headers on the GPU: functions right to a few ULP, and the same results as from the host's compiler."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import reference
 from backprop_xp.kernels import source
+from here import needs_compiler
 
 from backprop_xp import ACTIVATIONS, Net
 from backprop_xp.dtypes import C_NAMES
 from backprop_xp.formulas import emit
 from backprop_xp.programs.fused_cuda import WRITTEN_OUT
-from backprop_xp.toolchain import compiler, cuda
+from backprop_xp.toolchain import cuda
 
 pytestmark = pytest.mark.gpu
 
@@ -87,7 +86,7 @@ def test_derivatives_from_values_are_right_to_some_ulp_of_one(cupy, name, dtype)
     assert name == "identity" or np.isnan(unknown)
 
 
-@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+@needs_compiler
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_host_and_device_agree(dtype, random):
     x, y = random.normal(size=(200, 5)).astype(dtype), random.normal(size=(200, 12)).astype(dtype)

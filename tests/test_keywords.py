@@ -6,8 +6,9 @@ import inspect
 
 import pytest
 
-from backprop_xp import Graph, GraphNet, Input, Linear, Net
+from backprop_xp import Elementwise, ElementwiseLoss, Equation, Graph, GraphNet, Input, Linear, Net, SoftmaxCrossEntropy
 from backprop_xp.keywords import known_fields, known_options
+from backprop_xp.pictures import decision_boundary
 
 NODES = {"x": Input(2), "y": (Linear(2), "x")}
 
@@ -61,6 +62,36 @@ def test_estimators():
         with pytest.raises(TypeError, match="momentum is no option of"):
             kind(momentum=0.9)
         assert clone(kind(alpha=0.5)).get_params()["alpha"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Elementwise("a", val="t"), "unknown option of Elementwise 'val'; did you mean 'value'?"),
+        (
+            lambda: ElementwiseLoss("a", value="z", param={}),
+            "unknown option of ElementwiseLoss 'param'; did you mean 'para",
+        ),
+        (
+            lambda: SoftmaxCrossEntropy(weights=[1, 2]),
+            "unknown option of SoftmaxCrossEntropy 'weights'; did you mean 'wei",
+        ),
+        (
+            lambda: Equation("u_x", inputs="x", output="u"),
+            "unknown option of Equation 'output'; did you mean 'outputs'?",
+        ),
+        (lambda: Equation(residuals="u_x", inputs="x"), "unknown option of Equation 'residuals'; known are inputs, "),
+        (
+            lambda: Net((2, 1), rng=0).explain([1, 2], train=1),
+            "unknown option of explain 'train'; did you mean 'training'?",
+        ),
+        (lambda: decision_boundary(None, label=("a",)), "unknown option of decision_boundary 'label'; did you mean 'l"),
+    ],
+)
+def test_functions_losses_and_what_shows(make, said):
+    with pytest.raises(TypeError) as raised:
+        make()
+    assert str(raised.value).startswith(said)
 
 
 def test_signatures_stay():

@@ -1,33 +1,21 @@
 """One Tensor in several places of a net: its gradient is the sum, in every engine, and it is trained once."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 
 import numpy as np
 import pytest
 from arrays import batch_of, host
+from here import needs_compiler
+from own import Cube
 
-from backprop_xp import LOSSES, Activation, GraphNet, Input, Linear, Net, Tensor
+from backprop_xp import LOSSES, GraphNet, Input, Linear, Net, Tensor
 from backprop_xp.ready import calls
 from backprop_xp.toolchain import compiler
 
-ENGINES = ["auto", "layered", "tiled", pytest.param("fused", marks=pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler"))]  # fmt: skip
+ENGINES = ["auto", "layered", "tiled", pytest.param("fused", marks=needs_compiler)]  # fmt: skip
 WIDTHS = {"narrow": 4, "wide": 48}
 SHAPES = {"sample": (), "small": (7,), "empty": (0,), "several tiles": (1500,)}
-
-
-class Cube(Activation):
-    """In plain array code."""
-
-    scope = "sample"
-
-    def __call__(self, x):
-        return x**3
-
-    def grad(self, x):
-        return 3 * x**2
 
 
 def tied(width=4, depth=4, engine="auto", backend="numpy", last="softplus", **options):

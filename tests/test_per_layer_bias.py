@@ -3,8 +3,6 @@
 The truth is a net whose every layer has a bias, zero where the other has none.
 """
 
-from __future__ import annotations
-
 import copy
 import itertools
 import json
@@ -13,6 +11,7 @@ import pickle
 import numpy as np
 import pytest
 from arrays import batch_of, host
+from here import needs_compiler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -26,7 +25,6 @@ from backprop_xp.toolchain import compiler
 FLAGS = (True, False, True)
 WIDTHS = {"narrow": (5, 4, 3, 2), "wide": (70, 65, 64, 33)}
 SHAPES = {"sample": (), "small": (7,), "empty": (0,), "many": (fused.NARROW_SAMPLES + 3,)}
-compiled = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler")
 
 
 def make(bias=FLAGS, sizes=(5, 4, 3, 2), **options):
@@ -95,7 +93,7 @@ def test_every_engine(engine, dtype, sizes, shape):
     assert_alike(net, whole, tolerance * max(1, *shape, 1))
 
 
-@compiled
+@needs_compiler
 @pytest.mark.parametrize("sizes", WIDTHS.values(), ids=WIDTHS)
 def test_ready_calls_are_found_and_right(sizes):
     net, whole = make(sizes=sizes)
@@ -130,7 +128,7 @@ def test_any_net(data):
     assert_alike(net, whole)
 
 
-@compiled
+@needs_compiler
 def test_a_chain_as_a_graph_has_the_same_bits():
     net, _ = make()
     description = {"x": Input(5)}

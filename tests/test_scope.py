@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from own import Doubled
 
 from backprop_xp import (
     ACTIVATIONS,
@@ -135,15 +136,6 @@ def declared(thing, value="sample"):
 
 
 def test_what_says_that_it_works_sample_by_sample_is_cut():
-    class Doubled(Operation):
-        scope = "sample"
-
-        def forward(self, z):
-            return 2 * z
-
-        def backward(self, grad, z):
-            return 2 * grad
-
     class Tripled(Doubled):
         def width(self, *widths):
             return widths[0]

@@ -1,12 +1,11 @@
 """BACKPROP_XP_SHOW_SOURCE=1 prints the code of every kind of net, on the CPU and on CUDA devices."""
 
-from __future__ import annotations
-
 import subprocess
 
 import numpy as np
 import pytest
 from backprop_xp.kernels import FOLDER, source, without_headers
+from here import needs_compiler
 
 from backprop_xp import Elementwise, Graph, Net, show_source
 from backprop_xp.programs import graph, matrices, narrow
@@ -43,7 +42,7 @@ def afresh(monkeypatch):
         function.cache_clear()
 
 
-@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+@needs_compiler
 @pytest.mark.parametrize(
     "make, parts",
     [

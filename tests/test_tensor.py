@@ -1,16 +1,14 @@
 """Arrays that are made when they are asked for: the newest call's, whoever asks in between."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 import threading
 
 import numpy as np
 import pytest
+from here import needs_compiler
 
 from backprop_xp import Net, Tensor
-from backprop_xp.toolchain import compiler
 
 
 def left(number, signal=False):
@@ -68,7 +66,7 @@ def test_a_reader_that_is_overtaken_loses_nothing():
     np.testing.assert_array_equal(tensor.grad, [2, 2])
 
 
-@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+@needs_compiler
 @pytest.mark.parametrize("shape", [(5,), (3, 5)], ids=["sample", "batch"])
 def test_reading_while_another_thread_trains(shape):
     net = Net((5, 4, 3), bias=True, loss="mse", rng=0, backend="numpy")

@@ -1,16 +1,14 @@
 """What PyTorch does with a net's gradients: derivatives of them, transforms, compilation, export, autocast."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 
 import numpy as np
 import pytest
+from here import needs_compiler
 
 from backprop_xp import ACTIVATIONS, Graph, GraphNet, Net
 from backprop_xp.ready.batch import Backward
-from backprop_xp.toolchain import compiler
 
 torch = pytest.importorskip("torch")
 
@@ -182,7 +180,7 @@ def test_onnx_export(functions, tmp_path, capfd):
     torch.testing.assert_close(torch.from_numpy(found), model(x).detach(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+@needs_compiler
 def test_compiled_without_a_break():
     net = chain()
     layer = as_torch(net)
@@ -262,6 +260,13 @@ def test_parameter_groups_and_lbfgs():
     np.testing.assert_allclose(net(x.numpy()), layer(x).detach(), rtol=1e-10)
 
 
+def test_a_graph_is_compiled_for_any_number_of_samples():
+    layer = as_torch(graph(batch=False)).eval()
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    for n in (5, 6, 7):
+        torch.testing.assert_close(compiled(samples(n)), layer(samples(n)))
+
+
 def test_a_net_without_parameters_is_compiled_too():
     net = GraphNet({"x": __import__("backprop_xp").Input(3), "y": ("tanh", "x")}, backend="numpy")
     x = samples()
@@ -280,7 +285,7 @@ def test_two_forward_passes_before_two_backward_passes_and_one_again():
             assert all(map(torch.equal, found, expected[i]))
 
 
-@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+@needs_compiler
 def test_signals_are_kept_only_where_a_backward_pass_may_come(monkeypatch):
     kept = []
     forward = Backward.forward

@@ -333,3 +333,44 @@ def test_a_graph_of_every_engine_gives_the_same_gradients(training):
         results.append([tensor.grad for tensor in (*x.values(), *layer.parameters())])
     for a, b in zip(*results):
         torch.testing.assert_close(a, b)
+
+
+def at_odd_addresses(x):
+    memory = bytearray(x.numel() * x.element_size() + 1)
+    odd = torch.frombuffer(memory, dtype=x.dtype, offset=1, count=x.numel()).view(x.shape)
+    return odd.copy_(x)
+
+
+LIES = {
+    "as it is": lambda x: x,
+    "column by column": lambda x: x.T.contiguous().T,
+    "every other row": lambda x: x.repeat_interleave(2, 0)[::2],
+    "lazily negated": lambda x: torch._neg_view(-x),
+    "at odd addresses": at_odd_addresses,
+}
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("lies", LIES.values(), ids=LIES)
+def test_numbers_may_lie_in_memory_as_they_like(lies, flat, random):
+    net = Net((3, 70, 40, 2), ("sin", "tanh", "identity"), bias=True, dtype="float32", rng=0, backend="numpy")
+    x, g = (torch.from_numpy(random.normal(size=(60, width)).astype("float32")) for width in (3, 2))
+    layer, results = as_torch(net, flat), []
+    for how in (LIES["as it is"], lies):
+        given_ = how(x).requires_grad_()
+        output = layer(given_)
+        results.append([output, *torch.autograd.grad(output, [given_, *layer.parameters()], how(g))])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-5)
+
+
+def test_saved_tensors_may_come_back_as_copies(random):
+    net = Net((3, 70, 2), bias=True, dtype="float32", rng=0, backend="numpy")
+    layer, x = as_torch(net), torch.from_numpy(random.normal(size=(60, 3)).astype("float32"))
+    expected = torch.autograd.grad(layer(x).sum(), list(layer.parameters()))
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor.clone(), lambda tensor: tensor):
+        output = layer(x).sum()
+    with torch.no_grad():
+        x.zero_()
+    for a, b in zip(expected, torch.autograd.grad(output, list(layer.parameters())), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-5)

@@ -162,6 +162,11 @@ def test_an_export_of_code_says_that_a_formula_is_missing():
         torch.jit.trace(layer, (x,))
 
 
+def test_what_is_no_tensor_is_said():
+    with pytest.raises(TypeError, match="x must be a tensor of PyTorch, got ndarray"):
+        as_torch(make())(np.ones((2, 3)))
+
+
 LAST = ["identity", "tanh", Same(), Elementwise("straight", value="t", grad="where(abs(t) < 1, 1, 0)")]
 
 

@@ -68,6 +68,10 @@ class Model:
         answers = self.target.answers(outputs, probabilities)
         return need("pandas").DataFrame(answers, index=frames.alike(frame).index)
 
+    def take_decimal(self, mark: str) -> None:
+        """Read the numbers of tables, those of targets too, with this mark before decimals from now on."""
+        self.table, self.target = self.table.with_decimal(mark), self.target.with_decimal(mark)
+
     def targets(self, frame: Frame, source: str) -> np.ndarray:
         """What the loss takes for the rows of this table.
 

@@ -41,7 +41,7 @@ def add_train(commands: argparse._SubParsersAction, run: Command) -> None:
     keep = "columns to use though they seem to number rows or to be the target"
     table.add_argument("--keep", default="", metavar="A,B", help=keep)
     table.add_argument("--dates", choices=EITHER, help="which comes first in dates, day or month (default: found out)")
-    _add_reading(table)
+    add_reading(table)
     net = fit.add_argument_group("the net")
     usual = "-".join(map(str, default.widths))
     net.add_argument(
@@ -108,7 +108,7 @@ def add_predict(commands: argparse._SubParsersAction, run: Command) -> None:
     use.set_defaults(run=run)
     use.add_argument("model", metavar="MODEL", help="what train saved")
     use.add_argument("data", metavar="DATA", help=DATA)
-    _add_reading(use)
+    add_reading(use)
     use.add_argument("--output", metavar="FILE.csv", help="write the answers there, not to standard output")
     use.add_argument("--force", action="store_true", help=FORCE)
     use.add_argument("--id", metavar="COLUMN", help="a column of the data that is written before the answers")
@@ -141,8 +141,8 @@ def _add(group: Any, name: str, default: Any, metavar: str, text: str, kind: Any
     group.add_argument(name, type=kind, default=default, metavar=metavar, help=f"{text} (default: %(default)s)")
 
 
-def _add_reading(group: Any) -> None:
-    """How a file is written, for both commands."""
+def add_reading(group: Any) -> None:
+    """How a file is written, for every command that reads one."""
     group.add_argument(
         "--separator", metavar="MARK", help=f"of a text file's columns: a mark, or {', '.join(SEPARATORS)}"
     )

@@ -36,10 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         inputs = {"the model": arguments.model} | read_from
         check_outputs({"--output": arguments.output}, inputs, replace=arguments.force)
     model = Model.load(arguments.model, backend=arguments.backend)
-    if arguments.decimal:
-        model.table = model.table.with_decimal(arguments.decimal)
-    model.missing += parts("--missing", arguments.missing)
-    frame = read(arguments.data, separator=arguments.separator, encoding=arguments.encoding)
+    frame = read_for(model, arguments)
     for note in frame.attrs.get(NOTES, ()):
         _say(f"note: {note}")
     frame = frames.alike(frame)
@@ -66,6 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
         is_in = "is" if len(model.target.columns) == 1 else "are"
         _say(f"{', '.join(model.target.columns)} {is_in} in {arguments.data}: {score}")
     return 0 if complete else 1
+
+
+def read_for(model: Model, arguments: argparse.Namespace) -> Frame:
+    """DATA, written as the arguments say, of whose decimals and missing values the model knows from now on."""
+    if arguments.decimal:
+        model.take_decimal(arguments.decimal)
+    model.missing += parts("--missing", arguments.missing)
+    return read(arguments.data, separator=arguments.separator, encoding=arguments.encoding)
 
 
 def _answers(model: Model, frame: Frame, outputs: np.ndarray, left: np.ndarray, proba: bool) -> tuple[Frame, bool]:

@@ -30,16 +30,17 @@ _CHUNK = 1 << 15  # rows that are lists of texts before they are put away as col
 Record = tuple[int, list[str]]  # the line it begins in, counted from 1, and its cells
 
 
-def read(path: Path, separator: str | None = None, encoding: str | None = None) -> Frame:
+def read(path: Path, separator: str | None = None, encoding: str | None = None, world: World | None = None) -> Frame:
     """The table in this file: texts without blanks around them, and missing values where cells are empty.
 
-    Lines without any content are left out.
+    Lines without any content are left out. With a ``world`` each rank keeps the rows of some of the lines, rank 0 those
+    of the first ones; each goes through all of the text, for quotation marks may begin anywhere before a line.
 
     Raises:
         DataError: it is no table; the message says where.
     """
-    frame = _table(path, separator, encoding)
-    if not len(frame):
+    frame = _table(path, separator, encoding, world)
+    if not any([len(frame)] if world is None else world.told(TABLE, len(frame))):
         raise DataError(f"{path} has no rows")
     return frame
 
@@ -78,8 +79,8 @@ def read_folder(
     return whole
 
 
-def _table(path: Path, separator: str | None, encoding: str | None) -> Frame:
-    """The table in a file, which may have no rows."""
+def _table(path: Path, separator: str | None, encoding: str | None, world: World | None = None) -> Frame:
+    """The table in a file, or this rank's rows of it; there may be none."""
     if separator is None and path.name.lower().endswith(TABS):
         separator = "tab"
     text, note = encodings.decode(path, _content(path), encoding)
@@ -102,6 +103,8 @@ def _table(path: Path, separator: str | None, encoding: str | None) -> Frame:
         raise DataError(f"{path}, row {line}: {error}") from None
     if 2 * sum(frames.as_float(name) is not None for name in header) > len(header) - header.count(""):
         notes.append(f"{path}: row {line}, {listed(names, 5)}, is taken for the names of the columns")
+    if world is not None:
+        records = _own(records, 1 + max(text.count("\n"), text.count("\r")), world)
     frame = _frame(path, names, records)
     frame.attrs[NOTES] = notes
     return frame
@@ -143,6 +146,11 @@ def _records(path: Path, text: str, separator: str, first: int = 1) -> Iterator[
         if row and (row[0] or "".join(row).strip()):
             yield begun + first, row
         begun = rows.line_num
+
+
+def _own(records: Iterator[Record], lines: int, world: World) -> Iterator[Record]:
+    """The records that begin in this rank's share of so many lines."""
+    return (record for record in records if min(record[0] * world.size // lines, world.size - 1) == world.rank)
 
 
 def _found(path: Path, text: str) -> str:

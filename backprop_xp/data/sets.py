@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..distributed import World
+from ..distributed.share import of_rank
 from ..files import kind
 from ..keywords import known_options
 from ..messages import first_line, unknown
@@ -31,6 +32,9 @@ SETS = {
 SET_TARGET = "target"
 TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 SUFFIXES = (".csv", ".tsv", ".npz", parquet.SUFFIX, ".csv.gz", ".tsv.gz")
+#: Bytes of one text file or .npz from which on ranks have it in parts: rows of a smaller one needn't travel in each
+#: step. Chosen, not measured.
+LARGE = 64 << 20
 
 
 @known_options
@@ -46,7 +50,7 @@ def read(
     Args:
         separator: of a text file's columns; found out if left out.
         encoding: of a text file; UTF-8, UTF-16 or Latin-1, whichever it is, if left out.
-        world: ranks, each of which reads some of the rows of a source that is :func:`in_parts`, rank 0 the first ones.
+        world: ranks, each of which gets some of the rows of a file or a folder, rank 0 the first ones.
 
     Raises:
         DataError: the file's content; the message says where. ValueError: neither a set nor such a file.
@@ -76,22 +80,21 @@ def read(
     if texts:
         return reader.read_folder(path, separator, encoding, world)
     if suffix in TEXTS:
-        return reader.read(path, separator, encoding)
+        return reader.read(path, separator, encoding, world)
     if separator or encoding:
         raise ValueError(f"a separator and an encoding are of text files ({', '.join(TEXTS)}), not of {path}")
     if suffix != ".npz":
         need("pyarrow")
         return parquet.read(path, world)
-    frame = _npz(pandas, path)
-    if not len(frame):
-        raise DataError(f"{path} has no rows")
-    frame.index = range(1, len(frame) + 1)
-    return frame
+    return _npz(pandas, path, world)
 
 
 def in_parts(source: str | Path) -> bool:
-    """Whether ranks read some of the rows each: of a .parquet file, or of a folder; others each of them reads whole."""
-    return str(source) not in SETS and (Path(source).is_dir() or _suffix(Path(source)) == parquet.SUFFIX)
+    """Whether ranks get some of the rows each: of a folder, a .parquet file, or another file of :data:`LARGE` bytes."""
+    path = Path(source)
+    if str(source) in SETS:
+        return False
+    return path.is_dir() or _suffix(path) == parquet.SUFFIX or (path.is_file() and path.stat().st_size >= LARGE)
 
 
 def stem(source: str | Path) -> str:
@@ -118,15 +121,24 @@ def _set(pandas: Any, name: str) -> Frame:
     return frame
 
 
-def _npz(pandas: Any, path: Path) -> Frame:
-    """Arrays of one length: (n,) is a column of the array's name, (n, k) is k columns NAME_0, NAME_1, ..."""
+def _npz(pandas: Any, path: Path, world: World | None) -> Frame:
+    """Arrays of one length: (n,) is a column of the array's name, (n, k) is k columns NAME_0, NAME_1, ...
+
+    With a ``world`` each rank reads one array after another, and keeps its rows of each.
+    """
     columns: dict[str, np.ndarray] = {}
+    lengths: set[int] = set()
+    rows = range(0)
     try:
         with np.load(path, allow_pickle=False) as archive:
             for name in archive.files:
                 array = archive[name]
                 if array.ndim not in (1, 2):
                     raise DataError(f"{path}: the array {name} has {array.ndim} dimensions; expected 1 or 2")
+                lengths.add(len(array))
+                if world is not None:
+                    rows = of_rank(world.rank, world.size, len(array))
+                    array = array[rows.start : rows.stop].copy()
                 parts = (
                     {name: array} if array.ndim == 1 else {f"{name}_{j}": array[:, j] for j in range(array.shape[1])}
                 )
@@ -137,10 +149,12 @@ def _npz(pandas: Any, path: Path) -> Frame:
         raise
     except (*UNREADABLE, OSError) as error:
         raise DataError(f"{path} can't be read as .npz: {first_line(error)}") from None
-    lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
         raise DataError(f"{path}: its arrays must have one length, got {sorted(lengths)}")
-    return pandas.DataFrame(columns)
+    if not any(lengths):
+        raise DataError(f"{path} has no rows")
+    frame = pandas.DataFrame(columns)
+    return frame.set_axis(range(rows.start + 1, rows.start + len(frame) + 1))
 
 
 def need(module: str, package: str | None = None) -> Any:

@@ -59,6 +59,10 @@ class Several:
             raise ValueError(f"class_weight is of one target, and there are {len(self.members)}")
         return BCEWithLogits() if self.of_classes else MSE()
 
+    def with_decimal(self, mark: str) -> Several:
+        """The same for a table whose numbers have this mark before decimals."""
+        return Several(tuple(member.with_decimal(mark) for member in self.members))
+
     def of(self, frame: Frame) -> Frame:
         """The part of a table that it is about."""
         return frame[list(self.columns)]

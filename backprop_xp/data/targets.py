@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -65,6 +65,10 @@ class Classes(_OfColumn):
     @property
     def kind(self) -> Kind:
         return NAMES
+
+    def with_decimal(self, mark: str) -> Classes:
+        """The same for a table whose numbers have this mark before decimals: labels are names."""
+        return self
 
     def encode(self, series: Series) -> np.ndarray:
         """(n,) indices."""
@@ -159,6 +163,10 @@ class Amount(_OfColumn):
         if balanced:
             raise ValueError(f"class_weight is of classes, and the target {quoted(self.column)} is an amount")
         return MSE()
+
+    def with_decimal(self, mark: str) -> Amount:
+        """The same for a table whose numbers have this mark before decimals."""
+        return replace(self, notation=self.notation.with_decimal(mark))
 
     def encode(self, series: Series) -> np.ndarray:
         """(n, 1)."""

@@ -12,6 +12,7 @@ from .. import inputs as checks
 from ..backend import Array, module_of
 from ..formulas import Formula, differentiate
 from ..formulas.language import FormulaError
+from ..keywords import known_options
 from ..losses import averaged
 from ..messages import unknown
 from .chain_rule import Rules, rules
@@ -42,6 +43,7 @@ class Equation:
 
     name = "equation"
 
+    @known_options
     def __init__(
         self,
         *residuals: str,

@@ -20,7 +20,7 @@ from ..sums.tree import ChunkTree
 from . import lockstep
 from .adding import Sums, added_up
 from .alike import described
-from .share import Share, least_of
+from .share import Share
 from .world import World
 
 
@@ -36,7 +36,7 @@ def loss_and_grad(world: World | Share, engine: str, call: Call) -> Result:
     """
     _refuse(call)
     whole = isinstance(world, World)
-    share = Share(world, call.samples, least_of(call.numbers)) if isinstance(world, World) else world
+    share = Share(world, call.samples, call.numbers) if isinstance(world, World) else world
     world = share.world
     if world.checks:
         world.agree(_facts(engine, call, whole))

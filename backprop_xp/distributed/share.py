@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -12,23 +13,23 @@ from .world import ADD_UP, World
 #: Samples of a part, at least, unless it is the only one, and what they are at least times the net's parameters: a part
 #: takes a fifth of a millisecond more than its arithmetic.
 LEAST, WORTH = 16, 1 << 20
-#: Parts up to which they are that small, and samples that each of more parts has at least: products of fewer samples
-#: take longer for each.
-FEW, MANY = 8, 256
+#: Parts up to which they are that small. Each of more parts has at least so many samples, and is worth so many times as
+#: much: in small parts each sample takes longer. Measured on Zen 4; what is added to what depends on these numbers.
+FEW, MANY, MORE = 8, 256, 32
 
 
-def least_of(numbers: int) -> int:
-    """Samples of a part, at least, of a net with ``numbers`` parameters: a power of two."""
-    least = LEAST
-    while least * numbers < WORTH and least < WORTH:
+def least_of(numbers: int, many: bool = False) -> int:
+    """Samples of a part, at least, of a few parts or many, of a net with ``numbers`` parameters: a power of two."""
+    least, worth = (MANY, MORE * WORTH) if many else (LEAST, WORTH)
+    while least * numbers < worth and least < worth:
         least *= 2
     return least
 
 
-def parts_of(samples: int, most: int, least: int) -> int:
-    """Into how many parts a batch is cut: a power of two up to ``most``, which is one."""
+def parts_of(samples: int, most: int, numbers: int) -> int:
+    """Into how many parts a batch of a net with ``numbers`` parameters is cut: a power of two, as ``most`` is."""
     count = most
-    while count > 1 and samples < count * (least if count <= FEW else max(least, MANY)):
+    while count > 1 and samples < count * least_of(numbers, count > FEW):
         count //= 2
     return count
 
@@ -44,17 +45,17 @@ class Share:
 
     Attributes:
         samples: of the whole batch.
-        least: samples of a part, of which the first row is a multiple.
+        numbers: that the net's parameters hold.
     """
 
     world: World
     samples: int
-    least: int
+    numbers: int
 
-    @property
+    @cached_property
     def count(self) -> int:
         """How many parts the batch has: the leaves of the tree that adds up, or one for each rank without a tree."""
-        return parts_of(self.samples, self.world.parts, self.least) if self.world.exact else self.world.size
+        return parts_of(self.samples, self.world.parts, self.numbers) if self.world.exact else self.world.size
 
     def parts(self, rank: int | None = None) -> range:
         """The numbers of the parts that a rank computes, this one by default."""
@@ -71,8 +72,9 @@ class Share:
         return slice(self._start(part) - first, self._start(part + 1) - first)
 
     def _start(self, part: int) -> int:
-        """The first row of a part; of one after the last, the number of all."""
-        return self.samples if part == self.count else self.samples * part // self.count // self.least * self.least
+        """The first row of a part, a multiple of the least samples of one; of one after the last, the number of all."""
+        least = least_of(self.numbers)
+        return self.samples if part == self.count else self.samples * part // self.count // least * least
 
     def everywhere(self, numbers: Array) -> Array:
         """Numbers, one for each row of this rank, of all ranks, one for each row of the batch."""

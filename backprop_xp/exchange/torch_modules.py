@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ..activations import ACTIVATIONS, Activation
-from ..messages import unknown
 
 #: PyTorch's module, and the arguments that make it this one, for every built-in activation that PyTorch has, by name.
 #: Parameters have PyTorch's names.
@@ -54,10 +53,8 @@ def from_module(module: Any, name: str = "") -> Activation:
         if same and all(getattr(module, argument) == value for argument, value in arguments.items()):
             cls = ACTIVATIONS[ours]
             return cls(**{parameter: getattr(module, parameter) for parameter in cls.params})
-    known = [*OTHERS, *dict.fromkeys(theirs for theirs, _ in MODULES.values())]
-    raise TypeError(
-        f"{shown_module(name, module)} has no counterpart: {unknown('module', type(module).__name__, known)}"
-    )
+    known = ", ".join([*OTHERS, *dict.fromkeys(theirs for theirs, _ in MODULES.values())])
+    raise TypeError(f"{shown_module(name, module)} has no counterpart here; modules that have one are {known}")
 
 
 def refuse_hooks(model: Any) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from .. import net_options
-from ..data import frames, read
+from ..data import frames
 from ..data.model import Model
+from ..data.options import add_reading
+from ..data.prediction import read_for
 from ..exchange import load_with_extra
 from ..files import check_outputs, replacing
 from ..net import Net
@@ -34,6 +36,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     told.add_argument("--input", metavar="1,0", help="the sample; of a batch one after another, 1,0;0,1")
     told.add_argument("--target", metavar="1", help="its target, written alike; for a class its number")
     _add_output(told)
+    add_reading(told.add_argument_group("how DATA is written"))
     told.set_defaults(run=run_explain)
     demo = commands.add_parser("demo", help="the article's example, step by step")
     _add_output(demo)
@@ -118,7 +121,7 @@ def _of_file(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     if arguments.row is None or arguments.input is not None or arguments.target is not None:
         raise ValueError("of DATA one row is explained: MODEL DATA --row N, without --input and --target")
     model = Model.load(arguments.model, backend="numpy")
-    frame = frames.alike(read(arguments.data), model.missing)
+    frame = frames.alike(read_for(model, arguments), model.missing)
     if arguments.row not in frame.index:
         raise ValueError(f"--row must be from {frame.index[0]} to {frame.index[-1]}, got {arguments.row}")
     row = frame.loc[[arguments.row]]
@@ -127,7 +130,12 @@ def _of_file(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 def _target(net: Any, text: str | None) -> Any:
     """The target, of whole numbers where the loss takes classes and each sample has one number."""
-    target = _numbers("--target", text)
+    target, name = _numbers("--target", text), getattr(net.loss, "name", type(net.loss).__name__)
+    needs = getattr(net.loss, "needs_target", False)
+    if needs and target is None:
+        raise ValueError(f"the loss {name} needs a target: --target 1, or of two outputs --target 1,0")
+    if not needs and target is not None:
+        raise ValueError(f"the loss {name} takes no target: leave --target out, or name another --loss")
     if target is None or not getattr(net.loss, "takes_indices", False):
         return target
     last = target[..., 0]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import replacing
+from ..keywords import known_options
 from ..messages import unknown
 from . import html_page, latex, text
 from .walk import Walk
@@ -63,6 +64,7 @@ class Explanation(Walk):
         return f'<iframe title="How gradients flow" srcdoc="{page}" style="width:100%;height:60rem;border:0"></iframe>'
 
 
+@known_options
 def explain(
     net: Any, x: Any, y: Any = None, *, sample_weight: Any = None, lr: float = 0.01, training: bool = True
 ) -> Explanation:

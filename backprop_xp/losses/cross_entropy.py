@@ -9,6 +9,7 @@ import numpy as np
 from .. import later, ranges
 from ..arrays import in_launches
 from ..backend import module_of
+from ..keywords import known_options
 from .base import METHODS, Array, Loss, Resolved, check_outputs, is_vector, product
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class SoftmaxCrossEntropy(Loss):
     ignore_index: int | None = None
     label_smoothing = ranges.Ranged("0 <= label_smoothing <= 1")
 
+    @known_options
     def __init__(self, weight: Any = None, ignore_index: int | None = None, label_smoothing: float = 0.0) -> None:
         self.weight, self.ignore_index, self.label_smoothing = weight, ignore_index, label_smoothing
 

@@ -10,6 +10,7 @@ from .. import later, ranges
 from ..arrays import elementwise, in_launches, sum_elementwise
 from ..backend import module_of
 from ..formulas import Formula, differentiate
+from ..keywords import known_options
 from ..messages import unknown
 from .base import MEAN_OVER, METHODS, Array, Loss, check_outputs, is_vector
 
@@ -48,6 +49,7 @@ class ElementwiseLoss(Loss):
     text: Text
     requires: tuple[str, ...] = ()  # what the parameters must fulfil, see backprop_xp.ranges
 
+    @known_options
     def __init__(
         self,
         name: str,

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import net_options
-from ..data import frames, read
+from ..data import frames
 from ..data.columns import Number
 from ..data.model import Model
+from ..data.options import add_reading
+from ..data.prediction import read_for
 from ..data.sets import SETS, need
 from ..data.several import Several, Target
 from ..data.targets import Classes
@@ -59,6 +61,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     told.add_argument("--seed", type=int, default=SEED, metavar="N", help="of what is drawn (default: %(default)s)")
     told.add_argument("--output", metavar="FILE", help=f"{', '.join(FORMATS)} (default: KIND.png)")
     told.add_argument("--force", action="store_true", help="write over a file that is there already")
+    add_reading(told.add_argument_group("how DATA is written"))
     told.set_defaults(run=run)
 
 
@@ -146,7 +149,7 @@ def _of_file(arguments: argparse.Namespace) -> Subject:
     model = Model.load(arguments.model, backend="numpy")
     if arguments.data is None:
         return Subject(net, columns=model.table.columns, target=model.target)
-    frame = frames.alike(read(arguments.data), model.missing)
+    frame = frames.alike(read_for(model, arguments), model.missing)
     rows = np.unique(np.linspace(0, len(frame) - 1, min(len(frame), SAMPLES)).astype(np.intp))
     frame = frame.iloc[rows]
     needed = arguments.kind == "gradients" or set(model.target.columns) <= set(frame.columns)

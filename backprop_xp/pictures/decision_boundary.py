@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import axes as drawing
 from ..backend import NUMPY
+from ..keywords import known_options
 from ..losses import BCEWithLogits
 from ..numbers import whole
 
@@ -19,6 +20,7 @@ MOST_LISTED = 12  # classes, up to which a legend has them
 PALEST, STRONGEST = 0.12, 0.6  # opacity of a class's colour, from undecided to sure
 
 
+@known_options
 def decision_boundary(
     net: Any,
     x: Any = None,

@@ -32,17 +32,17 @@ from .plan import Plan
 CACHE_SPEEDUP = 1.7
 #: Widths of a product (the lesser one), and the shares of the peak in float32 that are reached there: by cuBLAS as it
 #: is commonly reported for products of a batch with so narrow a matrix, and by kernels/block_cuda.h as the instructions
-#: and loads of its inner loops were counted (64 wide: 30 to 40 %; 128: about 45 %).
-WIDTHS, CUBLAS, BLOCKS = (32, 64, 128), (0.3, 0.5, 0.75), (0.3, 0.37, 0.45)
-#: Of the peak, where a thread has sums for all parameters (the article's net: 364 multiply-adds in 646 instructions,
+#: and loads of its inner loops were counted: two thirds of the bounds, where these were (32 and 64 wide).
+WIDTHS, CUBLAS, BLOCKS = (32, 64, 128), (0.3, 0.5, 0.75), (0.4, 0.45, 0.48)
+#: Of the peak, where a thread has sums for all parameters (the article's net: 364 multiply-adds in 635 instructions,
 #: 60 % of which find a slot in time), and where a warp's threads share them, bound by loads of shared memory. Both
 #: counted in machine code, but for the 60 %.
 IN_REGISTERS, SHARED_OUT = 0.34, 0.3
 #: How many times faster than in float32 the products of kernels/tensor_cuda.h are: the ratio of the bounds of
-#: 64-64-64-64-10 on an H100 (bench/README.md). On an A100 the bounds are 2.4, 4.7 and 6.0 times float32's.
-BY_TENSOR_CORES = {"float32": 1.0, "tf32x3": 1.7, "tf32": 3.3, "bfloat16": 4.3, "float16": 4.3}
+#: 64-64-64-64-10 on an H100 (bench/README.md). On an A100 the bounds are 2.3, 4.5 and 5.9 times float32's.
+BY_TENSOR_CORES = {"float32": 1.0, "tf32x3": 1.4, "tf32": 2.7, "bfloat16": 3.6, "float16": 3.6}
 #: The least width of the widest product, and the architectures, where three products in TF32 are calculated to be
-#: faster than float32. The ratio of the bounds on an H100 is 1.3 at a width of 16, 1.4 at 32, 1.7 at 64 and 1.7 at 128.
+#: faster than float32. The ratio of the bounds on an H100 is 1.2 at a width of 32 and 1.4 at 64.
 #: Elsewhere nothing was counted; on consumer cards TF32 is no faster than float32 (NVIDIA's architecture papers).
 THREE_PRODUCTS_FROM, THREE_PRODUCTS_ON = 32, (80, 90)
 #: How many times faster than in float32 cuBLAS's products are in TF32: half of what the peaks say (A100: 156 to 19.5

@@ -26,7 +26,7 @@ from . import structs
 from .fused import WRITTEN_OUT, loss_source, same_registers
 from .structs import INT, POINTER, Function, Matrices, MatrixLayer, Sweep, Training
 
-#: The halves of a call, ``bpx::both_halves`` and so on of kernels/matrices.h.
+#: The halves of a call, ``bpx::both_halves`` and so on of kernels/matrix_call.h.
 BOTH, UP, DOWN = 0, 1, 2
 #: Seconds after which a call comes back to Python, where an interrupt is seen.
 SECONDS = 0.1

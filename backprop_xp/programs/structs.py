@@ -88,7 +88,7 @@ class Function(ctypes.Structure):
 
 
 class MatrixLayer(ctypes.Structure):
-    """``bpx::MatrixLayer`` of kernels/matrices.h."""
+    """``bpx::MatrixLayer`` of kernels/matrix_call.h."""
 
     _fields_ = [
         ("inputs", INT), ("outputs", INT), ("weight", POINTER), ("bias", POINTER), ("grad", INT), ("bias_grad", INT),
@@ -97,7 +97,7 @@ class MatrixLayer(ctypes.Structure):
 
 
 class Matrices(ctypes.Structure):
-    """``bpx::Matrices`` of kernels/matrices.h, which says what each field is."""
+    """``bpx::Matrices`` of kernels/matrix_call.h, which says what each field is."""
 
     _fields_ = [
         ("n", INT), ("depth", INT), ("layers", POINTER), ("x", POINTER), ("x_row", INT), ("x_column", INT),

@@ -16,6 +16,9 @@ ROWS, SLICES = (64, 32, 16, 8), (128, 64, 32)
 #: Threads of a block; of a block of a net whose widest layer has at most NARROW features, which has too few sums to
 #: compute at once for more; and that width. Calculated.
 THREADS, FEW_THREADS, NARROW = 256, 128, 32
+#: A chain's blocks have the fewest that leave a multiprocessor THREADS in all, so that each computes many sums at once:
+#: from FEW_THREADS on, or from this on if the net is as narrow as that. Calculated.
+LEAST_THREADS = 64
 #: Sums that a thread holds at once, in float32 (half of it in float64): where two blocks of 256 threads share a
 #: multiprocessor, so that a thread has 128 registers, and where one block has it. Calculated; what fits is found by
 #: compiling.
@@ -39,13 +42,15 @@ class Tiling:
 
 def tilings(shape: fused.Shape, limit: int) -> list[Tiling]:
     """Ways to cut a net's pass where a block may have ``limit`` bytes of shared memory, best first."""
-    narrow = max(shape.sizes[1:]) <= NARROW
+    least = LEAST_THREADS if max(shape.sizes[1:]) <= NARROW else FEW_THREADS
     found: list[Tiling] = []
     for rows, most in itertools.product(ROWS, SLICES):
         tiling = Tiling(rows, THREADS, 1, SUMS, slice_of(shape.sizes[0], most))
         fit = (limit + RESERVED) // (shared_numbers(shape, tiling) * shape.itemsize + RESERVED)
         if fit and not (found and found[-1].rows == rows):
-            threads = FEW_THREADS if narrow or fit > 1 else THREADS
+            threads = least
+            while threads * fit < THREADS:
+                threads *= 2
             found += _blockings(shape, replace(tiling, threads=threads, resident=min(fit, 2 * THREADS // threads)))
     return found
 

@@ -195,7 +195,7 @@ class Backward(Ready):
         self.addresses = [array.__array_interface__["data"][0] for array in self._arrays]
 
     def takes(self, samples: int) -> bool:
-        """Whether it can have so many samples now, one after another (n, in) in the net's dtype."""
+        """Whether it can run now for ``samples`` rows that lie one after another (n, in) in the net's dtype."""
         return samples > 0 and self._is_free()
 
     def forward(self, net: AnyNet, x: int, n: int, output: int) -> Kept | None:

@@ -134,7 +134,7 @@ class Prepared:
         return call if call.takes(x, keep_signals) else None
 
     def for_backward(self, net: AnyNet, samples: int) -> batch.Backward | None:
-        """The call for gradients from those in the outputs, None where there is none for so many samples."""
+        """The call for gradients from those in the outputs, None where there is none for ``samples``."""
         if self._refused["gradients"]:
             return None
         if self._backward is None:
@@ -174,7 +174,7 @@ def find_forward(net: AnyNet, x: Any, keep_signals: bool | None, training: bool 
 
 
 def find_backward(net: AnyNet, samples: int) -> batch.Backward | None:
-    """The compiled call that gives gradients from those in the outputs, None if there is none for so many samples."""
+    """The compiled call that gives gradients from those in the outputs, None if there is none for ``samples``."""
     prepared = now(net)
     if prepared is None:
         return None

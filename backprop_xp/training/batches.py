@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..backend import Array, Backend
-from ..distributed.share import Share, least_of
+from ..distributed.share import Share
 from ..distributed.world import World
 from ..frames import is_sparse
 from ..losses import SoftmaxCrossEntropy, get_loss
@@ -171,7 +171,7 @@ class Rows:
         if self.world is None:
             return None
         samples = min(self.batch_size, self.samples - step * self.batch_size)
-        return Share(self.world, samples, least_of(sum(tensor.data.size for tensor in self._net._places())))
+        return Share(self.world, samples, sum(tensor.data.size for tensor in self._net._places()))
 
     def first(self) -> tuple[Any, Any]:
         """x and y of the first row, as a batch of it would hold them."""

@@ -148,6 +148,21 @@ def test_prediction_reads_as_it_is_told(capsys, folder):
     assert "row 3, column 'a': '?' is no number" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("targets", ["y", "y,z"])
+def test_the_mark_before_decimals_is_the_targets_too(targets, capsys, folder):
+    write(z=[f"{v:.3f}" for v in np.sin(9 * A)])
+    assert train(capsys, "--target", targets)[0] == 0
+    text = (folder / "t.csv").read_text(encoding="utf-8")
+    (folder / "comma.csv").write_text(text.replace(",", ";").replace(".", ","), encoding="utf-8")
+    said = []
+    for arguments in (("t.csv",), ("comma.csv", "--decimal", ",", "--separator", ";")):
+        assert cli.main(["predict", "m", *arguments]) == 0
+        said.append(capsys.readouterr().err.partition(".csv: ")[2])
+        assert cli.main(["explain", "m", *arguments, "--row", "5"]) == 0
+        said.append(capsys.readouterr().out)
+    assert "R^2" in said[0] and said[:2] == said[2:]
+
+
 def test_a_truth_that_is_none_costs_no_answer(capsys, folder):
     write()
     assert train(capsys)[0] == 0

@@ -26,7 +26,7 @@ from backprop_xp import distributed
 from backprop_xp.data import DataError, Recipe, choice, importance, read, report, train
 from backprop_xp.distributed import share
 
-share.WORTH = share.MANY = 1  # many parts of small batches
+share.WORTH, share.MANY = 1, 16  # many parts of small batches
 choice.FEW_ROWS = 100
 QUICK = {"hidden": (5,), "epochs": 2, "batch_size": 50, "backend": "numpy", "weight_decay": 0.1}
 RUNS = [
@@ -39,6 +39,8 @@ RUNS = [
     ("texts", "amount", {}),
     ("texts", "kind", {"decimal": ","}),
     ("one.parquet", "amount", {"seed": 3}),
+    ("one.csv", "amount", {}),
+    ("one.npz", "amount", {}),
     ("odd", "amount", {}),
     ("odd", "kind", {"ignore": ("a",), "task": "regression"}),
     ("files", "amount", {"ignore": ("id", "text", "when", "wide", "town", "code", "kind", "other", "day", "copy")}),
@@ -74,7 +76,7 @@ def told(world, top, shards):
 RANKS = """
 with distributed.world() as world:
     found = told(world, sys.argv[1], shards=True)
-    lengths = world.told(0, len(read(sys.argv[1] + "/files", world=world)))
+    lengths = [world.told(0, len(read(f"{sys.argv[1]}/{name}", world=world))) for name in ("files", "one.csv", "one.npz")]
     everybody = world.told(0, hashlib.sha256(json.dumps(found).encode()).hexdigest())
     if not world.rank: print(json.dumps([found, lengths, len(set(everybody))]))
 """
@@ -115,6 +117,8 @@ def top(tmp_path_factory):
         wrong.to_csv(top / "odd" / f"{k}.csv", index=False)
     frame.head(0).to_csv(top / "texts" / "4.csv", index=False)
     frame.to_parquet(top / "one.parquet", row_group_size=100)
+    frame.assign(town=frame.town + "\n\n").to_csv(top / "one.csv", index=False, sep=";")
+    np.savez(top / "one.npz", amount=frame.amount, x=frame[["wide", "code"]], kind=frame.kind.to_numpy(str))
     return top
 
 
@@ -155,7 +159,8 @@ def test_a_world_of_one(whole):
 def test_ranks_have_the_bits_of_one_that_reads_all(ranks, top, whole):
     found, lengths, different = json.loads(output(ranks, PROGRAM + RANKS, top))
     assert found == whole[0] and different == 1
-    assert sum(lengths) == 240 and max(lengths) < 240
+    assert [sum(each) for each in lengths] == [240] * 3
+    assert all(max(each) < 240 for each in lengths)
 
 
 @needs_mpi

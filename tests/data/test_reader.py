@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop_xp.data import DataError, read, train
+from backprop_xp.data import DataError, read, reader, train
 from backprop_xp.data.reader import NOTES, SEPARATORS
 
 
@@ -26,6 +29,15 @@ def test_separators_are_found(mark, tmp_path):
     word = next(word for word, meant in SEPARATORS.items() if meant == mark)
     for said in (mark, word):
         assert table(tmp_path, text, separator=said).equals(frame)
+
+
+@given(st.lists(st.sampled_from(["x", '"y\n\n"', ""])), st.sampled_from(["\n", "\r\n", "\r"]), st.integers(1, 9))
+def test_every_row_is_one_ranks(cells, end, size):
+    text = end.join(["a", *cells])
+    records, lines = list(reader._records(Path("t.csv"), text, ",")), 1 + max(map(text.count, "\r\n"))
+    own = [list(reader._own(iter(records), lines, SimpleNamespace(rank=k, size=size))) for k in range(size)]
+    assert [record for each in own for record in each] == records
+    assert '"' in text or max(map(len, own)) <= lines // size + 1
 
 
 def test_other_separators(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backprop_xp import distributed
 from backprop_xp.data import SETS, DataError, read, sets
 
 
@@ -38,6 +39,18 @@ def test_sets(name, shape, targets):
         assert set(frame["target"]) == targets
     else:
         assert frame["target"].dtype == float
+
+
+def test_large_files_are_for_ranks_to_have_in_parts(tmp_path, monkeypatch):
+    path = write(tmp_path, "a,b\n1,2\n")
+    assert not sets.in_parts(path) and sets.in_parts(tmp_path) and sets.in_parts("none.parquet")
+    monkeypatch.setattr(sets, "LARGE", 8)
+    assert sets.in_parts(path) and not sets.in_parts("digits") and not sets.in_parts(tmp_path / "none.csv")
+    path = write(tmp_path, "a,b\n")
+    np.savez(tmp_path / "t.npz", a=np.zeros(0))
+    for name in (path, tmp_path / "t.npz"):
+        with distributed.world() as world, pytest.raises(DataError, match="has no rows"):
+            read(name, world=world)
 
 
 def test_rows_of_a_csv_have_the_numbers_that_an_editor_shows(tmp_path):

@@ -91,6 +91,30 @@ def test_rows_without_one_of_them_are_left_out():
     ]
 
 
+@pytest.mark.parametrize("columns", [["p", "q"], ["b", "a"]])
+def test_another_table_to_test_with(columns):
+    other, first = of(columns)[:40], columns[0]
+    other[first] = other[first].astype(object)
+    other.loc[3, first] = np.nan
+    if first == "b":
+        other.loc[5, first] = 7
+    trained = train(of(columns)[40:], columns, QUICK, test=other)
+    assert (trained.counts.trained, trained.counts.held) == (80, 39)
+    assert f"test: 1 row without '{first}' is left out (the first is row 3)" in trained.notes
+    assert list(trained.held_out.index) == [k for k in range(40) if k != 3]
+    np.testing.assert_array_equal(trained.outputs, trained.model.outputs(other.drop(index=3)))
+    single = [
+        member.score(own, truth) for member, own, truth in trained.model.target.parts(trained.outputs, trained.held_out)
+    ]
+    assert trained.score == pytest.approx(np.mean(single)) and min(single) > 0.5
+    assert (
+        ("b: accuracy" in trained.describe_score())
+        is ("1 have a class not seen" in trained.describe_score())
+        is (first == "b")
+    )
+    assert trained.history.epochs[-1].validation_loss is not None
+
+
 @pytest.mark.parametrize(
     "columns, message",
     [

@@ -1,9 +1,9 @@
 """Graphs of residual blocks as compiled equations take them: against the loops, and what is refused."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
+from arrays import everything
+from here import needs_compiler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,9 +11,7 @@ from backprop_xp import Equation, Graph
 from backprop_xp.derivatives.stacked import Skip, stacked
 from backprop_xp.derived import differentiable
 from backprop_xp.operations import Multiply
-from backprop_xp.toolchain import compiler
 
-needs_compiler = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
 TEXTS = ["u_x ** 2 + u_y ** 2 - 1", "u_xx + u_yy - u * x", "u_y + u * u_x - 0.1 * u_xx", "u_xy - y"]
 
 
@@ -45,11 +43,6 @@ def net_of(blocks, dtype="float64", engine="auto", seed=0):
     return net
 
 
-def everything(net, x, text):
-    loss, grad_x = net.loss_and_grad(x, loss=Equation(text, inputs="x y"), input_grad=True)
-    return [loss, grad_x, *(tensor.grad for tensor in net.parameters)]
-
-
 functions = st.sampled_from([None, "tanh", "gelu", "identity"])
 
 
@@ -66,7 +59,8 @@ functions = st.sampled_from([None, "tanh", "gelu", "identity"])
 )  # fmt: skip
 def test_any_residual_blocks_give_what_the_loops_give(blocks, text, n, seed):
     x = np.random.default_rng(seed).normal(size=(n, 2))
-    layered, fused = (everything(net_of(blocks, engine=engine, seed=seed), x, text) for engine in ("layered", "fused"))
+    loss, nets = Equation(text, inputs="x y"), (net_of(blocks, engine=e, seed=seed) for e in ("layered", "fused"))
+    layered, fused = (everything(net, x, loss=loss) for net in nets)
     for ours, loops in zip(fused, layered, strict=True):
         np.testing.assert_allclose(ours, loops, rtol=1e-9, atol=1e-11 * max(1, np.abs(loops).max(initial=0)))
 
@@ -80,7 +74,7 @@ def test_the_same_bits_for_any_number_of_threads(text, dtype):
     for threads in (1, 2, 5):
         net = net_of(blocks, dtype, "fused")
         net.threads = threads
-        found.append(b"".join(np.asarray(a).tobytes() for a in everything(net, x, text)))
+        found.append(b"".join(a.tobytes() for a in everything(net, x, loss=Equation(text, inputs="x y"))))
     assert len(set(found)) == 1
 
 

@@ -26,7 +26,7 @@ from backprop_xp import BatchNorm, Dropout, Graph, LayerNorm, Net, SoftmaxCrossE
 from backprop_xp.distributed import adding, share
 from backprop_xp.training import Adam
 
-share.WORTH = share.MANY = 1  # many parts of small batches too
+share.WORTH, share.MANY = 1, 16  # many parts of small batches too
 adding.MANY = 100  # some of these nets are smaller, and some larger
 
 def digest(*arrays):
@@ -156,7 +156,7 @@ def test_subtrees_add_up_to_the_tree(levels, ranks):
 
 NARROW = """
 x, z = np.random.default_rng(0).normal(size=(40000, 5)), np.random.default_rng(0).normal(size=(40000, 12))
-share.WORTH, share.MANY = 1 << 20, 256
+share.WORTH = 1 << 20
 with distributed.world() as world:
     for n in (40000, 8191, 8192):
         net = Net((5, 10, 4, 12), loss="mse", bias=True, dtype="float32", rng=0, backend="numpy")
@@ -204,19 +204,16 @@ def test_parts_of_wide_nets_have_one_preparation(random, monkeypatch):
 
 @given(st.integers(0, 10**9), st.integers(0, 12), st.integers(1, 10**7))
 def test_parts_depend_on_the_batch_and_the_net_alone(samples, levels, numbers):
-    least, most = least_of(numbers), 1 << levels
-    parts = parts_of(samples, most, least)
-    assert parts == 1 or samples >= parts * least
-    assert parts <= FEW or samples >= parts * MANY
-    assert parts == most or samples < 2 * parts * max(least, MANY)
+    most = 1 << levels
+    parts = parts_of(samples, most, numbers)
+    assert parts == 1 or samples >= parts * least_of(numbers, parts > FEW)
+    assert parts == most or samples < 2 * parts * least_of(numbers, 2 * parts > FEW)
+    assert least_of(numbers) % LEAST == 0 and least_of(numbers, many=True) >= max(MANY, least_of(numbers))
 
 
 @given(st.integers(0, 100_000), st.integers(1, 9), st.integers(1, 10**5), st.booleans())
 def test_shares_are_all_rows_once(samples, size, numbers, exact):
-    shares = [
-        Share(SimpleNamespace(rank=k, size=size, parts=64, exact=exact), samples, least_of(numbers))
-        for k in range(size)
-    ]
+    shares = [Share(SimpleNamespace(rank=k, size=size, parts=64, exact=exact), samples, numbers) for k in range(size)]
     rows = [each.rows() for each in shares]
     assert (rows[0].start, rows[-1].stop) == (0, samples)
     assert all(a.stop == b.start for a, b in pairwise(rows))

@@ -1,10 +1,9 @@
 """The fast engines against the layered one and float64: every activation, loss, bias and odd batch size; NaN; bits."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
-from arrays import target
+from arrays import assert_close, everything, target
+from here import needs_compiler
 
 from backprop_xp import ACTIVATIONS, LOSSES, Elementwise, Net
 from backprop_xp.engines import tiled
@@ -13,28 +12,19 @@ from backprop_xp.toolchain import compiler
 
 FAST = [
     "tiled",
-    pytest.param("fused", marks=pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")),
+    pytest.param("fused", marks=needs_compiler),
 ]
 CHUNK = fused.SMALL_CHUNK
 BATCHES = [0, 1, 15, 16, 17, 127, 128, 129, 1009, CHUNK - 1, CHUNK, CHUNK + 1, 10007]
-
-
-def everything(net, *args, **options):
-    loss, grad_x = net.loss_and_grad(*args, input_grad=True, **options)
-    return [np.asarray(loss), grad_x, *(p.grad for p in (*net.weights, *net.biases))]
 
 
 def assert_agree(sizes, activations, loss, engine, x, y, dtype="float64", weight=None, **options):
     """The same loss and gradients as the layered engine in float64, to the dtype's rounding."""
     reference = Net(sizes, activations, loss, dtype="float64", rng=5, init="glorot_normal", engine="layered", **options)
     net = Net(sizes, activations, loss, dtype=dtype, rng=5, init="glorot_normal", engine=engine, **options)
-    expected, got = (everything(n, x, y, sample_weight=weight) for n in (reference, net))
-    eps = np.finfo(dtype).eps
-    for a, b in zip(expected, got, strict=True):
-        assert b.dtype == dtype
-        scale = max(1.0, np.abs(a[np.isfinite(a)]).max(initial=0))
-        np.testing.assert_allclose(b, a, rtol=300 * eps, atol=300 * eps * scale)
-    np.testing.assert_allclose(net(x), reference(x), rtol=300 * eps, atol=300 * eps)
+    got, expected = (everything(n, x, y, sample_weight=weight) for n in (net, reference))
+    assert_close(got, expected, dtype)
+    assert_close([net(x)], [reference(x)], dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -68,6 +68,15 @@ def test_hidden_layers_have_no_room_for_derivatives_that_their_outputs_tell():
     assert block.shared_bytes(last, way) == block.shared_bytes(net, way) + bytes_ * 10
 
 
+@pytest.mark.parametrize(
+    ("width", "layers", "blocks"), [(32, 3, [64] * 5), (32, 9, [128] * 2), (64, 3, [128] * 3), (64, 6, [256])]
+)
+def test_a_block_has_the_fewest_threads_that_leave_eight_warps_to_a_multiprocessor(width, layers, blocks):
+    net, _ = shape((width,) * (layers + 1) + (10,), ("tanh",) * layers + ("identity",), "classes")
+    way = block.tilings(net, 227 << 10)[0]
+    assert (way.rows, [way.threads] * way.resident) == (64, blocks)
+
+
 def test_no_double_arithmetic_in_float_kernels():
     source = block.source(*COMPILED["wide"], block.tilings(COMPILED["wide"][0], 227 << 10)[0])
     entry = source.partition("BPX_ENTRY void __launch_bounds__")[2]
@@ -139,10 +148,11 @@ def test_every_activation_and_uneven_widths(cupy, random, monkeypatch, first):
 
 
 @pytest.mark.gpu
-def test_softmax_with_probabilities(cupy, random):
+@pytest.mark.parametrize("width", [20, 35])
+def test_softmax_with_probabilities(cupy, random, width):
     y = random.dirichlet(np.ones(7), 65)
     y[0] = [1, 0, 0, 0, 0, 0, 0]
-    assert_agree(*nets((9, 35, 7), ("softplus", "tanh"), "softmax_cross_entropy"), random.normal(size=(65, 9)), y)
+    assert_agree(*nets((9, width, 7), ("softplus", "tanh"), "softmax_cross_entropy"), random.normal(size=(65, 9)), y)
 
 
 @pytest.mark.gpu

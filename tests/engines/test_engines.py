@@ -1,19 +1,16 @@
 """The choice among the engines, where compiled ones can't or shouldn't run."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np
 import pytest
+from here import needs_compiler
 
 from backprop_xp import Graph, Net, engines
 from backprop_xp.programs import fused, narrow
 from backprop_xp.programs import graph as programs
-from backprop_xp.toolchain import cache, compiler
+from backprop_xp.toolchain import cache
 from backprop_xp.toolchain.compiler import CompileError
-
-needs_compiler = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
 
 
 def residual(layers, width=3):

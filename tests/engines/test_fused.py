@@ -178,6 +178,19 @@ def broken_compiler(tmp_path, monkeypatch, new_functions):
     warn_uncompiled.cache_clear()
 
 
+@pytest.mark.parametrize("outputs", [3, 40])
+def test_targets_are_read_wherever_their_numbers_lie(outputs, random):
+    net = Net((9, 70, outputs), loss="mse", bias=True, dtype="float32", rng=0, backend="numpy", engine="fused")
+    for n in (1, 33, 500):
+        x, y = random.normal(size=(n, 9)).astype(np.float32), random.normal(size=(n, outputs)).astype(np.float32)
+        for there in (y[::-1], y[:, ::-1], np.asfortranarray(y)):
+            found = [
+                (net.loss_and_grad(x, each), *(p.grad.copy() for p in net.parameters)) for each in (there, there.copy())
+            ]
+            for a, b in zip(*found, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
 def test_a_failing_compiler_is_one_warning_and_another_engine(broken_compiler, random):
     x = random.normal(size=(100, 5))
     expected = article(engine="layered").loss_and_grad(x)

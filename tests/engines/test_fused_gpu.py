@@ -1,12 +1,10 @@
 """The fused engine on CuPy against the layered one on NumPy in float64, and the bits of its sums."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np
 import pytest
-from arrays import host, target
+from arrays import assert_close, everything, host, target
 
 from backprop_xp import ACTIVATIONS, LOSSES, Activation, Elementwise, Net
 from backprop_xp.engines import fused_gpu
@@ -44,19 +42,6 @@ def pair(sizes, names, loss, bias, dtype, **options):
     reference = Net(sizes, names, loss, bias, "float64", 5, "numpy", "glorot_normal", engine="layered", **options)
     net = Net(sizes, names, loss, bias, dtype, 5, "cupy", "glorot_normal", engine="fused", **options)
     return reference, net
-
-
-def everything(net, *args, **options):
-    loss, grad_x = net.loss_and_grad(*args, input_grad=True, **options)
-    return [host(a) for a in (loss, grad_x, *(p.grad for p in (*net.weights, *net.biases)))]
-
-
-def assert_close(got, expected, dtype):
-    eps = np.finfo(dtype).eps
-    for a, b in zip(expected, got, strict=True):
-        assert b.dtype == dtype
-        scale = max(1.0, np.abs(a[np.isfinite(a)]).max(initial=0))
-        np.testing.assert_allclose(b, a, rtol=300 * eps, atol=300 * eps * scale)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,7 +1,5 @@
 """LaTeX documents: compiled where there is a LaTeX, and looked through everywhere."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess
@@ -9,8 +7,9 @@ import subprocess
 import numpy as np
 import pytest
 from arrays import target
+from own import Cube
 
-from backprop_xp import ACTIVATIONS, LOSSES, Activation, Elementwise, ElementwiseLoss, Graph, GraphNet, Input, Net
+from backprop_xp import ACTIVATIONS, LOSSES, Elementwise, ElementwiseLoss, Graph, GraphNet, Input, Net
 from backprop_xp.explain.latex import PREAMBLE
 from backprop_xp.formulas.notation import escaped, latex_name
 
@@ -26,14 +25,6 @@ IN_FORMULAS = ANYWHERE | {
     "ne", "neg", "odot", "operatorname", "overline", "partial", "right", "sigma", "sin",
     "sqrt", "sum", "tanh", "top", "varphi", "vdots",
 }  # fmt: skip
-
-
-class Cube(Activation):
-    def __call__(self, t):
-        return t**3
-
-    def grad(self, t):
-        return 3 * t**2
 
 
 def graph(random, training):

@@ -1,17 +1,16 @@
 """Losses that users write as formulas: run by every engine as a built-in one is."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 
 import numpy as np
 import pytest
+from arrays import everything
+from here import needs_compiler
 
 from backprop_xp import LOSSES, BCEWithLogits, ElementwiseLoss, Graph, Net, check
 from backprop_xp.exchange import ModelFileError
 from backprop_xp.formulas import FormulaError
-from backprop_xp.toolchain import compiler
 
 LOG_COSH = {"value": "abs(d) + log1p(exp(-2 * abs(d))) - 0.6931471805599453", "let": {"d": "z - y"}}
 HUBER = {
@@ -23,11 +22,6 @@ HUBER = {
 
 def poisson(**options):
     return ElementwiseLoss("poisson", value="exp(z) - y * z", **options)
-
-
-def everything(net, *args, **options):
-    loss, grad_x = net.loss_and_grad(*args, input_grad=True, **options)
-    return [loss, grad_x, *(p.grad for p in net.parameters)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -66,7 +60,7 @@ def test_graphs_compile_it(engine, random):
     assert net.plan(x).engine == engine
 
 
-@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+@needs_compiler
 @pytest.mark.parametrize("shape", [(4,), (9, 4)])
 def test_prepared_calls_take_it_and_see_changes(shape, random):
     x, y = random.normal(size=shape), random.normal(size=(*shape[:-1], 3))
@@ -179,4 +173,4 @@ def test_on_the_gpu(engine, params, random):
     ]
     expected, got = (everything(net, x, y, sample_weight=weight) for net in nets)
     for a, b in zip(got, expected, strict=True):
-        np.testing.assert_allclose(a.get() if hasattr(a, "get") else a, b, rtol=1e-11, atol=1e-12)
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)

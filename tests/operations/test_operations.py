@@ -1,10 +1,9 @@
 """Every operation, by one harness. A new one is a line in CASES."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
+from here import needs_compiler
 from operations import harness
 from operations.harness import Case
 
@@ -22,7 +21,6 @@ from backprop_xp.graph import (
     Softmax,
 )
 from backprop_xp.operations import draws, dropout, kinds
-from backprop_xp.toolchain import compiler
 
 functional = torch.nn.functional
 
@@ -93,7 +91,6 @@ CASES = {
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 in_both_modes = pytest.mark.parametrize("training", [True, False], ids=["training", "in use"])
 both_dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
-with_a_compiler = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
 
 
 def test_all_of_them_are_here():
@@ -145,7 +142,7 @@ def test_onnx(case, dtype, tmp_path):
     harness.an_onnx_file(case, dtype, tmp_path / "net.onnx")
 
 
-@with_a_compiler
+@needs_compiler
 @every_case
 @in_both_modes
 @both_dtypes
@@ -155,7 +152,7 @@ def test_compiled_code(case, training, dtype):
             harness.the_compiled_form(case, training, dtype, samples)
 
 
-@with_a_compiler
+@needs_compiler
 @every_case
 @in_both_modes
 @both_dtypes
@@ -164,7 +161,7 @@ def test_one_sample(case, training, dtype):
 
 
 @every_case
-@pytest.mark.parametrize("engine", ["layered", pytest.param("fused", marks=with_a_compiler)])
+@pytest.mark.parametrize("engine", ["layered", pytest.param("fused", marks=needs_compiler)])
 def test_odd_numbers(case, engine):
     harness.odd_numbers(case, engine)
 

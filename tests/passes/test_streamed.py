@@ -1,11 +1,11 @@
 """Batches in pieces: the same numbers as in one, copies that don't overtake, and memory that runs out."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np
 import pytest
+from arrays import everything
+from own import Cube
 
 from backprop_xp import Activation, GraphNet, Net
 from backprop_xp.graph import Dropout, Input, Linear
@@ -13,18 +13,6 @@ from backprop_xp.passes import streamed
 
 pytestmark = pytest.mark.gpu
 NET = ((5, 4, 3), ("tanh", "sigmoid"))
-
-
-class Cube(Activation):
-    """In plain array code, so that only the layered engine runs it."""
-
-    scope = "sample"
-
-    def __call__(self, x):
-        return x**3
-
-    def grad(self, x):
-        return 3 * x**2
 
 
 @pytest.fixture(autouse=True)
@@ -55,11 +43,6 @@ def limited(cupy):
     cupy.cuda.set_allocator(before)
 
 
-def numbers(net, x, y=None, **options):
-    loss, grad_x = net.loss_and_grad(x, y, input_grad=True, **options)
-    return [a.get() for a in (loss, grad_x, *(p.grad for p in (*net.weights, *net.biases)))]
-
-
 def assert_same(got, expected, exact=False):
     """To the last bit, or as far as matrix products allow: cuBLAS may add in another order where there are more rows."""
     for a, b in zip(expected, got, strict=True):
@@ -84,9 +67,9 @@ def test_the_same_numbers_as_in_one_piece(sizes, activations, loss, bias, reduct
     }.get(loss, random.normal(size=(n, sizes[-1])).astype(np.float32))  # fmt: skip
     options = {} if isinstance(activations[0], Cube) else {"sample_weight": weight}
     net = Net(sizes, activations, loss, bias, "float64", 1, "cupy", reduction=reduction, engine=engine)
-    whole, outputs = numbers(net, x, y, **options), net(x).get()
+    whole, outputs = everything(net, x, y, **options), net(x).get()
     request.getfixturevalue("small")
-    pieces = numbers(net, x, y, **options)
+    pieces = everything(net, x, y, **options)
     assert_same([*pieces, net(x).get()], [*whole, outputs], exact=engine != "layered")
 
 
@@ -118,7 +101,7 @@ def test_a_memmap_of_another_dtype_and_a_strided_view(small, tmp_path):
     mapped[:] = values
     view = np.asfortranarray(np.repeat(mapped, 2, axis=0))[::2]
     net = Net(*NET, rng=0, backend="cupy")
-    results = [numbers(net, x) for x in (mapped, view, mapped.astype(np.float64))]
+    results = [everything(net, x) for x in (mapped, view, mapped.astype(np.float64))]
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -148,7 +131,7 @@ def test_nan_and_infinity_come_along(small):
     x = np.zeros((600, 5))
     x[513, 2] = np.nan
     net = Net(*NET, rng=0, backend="cupy")
-    loss, grad_x, *gradients = numbers(net, x)
+    loss, grad_x, *gradients = everything(net, x)
     assert np.isnan(loss)
     assert np.isnan(grad_x).all(axis=1).nonzero()[0].tolist() == [513]
     assert all(np.isnan(g).any() for g in gradients)
@@ -156,7 +139,7 @@ def test_nan_and_infinity_come_along(small):
 
 def test_the_current_stream_computes(small, cupy):
     net, x = Net(*NET, rng=0, backend="cupy"), np.random.default_rng(0).normal(size=(600, 5))
-    expected, stream = numbers(net, x), cupy.cuda.Stream(non_blocking=True)
+    expected, stream = everything(net, x), cupy.cuda.Stream(non_blocking=True)
     with stream:
         loss = net.loss_and_grad(x)
     stream.synchronize()

@@ -164,6 +164,16 @@ def test_a_graph_of_several_inputs(tmp_path):
     assert run("picture", "boundary", "g.safetensors") == 0
 
 
+def test_a_table_that_is_written_otherwise(drawn, capsys):
+    trained()
+    table().to_csv("comma.csv", index=False, sep=";", decimal=",")
+    for kind in command.KINDS:
+        assert run("picture", kind, "m.safetensors", "comma.csv") == 1
+        assert "--decimal , reads it" in capsys.readouterr().err
+        assert run("picture", kind, "m.safetensors", "comma.csv", "--decimal", ",", "--separator", ";") == 0
+    np.testing.assert_allclose(np.sort(drawn[-1].collections[-1].get_array()), np.sort(table()["y"]))
+
+
 MISTAKES = [
     (("gradient", "--net", "2-1"), "unknown kind 'gradient'; did you mean 'gradients'?"),
     (("boundary",), "give MODEL, the file of a net, or --net"),

@@ -1,41 +1,20 @@
-"""Which nodes run as layers: by what they compute, not by the names of their classes."""
+"""Plans: what a net computes, at one moment and at another."""
 
-import pytest
+from __future__ import annotations
 
-from backprop_xp import GraphNet
-from backprop_xp.graph import Activate, Input, Linear
-
-
-class Named(Linear):
-    name = "named"
+from backprop_xp import GraphNet, Input, Linear
+from backprop_xp.activations import get_activation
+from backprop_xp.operations import Activate, LayerNorm
 
 
-class Doubled(Linear):
-    def forward(self, z, **own):
-        return 2 * z @ own["weight"].T
-
-
-class Negated(Activate):
-    def backward(self, grad, t):
-        return -grad
-
-
-def overridden(operation):
-    operation.forward = lambda z, **own: z
-    return operation
-
-
-@pytest.mark.parametrize(
-    "linear, activation, outputs",
-    [
-        (Linear(3), "tanh", ["z"]),
-        (Named(3), Activate("tanh"), ["z"]),
-        (Linear(3), Negated("tanh"), ["t", "z"]),
-        (Linear(3), overridden(Activate("tanh")), ["t", "z"]),
-        (Doubled(3), "tanh", ["t", "z"]),
-        (overridden(Linear(3)), "tanh", ["t", "z"]),
-    ],
-)
-def test_what_computes_otherwise_is_no_layer(linear, activation, outputs):
-    net = GraphNet({"x": Input(3), "t": (linear, "x"), "z": (activation, "t")}, rng=0, backend="numpy")
-    assert [step.output for step in net._plan().steps] == outputs
+def test_a_plan_has_the_activations_of_an_earlier_moment():
+    node = Activate("tanh")
+    description = {"x": Input(3), "n": (LayerNorm(), "x"), "a": (node, "n"), "h": (Linear(2), "a"), "y": ("relu", "h")}
+    plan = GraphNet(description, backend="numpy")._plan()
+    before = plan.functions()
+    assert plan.with_functions(before) is plan
+    node.activation = get_activation("gelu")
+    earlier = plan.with_functions(before)
+    assert all(map(lambda f, g: f is g, earlier.functions(), before))
+    assert [n.operation.name for n in earlier.nodes] == ["input", "layer_norm", "tanh", "linear", "relu"]
+    assert node.name == "gelu" and plan.functions() != before

@@ -1,15 +1,14 @@
 """The narrow pass: its products are compiled once for nets of equal sizes, and its chunks give the same bits anyhow."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
+from here import needs_compiler
 
 from backprop_xp import Net
 from backprop_xp.programs import fused, matrices, narrow
-from backprop_xp.toolchain import cache, compiler
+from backprop_xp.toolchain import cache
 
-pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
 SIZES, SAMPLES = (3, 5, 5, 5, 2), fused.NARROW_SAMPLES + 37
 
 

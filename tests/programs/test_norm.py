@@ -1,14 +1,12 @@
 """The sum of squares that clipping needs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
+from here import needs_compiler
 
 from backprop_xp.programs import norm
-from backprop_xp.toolchain import compiler
 
-pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

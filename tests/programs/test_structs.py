@@ -1,16 +1,15 @@
 """Structs that Python mirrors are those of kernels/, field by field."""
 
-from __future__ import annotations
-
 import ctypes
 import re
 
 import pytest
 from backprop_xp.kernels import FOLDER
+from here import needs_compiler
 
 from backprop_xp import HalfSumSq, Net, Tanh
 from backprop_xp.programs import fused, fused_cuda, matrices, narrow, structs
-from backprop_xp.toolchain import compiler, cuda
+from backprop_xp.toolchain import cuda
 
 HEADERS = "\n".join(path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.h")))
 KINDS = {"i64": structs.INT, "double": structs.DOUBLE}
@@ -61,7 +60,7 @@ def test_no_struct_is_mirrored_elsewhere():
     assert sorted(mirroring) == ["structs.py", "threads.py"]  # a flag, which mirrors nothing
 
 
-@pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+@needs_compiler
 @pytest.mark.parametrize("sizes, name", [((3, 4, 2), "Narrow"), ((3, 4, 2), "NarrowLayer"), ((64, 64, 3), "Matrices")])
 def test_a_library_of_another_size_is_not_called(sizes, name, monkeypatch):
     longer = type(name, (ctypes.Structure,), {"_fields_": [*getattr(structs, name)._fields_, ("more", structs.INT)]})

@@ -1,9 +1,8 @@
 """Batches that go up a net and down again in two calls: the bits of one call, from signals that are theirs alone."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
+from here import needs_compiler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,9 +10,8 @@ from backprop_xp import Net
 from backprop_xp.programs import fused, matrices
 from backprop_xp.programs.structs import address
 from backprop_xp.ready import calls
-from backprop_xp.toolchain import compiler
 
-pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
 
 ACTIVATIONS = ("identity", "tanh", "relu", "gelu")
 

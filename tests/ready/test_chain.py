@@ -1,18 +1,16 @@
 """Ready calls of a graph that is a chain: the calls, the bits and the signals of the Net that it is."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 
 import numpy as np
 import pytest
+from here import needs_compiler
 
 from backprop_xp import GELU, GraphNet, Input, Linear, Net, Tensor
 from backprop_xp.ready import calls
-from backprop_xp.toolchain import compiler
 
-pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
 
 SIZES, NAMES = (5, 10, 4, 7), ("tanh", "leaky_relu", "identity")
 

@@ -1,19 +1,18 @@
 """Ready calls of graphs that are no chains: the bits of the engine's call, and never stale."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 
 import numpy as np
 import pytest
+from here import needs_compiler
+from own import Doubled
 
-from backprop_xp import GELU, GraphNet, Input, Linear, Operation, Residual, Tensor
+from backprop_xp import GELU, GraphNet, Input, Linear, Residual, Tensor
 from backprop_xp.graph import LayerNorm
 from backprop_xp.ready import calls
-from backprop_xp.toolchain import compiler
 
-pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
 
 GRAPHS = {
     "residual": {"x": Input(5), "a": (Residual(Linear(5), "leaky_relu"), "x"), "y": (Linear(3), "a")},
@@ -131,16 +130,6 @@ def test_classes_are_checked():
         with pytest.raises(ValueError, match=f"class indices must be from 0 to 2, got {bad}"):
             net.loss_and_grad(x, y)
         assert net.parameters[0].grad is before
-
-
-class Doubled(Operation):
-    scope = "sample"
-
-    def forward(self, z):
-        return 2 * z
-
-    def backward(self, grad, z):
-        return 2 * grad
 
 
 def test_code_of_the_users_is_not_ready():

@@ -1,21 +1,19 @@
 """One sample through a compiled net, a chain or any graph: equal to the layered engine, and never stale."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 import threading
 
 import numpy as np
 import pytest
+from here import needs_compiler
 
 from backprop_xp import ACTIVATIONS, LOSSES, Elementwise, GraphNet, Input, Linear, Net, Residual, Tanh
 from backprop_xp.graph import BatchNorm, Dropout, LayerNorm
 from backprop_xp.losses import ElementwiseLoss
 from backprop_xp.ready import calls
-from backprop_xp.toolchain import compiler
 
-pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
 ELEMENTWISE = [name for name, loss in LOSSES.items() if issubclass(loss, ElementwiseLoss)]
 
 

@@ -1,20 +1,18 @@
 """One sample of a chain through the pass for nets of any widths: every signal is kept, equal to the layered engine's."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 
 import numpy as np
 import pytest
+from here import needs_compiler
 
 from backprop_xp import LOSSES, GraphNet, Input, Linear, Net
 from backprop_xp.losses import ElementwiseLoss
 from backprop_xp.programs import matrices
 from backprop_xp.ready import calls, sample, wide
-from backprop_xp.toolchain import compiler
 
-pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
 LOSS_NAMES = [*(name for name, loss in LOSSES.items() if issubclass(loss, ElementwiseLoss)), "classes", "probabilities"]
 ROUNDING = {"float32": 1e-4, "float64": 1e-11}
 

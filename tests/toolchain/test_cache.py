@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from users import IS_ROOT
+from here import IS_ROOT
 
 from backprop_xp import Net, engines, environment
 from backprop_xp.toolchain import cache, compiler

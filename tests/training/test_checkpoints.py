@@ -1,7 +1,5 @@
 """Disks that are full, and files that are not what they should be."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle
@@ -11,10 +9,10 @@ import zipfile
 
 import numpy as np
 import pytest
+from here import IS_ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import assert_same, data, finish, fit, names, net
-from users import IS_ROOT
 
 from backprop_xp.training import CheckpointError, DivergedError
 from backprop_xp.training.checkpoints import Folder, read

@@ -356,3 +356,25 @@ sys.stdout.write(str([len(history.epochs) for history in histories]) + chr(10))
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_ranks_share_out_the_nets(ranks):
     assert output(ranks, PROGRAM) == "[2, 2, 2, 2, 2]\n" * ranks
+
+
+THOUSAND = """
+import hashlib, sys
+import numpy as np
+from backprop_xp import Net, distributed
+from backprop_xp.training import ensemble
+
+random = np.random.default_rng(0)
+x, y = random.normal(size=(32, 2)), random.normal(size=(32, 1))
+nets = [Net((2, 3, 1), loss="mse", dtype="float32", rng=k, backend="numpy") for k in range(1000)]
+with distributed.world() as world:
+    histories = ensemble(nets).fit(x, y, each=[{"seed": k} for k in range(1000)], epochs=1, batch_size=16, world=world)
+found = hashlib.sha256(b"".join(p.data.tobytes() for net in nets for p in net.parameters))
+found.update(str([epoch.loss for history in histories for epoch in history.epochs]).encode())
+sys.stdout.write(found.hexdigest() + chr(10))
+"""
+
+
+@needs_mpi
+def test_a_thousand_nets_on_ranks_have_the_bits_of_one():
+    assert output(2, THOUSAND) == 2 * output(1, THOUSAND)

@@ -1,9 +1,8 @@
 """Equations in one compiled pass: what the two loops give, the same bits for any number of threads, any processor."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
+from here import needs_compiler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,10 +10,7 @@ from backprop_xp import ACTIVATIONS, Elementwise, Equation, Net
 from backprop_xp.engines.fused import equation as fused
 from backprop_xp.toolchain import cache, compiler
 
-pytestmark = [
-    pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine"),
-    pytest.mark.filterwarnings("error:running without compiled kernels"),
-]
+pytestmark = [needs_compiler, pytest.mark.filterwarnings("error:running without compiled kernels")]
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-11}
 #: By name: equations for nets of two inputs and two outputs.

@@ -1,23 +1,20 @@
 """Graphs in one compiled pass: the same numbers as layer by layer, the same bits for any number of threads."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from graphs import arrays, descriptions
+from here import failing_compiler, needs_compiler
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from own import Doubled
 
 from backprop_xp import Graph, GraphNet, Net
 from backprop_xp.engines import tiled
-from backprop_xp.graph import Dropout, Input, LayerNorm, Linear, Operation, Residual
+from backprop_xp.graph import Dropout, Input, LayerNorm, Linear, Residual
 from backprop_xp.programs import graph, narrow
 from backprop_xp.toolchain import cache, compiler
 
-pytestmark = [
-    pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine"),
-    pytest.mark.filterwarnings("error:running without compiled kernels"),
-]
+pytestmark = [needs_compiler, pytest.mark.filterwarnings("error:running without compiled kernels")]
 
 #: Every operation, widths that fill registers and that don't, values used more than once, pieces of pieces.
 EVERYTHING = {
@@ -146,16 +143,6 @@ def test_a_graph_that_is_a_chain_is_run_as_the_net_that_it_is():
     np.testing.assert_array_equal(graph(x), net(x))
 
 
-class Doubled(Operation):
-    scope = "sample"
-
-    def forward(self, x):
-        return 2 * x
-
-    def backward(self, grad, x):
-        return 2 * grad
-
-
 def test_what_it_refuses_runs_on_tiles():
     x = np.ones((5, 3))
     mine = GraphNet({"x": Input(3), "y": (Linear(3), "x"), "mine": (Doubled(), "y")}, rng=0)
@@ -201,13 +188,7 @@ def test_without_a_compiler_it_runs_on_tiles(monkeypatch):
 
 @pytest.mark.filterwarnings("default:running without compiled kernels")
 def test_a_compiler_that_fails_leaves_tiles(monkeypatch, tmp_path):
-    broken = tmp_path / "broken"
-    broken.write_text(
-        '#!/bin/sh\n[ "$1" = --version ] && echo broken 1.0 && exit 0\necho "error: broken" >&2\nexit 1\n',
-        encoding="utf-8",
-    )
-    broken.chmod(0o755)
-    monkeypatch.setenv("CXX", str(broken))
+    monkeypatch.setenv("CXX", failing_compiler(tmp_path))
     nets = both({"x": Input(3), "y": (Residual(Linear(3), "tanh", Linear(3)), "x")})
     graph._programs.clear()
     with pytest.warns(UserWarning, match="error: broken"):

@@ -1,15 +1,13 @@
 """The pass for nets of any widths, at the borders of its regions: few samples, panels, slices of features, chunks."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
+from here import needs_compiler
 
 from backprop_xp import Net
 from backprop_xp.programs import fused, matrices
-from backprop_xp.toolchain import compiler
 
-pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
 
 #: Around a register's numbers, a slice of features, and groups of panels.
 SIZES = [(1, 1), (15, 17, 3), (33, 64, 16), (65, 515, 4), (300, 48, 49, 10), (513, 129)]

@@ -52,8 +52,7 @@ def by_the_engine(net, x, y):
     return [*numbers(net, wide, y), net(wide)]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("dtype, reduction", [("float32", "sum"), ("float64", "mean")])
 @pytest.mark.parametrize("loss", ["half_sum_sq", "huber", "probabilities", "classes"])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_the_bits_of_the_engine(name, loss, reduction, dtype):

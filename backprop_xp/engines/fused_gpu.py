@@ -156,7 +156,8 @@ def _variant(call: Call, dense: bool) -> fused_cuda.Variant:
     """The one that fits the current device."""
     variants = fused_cuda.variants(arguments.shape(call))
     name = "bpx_forward" if call.loss is None else "bpx_backprop"
-    return variants[cuda.first_fitting([_source(call, each, dense) for each in variants], name, THREADS)]
+    sources = [_source(call, each, dense) for each in variants]
+    return variants[cuda.first_fitting(sources, name, [THREADS] * len(sources))]
 
 
 def _source(call: Call, variant: fused_cuda.Variant, dense: bool, side_by_side: bool = False) -> str:

@@ -56,8 +56,8 @@ def program(shape: fused.Shape, activations: Sequence[Any]) -> Program:
 def first_fitting(
     ways: Sequence[Tiling], sources: Sequence[str], shared: Sequence[int], packed_numbers: int
 ) -> Program:
-    """The first of these units whose kernel spills nothing on the current device, else the last."""
-    number = cuda.first_fitting(sources, ENTRY, ways[0].threads)
+    """The first of these units whose kernel spills nothing on the current device."""
+    number = cuda.first_fitting(sources, ENTRY, [way.threads for way in ways])
     run, pack = cuda.kernel(sources[number], ENTRY), cuda.kernel(sources[number], PACK)
     if shared[number] > cuda.UNASKED:
         run.max_dynamic_shared_size_bytes = shared[number]

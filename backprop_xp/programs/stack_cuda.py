@@ -191,7 +191,7 @@ def program(shape: Shape, activations: Sequence[Any]) -> Program:
         limit = block.shared_limit(device)
         tried = ways(shape, limit)
         sources = [source(shape, activations, way) for way in tried]
-        number = cuda.first_fitting(sources, block.ENTRY, tried[0].threads)
+        number = cuda.first_fitting(sources, block.ENTRY, [way.threads for way in tried])
         run = cuda.kernel(sources[number], block.ENTRY)
         run.max_dynamic_shared_size_bytes = limit  # other nets have other needs of the same kernel
         found = layout(shape)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,7 +31,7 @@ OPTIONS = ("-std=c++17", "-prec-div=false")
 #: What CuPy adds by itself, for whoever compiles without it: float32 subnormals become zeros, and functions that don't
 #: say where they run, such as lambdas, run on the device (NVRTC 13.0 refuses them otherwise).
 ADDED = ("-ftz=true", "--device-as-default-execution-space")
-FORMAT = "backprop_xp cuda 1"
+FORMAT = "backprop_xp cuda 2"
 #: Bytes of shared memory that a block has without an opt-in: CUDA's number.
 UNASKED = 48 << 10
 REGISTERS = 1 << 16  # of a multiprocessor, on every architecture since 2012
@@ -147,13 +148,16 @@ def resources(kernel: Any) -> Resources:
     return Resources(kernel.num_regs, kernel.local_size_bytes, kernel.shared_size_bytes, kernel.max_threads_per_block)
 
 
-def first_fitting(sources: Sequence[str], name: str, threads: int) -> int:
-    """The number of the first source whose kernel spills nothing and runs in blocks of ``threads``; else the last.
+def first_fitting(sources: Sequence[str], name: str, threads: Sequence[int]) -> int:
+    """The number of the first source whose kernel spills nothing and runs in blocks of as many threads as are its own.
+
+    Functions such as sin have arrays outside registers, wherever they are called. So where the first kernel has some,
+    it is the first that has no more than the last, which is cut most finely and spills least.
 
     The answer is cached on disk, by device and sources, so that what doesn't fit is compiled once and not again.
     """
     device = cupy().cuda.runtime.getDevice()
-    key = (device, (*sources, name, str(threads)))
+    key = (device, (*sources, name, *map(str, threads)))
     if key not in _chosen:
         with _lock:
             properties = cupy().cuda.runtime.getDeviceProperties(device)
@@ -162,15 +166,22 @@ def first_fitting(sources: Sequence[str], name: str, threads: int) -> int:
             path = cache.home() / f"{cache.sha256(text.encode()).hex()}{cache.NOTE_SUFFIX}"
             number = _remembered(path)
             if number is None or number >= len(sources):
-                number = next((k for k, s in enumerate(sources) if _fits(s, name, threads)), len(sources) - 1)
+                number = _first_fitting(sources, name, threads)
                 _remember(path, number)
             _chosen[key] = number
     return _chosen[key]
 
 
-def _fits(source: str, name: str, threads: int) -> bool:
-    taken = resources(kernel(source, name))
-    return taken.local_bytes == 0 and taken.max_threads >= threads
+def _first_fitting(sources: Sequence[str], name: str, threads: Sequence[int]) -> int:
+    def spilt(number: int) -> float:
+        taken = resources(kernel(sources[number], name))
+        return taken.local_bytes if taken.max_threads >= threads[number] else math.inf
+
+    if not spilt(0):
+        return 0
+    last = len(sources) - 1
+    least = spilt(last)
+    return next((k for k in range(last) if spilt(k) <= least), last)
 
 
 def _remembered(path: Path) -> int | None:

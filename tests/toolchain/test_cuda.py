@@ -59,50 +59,59 @@ def test_an_error_of_the_compiler_is_one_line():
 
 def test_the_variant_that_spills_is_passed_over_and_not_compiled_again(tmp_path, monkeypatch):
     assert cuda.resources(cuda.kernel(SPILLING, "doubled")).local_bytes >= 1200
-    assert cuda.first_fitting([SPILLING, DOUBLED], "doubled", 128) == 1
+    assert cuda.first_fitting([SPILLING, DOUBLED], "doubled", [128, 128]) == 1
     (kept,) = tmp_path.glob(f"*{cache.NOTE_SUFFIX}")
     assert json.loads(kept.read_text(encoding="utf-8")) == {"key": kept.stem, "variant": 1}
     monkeypatch.setattr(cuda, "_chosen", {})
     monkeypatch.setattr(cuda, "kernel", lambda *args: pytest.fail("compiled"))
-    assert cuda.first_fitting([SPILLING, DOUBLED], "doubled", 128) == 1
+    assert cuda.first_fitting([SPILLING, DOUBLED], "doubled", [128, 128]) == 1
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", '{"variant": 7}', '{"variant": -1}', '{"variant": "a"}', "[1]", "null", "[" * 10**5]
 )
 def test_a_damaged_note_is_ignored_and_replaced(tmp_path, text):
-    cuda.first_fitting([DOUBLED], "doubled", 128)
+    cuda.first_fitting([DOUBLED], "doubled", [128])
     (kept,) = tmp_path.glob(f"*{cache.NOTE_SUFFIX}")
     kept.write_text(text, encoding="utf-8")
     cuda._chosen.clear()
-    assert cuda.first_fitting([DOUBLED], "doubled", 128) == 0
+    assert cuda.first_fitting([DOUBLED], "doubled", [128]) == 0
     assert json.loads(kept.read_text(encoding="utf-8")) == {"key": kept.stem, "variant": 0}
 
 
 def test_a_note_of_other_sources_is_ignored(tmp_path):
-    cuda.first_fitting([DOUBLED, SPILLING], "doubled", 128)
+    cuda.first_fitting([DOUBLED, SPILLING], "doubled", [128, 128])
     (first,) = tmp_path.glob(f"*{cache.NOTE_SUFFIX}")
-    cuda.first_fitting([SPILLING, DOUBLED], "doubled", 128)
+    cuda.first_fitting([SPILLING, DOUBLED], "doubled", [128, 128])
     (second,) = set(tmp_path.glob(f"*{cache.NOTE_SUFFIX}")) - {first}
     second.write_bytes(first.read_bytes())
     cuda._chosen.clear()
-    assert cuda.first_fitting([SPILLING, DOUBLED], "doubled", 128) == 1
+    assert cuda.first_fitting([SPILLING, DOUBLED], "doubled", [128, 128]) == 1
 
 
 def test_a_pipe_in_place_of_a_note_is_not_waited_for(tmp_path):
-    cuda.first_fitting([DOUBLED], "doubled", 128)
+    cuda.first_fitting([DOUBLED], "doubled", [128])
     (kept,) = tmp_path.glob(f"*{cache.NOTE_SUFFIX}")
     kept.unlink()
     os.mkfifo(kept)
     cuda._chosen.clear()
-    assert cuda.first_fitting([DOUBLED], "doubled", 128) == 0
+    assert cuda.first_fitting([DOUBLED], "doubled", [128]) == 0
 
 
 def test_clearing_the_cache_forgets_the_choice(tmp_path):
-    cuda.first_fitting([DOUBLED], "doubled", 128)
+    cuda.first_fitting([DOUBLED], "doubled", [128])
     cache.clear()
     assert not list(tmp_path.iterdir())
 
 
-def test_the_last_one_is_taken_where_none_fits():
-    assert cuda.first_fitting([SPILLING, SPILLING + "\n"], "doubled", 128) == 1
+def test_an_array_that_all_have_is_no_spill():
+    small = SPILLING.replace("300", "10")
+    assert cuda.first_fitting([SPILLING, small, small + "\n"], "doubled", [128] * 3) == 1
+    assert cuda.first_fitting([small, small + "\n"], "doubled", [128, 128]) == 0
+    assert cuda.first_fitting([SPILLING], "doubled", [128]) == 0
+
+
+def test_each_runs_in_blocks_of_its_own_size(monkeypatch):
+    # the emulated runtime lets any kernel run in blocks of any size
+    monkeypatch.setattr(cuda, "resources", lambda kernel: cuda.Resources(32, 0, 0, 64))
+    assert cuda.first_fitting([SPILLING, DOUBLED, DOUBLED + "\n"], "doubled", [128, 64, 32]) == 1

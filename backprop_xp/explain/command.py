@@ -143,7 +143,7 @@ def _target(net: Any, text: str | None) -> Any:
 
 
 def _numbers(option: str, text: str | None) -> Any:
-    """ "1,0" as (2,), "1,0;0,1" as (2, 2)."""
+    """ "1,0" as (2,), "1,0;0,1" as (2, 2), all finite."""
     if text is None:
         return None
     try:
@@ -151,4 +151,6 @@ def _numbers(option: str, text: str | None) -> Any:
         array = np.array(rows)
     except ValueError:
         raise ValueError(f"{option} takes numbers such as 1,0, of a batch 1,0;0,1, got {text!r}") from None
+    if not np.isfinite(array).all():
+        raise ValueError(f"{option} takes finite numbers, got {text!r}")
     return array[0] if len(rows) == 1 else array

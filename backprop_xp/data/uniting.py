@@ -45,10 +45,13 @@ def _go_together(columns: Iterable[Any]) -> bool:
 
 
 def _plain(column: Any) -> Any:
-    """The values of a column that is kept as the places of values among its different ones."""
-    import pyarrow
+    """The values of a column that is kept as the places of values among its different ones, or as views of texts."""
+    from pyarrow import large_string, types
 
-    return column.cast(column.type.value_type) if pyarrow.types.is_dictionary(column.type) else column
+    if types.is_dictionary(column.type):
+        return column.cast(column.type.value_type)
+    views = hasattr(types, "is_string_view") and types.is_string_view(column.type)
+    return column.cast(large_string()) if views else column
 
 
 def _differ(name: str, columns: Mapping[Path, Any]) -> str:

@@ -13,6 +13,8 @@ pyarrow = pytest.importorskip("pyarrow")
 pytest.importorskip("pandas")
 
 NAN = float("nan")
+VIEW = getattr(pyarrow, "string_view", pyarrow.string)()
+TEXTS = (pyarrow.string(), pyarrow.large_string(), VIEW)
 
 
 def together(*columns):
@@ -37,7 +39,7 @@ def together(*columns):
     ],
     ids=["int", "float", "bool", "date", "dictionary", "uint64", "float32", "empty"],
 )
-@pytest.mark.parametrize("kind", [pyarrow.string(), pyarrow.large_string()])
+@pytest.mark.parametrize("kind", TEXTS)
 def test_texts_take_the_others_in(others, texts, kind):
     some = pyarrow.array(["x", None], kind)
     values, (note,) = together(others, some)
@@ -45,7 +47,8 @@ def test_texts_take_the_others_in(others, texts, kind):
     assert note.endswith("text in 1.parquet: all of it is read as text")
     values, (note,) = together(some, others)
     assert values == ["x", None, *texts] and note.startswith("column 'a' is text in 0.parquet and ")
-    values, _ = together(some.dictionary_encode(), others, ["y"])
+    places = (pyarrow.array(["x", None]) if kind == VIEW else some).dictionary_encode()  # there are none of views
+    values, _ = together(places, others, ["y"])
     assert values == ["x", None, *texts, "y"]
 
 
@@ -56,8 +59,9 @@ def test_texts_take_the_others_in(others, texts, kind):
         (([None], ["x"]), [None, "x"]),
         ((pyarrow.array([3]).dictionary_encode(), [4]), [3, 4]),
         ((pyarrow.array(["x"]).dictionary_encode(), ["y"]), ["x", "y"]),
+        ((pyarrow.array(["x"], VIEW), ["y"]), ["x", "y"]),
     ],
-    ids=["numbers", "nothing", "numbers by their place", "texts by their place"],
+    ids=["numbers", "nothing", "numbers by their place", "texts by their place", "views of texts"],
 )
 def test_what_goes_together_stays_what_it_is(columns, values):
     assert together(*columns) == (values, [])

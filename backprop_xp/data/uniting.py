@@ -10,6 +10,9 @@ from typing import Any
 from .errors import DataError
 from .wording import quoted
 
+#: Of durations in a second, by their unit.
+TICKS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+
 
 def united(tables: Mapping[Path, Any]) -> tuple[list[Any], list[str]]:
     """The pyarrow tables of these files, which pyarrow can put together, and a sentence on each column that changed.
@@ -35,11 +38,12 @@ def united(tables: Mapping[Path, Any]) -> tuple[list[Any], list[str]]:
 
 
 def _go_together(columns: Iterable[Any]) -> bool:
+    """Whether there is a type for these columns that holds all of their values; equal types are not copied."""
     import pyarrow
 
     try:
-        pyarrow.unify_schemas([pyarrow.schema([("", c.type)]) for c in columns], promote_options="permissive")
-    except pyarrow.ArrowException:
+        pyarrow.concat_tables([pyarrow.table({"": column}) for column in columns], promote_options="permissive")
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, pyarrow.ArrowNotImplementedError):
         return False
     return True
 
@@ -77,10 +81,13 @@ def _is_text(column: Any) -> bool:
 
 
 def _as_texts(column: Any, differ: str) -> Any:
-    """A column as texts, in which numbers that are NaN are missing."""
+    """A column as texts, in which numbers that are NaN are missing, and durations are seconds."""
     import pyarrow
     from pyarrow import compute
 
+    if pyarrow.types.is_duration(column.type):
+        ticks = column.cast(pyarrow.int64()).cast(pyarrow.float64(), safe=False)
+        column = compute.divide(ticks, TICKS[column.type.unit])
     if pyarrow.types.is_floating(column.type):
         column = compute.if_else(compute.is_nan(column), pyarrow.scalar(None, column.type), column)
     try:

@@ -1,6 +1,7 @@
 """Columns whose types differ between tables."""
 
 import datetime
+import decimal
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,10 @@ def together(*columns):
         (pyarrow.array([2**63], pyarrow.uint64()), [str(2**63)]),
         (pyarrow.array([0.1], pyarrow.float32()), ["0.1"]),
         (pyarrow.array([], pyarrow.int64()), []),
+        (pyarrow.array([90_000, 5, None], pyarrow.duration("ms")), ["90", "0.005", None]),
+        (pyarrow.array([decimal.Decimal("1.25")]), ["1.25"]),
     ],
-    ids=["int", "float", "bool", "date", "dictionary", "uint64", "float32", "empty"],
+    ids=["int", "float", "bool", "date", "dictionary", "uint64", "float32", "empty", "duration", "decimal"],
 )
 @pytest.mark.parametrize("kind", TEXTS)
 def test_texts_take_the_others_in(others, texts, kind):
@@ -78,6 +81,11 @@ def test_files_without_the_column_have_no_say():
     [
         (([1], [0.5], [[1]]), r"is int64 in 0\.parquet and list<.*> in 2\.parquet, which don't go together: write"),
         (([True], [1]), r"is bool in 0\.parquet and int64 in 1\.parquet, which don't go together"),
+        (([1], [decimal.Decimal("1.25")]), r"is int64 in 0\.parquet and decimal128\(3, 2\) in 1\.parquet, which don't"),
+        (
+            ([5], [-1], pyarrow.array([2**63], pyarrow.uint64())),
+            r"is int64 in 0\.parquet and uint64 in 2\.parquet, which don't go together",
+        ),
         (([{"b": 1}], ["x"]), r"is struct<.*> in 0\.parquet and text in 1\.parquet, which can't be written as text"),
     ],
 )

@@ -12,7 +12,7 @@ import numpy as np
 from .. import net_options
 from ..data import frames
 from ..data.model import Model
-from ..data.options import add_reading
+from ..data.options import add_reading, refuse_without_data
 from ..data.prediction import read_for
 from ..exchange import load_with_extra
 from ..files import check_outputs, replacing
@@ -67,6 +67,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
 
 def run_explain(arguments: argparse.Namespace) -> int:
     """Explain one sample or a batch; returns 1 if a check disagrees."""
+    refuse_without_data(arguments)
     _check_output(arguments, {"MODEL": arguments.model, "DATA": arguments.data})
     if arguments.model is not None:
         net, x, y = _of_file(arguments)

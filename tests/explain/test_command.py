@@ -139,6 +139,8 @@ def test_a_row_with_several_targets(capsys, tmp_path):
     (["--net", "2-1", "--input", "1,2", "--target", "1"], "half_sum_sq takes no target: leave --target out, or name"),
     (["--net", "2-1", "--lr", "-1"], "lr must be a number"),
     (["--row", "3"], "--row is one of DATA"),
+    (["--net", "2-1", "--separator", ";"], "--separator is of DATA, which isn't given"),
+    (["m", "--input", "1", "--decimal", ","], "--decimal is of DATA, which isn't given"),
     (["--text", "--html", "x.html"], "not allowed with argument"),
 ])  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(arguments, said, capsys):

@@ -190,8 +190,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(run=_bench)
 
     check = commands.add_parser("check", help="every gradient against finite differences and PyTorch")
-    check.add_argument("--activation", default="", metavar="A,B", help="only these (default: all)")
-    check.add_argument("--loss", default="", metavar="A,B", help="only these (default: all)")
+    check.add_argument("--activation", metavar="A,B", help="only these (default: all)")
+    check.add_argument("--loss", metavar="A,B", help="only these (default: all)")
     check.add_argument("--engine", default="auto", metavar="NAME")
     check.add_argument("--dtype", choices=DTYPES, default="float64")
     net_options.add_backend(check)
@@ -224,7 +224,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     torch = importlib.util.find_spec("torch") is not None
-    chosen = ([name for name in text.split(",") if name] for text in (arguments.activation, arguments.loss))
+    chosen = (() if text is None else text.split(",") for text in (arguments.activation, arguments.loss))
     settings = proofs.Settings(arguments.engine, arguments.dtype, arguments.backend, torch, *chosen)
     todo = settings.proofs()
     if not torch:

@@ -256,7 +256,14 @@ def test_no_option_may_be_cut_short(command, option):
 
 
 @pytest.mark.parametrize(
-    "name, short", [("estimators", "--split"), ("examples", "--epoch"), ("gpu", "--minute"), ("ranks", "--rank")]
+    "name, short",
+    [
+        ("ensembles", "--net"),
+        ("estimators", "--split"),
+        ("examples", "--epoch"),
+        ("gpu", "--minute"),
+        ("ranks", "--rank"),
+    ],
 )
 def test_nor_one_of_a_benchmark(name, short, capsys):
     for package in ("torch", "sklearn"):

@@ -106,6 +106,12 @@ class Model(State):
         self._kept: tuple[Call, Values | Buffered] | None = None
         self._prepared: Any = None  # what ready/calls.py or ready/device.py keep
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, value in vars(cls).items():
+            if isinstance(vars(Model).get(name), _Checked) and not hasattr(value, "__set__"):
+                raise TypeError(f"{cls.__name__}.{name} would replace the check of net.{name}: set it in __init__")
+
     @property
     def parameters(self) -> list[Tensor]:
         """All tensors that are trained, each once, wherever it stands in the net."""

@@ -55,12 +55,8 @@ class Backprop(torch.autograd.Function):
         # these gradients may be differentiated in turn, or are many at once, as with is_grads_batched=True
         if torch.is_grad_enabled() or is_transformed() or torch._C._functorch.is_legacy_batchedtensor(grad_output):
             return None, None, None, *_gradients(ctx.calls, inputs, tensors, needed, grad_output)
-        return (
-            None,
-            None,
-            None,
-            *_gradients_at_once(ctx.calls, tensors[:inputs], tensors[inputs:], grad_output, any(needed[:inputs])),
-        )
+        wanted = any(needed[:inputs])
+        return None, None, None, *_gradients_at_once(ctx.calls, tensors[:inputs], tensors[inputs:], grad_output, wanted)
 
     @staticmethod
     def jvp(ctx: Any, _: None, __: None, ___: None, *tangents: torch.Tensor | None) -> torch.Tensor:

@@ -197,6 +197,8 @@ def backend_of(tensor: torch.Tensor) -> Backend:
 def as_array(tensor: torch.Tensor, backend: Backend) -> Array:
     """The tensor's memory as an array."""
     tensor = tensor.detach().resolve_neg()
+    if tensor._is_zerotensor():  # it has no memory
+        tensor = tensor.clone()
     return backend.xp.from_dlpack(tensor) if backend.on_gpu else tensor.numpy()
 
 

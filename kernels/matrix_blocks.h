@@ -111,7 +111,7 @@ template <class S, class Factors, class Call> struct MatrixBlocks : MatrixPlaces
       }
       const View<const S> before = k0 ? View<const S>{to.at(s, p0), to.panel, to.row} : View<const S>{start, V, 0};
       product<Factors, S>(rows, depth, int(NB), constant(from.from(s, k0 / V)), {packed, slice * V, V}, before,
-                       to.from(s, p0), nullptr);
+                          to.from(s, p0), nullptr);
     }
     activate(l, s, rows, p0, NB);
   }
@@ -160,12 +160,13 @@ template <class S, class Factors, class Call> struct MatrixBlocks : MatrixPlaces
       for (i64 o = 0; o < layer.outputs; o += depth)
         for (i64 p = p0; p < end; p += product_panels) {
           const i64 panels_here = end - p < product_panels ? end - p : product_panels;
-          const View<const S> w = packed_rows(layer, o, o + depth < layer.outputs ? o + depth : layer.outputs, p, panels_here, packed);
+          const bool last = o + depth >= layer.outputs;
+          const View<const S> w = packed_rows(layer, o, last ? layer.outputs : o + depth, p, panels_here, packed);
           const View<S> all = sums.from(0, p - p0);
-          const bool last = o + depth >= layer.outputs, direct = last && l > 0;
+          const bool direct = last && l > 0;
           const View<S> to = direct ? slope(l - 1).from(s, p) : all;
           product<Factors, S>(rows, last ? layer.outputs - o : depth, int(panels_here), constant(grad(l).from(s, o / V)), w,
-                           o ? constant(all) : View<const S>{nullptr, 0, 0}, to, direct && times ? to.data : nullptr);
+                              o ? constant(all) : View<const S>{nullptr, 0, 0}, to, direct && times ? to.data : nullptr);
           for (i64 n = 0; direct && n < panels_here; ++n) convert(slope(l - 1), s, rows, p + n, layer.inputs);
         }
     }
@@ -207,8 +208,8 @@ template <class S, class Factors, class Call> struct MatrixBlocks : MatrixPlaces
       for (i64 p = p0; p < end; p += weight_panels) {
         const i64 panels_here = end - p < weight_panels ? end - p : weight_panels, i = (p + panels_here - 1) * V;
         weight_product<Factors, S>(count, o + r, rows - r < rows_at_once ? rows - r : rows_at_once, int(panels_here),
-                                constant(g), constant(z_in.from(0, p)), all + (o + r) * layer.inputs + p * V, layer.inputs,
-                                layer.inputs - i < V ? int(layer.inputs - i) : V, first > origin, past_caches);
+                                   constant(g), constant(z_in.from(0, p)), all + (o + r) * layer.inputs + p * V, layer.inputs,
+                                   layer.inputs - i < V ? int(layer.inputs - i) : V, first > origin, past_caches);
       }
     if (past_caches) stores_are_seen();
     if (p0 == 0 && layer.bias) {

@@ -185,7 +185,8 @@ template <class S, class Factors, class Call> struct MatrixPlaces : Steps<Call> 
     return Cut(panels<S>(l.inputs), product_panels, count, 48, block_rows<Factors>, work, workers);
   }
   Cut weight_cut(const MatrixLayer& l) const {
-    Cut cut(panels<S>(l.inputs), few ? few_panels : weight_panels, l.outputs, 16, weight_rows, double(count) * l.inputs * l.outputs, workers);
+    const double multiply_adds = double(count) * l.inputs * l.outputs;
+    Cut cut(panels<S>(l.inputs), few ? few_panels : weight_panels, l.outputs, 16, weight_rows, multiply_adds, workers);
     if (!few) cut.limit_rows(l.outputs, gradient_bytes / (count * i64(sizeof(S))) / 16 * 16);
     return cut;
   }

@@ -59,9 +59,11 @@ template <class S> struct MatrixParts : Steps<MatrixParts<S>> {
     Matrices one = one_of(part);
     return MatrixCall<S>(one).signals();
   }
+  static i64 besides_of(Matrices one) { return filled(MatrixCall<S>(one).numbers_besides()); }
+  /// Of a whole part or of the last one: if that is of few samples, it may take more.
   i64 numbers_besides() const {
-    Matrices one = one_of(part);
-    return filled(MatrixCall<S>(one).numbers_besides());
+    const i64 whole = besides_of(one_of(part)), last = besides_of(one_of(m.n - (parts() - 1) * part));
+    return whole < last ? last : whole;
   }
   /// Of the numbers in the memory, the first that a thread needs besides.
   i64 besides(i64 worker) const {

@@ -438,6 +438,14 @@ def test_the_engine_may_be_changed_between_calls():
         assert net.loss_and_grad(x) == pytest.approx(Net((3, 2), rng=0, engine=engine).loss_and_grad(x), rel=1e-14)
 
 
+def test_a_class_of_your_own_replaces_no_check_of_a_setting():
+    with pytest.raises(
+        TypeError, match=r"Averaged.reduction would replace the check of net.reduction: set it in __init__"
+    ):
+        type("Averaged", (Net,), {"reduction": "mean"})
+    assert type("Computed", (Net,), {"loss": property(lambda net: None, lambda net, loss: None)})((3, 2)).loss is None
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

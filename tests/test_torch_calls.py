@@ -372,3 +372,11 @@ def test_saved_tensors_may_come_back_as_copies(random):
         x.zero_()
     for a, b in zip(expected, torch.autograd.grad(output, list(layer.parameters())), strict=True):
         torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-5)
+
+
+def test_a_gradient_of_zeros_that_lie_nowhere(random):
+    layer = as_torch(Net((3, 2), bias=True, dtype="float32", rng=0, backend="numpy"))
+    output = layer(torch.from_numpy(random.normal(size=(5, 3)).astype("float32")))
+    grads = torch.autograd.grad(output, list(layer.parameters()), torch._efficientzerotensor((5, 2)))
+    for grad, parameter in zip(grads, layer.parameters(), strict=True):
+        assert torch.equal(grad, torch.zeros_like(parameter))

@@ -181,7 +181,7 @@ def _first_fitting(sources: Sequence[str], name: str, threads: Sequence[int]) ->
         return 0
     last = len(sources) - 1
     least = spilt(last)
-    return next((k for k in range(last) if spilt(k) <= least), last)
+    return next((k for k in range(last) if spilt(k) <= least and spilt(k) < math.inf), last)
 
 
 def _remembered(path: Path) -> int | None:

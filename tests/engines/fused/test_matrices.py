@@ -52,6 +52,16 @@ def test_it_agrees_with_the_loops_and_has_the_same_bits_for_any_number_of_thread
     assert outputs[0].tobytes() == outputs[1].tobytes() == outputs[2].tobytes()
 
 
+@pytest.mark.parametrize(("sizes", "n"), [((64, 128, 128, 64, 10), 11627), ((784, 64, 10), 9149)])
+def test_a_last_part_of_few_samples(sizes, n, random):
+    x, y = random.normal(size=(n, sizes[0])), random.uniform(size=(n, sizes[-1]))
+    expected = everything(make(sizes, "float64", engine="layered"), x, y, input_grad=True)
+    for threads in (1, 2):
+        got = everything(make(sizes, "float32", engine="fused", threads=threads), x, y, input_grad=True)
+        for a, b in zip(got, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(b).max())
+
+
 @pytest.mark.parametrize("columns", [736, 735])
 @pytest.mark.parametrize("n", [1, 6, 25, 3300])
 def test_gradients_that_are_written_past_the_caches(n, columns, random):

@@ -313,8 +313,9 @@ def _torch_loss(net: Model, z: Any, y: Any, sample_weight: Any) -> Any:
 
     loss: Any = net.loss
     target = None if y is None else torch.as_tensor(_host(y, None).copy())  # a table's may be read-only
-    if target is not None and target.is_floating_point():
-        target = target.to(z.dtype)
+    if target is not None:
+        indices = getattr(loss, "takes_indices", False) and target.ndim < z.ndim
+        target = target.to(torch.int64 if indices else z.dtype)
     losses = torch_losses(loss)(z, target)
     samples = losses.flatten(1).sum(1) if losses.ndim == 2 else losses if z.ndim == 2 else losses.sum()
     weight = torch.ones_like(samples) if sample_weight is None else torch.as_tensor(_host(sample_weight)).to(z.dtype)

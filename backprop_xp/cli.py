@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ else:
     bench = later.Module("backprop_xp.bench.command")
 
 #: What can only be meant as an option, unlike -1,0 or -inf or -,NA, which are values.
-OPTION = re.compile(r"(--|-(?!(inf|infinity|nan)$))[^\W\d_][\w-]*", re.IGNORECASE)
+OPTION = re.compile(r"-(?!(inf|infinity|nan)$)[-_]*[^\W\d_][\w-]*", re.IGNORECASE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,11 +103,17 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         """Refuses an unknown option first: it may be the required one, or the one whose value is missing."""
         args = sys.argv[1:] if args is None else list(args)
-        known = list(self._option_string_actions)
-        for name in self._named(args):
-            if name not in known:
-                self.error(unknown("option", name, known))
-        return super().parse_known_args(args, namespace)
+        known = self._option_string_actions
+        for before, text in self._named(args):
+            if (name := text.partition("=")[0]) not in known:
+                said = unknown("option", name, known)
+                if not name.startswith("--") and before in known and known[before].nargs != 0:
+                    said += f"{' ' if said.endswith('?') else '; '}as the value of {before} write {before}={text}"
+                self.error(said)
+        namespace, left = super().parse_known_args(args, namespace)
+        if left:  # refused here, where a command's own help is known
+            self.error(f"unrecognized arguments: {' '.join(left)}")
+        return namespace, left
 
     def _parse_optional(self, arg_string):  # type: ignore[no-untyped-def]
         return super()._parse_optional(arg_string) if _is_option(arg_string) else None
@@ -118,13 +125,13 @@ class _Parser(argparse.ArgumentParser):
             counts.pop()
         return counts
 
-    def _named(self, args: Sequence[str]) -> Iterator[str]:
-        """The names of options in ``args``, without those of a command, which are for its own parser."""
-        for text in args:
+    def _named(self, args: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """The options in ``args``, each behind what stands before it; a command's own are for its own parser."""
+        for before, text in pairwise(["", *args]):
             if text == "--" or (self._subparsers is not None and not text.startswith("-")):
                 break
             if _is_option(text):
-                yield text.partition("=")[0]
+                yield before, text
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -183,8 +190,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(run=_bench)
 
     check = commands.add_parser("check", help="every gradient against finite differences and PyTorch")
-    check.add_argument("--activation", default="", metavar="A,B", help="only these (default: all)")
-    check.add_argument("--loss", default="", metavar="A,B", help="only these (default: all)")
+    check.add_argument("--activation", metavar="A,B", help="only these (default: all)")
+    check.add_argument("--loss", metavar="A,B", help="only these (default: all)")
     check.add_argument("--engine", default="auto", metavar="NAME")
     check.add_argument("--dtype", choices=DTYPES, default="float64")
     net_options.add_backend(check)
@@ -217,7 +224,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     torch = importlib.util.find_spec("torch") is not None
-    chosen = ([name for name in text.split(",") if name] for text in (arguments.activation, arguments.loss))
+    chosen = (() if text is None else text.split(",") for text in (arguments.activation, arguments.loss))
     settings = proofs.Settings(arguments.engine, arguments.dtype, arguments.backend, torch, *chosen)
     todo = settings.proofs()
     if not torch:

@@ -9,6 +9,20 @@ from . import later
 
 difflib = later.Module("difflib")
 
+#: What options are called elsewhere, in scikit-learn or PyTorch say, and what here, by how they are written in Python.
+SYNONYMS = {
+    "lr": ("learning_rate_init",),
+    "learning_rate": ("lr", "learning_rate_init"),
+    "learning_rate_init": ("lr",),
+    "weight_decay": ("alpha",),
+    "wd": ("weight_decay", "alpha"),
+    "hidden_layer_sizes": ("hidden",),
+    "epochs": ("max_iter",),
+    "max_iter": ("epochs",),
+    "seed": ("random_state", "rng"),
+    "random_state": ("seed", "rng"),
+}
+
 
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or the error's name where it says nothing."""
@@ -27,12 +41,25 @@ def sentence(error: BaseException) -> str:
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant, in either case; None if there is none.
 
-    It is the one that begins so, if no other does.
+    It is what is called so elsewhere; else the one that begins so, if no other does.
     """
     written = {each.lower(): each for each in known}
+    if (meant := synonym(name, written.values())) is not None:
+        return meant
     begun = [each for each in written if name and each.startswith(name.lower())]
     close = begun if len(begun) == 1 else difflib.get_close_matches(name.lower(), written, 1)
     return written[close[0]] if close else None
+
+
+def synonym(name: str, known: Iterable[str]) -> str | None:
+    """The known option that is called ``name`` elsewhere; None if there is none."""
+    options = {_in_python(each): each for each in known}
+    return next((options[each] for each in SYNONYMS.get(_in_python(name), ()) if each in options), None)
+
+
+def _in_python(option: str) -> str:
+    """--batch-size as batch_size."""
+    return option.lower().removeprefix("--").replace("-", "_")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

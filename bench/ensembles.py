@@ -125,7 +125,9 @@ def table(grid: Grid, rounds: Rounds) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m backprop_xp.bench.ensembles", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m backprop_xp.bench.ensembles", description=__doc__.split("\n")[0], allow_abbrev=False
+    )
     parser.add_argument("--nets", type=int, default=NETS, metavar="N", help=f"how many (default: {NETS})")
     parser.add_argument("--epochs", default=",".join(map(str, EPOCHS)), metavar="A,B", help="default: %(default)s")
     parser.add_argument("--threads", type=int, metavar="N", help="of everybody (default: all processors)")
@@ -138,9 +140,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--epochs must be whole numbers such as 1,5, got {given.epochs}")
     if min(given.nets, *epochs) < 1 or not given.seconds > 0:
         parser.error("--nets and --epochs must be at least 1, --seconds more than 0")
+    try:
+        workers = threads.count(given.threads)
+    except ValueError as error:
+        parser.error(f"--{error}")
     allocator.keep()
     for number in epochs:
-        grid = Grid(given.nets, number, threads.count(given.threads), given.dtype)
+        grid = Grid(given.nets, number, workers, given.dtype)
         print(table(grid, run(grid, given.seconds)), flush=True)
     return 0
 

@@ -292,11 +292,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--within", type=float, default=MOST_SECONDS, metavar="S", help="seconds (default: 600)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers, after every table")
     given = parser.parse_args(arguments)
-    names = given.tables.split(",") if given.tables else list(known)
+    names = list(known) if given.tables is None else given.tables.split(",")
     if unknown := [name for name in names if name not in known]:
         parser.error(f"unknown tables {', '.join(unknown)}; known are {', '.join(known)}")
     if given.splits < 1:
         parser.error("--splits must be at least 1")
+    try:
+        workers = processors.count(given.threads)
+    except ValueError as error:
+        parser.error(f"--{error}")
     if given.json:
         check_outputs({"--json": given.json})
 
@@ -307,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     rows = run(
         [known[name] for name in names],
-        processors.count(given.threads),
+        workers,
         range(SPLITS.start, SPLITS.start + given.splits),
         seconds=given.within,
         after=after,

@@ -46,6 +46,7 @@ def test_other_bits_are_no_speed(monkeypatch):
         (["--epochs", "1,two"], "must be whole numbers such as 1,5, got 1,two"),
         (["--nets", "0"], "must be at least 1"),
         (["--seconds", "0"], "more than 0"),
+        (["--threads", "0"], "error: --threads must be an integer from 1 to"),
     ],
 )
 def test_what_is_refused(arguments, message, capsys):

@@ -91,6 +91,11 @@ def test_from_the_command_line(monkeypatch, tmp_path, capsys):
     assert estimators.main(["--tables", "line", "--splits", "1", "--json", str(tmp_path / "rows.json")]) == 0
     assert "line" in capsys.readouterr().out
     assert [row["table"] for row in json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))] == ["line"] * 3
-    with pytest.raises(SystemExit):
-        estimators.main(["--tables", "other"])
-    assert "unknown tables other; known are blobs, line" in capsys.readouterr().err
+    for wrong, said in (
+        (["--tables", "other"], "unknown tables other; known are blobs, line"),
+        (["--tables="], "unknown tables ; known are blobs, line"),
+        (["--threads", "0"], "error: --threads must be an integer from 1 to"),
+    ):
+        with pytest.raises(SystemExit):
+            estimators.main(wrong)
+        assert said in capsys.readouterr().err

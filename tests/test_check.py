@@ -152,6 +152,14 @@ def test_probabilities_single_samples_and_weights_of_single_samples(random):
             assert check.check_gradients(net, x, y, w).ok
 
 
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "bce_with_logits", "mse"])
+def test_targets_of_whole_numbers(loss):
+    pytest.importorskip("torch")
+    net = Net((3, 2), loss=loss, rng=0, backend="numpy")
+    assert check.check_against_torch(net, np.eye(3), np.eye(3, 2, dtype=np.int32)).ok
+    assert check.check_against_torch(net, np.eye(3)[0], [1, 0]).ok
+
+
 def test_what_pytorch_lacks_is_said(monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.delitem(pytorch.MODULES, "mish")

@@ -215,7 +215,11 @@ def test_a_misspelt_choice(command, option, choice, capsys):
         (("cache", "clera"), "unknown action 'clera'; did you mean 'clear'? (see backprop-xp cache --help)"),
         (("train", "--data", "digits", "--decimal", ";"), "argument --decimal: unknown value ';'; known are '.', ','"),
         (("train",), "the following arguments are required: --data"),
-        (("info", "train"), "unrecognized arguments: train"),
+        (("info", "train"), "unrecognized arguments: train (see backprop-xp info --help)"),
+        (("predict", "m", "d", "e", "f"), "unrecognized arguments: e f (see backprop-xp predict --help)"),
+        (("predict", "m", "---x"), "unknown option '---x'; known are -h, "),
+        (("picture", "gradients", "--_output"), "unknown option '--_output'; did you mean '--output'?"),
+        (("picture", "gradients", "-_x=1"), "unknown option '-_x'; known are -h, "),
         (("train", "--missing", "-,NA"), "the following arguments are required: --data"),
         (("train", "--missing", "--data"), "argument --missing: expected one argument"),
         (("train", "--date", "dmy"), "unknown option '--date'; did you mean '--dates'? (see backprop-xp train --help)"),
@@ -232,6 +236,17 @@ def test_what_is_near_is_named(arguments, message, capsys):
     assert one_line(capsys).startswith(f"backprop-xp: {message}")
 
 
+def test_a_value_that_looks_like_an_option_is_shown_as_a_value(capsys):
+    for value in ("-NA", "-NaT", "-N=A"):
+        assert run("train", "--data", "t.csv", "--missing", value) == 1
+        said = one_line(capsys)
+        assert said.startswith(f"backprop-xp: unknown option {value.partition('=')[0]!r}; ")
+        assert f" as the value of --missing write --missing={value} (see" in said
+    for others in (("--residual", "-NA"), ("--missing=x", "-NA"), ("--missing", "--hiden")):
+        assert run("train", "--data", "t.csv", *others) == 1
+        assert "as the value" not in one_line(capsys)
+
+
 @pytest.mark.parametrize("command, option", [found[:2] for found in OPTIONS])
 def test_no_option_may_be_cut_short(command, option):
     parser, known = parser_of(command), options_of(command)
@@ -241,7 +256,14 @@ def test_no_option_may_be_cut_short(command, option):
 
 
 @pytest.mark.parametrize(
-    "name, short", [("estimators", "--split"), ("examples", "--epoch"), ("gpu", "--minute"), ("ranks", "--rank")]
+    "name, short",
+    [
+        ("ensembles", "--net"),
+        ("estimators", "--split"),
+        ("examples", "--epoch"),
+        ("gpu", "--minute"),
+        ("ranks", "--rank"),
+    ],
 )
 def test_nor_one_of_a_benchmark(name, short, capsys):
     for package in ("torch", "sklearn"):

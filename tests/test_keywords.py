@@ -7,6 +7,7 @@ import pytest
 from backprop_xp import Elementwise, ElementwiseLoss, Equation, Graph, GraphNet, Input, Linear, Net, SoftmaxCrossEntropy
 from backprop_xp.keywords import known_fields, known_options
 from backprop_xp.pictures import decision_boundary
+from backprop_xp.training import SGD
 
 NODES = {"x": Input(2), "y": (Linear(2), "x")}
 
@@ -22,6 +23,8 @@ def through_a_graph(**options):
         (lambda **o: Net((2, 1), **o), "activation", "unknown option of Net 'activation'; did you mean 'activations'?"),
         (lambda **o: Net((2, 1), **o), "optimiser", "unknown option of Net 'optimiser'; known are sizes, "),
         (lambda **o: GraphNet(NODES, **o), "reductoin", "unknown option of GraphNet 'reductoin'; did you mean "),
+        (lambda **o: Net((2, 1), **o), "random_state", "unknown option of Net 'random_state'; did you mean 'rng'?"),
+        (lambda **o: SGD(**o), "learning_rate", "unknown option of SGD 'learning_rate'; did you mean 'lr'?"),
         (through_a_graph, "los", "unknown option of GraphNet 'los'; did you mean 'loss'?"),
     ],
 )
@@ -38,6 +41,13 @@ def test_tables():
     for make, said in (
         (lambda: Recipe(epoch=3), "unknown option of Recipe 'epoch'; did you mean 'epochs'?"),
         (lambda: train(None, "y", recipes=Recipe()), "unknown option of train 'recipes'; did you mean 'recipe'?"),
+        (lambda: Recipe(learning_rate=1), "unknown option of Recipe 'learning_rate'; did you mean 'lr'?"),
+        (
+            lambda: Recipe(betas=(0, 0)),
+            "betas is no option of Recipe: of its optimiser's it has lr and weight_decay alone",
+        ),
+        (lambda: train(None, "y", epochs=3), "epochs is a field of Recipe: recipe=Recipe(epochs=3)"),
+        (lambda: train(None, "y", learning_rate=0.5), "lr is a field of Recipe: recipe=Recipe(lr=0.5)"),
         (lambda: read("t.csv", seperator=";"), "unknown option of read 'seperator'; did you mean 'separator'?"),
     ):
         with pytest.raises(TypeError) as raised:
@@ -57,6 +67,10 @@ def test_estimators():
             kind(hidden_layers=(3,))
         with pytest.raises(TypeError, match=r"'learning_rate'; did you mean 'learning_rate_init'\?"):
             kind(learning_rate="adaptive")
+        with pytest.raises(TypeError, match=r"option of .* 'lr'; did you mean 'learning_rate_init'\?"):
+            kind(lr=0.1)
+        with pytest.raises(TypeError, match=r"option of .* 'weight_decay'; did you mean 'alpha'\?"):
+            kind(weight_decay=0.1)
         with pytest.raises(TypeError, match="momentum is no option of"):
             kind(momentum=0.9)
         assert clone(kind(alpha=0.5)).get_params()["alpha"] == 0.5
@@ -90,6 +104,13 @@ def test_functions_losses_and_what_shows(make, said):
     with pytest.raises(TypeError) as raised:
         make()
     assert str(raised.value).startswith(said)
+
+
+def test_a_constructor_without_an_object():
+    with pytest.raises(TypeError, match=r"Net\.__init__\(\) missing"):
+        Net.__init__()
+    with pytest.raises(TypeError, match=r"unknown option of Net\.__init__ 'size'; did you mean 'sizes'\?"):
+        Net.__init__(size=(2, 1))
 
 
 def test_signatures_stay():

@@ -14,6 +14,9 @@ from backprop_xp.messages import nearest, unknown
         ("val", ("validation", "verbose"), "did you mean 'validation'?"),
         ("", ("x",), "known are x"),
         ("q", ("x", "X"), "known are x, X"),
+        ("learning_rate", ("lr_decay", "lr"), "did you mean 'lr'?"),
+        ("--max-iter", ("--max", "--epochs"), "did you mean '--epochs'?"),
+        ("lr", ("learning_rate_init",), "did you mean 'learning_rate_init'?"),
         (";", (".", ","), "known are '.', ','"),
     ],
 )

@@ -60,6 +60,8 @@ def test_an_engine_that_runs_nothing_proves_nothing(capsys):
     [
         (["--activation", "tnah"], "unknown activation 'tnah'; did you mean 'tanh'?"),
         (["--loss", "msee"], "unknown loss 'msee'; did you mean 'mse'?"),
+        (["--activation="], "unknown activation ''; known are "),
+        (["--loss", "mse,"], "unknown loss ''; known are "),
         (["--engine", "fsued"], "unknown engine 'fsued'; did you mean 'fused'?"),
     ],
 )

@@ -23,6 +23,8 @@ DATA = f"{', '.join(SETS)}, or a file or folder: {', '.join(SUFFIXES)}"
 FORCE = "write over files that are there already"
 #: Arguments that are lists of names, as the recipe's attributes.
 LISTS = ("categories", "ignore", "keep", "missing")
+#: Arguments of :func:`add_reading`.
+READING = ("separator", "decimal", "encoding", "missing")
 
 
 def add_train(commands: argparse._SubParsersAction, run: Command) -> None:
@@ -139,6 +141,13 @@ def recipe(arguments: argparse.Namespace) -> Recipe:
 
 def _add(group: Any, name: str, default: Any, metavar: str, text: str, kind: Any = str) -> None:
     group.add_argument(name, type=kind, default=default, metavar=metavar, help=f"{text} (default: %(default)s)")
+
+
+def refuse_without_data(arguments: argparse.Namespace) -> None:
+    """Raise a ValueError where it is said how DATA is written, and there is none."""
+    for name in READING:
+        if arguments.data is None and getattr(arguments, name):
+            raise ValueError(f"--{name} is of DATA, which isn't given")
 
 
 def add_reading(group: Any) -> None:

@@ -10,6 +10,9 @@ from typing import Any
 from .errors import DataError
 from .wording import quoted
 
+#: Of durations in a second, by their unit.
+TICKS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+
 
 def united(tables: Mapping[Path, Any]) -> tuple[list[Any], list[str]]:
     """The pyarrow tables of these files, which pyarrow can put together, and a sentence on each column that changed.
@@ -35,20 +38,24 @@ def united(tables: Mapping[Path, Any]) -> tuple[list[Any], list[str]]:
 
 
 def _go_together(columns: Iterable[Any]) -> bool:
+    """Whether there is a type for these columns that holds all of their values; equal types are not copied."""
     import pyarrow
 
     try:
-        pyarrow.unify_schemas([pyarrow.schema([("", c.type)]) for c in columns], promote_options="permissive")
-    except pyarrow.ArrowException:
+        pyarrow.concat_tables([pyarrow.table({"": column}) for column in columns], promote_options="permissive")
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, pyarrow.ArrowNotImplementedError):
         return False
     return True
 
 
 def _plain(column: Any) -> Any:
-    """The values of a column that is kept as the places of values among its different ones."""
-    import pyarrow
+    """The values of a column that is kept as the places of values among its different ones, or as views of texts."""
+    from pyarrow import large_string, types
 
-    return column.cast(column.type.value_type) if pyarrow.types.is_dictionary(column.type) else column
+    if types.is_dictionary(column.type):
+        return column.cast(column.type.value_type)
+    views = hasattr(types, "is_string_view") and types.is_string_view(column.type)
+    return column.cast(large_string()) if views else column
 
 
 def _differ(name: str, columns: Mapping[Path, Any]) -> str:
@@ -74,10 +81,13 @@ def _is_text(column: Any) -> bool:
 
 
 def _as_texts(column: Any, differ: str) -> Any:
-    """A column as texts, in which numbers that are NaN are missing."""
+    """A column as texts, in which numbers that are NaN are missing, and durations are seconds."""
     import pyarrow
     from pyarrow import compute
 
+    if pyarrow.types.is_duration(column.type):
+        ticks = column.cast(pyarrow.int64()).cast(pyarrow.float64(), safe=False)
+        column = compute.divide(ticks, TICKS[column.type.unit])
     if pyarrow.types.is_floating(column.type):
         column = compute.if_else(compute.is_nan(column), pyarrow.scalar(None, column.type), column)
     try:

@@ -12,7 +12,7 @@ import numpy as np
 from .. import net_options
 from ..data import frames
 from ..data.model import Model
-from ..data.options import add_reading
+from ..data.options import add_reading, refuse_without_data
 from ..data.prediction import read_for
 from ..exchange import load_with_extra
 from ..files import check_outputs, replacing
@@ -67,6 +67,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
 
 def run_explain(arguments: argparse.Namespace) -> int:
     """Explain one sample or a batch; returns 1 if a check disagrees."""
+    refuse_without_data(arguments)
     _check_output(arguments, {"MODEL": arguments.model, "DATA": arguments.data})
     if arguments.model is not None:
         net, x, y = _of_file(arguments)
@@ -77,7 +78,7 @@ def run_explain(arguments: argparse.Namespace) -> int:
     x = _numbers("--input", arguments.input)
     if x is None:
         x = np.resize(ARTICLE_INPUT, net.sizes[0])
-    return _told(explain(net, x, _target(net, arguments.target), lr=arguments.lr), arguments)
+    return _told(explain(net, x, _target(net, x, arguments.target), lr=arguments.lr), arguments)
 
 
 def _told(explanation: Explanation, arguments: argparse.Namespace) -> int:
@@ -117,7 +118,8 @@ def _of_file(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
         if arguments.row is not None or arguments.input is None:
             raise ValueError("a model takes a row of a table, MODEL DATA --row N, or numbers, MODEL --input 1,0")
         net, _ = load_with_extra(arguments.model, backend="numpy")
-        return net, _numbers("--input", arguments.input), _target(net, arguments.target)
+        x = _numbers("--input", arguments.input)
+        return net, x, _target(net, x, arguments.target)
     if arguments.row is None or arguments.input is not None or arguments.target is not None:
         raise ValueError("of DATA one row is explained: MODEL DATA --row N, without --input and --target")
     model = Model.load(arguments.model, backend="numpy")
@@ -128,22 +130,33 @@ def _of_file(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     return model.net, model.table.arrays(row)[0], model.targets(row, arguments.data)[0]
 
 
-def _target(net: Any, text: str | None) -> Any:
-    """The target, of whole numbers where the loss takes classes and each sample has one number."""
+def _target(net: Any, x: np.ndarray, text: str | None) -> Any:
+    """The target of x, of whole numbers where the loss takes classes and each sample has one number."""
     target, name = _numbers("--target", text), getattr(net.loss, "name", type(net.loss).__name__)
-    needs = getattr(net.loss, "needs_target", False)
+    needs, classes = (getattr(net.loss, attribute, False) for attribute in ("needs_target", "takes_indices"))
+    expected = "a target: --target 1, or of two outputs --target 1,0"
+    if classes:
+        expected = "the number of a class: --target 1, or shares of two classes --target 0.25,0.75"
     if needs and target is None:
-        raise ValueError(f"the loss {name} needs a target: --target 1, or of two outputs --target 1,0")
+        raise ValueError(f"the loss {name} needs {expected}")
     if not needs and target is not None:
         raise ValueError(f"the loss {name} takes no target: leave --target out, or name another --loss")
-    if target is None or not getattr(net.loss, "takes_indices", False):
+    if target is None:
+        return None
+    samples, targets = (len(np.atleast_2d(array)) for array in (x, target))
+    if samples != targets:
+        raise ValueError(f"--target must have one for each sample of --input, {samples}, got {targets}: {text!r}")
+    if not classes or target.shape[-1] > 1:
         return target
-    last = target[..., 0]
-    return last.astype(np.int64) if target.shape[-1] == 1 and (last == np.rint(last)).all() else target
+    with np.errstate(invalid="ignore"):
+        indices = target[..., 0].astype(np.int64)
+    if (indices != target[..., 0]).any():
+        raise ValueError(f"the loss {name} takes {expected}, got {text!r}")
+    return indices
 
 
 def _numbers(option: str, text: str | None) -> Any:
-    """ "1,0" as (2,), "1,0;0,1" as (2, 2)."""
+    """ "1,0" as (2,), "1,0;0,1" as (2, 2), all finite."""
     if text is None:
         return None
     try:
@@ -151,4 +164,6 @@ def _numbers(option: str, text: str | None) -> Any:
         array = np.array(rows)
     except ValueError:
         raise ValueError(f"{option} takes numbers such as 1,0, of a batch 1,0;0,1, got {text!r}") from None
+    if not np.isfinite(array).all():
+        raise ValueError(f"{option} takes finite numbers, got {text!r}")
     return array[0] if len(rows) == 1 else array

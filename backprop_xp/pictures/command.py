@@ -13,7 +13,7 @@ from .. import net_options
 from ..data import frames
 from ..data.columns import Number
 from ..data.model import Model
-from ..data.options import add_reading
+from ..data.options import add_reading, refuse_without_data
 from ..data.prediction import read_for
 from ..data.sets import SETS, need
 from ..data.several import Several, Target
@@ -67,6 +67,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw to a file, and print what the picture of gradients says in numbers."""
+    refuse_without_data(arguments)
     path = f"{arguments.kind}.png" if arguments.output is None else arguments.output
     kind = path.rpartition(".")[2].lower()
     if kind not in FORMATS:

@@ -62,13 +62,18 @@ def decision_boundary(
         The axes.
 
     Raises:
-        ValueError: another number of features, or arrays that don't fit. ImportError: matplotlib is not installed.
+        ValueError, TypeError: another number of features, or arrays or options that don't fit. ImportError: matplotlib
+            is not installed.
     """
     inputs = net._plan().inputs
     if sum(inputs.values()) != 2:
         raise ValueError(f"a decision boundary is drawn of a net with 2 features, got {net!r}")
     if len(features) != 2:
         raise ValueError(f"features must be the names of two, got {features!r}")
+    if answer is not None and not isinstance(answer, str):
+        raise TypeError(f"answer must be a text, what the amount or the probability is called, got {answer!r}")
+    if units is not None and not callable(units):
+        raise TypeError(f"units must be a function from amounts to those that are drawn, got {units!r}")
     x, y = _points(x, y)
     limits = _limits(x, limits)
     grid = np.stack(np.meshgrid(*(np.linspace(low, high, SIDE) for low, high in limits)), -1).reshape(-1, 2)
@@ -88,12 +93,19 @@ def decision_boundary(
             _surface(axes, z, limits, x, y, 0.5 if level is None else level, (0.0, 1.0), called or "probability")
         else:
             if units is not None:
-                z, y = units(z), None if y is None else units(y)
+                z, y = _in_units(units, z), None if y is None else _in_units(units, y)
             _surface(axes, z, limits, x, y, level, None, called or ("output" if output == 0 else f"output {output}"))
     axes.set(
         xlim=limits[0], ylim=limits[1], xlabel=drawing.short(features[0], 40), ylabel=drawing.short(features[1], 40)
     )
     return axes
+
+
+def _in_units(units: Callable[[np.ndarray], np.ndarray], amounts: np.ndarray) -> np.ndarray:
+    found = np.asarray(units(amounts), np.float64)
+    if found.shape != amounts.shape:
+        raise ValueError(f"units must give as many amounts as it is given, {amounts.shape}, got {found.shape}")
+    return found
 
 
 def _points(x: Any, y: Any) -> tuple[Any, Any]:

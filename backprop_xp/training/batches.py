@@ -178,6 +178,14 @@ class Rows:
         x, y = (_each(column, self._take, slice(0, 1)) for column in (self.x, self.y))
         return x, y
 
+    def as_many(self, row: Any, dtype: Any = None) -> Any:
+        """What :meth:`first` gave, as often as there are rows, in the memory of one."""
+
+        def repeated(array: Any, _: None) -> Any:
+            return np.broadcast_to(array.astype(dtype or array.dtype), (self.samples, *array.shape[1:]))
+
+        return _each(row, repeated, None)
+
     def order(self, number: int) -> np.ndarray:
         """The rows (samples,) int64 in the order in which this epoch takes them."""
         if not self.shuffle:

@@ -284,7 +284,15 @@ def _check_shapes(net: Any, rows: Rows) -> None:
     """That a net takes such rows; nets that others wrote say so as they are trained. Raises ValueError, TypeError."""
     if hasattr(net, "_call"):
         x, y = rows.first()
-        net._aim(net._call(x, False, False, net.loss), y, None)
+        try:
+            _check_call(net, x, y)
+        except ValueError:
+            _check_call(net, rows.as_many(x, net.dtype), rows.as_many(y))  # for the message to tell the shapes given
+            raise
+
+
+def _check_call(net: Any, x: Any, y: Any) -> None:
+    net._aim(net._call(x, False, False, net.loss), y, None)
 
 
 @contextmanager

@@ -52,15 +52,15 @@ def test_a_net_of_ones_own(capsys):
     assert run("explain", *arguments, "--input", "1,-1", "--target", "0.25,0.75") == 0
 
 
-@pytest.mark.parametrize("x", ["-1,2", "-.5,-1e-3", "-1,2;-3,4", "-inf,nan"])
+@pytest.mark.parametrize("x", ["-1,2", "-.5,-1e-3", "-1,2;-3,4"])
 def test_numbers_may_begin_with_a_minus(x, capsys):
     target = "-1e-1" if ";" not in x else "-1;-2"
     net = ("explain", "--net", "2-1", "--loss", "mse", "--seed", "1")
-    codes, said = [], []
+    said = []
     for given in (("--input", x, "--target", target), (f"--input={x}", f"--target={target}")):
-        codes.append(run(*net, *given))
+        assert run(*net, *given) == 0
         said.append(capsys.readouterr().out)
-    assert codes[0] == codes[1] == int("inf" in x) and said[0] == said[1] and "grad W_0" in said[0]
+    assert said[0] == said[1] and "grad W_0" in said[0]
 
 
 @pytest.mark.parametrize("kind", ["latex", "html"])
@@ -131,11 +131,21 @@ def test_a_row_with_several_targets(capsys, tmp_path):
     (["--net", "2-x"], "--net takes widths such as 2-3-1, got '2-x'"),
     (["--net", "2-1", "--input", "1,a"], "--input takes numbers such as 1,0, of a batch 1,0;0,1, got '1,a'"),
     (["--net", "2-1", "--input", "1,2;3"], "--input takes numbers such as 1,0"),
+    (["--net", "2-1", "--input", "-inf,0"], "--input takes finite numbers, got '-inf,0'"),
+    (["--net", "2-1", "--input", "1,2;1e400,0"], "--input takes finite numbers, got '1,2;1e400,0'"),
+    (["--net", "2-1", "--loss", "mse", "--input", "1,2", "--target", "nan"], "--target takes finite numbers, got 'nan'"),
     (["--net", "2-1", "--input", "1,2,3"], "x must have 2 features, got 3"),
     (["--net", "2-1", "--loss", "mse", "--input", "1,2"], "the loss mse needs a target: --target 1, or of two outputs"),
     (["--net", "2-1", "--input", "1,2", "--target", "1"], "half_sum_sq takes no target: leave --target out, or name"),
+    (["--net", "2-2", "--loss", "softmax_cross_entropy"], "needs the number of a class: --target 1, or shares of two"),
+    (["--net", "2-2", "--loss", "softmax_cross_entropy", "--target", "0.5"], "takes the number of a class: --target 1, o"),
+    (["--net", "2-2", "--loss", "softmax_cross_entropy", "--target", "1e30"], "takes the number of a class: --target 1, "),
+    (["--net", "2-2", "--loss", "softmax_cross_entropy", "--target", "1;0"], "one for each sample of --input, 1, got 2: "),
+    (["--net", "2-1", "--loss", "mse", "--input", "1,2;0,1", "--target", "1"], "each sample of --input, 2, got 1: '1'"),
     (["--net", "2-1", "--lr", "-1"], "lr must be a number"),
     (["--row", "3"], "--row is one of DATA"),
+    (["--net", "2-1", "--separator", ";"], "--separator is of DATA, which isn't given"),
+    (["m", "--input", "1", "--decimal", ","], "--decimal is of DATA, which isn't given"),
     (["--text", "--html", "x.html"], "not allowed with argument"),
 ])  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(arguments, said, capsys):

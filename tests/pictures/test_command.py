@@ -185,6 +185,8 @@ MISTAKES = [
     (("boundary", "--net", "2-1", "--seed", "-1"), "--seed"),
     (("boundary", "n.safetensors", "--net", "2-1"), "give MODEL, the file of a net, or --net: got n"),
     (("gradients", "--net", "8-4-2", "n.safetensors"), "got n.safetensors and --net 8-4-2"),
+    (("boundary", "--net", "2-1", "--missing", "x"), "--missing is of DATA, which isn't given"),
+    (("boundary", "n.safetensors", "--encoding", "ascii"), "--encoding is of DATA, which isn't given"),
     (("boundary", "n.safetensors", "--init", "he_normal"), "says --init itself"),
     (("boundary", "n.safetensors", "--bias"), "--bias itself"),
     (("boundary", "n.safetensors", "--output", "n.safetensors"), "unknown format 'safetensors'"),

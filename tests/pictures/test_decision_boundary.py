@@ -141,6 +141,17 @@ def test_what_is_wrong_is_said(arguments, said, pyplot):
         draw(net([[1.0, 0.0], [0.0, 1.0]], "softmax_cross_entropy"), **arguments)
 
 
+@pytest.mark.parametrize(("arguments", "said"), [
+    ({"answer": 3}, "answer must be a text, what the amount or the probability is called, got 3"),
+    ({"units": 10.0}, r"units must be a function from amounts to those that are drawn, got 10\.0"),
+    ({"units": np.mean}, r"units must give as many amounts as it is given, \(201, 201\), got \(\)"),
+    ({"units": np.ravel}, r"it is given, \(201, 201\), got \(40401,\)"),
+])  # fmt: skip
+def test_names_and_units_that_are_none(arguments, said, pyplot):
+    with pytest.raises((TypeError, ValueError), match=said):
+        draw(net([[1.0, 2.0]], "mse"), **arguments)
+
+
 def test_nets_of_other_widths_are_refused():
     with pytest.raises(ValueError, match=r"a net with 2 features, got Net\(5-10-4-12"):
         draw(Net(backend="numpy"))

@@ -1,5 +1,6 @@
 """Nets that are trained side by side get the bits of training each alone, and what goes wrong is told."""
 
+import re
 import signal
 import threading
 import time
@@ -325,6 +326,19 @@ def test_what_is_no_option(options, message):
     with pytest.raises((TypeError, ValueError), match=f"^{message}"):
         ensemble(before).fit(X, Y, **options)
     assert_alike(before, nets(2))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((300, 5)), Y, r"x must have 3 features, got 5 (shape (300, 5))"),
+        (np.zeros((300, 3, 1)), Y, r"x must be (n, 3) or (3,), got 3 dimensions (300, 3, 1)"),
+        (X, np.zeros((300, 7)), r"y must have the shape (300, 2) of the outputs, got (300, 7)"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_its_own_shape(x, y, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'net 0: {message}')}$"):
+        ensemble(nets(2)).fit(x, y)
 
 
 PROGRAM = """

@@ -56,7 +56,10 @@ def test_activations_are_right_to_a_few_ulp(cupy, name, dtype):
             assert abs(value[k] - exact) <= tiny
         assert abs(grad[k] - slope) <= 8 * eps, (x, grad[k])
         if name in MOST_ULP_OF_SLOPE and abs(slope) > tiny:
-            assert reference.error_in_ulp(grad[k], reference.FUNCTIONS[name][1], x) <= MOST_ULP_OF_SLOPE[name], (x, grad[k])
+            assert reference.error_in_ulp(grad[k], reference.FUNCTIONS[name][1], x) <= MOST_ULP_OF_SLOPE[name], (
+                x,
+                grad[k],
+            )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -71,9 +71,13 @@ class Share:
         first = self.rows().start
         return slice(self._start(part) - first, self._start(part + 1) - first)
 
+    @cached_property
+    def _least(self) -> int:
+        return least_of(self.numbers)
+
     def _start(self, part: int) -> int:
         """The first row of a part, a multiple of the least samples of one; of one after the last, the number of all."""
-        least = least_of(self.numbers)
+        least = self._least
         return self.samples if part == self.count else self.samples * part // self.count // least * least
 
     def everywhere(self, numbers: Array) -> Array:

@@ -117,7 +117,11 @@ class Model:
         Raises:
             ModelFileError: the file is damaged, or has a net without table and target.
         """
-        net, extra = load_with_extra(path, custom=custom, backend=backend)
+        return cls.built(path, *load_with_extra(path, custom=custom, backend=backend))
+
+    @classmethod
+    def built(cls, path: str | os.PathLike[str], net: Any, extra: dict[str, Any]) -> Model:
+        """The model of what :func:`~backprop_xp.exchange.load_with_extra` found in a file. Raises ModelFileError."""
         try:
             if not extra.keys() >= {"table", "target"}:
                 raise ModelFileError("it holds a net, but not the table that the net was trained on")

@@ -147,7 +147,7 @@ def _of_file(arguments: argparse.Namespace) -> Subject:
     net, extra = load_with_extra(arguments.model, backend="numpy")
     if arguments.data is None and "table" not in extra:
         return Subject(net)
-    model = Model.load(arguments.model, backend="numpy")
+    model = Model.built(arguments.model, net, extra)
     if arguments.data is None:
         return Subject(net, columns=model.table.columns, target=model.target)
     frame = frames.alike(read_for(model, arguments), model.missing)
